@@ -1,0 +1,56 @@
+"""2-D convolution for NumPy arrays, computed by a ladder of backends: loops, im2col, strides, Numba, FFT.
+
+    >>> import numpy as np
+    >>> from conv_impls import conv2d
+    >>> conv2d(np.ones((3, 8, 8), np.float32), np.ones((4, 3, 3, 3), np.float32), padding=1).shape
+    (4, 8, 8)
+
+Convolution here is cross-correlation, as in every deep-learning library. Importing this package loads neither Numba nor
+SciPy; a backend is imported when it is first used.
+"""
+
+from conv_impls.api import Plan, conv2d, plan
+from conv_impls.errors import (
+    BackendError,
+    ConvError,
+    DTypeError,
+    ProblemError,
+    UnknownBackendError,
+    UnsupportedError,
+)
+from conv_impls.filters import KERNELS, apply_kernel
+from conv_impls.gradients import conv2d_input, conv2d_weight, conv_transpose2d
+from conv_impls.padding import pad2d
+from conv_impls.patches import col2im, im2col
+from conv_impls.problem import Conv2dProblem
+from conv_impls.registry import Backend, Prepared, backends, get_backend, register
+from conv_impls.trace import trace
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "KERNELS",
+    "Backend",
+    "BackendError",
+    "Conv2dProblem",
+    "ConvError",
+    "DTypeError",
+    "Plan",
+    "Prepared",
+    "ProblemError",
+    "UnknownBackendError",
+    "UnsupportedError",
+    "apply_kernel",
+    "backends",
+    "col2im",
+    "conv2d",
+    "conv2d_input",
+    "conv2d_weight",
+    "conv_transpose2d",
+    "get_backend",
+    "im2col",
+    "pad2d",
+    "plan",
+    "register",
+    "trace",
+]

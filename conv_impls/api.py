@@ -1,0 +1,229 @@
+"""`conv2d` for one call, `plan` for many: validate, resolve the backend, prepare, run."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import numpy as np
+
+from conv_impls import validation as check
+from conv_impls.problem import Conv2dProblem
+from conv_impls.registry import Backend, Call, Prepared, resolve
+from conv_impls.validation import Array, Pair, Sides
+
+
+def conv2d(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    stride: int | Pair = 1,
+    padding: int | Pair | Sides | str = 0,
+    dilation: int | Pair = 1,
+    groups: int = 1,
+    padding_mode: str = "zeros",
+    backend: str = "auto",
+    precision: str = "standard",
+    threads: int | None = None,
+    out: Array | None = None,
+) -> Array:
+    """2-D convolution (cross-correlation, as in every deep-learning library).
+
+    Parameters
+    ----------
+    x : ndarray of shape (N, C_in, H, W) or (C_in, H, W), float32 or float64
+    weight : ndarray of shape (C_out, C_in/groups, kH, kW), x's dtype
+    bias : ndarray of shape (C_out,), x's dtype, optional
+    stride, dilation : int or (h, w), each >= 1
+        Dilation 1 means none.
+    padding : int, (h, w), ((top, bottom), (left, right)), "same" or "valid"
+        "same" needs stride 1; an odd total puts the extra row or column at the bottom or right.
+    groups : int
+        Divides C_in and C_out; group g of the outputs sees group g of the inputs.
+    padding_mode : {"zeros", "reflect", "replicate", "circular"}
+        Reflect pads less than the size, circular at most it.
+    backend : str
+        A name of `conv_impls.backends`.
+    precision : {"standard", "strict"}
+        "strict" allows direct summation only; "standard" also FFT within its published bound.
+    threads : int, optional
+        At most this many; all cores by default. Backends on BLAS follow BLAS's own setting instead.
+    out : ndarray of y's shape and dtype, C-contiguous, optional
+        Filled and returned; it may overlap the inputs.
+
+    Returns
+    -------
+    y : ndarray of shape (N, C_out, H_out, W_out) or (C_out, H_out, W_out)
+        x's dtype, C-contiguous, freshly owned unless ``out`` was given.
+        H_out = (H + top + bottom - dilation*(kH-1) - 1)//stride + 1.
+
+    Raises
+    ------
+    ProblemError
+        A value or shape is wrong (also a ValueError).
+    DTypeError
+        A type or dtype is wrong (also a TypeError).
+    UnsupportedError
+        The backend asked for cannot do this problem.
+    UnknownBackendError
+        There is no such backend.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.arange(16, dtype=np.float32).reshape(1, 4, 4)
+    >>> conv2d(x, np.ones((1, 1, 3, 3), np.float32), stride=2, padding=1)
+    array([[[10., 24.],
+            [51., 90.]]], dtype=float32)
+    """
+    fn = "conv2d"
+    images, single = check.images(fn, "x", x)
+    w = check.array(fn, "weight", weight, (4,), "(C_out, C_in/groups, kH, kW)")
+    problem = Conv2dProblem.from_checked(fn, images, w, stride, padding, dilation, groups, padding_mode)
+    b = check.bias_vector(fn, bias, problem.out_channels, images)
+    check.choice(fn, "precision", precision, check.PRECISIONS)
+    count = _threads(fn, threads)
+    shape = _check_out(fn, out, problem, single)
+    # The backend comes last, so that a wrong argument reads the same whichever one was named.
+    chosen = resolve(fn, backend, problem, precision)
+    call = _prepare(chosen, problem, w, b, count).call
+    return _compute(call, problem, images, shape, out, (images, w) if b is None else (images, w, b))
+
+
+class Plan:
+    """A convolution ready to run: weights copied, packed and compiled for once, at `plan` time.
+
+    Calling it is right from several threads at once, and follows no later change of the weight array.
+
+    Attributes
+    ----------
+    problem : Conv2dProblem
+    backend : str
+        The backend that runs, after "auto" has chosen.
+    threads : int
+    packed_bytes, workspace_bytes : int
+        Memory kept for the weights, and for each call in flight.
+    compile_s, prepare_s : float
+        Seconds spent compiling (0 where the cache had it), and packing.
+    """
+
+    __slots__ = ("_call", "backend", "compile_s", "packed_bytes", "prepare_s", "problem", "threads", "workspace_bytes")
+
+    def __init__(
+        self, problem: Conv2dProblem, backend: str, threads: int, prepared: Prepared, prepare_s: float
+    ) -> None:
+        self.problem, self.backend, self.threads = problem, backend, threads
+        self.packed_bytes, self.workspace_bytes = prepared.packed_bytes, prepared.workspace_bytes
+        self.compile_s, self.prepare_s = prepared.compile_s, prepare_s - prepared.compile_s
+        self._call = prepared.call
+
+    def __call__(self, x: Array, out: Array | None = None) -> Array:
+        """Convolve x, of the planned shape and dtype; see `conv2d` for ``out`` and the result."""
+        images, single = check.images("plan", "x", x)
+        problem = self.problem
+        if images.shape != problem.input_shape:
+            check.fail("plan", "x", f"shape {problem.input_shape}", x.shape, "make a plan for each input shape")
+        if images.dtype != problem.dtype:
+            check.fail_type("plan", "x", f"dtype {problem.dtype}", images.dtype, "make a plan for each dtype")
+        shape = _check_out("plan", out, problem, single)
+        return _compute(self._call, problem, images, shape, out, (images,))
+
+    def __repr__(self) -> str:
+        return f"<Plan {self.backend} {self.problem.label} threads={self.threads}>"
+
+
+def plan(
+    problem: Conv2dProblem,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    backend: str = "auto",
+    precision: str = "standard",
+    threads: int | None = None,
+) -> Plan:
+    """Prepare one convolution for many calls with constant weights.
+
+    Parameters
+    ----------
+    problem : Conv2dProblem
+        From `Conv2dProblem.from_arrays` or `Conv2dProblem.from_label`.
+    weight : ndarray of shape (C_out, C_in/groups, kH, kW), the problem's dtype
+        Copied: later changes do not matter.
+    bias : ndarray of shape (C_out,), same dtype, optional
+    backend, precision, threads
+        As in `conv2d`.
+
+    Returns
+    -------
+    Plan
+        ``Plan(x, out=None) -> y``.
+
+    Raises
+    ------
+    ProblemError, DTypeError, UnsupportedError, UnknownBackendError
+        As `conv2d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> problem = Conv2dProblem.from_label("mb1ic1ih4oc1oh2kh3ph0")
+    >>> ready = plan(problem, np.ones((1, 1, 3, 3), np.float32))
+    >>> ready(np.ones((1, 4, 4), np.float32))
+    array([[[9., 9.],
+            [9., 9.]]], dtype=float32)
+    """
+    fn = "plan"
+    if not isinstance(problem, Conv2dProblem):
+        check.fail_type(fn, "problem", "a Conv2dProblem", type(problem).__name__, "see Conv2dProblem.from_arrays")
+    w = check.array(fn, "weight", weight, (4,), "(C_out, C_in/groups, kH, kW)").copy()
+    if w.dtype != problem.dtype:
+        check.fail_type(fn, "weight", f"dtype {problem.dtype} like the problem", w.dtype)
+    if w.shape != problem.weight_shape:
+        check.fail(fn, "weight", f"shape {problem.weight_shape}", w.shape, f"problem {problem.label}")
+    b = check.bias_vector(fn, bias, problem.out_channels, w)
+    b = None if b is None else b.copy()
+    check.choice(fn, "precision", precision, check.PRECISIONS)
+    count = _threads(fn, threads)
+    chosen = resolve(fn, backend, problem, precision)
+    start = time.perf_counter()
+    prepared = _prepare(chosen, problem, w, b, count)
+    return Plan(problem, chosen.name, count, prepared, time.perf_counter() - start)
+
+
+def _threads(fn: str, threads: int | None) -> int:
+    """At least 1, at most the cores this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores if threads is None else min(check.integer(fn, "threads", threads, 1), cores)
+
+
+def _check_out(fn: str, out: Array | None, problem: Conv2dProblem, single: bool) -> tuple[int, ...]:
+    """The shape of the result, after checking ``out`` against it."""
+    shape = problem.output_shape[1:] if single else problem.output_shape
+    if out is not None:
+        check.output(fn, out, shape, np.dtype(problem.dtype))
+    return shape
+
+
+def _prepare(backend: Backend, problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int) -> Prepared:
+    """Prepare, sparing every backend the problems without a product: what is left of them is the bias."""
+    if problem.macs:
+        return backend.prepare(problem, weight, bias, threads)
+
+    def fill(x: Array, out: Array) -> None:
+        out[...] = 0 if bias is None else bias[:, None, None]
+
+    return Prepared(fill)
+
+
+def _compute(
+    call: Call, problem: Conv2dProblem, x: Array, shape: tuple[int, ...], out: Array | None, inputs: tuple[Array, ...]
+) -> Array:
+    """Run into ``out``, by way of a temporary where it overlaps an input, or into a fresh array."""
+    direct = out is not None and not any(np.may_share_memory(out, source) for source in inputs)
+    y = out if out is not None and direct else np.empty(shape, problem.dtype)
+    call(x, y.reshape(problem.output_shape))
+    if out is None or direct:
+        return y
+    out[...] = y
+    return out

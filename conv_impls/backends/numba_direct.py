@@ -1,0 +1,129 @@
+"""Direct convolution compiled by Numba: threads over images and output channels, unit-stride inner loops, LLVM SIMD.
+
+The padded image is staged once, without strides, and every tap becomes a shifted multiply-add over it; see
+`conv_impls.kernels.direct` for the idea, its source and the loops. Here: which axis the vectors run along, how the work
+is cut, and what is packed once.
+Limits: plain Numba keeps its accumulators in L1, not in registers: about half to two thirds of the FMA peak.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import cache
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from conv_impls.kernels import direct
+from conv_impls.kernels.launch import launch, read_only
+from conv_impls.padding import NO_PADDING, source_index
+from conv_impls.problem import Conv2dProblem
+from conv_impls.registry import Prepared, register
+from conv_impls.validation import Array
+
+# Vectors run along channels where an image is this small: at 7x7 the rows are too short (66 -> 120 GFLOP/s), at 14x14
+# both are level, at 28x28 the strided stores of the other orientation cost more than they gain.
+CHANNEL_POSITIONS = 256
+CHANNEL_MINIMUM = 64
+
+
+@register(
+    "numba_direct",
+    idea="direct convolution, parallel over images and output channels, unit-stride loops LLVM vectorises",
+    source="Zhang, Franchetti & Low 2018, arXiv:1809.10170, sec. 3",
+    threads="argument",
+)
+def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int) -> Prepared:
+    start = time.perf_counter()
+    _compile(problem.dtype, threads > 1)
+    compile_s = time.perf_counter() - start
+    return _prepare(problem, weight, bias, threads, compile_s)
+
+
+def _prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int, compile_s: float) -> Prepared:
+    dtype = np.dtype(problem.dtype)
+    g, taps, (oh, ow) = problem.groups, problem.reduction, problem.out_size
+    oc = problem.out_channels // g
+    by_channel = oh * ow <= CHANNEL_POSITIONS and oc >= CHANNEL_MINIMUM
+    row_source, col_source = (_sources(problem, axis) for axis in (0, 1))
+    plane = row_source.shape[1] * col_source.shape[1]
+    channel = row_source.shape[0] * col_source.shape[0] * plane
+    pitch = col_source.shape[1]
+    tap_offset = _tap_offsets(problem, channel, plane, pitch, col_source.shape[0])
+    span = (oh - 1) * pitch + ow
+    if by_channel:
+        lanes = min(direct.BLOCK, _round_up(-(-oc // threads), direct.LANES))
+        rows = direct.ROWS
+        row_base = (np.arange(oh)[:, None] * pitch + np.arange(ow)).ravel()
+        packed = np.zeros((g, taps, _round_up(oc, direct.LANES)), dtype)
+        packed[:, :, :oc] = weight.reshape(g, oc, taps).transpose(0, 2, 1)
+    else:
+        lanes = _round_up(-(-span // -(-span // direct.BLOCK)), direct.LANES)
+        # Smaller tasks than ROWS allows: a 56x56 image of 64 channels then gives 26 of them, not 13.
+        rows = direct.ROWS // 2
+        row_base = np.arange(problem.out_channels) * taps
+        packed = weight
+    tap_step = np.arange(taps) * (packed.shape[2] if by_channel else 1)
+    # The image itself will do where it needs no staging and its rows of lanes end where it ends.
+    staged = problem.padding != NO_PADDING or problem.stride != (1, 1) or (not by_channel and span % direct.LANES != 0)
+    scratch_length = problem.batch * problem.in_channels * channel + direct.BLOCK if staged else 0
+    constants = tuple(map(read_only, (packed.reshape(-1), np.zeros(problem.out_channels, dtype) if bias is None else bias)))
+    tables = tuple(map(read_only, (tap_offset, tap_step, row_base)))
+    sources = read_only(row_source), read_only(col_source)
+    # Workspaces wait on a stack; a call takes one and puts it back, so calls in flight never share one.
+    idle: list[tuple[Array, Array]] = []
+
+    def workspace() -> tuple[Array, Array]:
+        return np.zeros(scratch_length, dtype), np.empty((threads, direct.ROWS * direct.BLOCK), dtype)
+
+    def call(x: Array, out: Array) -> None:
+        scratch, acc = idle.pop() if idle else workspace()
+        image = read_only(x)
+        if staged:
+            launch(direct.stage_serial, direct.stage_parallel, threads, image, *sources, scratch)
+        planes = read_only(scratch if staged else x.reshape(-1))
+        launch(
+            direct.convolve_serial, direct.convolve_parallel, threads,
+            by_channel, planes, problem.in_channels // g * channel, pitch, *constants, out, acc, *tables, g, lanes, rows,
+        )  # fmt: skip
+        idle.append((scratch, acc))
+
+    idle.append(workspace())
+    return Prepared(call, packed.nbytes if by_channel else 0, sum(a.nbytes for a in idle[0]), compile_s)
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
+
+
+def _sources(problem: Conv2dProblem, axis: int) -> np.ndarray[Any, np.dtype[np.intp]]:
+    """Source row (column) of each row (column) of each stride phase; -1 is a zero. Shape (phases, plane size)."""
+    size, kernel, stride, dilation = (
+        value[axis] for value in (problem.in_size, problem.kernel_size, problem.stride, problem.dilation)
+    )
+    extent = (kernel - 1) * dilation
+    phases = min(stride, extent + 1)
+    padded_row = np.arange(problem.out_size[axis] + extent // stride) * stride + np.arange(phases)[:, None]
+    index = source_index(size, *problem.padding[axis], problem.padding_mode)
+    return np.where(padded_row < len(index), index[np.minimum(padded_row, len(index) - 1)], -1)
+
+
+def _tap_offsets(
+    problem: Conv2dProblem, channel: int, plane: int, pitch: int, phases_w: int
+) -> np.ndarray[Any, np.dtype[np.intp]]:
+    """Where each tap (c, p, q) finds the window of output (0, 0) in the staged image; shape (C_in/groups*kH*kW,)."""
+    (kh, kw), (sh, sw), (dh, dw) = problem.kernel_size, problem.stride, problem.dilation
+    row, col = np.arange(kh) * dh, np.arange(kw) * dw
+    phase = (row % sh)[:, None] * phases_w + col % sw
+    shift = (row // sh)[:, None] * pitch + col // sw
+    channels = np.arange(problem.in_channels // problem.groups) * channel
+    return (channels[:, None, None] + phase * plane + shift).reshape(prod(problem.weight_shape[1:]))
+
+
+@cache
+def _compile(dtype: str, parallel: bool) -> None:
+    """Compile, or load from the disk cache, every kernel of this dtype by running one tiny problem."""
+    problem = Conv2dProblem(1, 1, (1, 1), 1, (1, 1), padding=((1, 1), (1, 1)), dtype=dtype)
+    one = np.ones((1, 1, 1, 1), dtype)
+    _prepare(problem, one, None, 2 if parallel else 1, 0.0).call(one, np.empty(problem.output_shape, dtype))

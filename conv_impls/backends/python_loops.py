@@ -1,0 +1,39 @@
+"""The definition, written down: for every image, output channel, row and column, patch times kernel, summed.
+
+Source: the sum in Dumoulin & Visin 2016, arXiv:1603.07285, sec. 1. Limits: none but time, a few microseconds for
+each output element; this is the ground rung that every speed-up is counted from.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from conv_impls.padding import padded
+from conv_impls.problem import Conv2dProblem
+from conv_impls.registry import register
+from conv_impls.validation import Array
+
+
+@register(
+    "python_loops",
+    idea="loops over image, output channel, row and column; patch times kernel, summed",
+    source="Dumoulin & Visin 2016, arXiv:1603.07285, sec. 1",
+)
+def run(x: Array, weight: Array, bias: Array | None, problem: Conv2dProblem) -> Array:
+    image = padded(x, problem.padding, problem.padding_mode)
+    y = np.empty(problem.output_shape, x.dtype)
+    (kh, kw), (sh, sw), (dh, dw) = problem.kernel_size, problem.stride, problem.dilation
+    ic = problem.in_channels // problem.groups
+    oc = problem.out_channels // problem.groups
+    for n in range(problem.batch):
+        for o in range(problem.out_channels):
+            first = o // oc * ic
+            for i in range(problem.out_size[0]):
+                for j in range(problem.out_size[1]):
+                    rows = slice(i * sh, i * sh + (kh - 1) * dh + 1, dh)
+                    cols = slice(j * sw, j * sw + (kw - 1) * dw + 1, dw)
+                    patch = image[n, first : first + ic, rows, cols]
+                    y[n, o, i, j] = (patch * weight[o]).sum()
+    if bias is not None:
+        y += bias[:, None, None]
+    return y

@@ -1,0 +1,205 @@
+"""The two adjoints of convolution, and transposed convolution, which is one of them. Readable first, on im2col.
+
+With cols = im2col(x), a convolution is y = W @ cols. So dW = dy @ cols^T, and dx = col2im(W^T @ dy): the same matrix
+product turned around, then every column added back where it came from. Convolution being bilinear, three inner products
+agree exactly: <conv(x, w), g> = <x, conv2d_input(w, g)> = <w, conv2d_weight(x, g)>.
+Source: Chellapilla, Puri & Simard 2006, sec. 3; names and arguments of torch.nn.grad and torch.nn.functional.
+Limits: the columns take kH*kW/(sh*sw) times the memory of the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from conv_impls import validation as check
+from conv_impls.patches import columns, scatter
+from conv_impls.problem import Conv2dProblem
+from conv_impls.validation import Array, Pair, Sides
+
+
+def conv2d_input(
+    input_size: Sequence[int],
+    weight: Array,
+    grad_output: Array,
+    *,
+    stride: int | Pair = 1,
+    padding: int | Pair | Sides | str = 0,
+    dilation: int | Pair = 1,
+    groups: int = 1,
+    padding_mode: str = "zeros",
+) -> Array:
+    """Gradient of ``conv2d`` with respect to its input.
+
+    Parameters
+    ----------
+    input_size : sequence
+        (N, C_in, H, W) or (C_in, H, W) of the input.
+    weight : ndarray of shape (C_out, C_in/groups, kH, kW), float32 or float64
+    grad_output : ndarray of shape (N, C_out, H_out, W_out) or (C_out, H_out, W_out), same dtype
+    stride, padding, dilation, groups, padding_mode
+        Those of the convolution.
+
+    Returns
+    -------
+    ndarray of shape ``input_size``
+        Pixels that no window covers get exactly 0; with reflect, replicate or circular padding the gradient of the
+        border is added onto the pixels it was copied from.
+
+    Raises
+    ------
+    ProblemError, DTypeError
+        As `conv_impls.conv2d`, and if ``grad_output`` has not the shape of its output.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> conv2d_input((1, 1, 4), np.ones((1, 1, 1, 2)), np.ones((1, 1, 2)), stride=2)
+    array([[[1., 1., 1., 1.]]])
+    """
+    fn = "conv2d_input"
+    shape = check.shape(fn, "input_size", input_size, (3, 4))
+    batch = shape if len(shape) == 4 else (1, *shape)
+    w = check.array(fn, "weight", weight, (4,), "(C_out, C_in/groups, kH, kW)")
+    arguments = stride, padding, dilation, groups, padding_mode
+    full = check.convolution(fn, batch, w.shape, w.itemsize, *arguments)
+    problem = Conv2dProblem(batch[0], batch[1], (batch[2], batch[3]), len(w), (w.shape[2], w.shape[3]), *full, w.dtype.name)
+    grad = _grad_output(fn, grad_output, problem, w, len(shape) == 3)
+    return _input_gradient(problem, w, grad).reshape(shape)
+
+
+def conv2d_weight(
+    x: Array,
+    weight_size: Sequence[int],
+    grad_output: Array,
+    *,
+    stride: int | Pair = 1,
+    padding: int | Pair | Sides | str = 0,
+    dilation: int | Pair = 1,
+    groups: int = 1,
+    padding_mode: str = "zeros",
+) -> Array:
+    """Gradient of ``conv2d`` with respect to its weight.
+
+    Parameters
+    ----------
+    x : ndarray of shape (N, C_in, H, W) or (C_in, H, W), float32 or float64
+    weight_size : sequence
+        (C_out, C_in/groups, kH, kW).
+    grad_output : ndarray of shape (N, C_out, H_out, W_out) or (C_out, H_out, W_out), same dtype
+    stride, padding, dilation, groups, padding_mode
+        Those of the convolution.
+
+    Returns
+    -------
+    ndarray of shape ``weight_size``
+        Summed over the batch. The gradient of the bias is ``grad_output.sum((0, 2, 3))``.
+
+    Raises
+    ------
+    ProblemError, DTypeError
+        As `conv_impls.conv2d`, and if ``grad_output`` has not the shape of its output.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> conv2d_weight(np.arange(4.0).reshape(1, 1, 4), (1, 1, 1, 2), np.ones((1, 1, 3)))
+    array([[[[3., 6.]]]])
+    """
+    fn = "conv2d_weight"
+    images, single = check.images(fn, "x", x)
+    shape = check.shape(fn, "weight_size", weight_size, (4,))
+    full = check.convolution(fn, images.shape, shape, images.itemsize, stride, padding, dilation, groups, padding_mode)
+    n, c, h, w = images.shape
+    problem = Conv2dProblem(n, c, (h, w), shape[0], (shape[2], shape[3]), *full, images.dtype.name)
+    grad = _grad_output(fn, grad_output, problem, images, single)
+    g = problem.groups
+    cols = columns(images, problem).reshape(n, g, problem.reduction, -1)
+    per_image = grad.reshape(n, g, shape[0] // g, -1) @ cols.swapaxes(2, 3)
+    return np.ascontiguousarray(per_image.sum(0).reshape(shape))
+
+
+def conv_transpose2d(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    stride: int | Pair = 1,
+    padding: int | Pair = 0,
+    output_padding: int | Pair = 0,
+    groups: int = 1,
+    dilation: int | Pair = 1,
+) -> Array:
+    """Transposed convolution: what `conv2d_input` computes, with the output size as an argument.
+
+    Parameters
+    ----------
+    x : ndarray of shape (N, C_in, H, W) or (C_in, H, W), float32 or float64
+    weight : ndarray of shape (C_in, C_out/groups, kH, kW), same dtype
+    bias : ndarray of shape (C_out,), same dtype, optional
+    stride, padding, dilation : int or (h, w)
+        Those of the convolution this is the adjoint of.
+    output_padding : int or (h, w)
+        Rows and columns added at the bottom and right, less than stride or dilation.
+    groups : int
+
+    Returns
+    -------
+    ndarray of shape (N, C_out, H_out, W_out) or (C_out, H_out, W_out)
+        H_out = (H - 1)*stride - 2*padding + dilation*(kH - 1) + output_padding + 1.
+
+    Raises
+    ------
+    ProblemError, DTypeError
+        If a value, shape or dtype is wrong.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> conv_transpose2d(np.ones((1, 1, 2)), np.ones((1, 1, 1, 2)), stride=2)
+    array([[[1., 1., 1., 1.]]])
+    """
+    fn = "conv_transpose2d"
+    images, single = check.images(fn, "x", x)
+    w = check.array(fn, "weight", weight, (4,), "(C_in, C_out/groups, kH, kW)")
+    check.same_dtype(fn, "weight", w, "x", images)
+    n, c, *in_size = images.shape
+    count = check.integer(fn, "groups", groups, 1)
+    if w.shape[0] != c or c % count:
+        facts = f"x.shape={images.shape}, weight.shape={w.shape}, groups={count}"
+        check.fail(fn, "weight", f"{c} input channels first, in {count} equal groups", w.shape[0], facts)
+    steps, gaps = check.pair(fn, "stride", stride, 1), check.pair(fn, "dilation", dilation, 1)
+    sides, extra = check.pair(fn, "padding", padding, 0), check.pair(fn, "output_padding", output_padding, 0)
+    out_size = []
+    for size, k, s, p, d, e in zip(in_size, w.shape[2:], steps, sides, gaps, extra, strict=True):
+        if e >= max(s, d):
+            check.fail(fn, "output_padding", f"less than stride {s} or dilation {d}", e)
+        out_size.append((size - 1) * s - 2 * p + d * (k - 1) + e + 1)
+    shape = (n, w.shape[1] * count, *out_size)
+    if min(out_size) < 1:
+        check.fail(fn, "padding", "an output of at least 1x1", f"{out_size[0]}x{out_size[1]}", f"padding={sides}")
+    full = check.convolution(fn, shape, w.shape, w.itemsize, steps, sides, gaps, count, "zeros")
+    problem = Conv2dProblem(n, shape[1], (out_size[0], out_size[1]), c, (w.shape[2], w.shape[3]), *full, w.dtype.name)
+    y = _input_gradient(problem, w, images)
+    b = check.bias_vector(fn, bias, shape[1], images)
+    if b is not None:
+        y += b[:, None, None]
+    return y.reshape(shape[1:]) if single else y
+
+
+def _grad_output(fn: str, value: Array, problem: Conv2dProblem, like: Array, single: bool) -> Array:
+    """``grad_output`` as a batch, of the output's shape and of the other array's dtype."""
+    grad = check.array(fn, "grad_output", value, (3,) if single else (4,), "like the output")
+    check.same_dtype(fn, "grad_output", grad, "the other array", like)
+    shape = problem.output_shape[1:] if single else problem.output_shape
+    if grad.shape != shape:
+        check.fail(fn, "grad_output", f"shape {shape}", grad.shape, f"problem {problem.label}")
+    return grad.reshape(problem.output_shape)
+
+
+def _input_gradient(problem: Conv2dProblem, weight: Array, grad: Array) -> Array:
+    n, g = problem.batch, problem.groups
+    kernels = weight.reshape(g, problem.out_channels // g, problem.reduction)
+    cols = kernels.swapaxes(1, 2) @ grad.reshape(n, g, problem.out_channels // g, -1)
+    return scatter(cols, problem)

@@ -1,0 +1,48 @@
+"""Start a compiled kernel on some threads, safely: the one place that knows Numba's threading layers.
+
+Source: Numba's documentation of threading layers (docs "The Threading Layers", section "Setting the Number of Threads").
+Limits: the workqueue layer aborts when entered twice, so calls take turns there; a process forked after threads had
+started runs the serial kernels, since OpenMP would end it.
+"""
+
+import os
+import threading
+
+import numba
+
+_turn = threading.Lock()
+_forked = False
+
+
+def _after_fork():
+    global _forked
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def read_only(array):
+    """A read-only view: one array type, so one compilation, whatever flags the caller's array has."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def launch(serial, parallel, threads, *operands):
+    """Call ``parallel(threads, *operands)`` on that many threads, or ``serial(1, *operands)`` for one."""
+    threads = min(threads, numba.config.NUMBA_NUM_THREADS)
+    if threads == 1 or _forked:
+        serial(1, *operands)
+        return
+    before = numba.get_num_threads()
+    numba.set_num_threads(threads)
+    try:
+        if numba.threading_layer() == "workqueue":
+            with _turn:
+                parallel(threads, *operands)
+        else:
+            parallel(threads, *operands)
+    finally:
+        numba.set_num_threads(before)

@@ -1,0 +1,96 @@
+"""Padding as an index map: which source row or column each padded one shows, -1 where it shows a zero.
+
+One map a side serves everything: gathering pads (`pad2d`), scattering with addition is the adjoint (`fold2d`: what
+reflect, replicate and circular copied is folded back onto its source), and a kernel can read through it.
+Source: numpy.pad's modes constant, reflect, edge and wrap. Limits: reflect pads less than the size, circular at most it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conv_impls import validation as check
+from conv_impls.validation import Array, Pair, Sides
+
+NO_PADDING: Sides = ((0, 0), (0, 0))
+
+
+def source_index(size: int, before: int, after: int, mode: str) -> NDArray[np.intp]:
+    """Source position of each padded position, -1 for a zero; shape (before + size + after,)."""
+    at = np.arange(-before, size + after)
+    if mode == "zeros":
+        return np.where((at >= 0) & (at < size), at, -1)
+    if mode == "reflect":
+        at = np.abs(at)
+        return np.where(at >= size, 2 * (size - 1) - at, at)
+    return np.clip(at, 0, size - 1) if mode == "replicate" else at % size
+
+
+def pad2d(x: Array, padding: int | Pair | Sides, mode: str = "zeros") -> Array:
+    """Pad the last two axes.
+
+    Parameters
+    ----------
+    x : ndarray of shape (..., H, W)
+        Any dtype.
+    padding : int, (h, w) or ((top, bottom), (left, right))
+        Each >= 0; for "reflect" less than the size, for "circular" at most it.
+    mode : {"zeros", "reflect", "replicate", "circular"}
+
+    Returns
+    -------
+    ndarray of shape (..., top + H + bottom, left + W + right)
+        A fresh array of x's dtype.
+
+    Raises
+    ------
+    ProblemError
+        If the mode is unknown, the padding negative or too large for the mode.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> pad2d(np.array([[1, 2, 3]]), ((0, 0), (2, 2)), "reflect")
+    array([[3, 2, 1, 2, 3, 2, 1]])
+    """
+    if not isinstance(x, np.ndarray) or x.ndim < 2:
+        check.fail("pad2d", "x", "an ndarray of shape (..., H, W)", getattr(x, "shape", type(x).__name__))
+    check.choice("pad2d", "padding_mode", mode, check.PADDING_MODES)
+    (top, bottom), (left, right) = check.sides("pad2d", padding, (1, 1), (1, 1), (1, 1))
+    h, w = x.shape[-2:]
+    check.geometry("pad2d", (h, w), (1, 1), (1, 1), ((top, bottom), (left, right)), (1, 1), mode)
+    check.total_bytes("pad2d", "padding", (*x.shape[:-2], top + h + bottom, left + w + right), x.itemsize)
+    return padded(x, ((top, bottom), (left, right)), mode)
+
+
+def padded(x: Array, sides: Sides, mode: str) -> Array:
+    """`pad2d` for arguments already checked; returns x itself where there is nothing to pad."""
+    if sides == NO_PADDING:
+        return x
+    h, w = x.shape[-2:]
+    (top, bottom), (left, right) = sides
+    if mode == "zeros":
+        out = np.zeros((*x.shape[:-2], top + h + bottom, left + w + right), x.dtype)
+        out[..., top : top + h, left : left + w] = x
+        return out
+    rows, cols = source_index(h, top, bottom, mode), source_index(w, left, right, mode)
+    return np.ascontiguousarray(x[..., rows[:, None], cols])
+
+
+def fold2d(x: Array, size: Pair, sides: Sides, mode: str) -> Array:
+    """The adjoint of `padded`: (..., top+H+bottom, left+W+right) -> (..., H, W), borders added onto their source."""
+    out = x
+    for axis, (length, (before, after)) in zip((-2, -1), zip(size, sides, strict=True), strict=True):
+        out = _fold_axis(np.moveaxis(out, axis, 0), length, before, after, mode)
+        out = np.moveaxis(out, 0, axis)
+    return np.ascontiguousarray(out)
+
+
+def _fold_axis(x: Array, size: int, before: int, after: int, mode: str) -> Array:
+    out = x[before : before + size].copy()
+    if mode != "zeros":
+        source = source_index(size, before, after, mode)
+        for at in (*range(before), *range(before + size, before + size + after)):
+            out[source[at]] += x[at]
+    return out

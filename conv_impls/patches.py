@@ -1,0 +1,161 @@
+"""Images as columns of patches, and back: `im2col` copies every window to a column, `col2im` adds them where they lay.
+
+The two are adjoint: <im2col(x), c> = <x, col2im(c)>. Source: Chellapilla, Puri & Simard 2006, "High performance
+convolutional neural networks for document processing", sec. 3; the layout is that of torch.nn.functional.unfold.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+from conv_impls import validation as check
+from conv_impls.padding import fold2d, padded
+from conv_impls.problem import Conv2dProblem
+from conv_impls.validation import Array, Pair, Sides
+
+
+def windows(x: Array, problem: Conv2dProblem) -> Array:
+    """Read-only view (N, C, H_out, W_out, kH, kW) of a padded image: no copy, the strides repeat elements."""
+    extent = tuple(d * (k - 1) + 1 for d, k in zip(problem.dilation, problem.kernel_size, strict=True))
+    view = np.lib.stride_tricks.sliding_window_view(x, extent, axis=(2, 3))
+    (sh, sw), (dh, dw) = problem.stride, problem.dilation
+    return view[:, :, ::sh, ::sw, ::dh, ::dw]
+
+
+def columns(x: Array, problem: Conv2dProblem) -> Array:
+    """(N, C*kH*kW, H_out*W_out) of a valid image batch; one copy, as large as the columns."""
+    view = windows(padded(x, problem.padding, problem.padding_mode), problem)
+    n, c, oh, ow, kh, kw = view.shape
+    return view.transpose(0, 1, 4, 5, 2, 3).reshape(n, c * kh * kw, oh * ow)
+
+
+def scatter(cols: Array, problem: Conv2dProblem) -> Array:
+    """Adjoint of `columns`: add every column back onto the window it came from; (N, C, H, W)."""
+    (oh, ow), (kh, kw), (sh, sw), (dh, dw) = problem.out_size, problem.kernel_size, problem.stride, problem.dilation
+    taps = cols.reshape(problem.batch, problem.in_channels, kh, kw, oh, ow)
+    image = np.zeros((problem.batch, problem.in_channels, *problem.padded_size), cols.dtype)
+    for i in range(kh):
+        for j in range(kw):
+            # One tap touches each padded pixel at most once, so a strided += adds up overlaps between taps only.
+            image[:, :, i * dh : i * dh + oh * sh : sh, j * dw : j * dw + ow * sw : sw] += taps[:, :, i, j]
+    return fold2d(image, problem.in_size, problem.padding, problem.padding_mode)
+
+
+def im2col(
+    x: Array,
+    kernel_size: int | Pair,
+    *,
+    stride: int | Pair = 1,
+    padding: int | Pair | Sides | str = 0,
+    dilation: int | Pair = 1,
+    padding_mode: str = "zeros",
+) -> Array:
+    """Copy every window of the image to a column.
+
+    Parameters
+    ----------
+    x : ndarray of shape (N, C, H, W) or (C, H, W), float32 or float64
+    kernel_size : int or (kH, kW)
+    stride, padding, dilation, padding_mode
+        As in `conv_impls.conv2d`.
+
+    Returns
+    -------
+    ndarray of shape (N, C*kH*kW, H_out*W_out) or (C*kH*kW, H_out*W_out)
+        Rows run over channel, kernel row, kernel column; columns over output row, output column.
+
+    Raises
+    ------
+    ProblemError, DTypeError
+        If an argument is wrong or the window does not fit the padded image.
+
+    Notes
+    -----
+    Costs kH*kW/stride**2 times the image in memory: that is what it trades for one matrix product.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> im2col(np.arange(9.0).reshape(1, 3, 3), 2)
+    array([[0., 1., 3., 4.],
+           [1., 2., 4., 5.],
+           [3., 4., 6., 7.],
+           [4., 5., 7., 8.]])
+    """
+    images, single = check.images("im2col", "x", x)
+    problem = _problem("im2col", images.shape, images.dtype.name, kernel_size, stride, padding, dilation, padding_mode)
+    cols = columns(images, problem)
+    return cols[0] if single else cols
+
+
+def col2im(
+    cols: Array,
+    input_size: tuple[int, ...],
+    kernel_size: int | Pair,
+    *,
+    stride: int | Pair = 1,
+    padding: int | Pair | Sides | str = 0,
+    dilation: int | Pair = 1,
+    padding_mode: str = "zeros",
+) -> Array:
+    """Add every column back onto the window it came from: the adjoint of `im2col`, not its inverse.
+
+    Parameters
+    ----------
+    cols : ndarray of shape (N, C*kH*kW, H_out*W_out) or (C*kH*kW, H_out*W_out), float32 or float64
+    input_size : tuple
+        (N, C, H, W) or (C, H, W) of the image that `im2col` would have been given.
+    kernel_size, stride, padding, dilation, padding_mode
+        As in `im2col`.
+
+    Returns
+    -------
+    ndarray of shape ``input_size``
+        Overlapping windows are summed; pixels that no window covers are exactly 0.
+
+    Raises
+    ------
+    ProblemError, DTypeError
+        If an argument is wrong or ``cols`` has not the shape `im2col` would give.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> col2im(np.ones((4, 4)), (1, 3, 3), 2)
+    array([[[1., 2., 1.],
+            [2., 4., 2.],
+            [1., 2., 1.]]])
+    """
+    fn = "col2im"
+    values = check.array(fn, "cols", cols, (2, 3), "(N, C*kH*kW, L) or (C*kH*kW, L)")
+    shape = check.shape(fn, "input_size", input_size, (values.ndim + 1,))
+    batch = shape if len(shape) == 4 else (1, *shape)
+    problem = _problem(fn, batch, values.dtype.name, kernel_size, stride, padding, dilation, padding_mode)
+    expected = (batch[1] * prod(problem.kernel_size), prod(problem.out_size))
+    if values.shape[-2:] != expected or (values.ndim == 3 and values.shape[0] != batch[0]):
+        full = (batch[0], *expected) if values.ndim == 3 else expected
+        check.fail(fn, "cols", f"shape {full}", values.shape, f"input_size={shape}, kernel_size={problem.kernel_size}")
+    image = scatter(values.reshape(batch[0], *expected), problem)
+    return image.reshape(shape)
+
+
+def _problem(
+    fn: str,
+    shape: tuple[int, ...],
+    dtype: str,
+    kernel_size: int | Pair,
+    stride: int | Pair,
+    padding: int | Pair | Sides | str,
+    dilation: int | Pair,
+    padding_mode: str,
+) -> Conv2dProblem:
+    """The depthwise problem whose windows these are."""
+    kernel = check.pair(fn, "kernel_size", kernel_size, 1)
+    if shape[1] == 0:
+        check.fail(fn, "x", "at least one channel", 0)
+    weight_shape = (shape[1], 1, *kernel)
+    itemsize = np.dtype(dtype).itemsize
+    full = check.convolution(fn, shape, weight_shape, itemsize, stride, padding, dilation, shape[1], padding_mode)
+    return Conv2dProblem(shape[0], shape[1], (shape[2], shape[3]), shape[1], kernel, *full, dtype)

@@ -1,0 +1,310 @@
+"""`Conv2dProblem`: every fact about one convolution, in one frozen object, and its one-line spelling.
+
+The label grammar is oneDNN benchdnn's (tests/benchdnn/doc/driver_conv.md, knobs_desc.md): ``g mb ic ih iw oc oh ow kh
+kw sh sw ph pw dh dw n"name"``, where dilation counts from 0, a missing w copies h, mb defaults to 2 and the padding
+at the bottom and right follows from the output size. Two tokens of ours, written only when not the default, carry
+what benchdnn keeps outside its descriptor: ``dt"float64"`` and ``pm"reflect"``.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from conv_impls import validation as check
+from conv_impls.validation import Array, Pair, Sides
+
+_TOKEN = re.compile(r'(n|dt|pm)"([^"]*)"|(g|mb|[io]c|[iok][hw]|[spd][hw])(\d+)|_+')
+
+
+@dataclass(frozen=True, slots=True)
+class Conv2dProblem:
+    """One 2-D convolution: sizes, stride, padding, dilation, groups, dtype.
+
+    Parameters
+    ----------
+    batch, in_channels, out_channels : int
+        N, C_in, C_out; 0 is allowed.
+    in_size, kernel_size : (int, int)
+        (H, W) and (kH, kW), each >= 1.
+    stride, dilation : (int, int)
+        Each >= 1; dilation 1 means none.
+    padding : ((int, int), (int, int))
+        ((top, bottom), (left, right)), each >= 0.
+    groups : int
+        Divides both channel counts.
+    padding_mode : {"zeros", "reflect", "replicate", "circular"}
+    dtype : {"float32", "float64"}
+    name : str
+        For people only: two problems that differ in name alone are equal.
+
+    Raises
+    ------
+    ProblemError, DTypeError
+        If a value is out of range or the kernel does not fit the padded input.
+
+    Examples
+    --------
+    >>> p = Conv2dProblem.from_label('mb1ic64ih56oc64oh56kh3ph1n"res2a"')
+    >>> p.output_shape, p.macs
+    ((1, 64, 56, 56), 115605504)
+    >>> p.label
+    'mb1ic64ih56oc64oh56kh3ph1n"res2a"'
+    """
+
+    batch: int
+    in_channels: int
+    in_size: Pair
+    out_channels: int
+    kernel_size: Pair
+    stride: Pair = (1, 1)
+    padding: Sides = ((0, 0), (0, 0))
+    dilation: Pair = (1, 1)
+    groups: int = 1
+    padding_mode: str = "zeros"
+    dtype: str = "float32"
+    name: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        fn = "Conv2dProblem"
+        check.integer(fn, "batch", self.batch, 0)
+        check.integer(fn, "in_channels", self.in_channels, 0)
+        check.integer(fn, "out_channels", self.out_channels, 0)
+        check.integer(fn, "groups", self.groups, 1)
+        in_size = check.pair(fn, "in_size", self.in_size, 0)
+        kernel_size = check.pair(fn, "kernel_size", self.kernel_size, 0)
+        check.choice(fn, "dtype", self.dtype, check.DTYPES)
+        if '"' in self.name or not self.name.isprintable():
+            check.fail(fn, "name", "printable text without double quotes", repr(self.name))
+        x_shape = self.batch, self.in_channels, *in_size
+        weight_shape = self.out_channels, self.in_channels // self.groups, *kernel_size
+        arguments = self.stride, self.padding, self.dilation, self.groups, self.padding_mode
+        full = check.convolution(fn, x_shape, weight_shape, np.dtype(self.dtype).itemsize, *arguments)
+        fields = ("in_size", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
+        for argument, value in zip(fields, (in_size, kernel_size, *full), strict=True):
+            object.__setattr__(self, argument, value)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        x: Array,
+        weight: Array,
+        *,
+        stride: int | Pair = 1,
+        padding: int | Pair | Sides | str = 0,
+        dilation: int | Pair = 1,
+        groups: int = 1,
+        padding_mode: str = "zeros",
+    ) -> Conv2dProblem:
+        """Describe ``conv2d(x, weight, ...)`` without computing it.
+
+        Parameters
+        ----------
+        x : ndarray of shape (N, C_in, H, W) or (C_in, H, W), float32 or float64
+        weight : ndarray of shape (C_out, C_in/groups, kH, kW), same dtype
+        stride, padding, dilation, groups, padding_mode
+            As in `conv_impls.conv2d`.
+
+        Returns
+        -------
+        Conv2dProblem
+
+        Raises
+        ------
+        ProblemError, DTypeError
+            As `conv_impls.conv2d` would.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> Conv2dProblem.from_arrays(np.ones((3, 8, 8)), np.ones((4, 3, 3, 3)), padding="same").output_shape
+        (1, 4, 8, 8)
+        """
+        x4, _ = check.images("conv2d", "x", x)
+        w4 = check.array("conv2d", "weight", weight, (4,), "(C_out, C_in/groups, kH, kW)")
+        return cls.from_checked("conv2d", x4, w4, stride, padding, dilation, groups, padding_mode)
+
+    @classmethod
+    def from_checked(
+        cls,
+        fn: str,
+        x: Array,
+        weight: Array,
+        stride: int | Pair,
+        padding: int | Pair | Sides | str,
+        dilation: int | Pair,
+        groups: int,
+        padding_mode: str,
+    ) -> Conv2dProblem:
+        """As `from_arrays`, for arrays `validation` has passed; ``fn`` is the function the user called."""
+        check.same_dtype(fn, "weight", weight, "x", x)
+        arguments = stride, padding, dilation, groups, padding_mode
+        full = check.convolution(fn, x.shape, weight.shape, x.itemsize, *arguments)
+        (n, c, h, w), (o, _, kh, kw) = x.shape, weight.shape
+        return cls(n, c, (h, w), o, (kh, kw), *full, x.dtype.name)
+
+    @classmethod
+    def from_label(cls, text: str) -> Conv2dProblem:
+        """Read one benchdnn descriptor.
+
+        Parameters
+        ----------
+        text : str
+            For example ``g32mb1ic128ih56oc128oh56kh3ph1n"name"``; ``_`` may separate tokens. The output size may be
+            left out when the padding is given, and the padding when the output size is.
+
+        Returns
+        -------
+        Conv2dProblem
+            Its padding at the bottom and right is the least that gives the output size, so that
+            ``from_label(p.label)`` computes what ``p`` computes.
+
+        Raises
+        ------
+        ProblemError
+            If the text does not parse, misses ic, ih, oc or kh, or its sizes contradict each other.
+
+        Examples
+        --------
+        >>> Conv2dProblem.from_label("ic3ih224oc64oh112kh7sh2ph3").padding
+        ((3, 2), (3, 2))
+        """
+        numbers, words = _tokens(text)
+        for token in ("ic", "ih", "oc", "kh"):
+            if token not in numbers:
+                check.fail("from_label", token, "a value", "none", f"label {text!r}")
+        only_h = not any(f"{token}w" in numbers for token in "iokspd")
+        axes = []
+        for axis in "hw":
+            value = {t: numbers.get(t + axis, numbers.get(t + "h")) for t in "iokspd"}
+            if axis == "w" and not only_h:
+                value["o"] = numbers.get("ow")
+            axes.append(_axis(text, axis, **value))
+        sizes, kernels, strides, sides, dilations = zip(*axes, strict=True)
+        return cls(
+            numbers.get("mb", 2), numbers["ic"], sizes, numbers["oc"], kernels, strides, sides, dilations,
+            numbers.get("g", 1), words.get("pm", "zeros"), words.get("dt", "float32"), words.get("n", ""),
+        )  # fmt: skip
+
+    @property
+    def label(self) -> str:
+        """The problem as one benchdnn descriptor; equal labels compute the same."""
+        fields = {
+            "i": self.in_size, "o": self.out_size, "k": self.kernel_size, "s": self.stride,
+            "p": (self.padding[0][0], self.padding[1][0]), "d": (self.dilation[0] - 1, self.dilation[1] - 1),
+        }  # fmt: skip
+        wide = any(h != w for h, w in fields.values())
+        text = {}
+        for token, (h, w) in fields.items():
+            default = {"s": 1, "d": 0}.get(token)
+            hidden = h == w == default
+            text[token] = "" if hidden else f"{token}h{h}" + (f"{token}w{w}" if wide else "")
+        head = (f"g{self.groups}" if self.groups != 1 else "") + f"mb{self.batch}"
+        body = f"ic{self.in_channels}{text['i']}oc{self.out_channels}{text['o']}"
+        tail = text["k"] + text["s"] + text["p"] + text["d"]
+        quoted = {"dt": self.dtype if self.dtype != "float32" else "", "n": self.name}
+        quoted["pm"] = self.padding_mode if self.padding_mode != "zeros" else ""
+        return head + body + tail + "".join(f'{t}"{quoted[t]}"' for t in ("dt", "pm", "n") if quoted[t])
+
+    @property
+    def out_size(self) -> Pair:
+        """(H_out, W_out), H_out = (H + top + bottom - dilation*(kH-1) - 1)//stride + 1."""
+        h, w = (
+            (padded - d * (k - 1) - 1) // s + 1
+            for padded, k, s, d in zip(self.padded_size, self.kernel_size, self.stride, self.dilation, strict=True)
+        )
+        return h, w
+
+    @property
+    def padded_size(self) -> Pair:
+        """(H + top + bottom, W + left + right)."""
+        return self.in_size[0] + sum(self.padding[0]), self.in_size[1] + sum(self.padding[1])
+
+    @property
+    def input_shape(self) -> tuple[int, int, int, int]:
+        """(N, C_in, H, W)."""
+        return self.batch, self.in_channels, *self.in_size
+
+    @property
+    def weight_shape(self) -> tuple[int, int, int, int]:
+        """(C_out, C_in/groups, kH, kW)."""
+        return self.out_channels, self.in_channels // self.groups, *self.kernel_size
+
+    @property
+    def output_shape(self) -> tuple[int, int, int, int]:
+        """(N, C_out, H_out, W_out)."""
+        return self.batch, self.out_channels, *self.out_size
+
+    @property
+    def reduction(self) -> int:
+        """Products summed for one output: C_in/groups * kH * kW."""
+        return prod(self.weight_shape[1:])
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of the definition, taps in the padding included."""
+        return prod(self.output_shape) * self.reduction
+
+    @property
+    def flops(self) -> int:
+        """Nominal floating-point operations, 2 a multiply-add; rates from them are *effective* for FFT and Winograd."""
+        return 2 * self.macs
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one element."""
+        return np.dtype(self.dtype).itemsize
+
+    @property
+    def min_bytes(self) -> int:
+        """Bytes any method moves: input and weight read once, output written once."""
+        return self.itemsize * (prod(self.input_shape) + prod(self.weight_shape) + prod(self.output_shape))
+
+    def replace(self, **changes: Any) -> Conv2dProblem:
+        """A copy with some fields changed, checked anew."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return Conv2dProblem(**(values | changes))
+
+
+def _tokens(text: str) -> tuple[dict[str, int], dict[str, str]]:
+    """Split a label into numbers and quoted words, refusing what is no token and what comes twice."""
+    numbers: dict[str, int] = {}
+    words: dict[str, str] = {}
+    at = 0
+    while at < len(text):
+        match = _TOKEN.match(text, at)
+        if match is None:
+            facts = f"position {at} of {text!r}; tokens are g mb ic ih iw oc oh ow kh kw sh sw ph pw dh dw n dt pm"
+            check.fail("from_label", "text", 'a benchdnn label such as mb1ic64ih56oc64oh56kh3ph1n"name"', repr(text[at : at + 12]), facts)
+        word, quoted, token, digits = match.groups()
+        if (word and word in words) or (token and token in numbers):
+            check.fail("from_label", word or token, "one value", "two", f"label {text!r}")
+        if word:
+            words[word] = quoted
+        elif token:
+            numbers[token] = int(digits)
+        at = match.end()
+    return numbers, words
+
+
+def _axis(
+    text: str, axis: str, i: int, o: int | None, k: int, s: int | None, p: int | None, d: int | None
+) -> tuple[int, int, int, Pair, int]:
+    """One axis of a label -> (size, kernel, stride, (before, after), dilation)."""
+    stride, dilation = 1 if s is None else s, (d or 0) + 1
+    if stride < 1:
+        check.fail("from_label", f"s{axis}", "an integer >= 1", stride, f"label {text!r}")
+    if o is None:
+        return i, k, stride, (p or 0, p or 0), dilation
+    # Input rows the windows span beyond the input: what both paddings must supply together.
+    missing = (o - 1) * stride + (k - 1) * dilation + 1 - i
+    before = max(0, missing) // 2 if p is None else p
+    after = max(0, missing - before)
+    if (i + before + after - (k - 1) * dilation - 1) // stride + 1 != o:
+        facts = f"i{axis}={i}, k{axis}={k}, s{axis}={stride}, p{axis}={before}, d{axis}={dilation - 1}; label {text!r}"
+        check.fail("from_label", f"o{axis}", "the output size of the other values", o, facts)
+    return i, k, stride, (before, after), dilation

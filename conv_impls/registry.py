@@ -1,0 +1,242 @@
+"""Backends by name: `Backend`, `@register`, `backends()`, `get_backend()`.
+
+A backend is found by being there: every file of ``backends/`` is one, named like its file, and so is every entry point
+of the group ``conv_impls.backends`` of an installed package. Both are imported on first use, and a broken import is
+loud. `register` at run time adds one more. A name stands for one backend: a second registration is refused.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from pkgutil import iter_modules
+from typing import Any, Literal, TypeVar
+
+from conv_impls.errors import BackendError, UnknownBackendError, UnsupportedError
+from conv_impls.problem import Conv2dProblem
+from conv_impls.validation import Array
+
+Accuracy = Literal["direct", "tile", "image"]
+Supports = Callable[[Conv2dProblem], str | None]
+Call = Callable[[Array, Array], None]
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+ENTRY_POINTS = "conv_impls.backends"
+# A backend is one function; its parameter names say which of the three kinds it is.
+RUN = ("x", "weight", "bias", "problem")
+PREPARE = ("problem", "weight", "bias", "threads")
+CHOOSE = ("problem", "precision")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a backend's ``prepare`` may return instead of a bare callable, to report its costs.
+
+    ``call(x, out)`` fills ``out`` (N, C_out, H_out, W_out) from ``x`` (N, C_in, H, W), both C-contiguous; it must be
+    right from several threads at once.
+    """
+
+    call: Call
+    packed_bytes: int = 0
+    workspace_bytes: int = 0
+    compile_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One way to compute a convolution, and what a reader should know of it.
+
+    Attributes
+    ----------
+    name, idea, source : str
+        The idea in one line; where it comes from, with the section.
+    accuracy : {"direct", "tile", "image"}
+        What the rounding error is bounded by: the sum of |products| of each output ("direct"), of its tile (Winograd),
+        or the norms of the whole image (FFT). `conv_impls.reference.error_bound` has the formulas.
+    nan_spread : str
+        Which outputs a NaN in the input reaches.
+    deterministic : bool
+        Whether equal inputs give equal bits.
+    threads : str
+        Who decides on the threads: "argument", "BLAS", "none".
+    supports : callable
+        problem -> None, or the reason why not, in words.
+    """
+
+    name: str
+    idea: str
+    source: str
+    accuracy: Accuracy
+    nan_spread: str
+    deterministic: bool
+    threads: str
+    supports: Supports
+    function: Callable[..., Any]
+    kind: Literal["run", "prepare", "choose"]
+
+    def prepare(self, problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int) -> Prepared:
+        """Get ready for one problem and one set of weights; the arrays must not change afterwards."""
+        if self.kind == "prepare":
+            prepared = self.function(problem, weight, bias, threads)
+            return prepared if isinstance(prepared, Prepared) else Prepared(prepared)
+
+        def call(x: Array, out: Array) -> None:
+            y = self.function(x, weight, bias, problem)
+            if getattr(y, "shape", None) != problem.output_shape or y.dtype != out.dtype:
+                got = f"{getattr(y, 'shape', type(y).__name__)} {getattr(y, 'dtype', '')}".strip()
+                expected = f"{problem.output_shape} {out.dtype}"
+                raise BackendError(f"backend {self.name!r} returned {got} where {expected} was expected ({problem.label})")
+            out[...] = y
+
+        return Prepared(call)
+
+
+_registered: dict[str, Backend] = {}
+
+
+def register(
+    name: str,
+    *,
+    idea: str = "",
+    source: str = "",
+    accuracy: Accuracy = "direct",
+    nan_spread: str = "receptive field",
+    deterministic: bool = True,
+    threads: str = "none",
+    supports: Supports = lambda problem: None,
+) -> Callable[[Function], Function]:
+    """Register the decorated function as a backend.
+
+    Parameters
+    ----------
+    name : str
+        For a file of ``backends/``, the name of the file.
+    idea, source, accuracy, nan_spread, deterministic, threads, supports
+        See `Backend`. Without ``supports`` every problem is taken.
+
+    Returns
+    -------
+    callable
+        A decorator for one of three kinds of function, told apart by their parameter names:
+        ``run(x, weight, bias, problem) -> y``; ``prepare(problem, weight, bias, threads) -> callable(x, out)`` or
+        `Prepared`; ``choose(problem, precision) -> name`` of the backend to use.
+
+    Raises
+    ------
+    BackendError
+        If the name is taken or the parameters are none of the three lists.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from conv_impls import conv2d, register
+    >>> @register("one_by_one", idea="matrix product", supports=lambda p: None if p.kernel_size == (1, 1) else "1x1 only")
+    ... def run(x, weight, bias, problem):
+    ...     return np.einsum("nchw,oc->nohw", x, weight[:, :, 0, 0])
+    >>> float(conv2d(np.ones((2, 4, 4)), np.ones((1, 2, 1, 1)), backend="one_by_one")[0, 0, 0])
+    2.0
+    """
+    kinds = {RUN: "run", PREPARE: "prepare", CHOOSE: "choose"}
+
+    def decorate(function: Function) -> Function:
+        kind: Any = kinds.get(tuple(inspect.signature(function).parameters))
+        if kind is None:
+            expected = ", ".join(f"{word}({', '.join(names)})" for names, word in kinds.items())
+            got = f"{function.__name__}{inspect.signature(function)}"
+            raise BackendError(f"register({name!r}): expected one of {expected}, got {got}")
+        taken = _registered.get(name)
+        if taken is not None or (name in _sources() and _sources()[name] != function.__module__):
+            where = taken.function.__module__ if taken else _sources()[name]
+            raise BackendError(f"register({name!r}): the name is taken by {where}; choose another")
+        _registered[name] = Backend(
+            name, idea, source, accuracy, nan_spread, deterministic, threads, supports, function, kind
+        )
+        return function
+
+    return decorate
+
+
+@cache
+def _points() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+
+
+@cache
+def _sources() -> dict[str, str]:
+    """Module of every backend that can be found without importing it."""
+    package = import_module("conv_impls.backends")
+    files = {m.name: f"{package.__name__}.{m.name}" for m in iter_modules(package.__path__)}
+    for name, point in _points().items():
+        if name in files:
+            raise BackendError(f"entry point {name!r} of {point.value!r} has the name of a built-in backend; rename it")
+    return files | {name: point.module for name, point in _points().items()}
+
+
+def backends() -> tuple[str, ...]:
+    """Names of all backends, sorted; nothing is imported for it.
+
+    Returns
+    -------
+    tuple of str
+
+    Examples
+    --------
+    >>> "numba_direct" in backends()
+    True
+    """
+    return tuple(sorted(_sources().keys() | _registered.keys()))
+
+
+def get_backend(name: str) -> Backend:
+    """The backend of that name, imported on first use.
+
+    Parameters
+    ----------
+    name : str
+
+    Returns
+    -------
+    Backend
+
+    Raises
+    ------
+    UnknownBackendError
+        If there is none; the text lists the known names, closest first.
+    BackendError
+        If its file does not register it.
+
+    Examples
+    --------
+    >>> get_backend("numpy_strided").threads
+    'BLAS'
+    """
+    if name not in _registered:
+        if name not in _sources():
+            close = difflib.get_close_matches(str(name), backends(), n=len(backends()), cutoff=0.0)
+            raise UnknownBackendError(f"no backend {name!r}; did you mean {close[0]!r}? Known, closest first: {', '.join(close)}")
+        point = _points().get(name)
+        if point is None:
+            import_module(_sources()[name])
+        else:
+            point.load()
+        if name not in _registered:
+            raise BackendError(f"{_sources()[name]} was imported but does not register {name!r}; the two names must be equal")
+    return _registered[name]
+
+
+def resolve(fn: str, name: str, problem: Conv2dProblem, precision: str) -> Backend:
+    """The backend that will compute ``problem``: follows "choose" backends and refuses, in words, what cannot be."""
+    backend = get_backend(name)
+    reason = backend.supports(problem)
+    if reason is None and backend.kind == "choose":
+        return resolve(fn, backend.function(problem, precision), problem, precision)
+    if reason is None and precision == "strict" and backend.accuracy != "direct":
+        reason = "precision='strict' allows direct summation only; use precision='standard'"
+    if reason is not None:
+        raise UnsupportedError(f"{fn}: backend {name!r} cannot do {problem.label}: {reason}")
+    return backend

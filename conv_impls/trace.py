@@ -1,0 +1,209 @@
+"""What a stack of layers does to an image, before any weight exists: sizes, receptive fields, parameters, cost.
+
+    receptive field:   rf += (extent - 1) * jump, extent = dilation*(k - 1) + 1;      jump *= stride
+Source: Araujo, Norris & Sim 2019, "Computing receptive fields of convolutional neural networks", Distill,
+doi:10.23915/distill.00021, sec. 2. Limits: one chain of layers, no branches; the larger axis gives the receptive field
+where the two differ.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+from conv_impls import validation as check
+from conv_impls.validation import Pair, Sides
+
+_SPEC = re.compile(r"(k|s|p|d|g|x)(\d+)(?:x(\d+))?|(psame|pvalid|dw|nobias)")
+GRAMMAR = "conv OUT kK [sS] [pP|psame] [dD] [gG|dw] [nobias]; maxpool|avgpool kK [sS] [pP]; any number NxM for h and w"
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer of a stack: "conv" with its output channels, or "maxpool"/"avgpool" (out_channels 0 keeps them)."""
+
+    kind: str
+    kernel_size: Pair
+    out_channels: int = 0
+    stride: Pair = (1, 1)
+    padding: Sides = ((0, 0), (0, 0))
+    dilation: Pair = (1, 1)
+    groups: int = 1
+    depthwise: bool = False
+    bias: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class LayerTrace:
+    """What one layer gives: output (C, H, W), receptive field, effective stride, parameters, MACs, warnings."""
+
+    layer: Layer
+    text: str
+    output: tuple[int, int, int]
+    receptive_field: Pair
+    effective_stride: Pair
+    parameters: int
+    macs: int
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """A traced stack; iterate over ``layers``, print it for a table."""
+
+    input: tuple[int, int, int]
+    layers: tuple[LayerTrace, ...]
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of the whole stack."""
+        return sum(layer.parameters for layer in self.layers)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds for one image."""
+        return sum(layer.macs for layer in self.layers)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """All warnings, in order."""
+        return tuple(f"layer {i}: {text}" for i, layer in enumerate(self.layers, 1) for text in layer.warnings)
+
+    def __str__(self) -> str:
+        head = ("", "layer", "output", "receptive field", "stride", "parameters", "MACs")
+        rows = [head, ("", "input", "x".join(map(str, self.input)), "1", "1", "0", "0")]
+        for i, t in enumerate(self.layers, 1):
+            sizes = "x".join(map(str, t.output)), _short(t.receptive_field), _short(t.effective_stride)
+            rows.append((str(i), t.text, *sizes, f"{t.parameters:,}", f"{t.macs:,}"))
+        rows.append(("", "total", "", "", "", f"{self.parameters:,}", f"{self.macs:,}"))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        left = {1, 2}
+        lines = [
+            "  ".join(c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))).rstrip()
+            for row in rows
+        ]
+        return "\n".join(lines + [f"warning: {text}" for text in self.warnings])
+
+
+def trace(input_size: Sequence[int], layers: str | Sequence[Layer]) -> Trace:
+    """Follow one image through a stack of layers.
+
+    Parameters
+    ----------
+    input_size : (C, H, W)
+    layers : str or sequence of `Layer`
+        As text, layers separated by ``;``: ``conv OUT kK [sS] [pP|psame] [dD] [gG|dw] [nobias]`` (``dw`` is depthwise:
+        one group a channel), ``maxpool kK [sS] [pP]``, ``avgpool ...``. A pool's stride defaults to its kernel.
+        Any number may be ``NxM`` for (h, w).
+
+    Returns
+    -------
+    Trace
+        ``.layers`` (one `LayerTrace` each), ``.parameters``, ``.macs``, ``.warnings``; ``str()`` gives a table. A stack
+        whose size falls to zero is followed no further, with a warning.
+
+    Raises
+    ------
+    ProblemError
+        If the text does not parse, or channels and groups do not fit.
+
+    Examples
+    --------
+    >>> stack = trace((1, 128, 128), "conv 8 k3 p1; conv 16 k3 s2 p1; conv 16 k3 p1; conv 32 k3 s2 p1")
+    >>> [(t.output[1], t.receptive_field[0]) for t in stack.layers]
+    [(128, 3), (64, 5), (64, 9), (32, 13)]
+    >>> trace((3, 32, 32), "conv 64 k3 p1").parameters
+    1792
+    """
+    shape = check.shape("trace", "input_size", input_size, (3,))
+    if min(shape) < 1:
+        check.fail("trace", "input_size", "(C, H, W), each >= 1", shape)
+    stack = [_parse(part) for part in _split(layers)] if isinstance(layers, str) else [(la, _spell(la)) for la in layers]
+    size: tuple[int, int, int] = (shape[0], shape[1], shape[2])
+    field, jump = (1, 1), (1, 1)
+    traced: list[LayerTrace] = []
+    for layer, text in stack:
+        step = _step(layer, text, size, field, jump, (shape[1], shape[2]))
+        traced.append(step)
+        if min(step.output) < 1:
+            break
+        size, field, jump = step.output, step.receptive_field, step.effective_stride
+    return Trace((shape[0], shape[1], shape[2]), tuple(traced))
+
+
+def _step(layer: Layer, text: str, size: tuple[int, int, int], field: Pair, jump: Pair, image: Pair) -> LayerTrace:
+    channels = size[0]
+    groups = channels if layer.depthwise else layer.groups
+    out_channels = layer.out_channels if layer.kind == "conv" else channels
+    if layer.kind == "conv":
+        check.channels("trace", (1, channels), (out_channels, channels // groups), groups)
+    out, fields, jumps, warnings = [], [], [], []
+    for axis in (0, 1):
+        extent = layer.dilation[axis] * (layer.kernel_size[axis] - 1) + 1
+        room = size[1 + axis] + sum(layer.padding[axis]) - extent
+        out.append(room // layer.stride[axis] + 1 if room >= 0 else 0)
+        fields.append(field[axis] + (extent - 1) * jump[axis])
+        jumps.append(jump[axis] * layer.stride[axis])
+        name = "height" if axis == 0 else "width"
+        if room < 0:
+            warnings.append(f"{name} falls to zero: window of {extent} on {size[1 + axis]} + padding {sum(layer.padding[axis])}")
+        elif room % layer.stride[axis]:
+            warnings.append(f"{name} does not divide: {room % layer.stride[axis]} of the padded rows are never seen by a window")
+        if fields[axis] > image[axis] >= field[axis]:
+            warnings.append(f"receptive field {fields[axis]} reaches beyond the input {name} {image[axis]}")
+    weights = out_channels * (channels // groups) * prod(layer.kernel_size) if layer.kind == "conv" else 0
+    parameters = weights + (out_channels if layer.kind == "conv" and layer.bias else 0)
+    result = (out_channels, out[0], out[1])
+    return LayerTrace(
+        layer, text, result, (fields[0], fields[1]), (jumps[0], jumps[1]), parameters, weights * prod(out), tuple(warnings)
+    )
+
+
+def _split(text: str) -> list[str]:
+    parts = [part.strip() for part in text.split(";") if part.strip()]
+    if not parts:
+        check.fail("trace", "layers", GRAMMAR, repr(text))
+    return parts
+
+
+def _parse(text: str) -> tuple[Layer, str]:
+    kind, *words = text.split()
+    if kind not in ("conv", "maxpool", "avgpool"):
+        check.fail("trace", "layers", GRAMMAR, repr(text), f"unknown layer {kind!r}")
+    out_channels = 0
+    if kind == "conv":
+        if not words or not words[0].isdigit() or int(words[0]) < 1:
+            check.fail("trace", "layers", GRAMMAR, repr(text), "a conv starts with its output channels")
+        out_channels = int(words.pop(0))
+    numbers: dict[str, Pair] = {}
+    flags: set[str] = set()
+    for word in words:
+        match = _SPEC.fullmatch(word)
+        if match is None or match[1] == "x" or (kind != "conv" and (match[1] in ("d", "g") or match[4])):
+            check.fail("trace", "layers", GRAMMAR, repr(word), f"in {text!r}")
+        if match[4]:
+            flags.add(match[4])
+        else:
+            numbers[match[1]] = int(match[2]), int(match[3] or match[2])
+    if "k" not in numbers:
+        check.fail("trace", "layers", GRAMMAR, repr(text), "no kernel size")
+    for token in "ksd":
+        check.pair("trace", token, numbers.get(token, (1, 1)), 1)
+    kernel, dilation = numbers["k"], numbers.get("d", (1, 1))
+    stride = numbers.get("s", (1, 1) if kind == "conv" else kernel)
+    padding = "same" if "psame" in flags else numbers.get("p", (0, 0))
+    sides = check.sides("trace", padding, kernel, stride, dilation)
+    groups = check.integer("trace", "groups", numbers.get("g", (1, 1))[0], 1)
+    return Layer(kind, kernel, out_channels, stride, sides, dilation, groups, "dw" in flags, "nobias" not in flags), text
+
+
+def _spell(layer: Layer) -> str:
+    """A layer given as an object, in a few words for the table."""
+    out = f" {layer.out_channels}" if layer.kind == "conv" else ""
+    return f"{layer.kind}{out} k{_short(layer.kernel_size)} s{_short(layer.stride)}"
+
+
+def _short(value: Pair) -> str:
+    return str(value[0]) if value[0] == value[1] else f"{value[0]}x{value[1]}"

@@ -1,0 +1,228 @@
+"""Arguments -> plain values, arrays -> what a kernel may trust. The only place that words input errors.
+
+Every text reads ``<function>: <argument>: expected <what>, got <value> (<the facts the check used>)``. The checks run
+before any large allocation or compilation and do not know which backend was asked for, so its name cannot change them.
+Nothing here imports the rest of the package but `errors`.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conv_impls.errors import DTypeError, ProblemError
+
+Array = NDArray[Any]
+Pair = tuple[int, int]
+Sides = tuple[Pair, Pair]
+
+DTYPES = ("float32", "float64")
+PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+PRECISIONS = ("strict", "standard")
+# Above this no address space holds an array; products below it cannot wrap a 64-bit index.
+MAX_BYTES = 2**47
+
+
+def fail(fn: str, argument: str, expected: str, got: object, facts: str = "") -> NoReturn:
+    """Raise `ProblemError` in the one shape every text has."""
+    raise ProblemError(_text(fn, argument, expected, got, facts))
+
+
+def fail_type(fn: str, argument: str, expected: str, got: object, facts: str = "") -> NoReturn:
+    raise DTypeError(_text(fn, argument, expected, got, facts))
+
+
+def _text(fn: str, argument: str, expected: str, got: object, facts: str) -> str:
+    return f"{fn}: {argument}: expected {expected}, got {got}" + (f" ({facts})" if facts else "")
+
+
+def integer(fn: str, argument: str, value: object, minimum: int) -> int:
+    """An integer >= minimum; bool and float are refused, NumPy integers accepted."""
+    expected = f"an integer >= {minimum}"
+    if isinstance(value, (bool, np.bool_)):
+        fail_type(fn, argument, expected, repr(value))
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        fail_type(fn, argument, expected, repr(value))
+    if number < minimum:
+        fail(fn, argument, expected, number)
+    return number
+
+
+def pair(fn: str, argument: str, value: object, minimum: int) -> Pair:
+    """An int, or a pair (h, w) of ints, each >= minimum."""
+    if isinstance(value, (str, bytes)) or (isinstance(value, Sequence) and len(value) != 2):
+        fail(fn, argument, f"an integer or a pair (h, w), each >= {minimum}", repr(value))
+    if isinstance(value, (Sequence, np.ndarray)) and np.ndim(value) == 1 and len(value) == 2:
+        return integer(fn, argument, value[0], minimum), integer(fn, argument, value[1], minimum)
+    number = integer(fn, argument, value, minimum)
+    return number, number
+
+
+def sides(fn: str, value: object, kernel_size: Pair, stride: Pair, dilation: Pair) -> Sides:
+    """Padding in any accepted spelling -> ((top, bottom), (left, right))."""
+    if isinstance(value, str):
+        if value == "valid":
+            return (0, 0), (0, 0)
+        if value != "same":
+            fail(fn, "padding", "an integer, (h, w), ((top, bottom), (left, right)), 'same' or 'valid'", repr(value))
+        if stride != (1, 1):
+            fail(fn, "padding", "'same' only with stride 1", "'same'", f"stride={stride}; give the padding as numbers")
+        total = [d * (k - 1) for d, k in zip(dilation, kernel_size, strict=True)]
+        # An odd total puts the extra row or column at the bottom or right, as in torch.
+        return (total[0] // 2, total[0] - total[0] // 2), (total[1] // 2, total[1] - total[1] // 2)
+    if isinstance(value, Sequence) and len(value) == 2 and all(isinstance(v, Sequence) for v in value):
+        return pair(fn, "padding", value[0], 0), pair(fn, "padding", value[1], 0)
+    h, w = pair(fn, "padding", value, 0)
+    return (h, h), (w, w)
+
+
+def choice(fn: str, argument: str, value: object, allowed: tuple[str, ...]) -> str:
+    """One of a few words."""
+    if not isinstance(value, str) or value not in allowed:
+        fail(fn, argument, "one of " + ", ".join(map(repr, allowed)), repr(value))
+    return value
+
+
+def array(fn: str, argument: str, value: object, ndims: tuple[int, ...], layout: str) -> Array:
+    """A float32 or float64 ndarray of one of these ranks, C-contiguous, aligned, native byte order.
+
+    Copies only where the memory layout calls for it: negative strides, foreign byte order, misaligned data and
+    read-only arrays are all welcome.
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        fail_type(fn, argument, "a plain numpy.ndarray", "a masked array", "a mask would be lost; call .filled(value) first")
+    if not isinstance(value, np.ndarray):
+        fail_type(fn, argument, "a numpy.ndarray", type(value).__name__, "convert with numpy.asarray(..., dtype=numpy.float32)")
+    if value.dtype.newbyteorder("=").name not in DTYPES:
+        fail_type(fn, argument, "dtype float32 or float64", value.dtype, "convert with .astype(numpy.float32)")
+    if value.ndim not in ndims:
+        fail(fn, argument, f"{' or '.join(map(str, ndims))} dimensions {layout}", f"{value.ndim}", f"{argument}.shape={value.shape}")
+    return np.require(value.view(np.ndarray), dtype=value.dtype.newbyteorder("="), requirements=("C", "A"))
+
+
+def same_dtype(fn: str, argument: str, value: Array, other: str, like: Array) -> None:
+    """Refuse mixed dtypes rather than promote in silence."""
+    if value.dtype != like.dtype:
+        fail_type(fn, argument, f"dtype {like.dtype} like {other}", value.dtype, "mixed dtypes are not promoted; convert one")
+
+
+def images(fn: str, argument: str, value: object) -> tuple[Array, bool]:
+    """(N, C, H, W) from a batch or one (C, H, W) image; the flag says that it was one image."""
+    checked = array(fn, argument, value, (3, 4), "(N, C, H, W) or (C, H, W)")
+    return (checked[None], True) if checked.ndim == 3 else (checked, False)
+
+
+def bias_vector(fn: str, value: object, out_channels: int, like: Array) -> Array | None:
+    """A bias of shape (C_out,) and of x's dtype, or None."""
+    if value is None:
+        return None
+    bias = array(fn, "bias", value, (1,), "(C_out,)")
+    same_dtype(fn, "bias", bias, "x", like)
+    if bias.shape != (out_channels,):
+        fail(fn, "bias", f"shape ({out_channels},)", bias.shape, f"weight has {out_channels} output channels")
+    return bias
+
+
+def channels(fn: str, x_shape: Sequence[int], weight_shape: Sequence[int], groups: int) -> None:
+    """x (N, C_in, H, W) and weight (C_out, C_in/groups, kH, kW) fit together."""
+    in_channels, out_channels = x_shape[1], weight_shape[0]
+    facts = f"x.shape={tuple(x_shape)}, weight.shape={tuple(weight_shape)}, groups={groups}"
+    if in_channels % groups:
+        fail(fn, "groups", f"a divisor of the {in_channels} input channels", groups, facts)
+    if out_channels % groups:
+        fail(fn, "groups", f"a divisor of the {out_channels} output channels", groups, facts)
+    if weight_shape[1] != in_channels // groups:
+        expected = f"{in_channels // groups} input channels per group ({in_channels} / {groups})"
+        fail(fn, "weight", expected, weight_shape[1], facts)
+
+
+def geometry(
+    fn: str, in_size: Pair, kernel_size: Pair, stride: Pair, padding: Sides, dilation: Pair, padding_mode: str
+) -> Pair:
+    """Check the sizes of both axes and return (H_out, W_out)."""
+    out = []
+    for axis, size, kernel, step, (before, after), gap in zip(
+        "HW", in_size, kernel_size, stride, padding, dilation, strict=True
+    ):
+        if size < 1:
+            fail(fn, "x", f"{axis} >= 1", size, "an empty image has no windows")
+        if kernel < 1:
+            fail(fn, "weight", f"k{axis} >= 1", kernel)
+        if padding_mode == "reflect" and max(before, after) >= size:
+            fail(fn, "padding", f"less than {axis}={size} for 'reflect'", max(before, after), "a reflection has size-1 rows to give")
+        if padding_mode == "circular" and max(before, after) > size:
+            fail(fn, "padding", f"at most {axis}={size} for 'circular'", max(before, after), "it wraps around once at most")
+        padded, extent = size + before + after, gap * (kernel - 1) + 1
+        if extent > padded:
+            facts = f"kernel {kernel} with dilation {gap} spans {extent}, padded input is {size}+{before}+{after}={padded}"
+            fail(fn, "weight", f"a kernel that fits the padded input along {axis}", f"span {extent}", facts)
+        out.append((padded - extent) // step + 1)
+    return out[0], out[1]
+
+
+def total_bytes(fn: str, what: str, shape: Sequence[int], itemsize: int) -> None:
+    """Refuse arrays no machine can hold before anything tries to allocate them."""
+    count = itemsize
+    for size in shape:
+        count *= int(size)
+    if count > MAX_BYTES:
+        fail(fn, what, f"an array of at most {MAX_BYTES} bytes", count, f"shape {tuple(shape)}; check padding and sizes")
+
+
+def convolution(
+    fn: str,
+    x_shape: Sequence[int],
+    weight_shape: Sequence[int],
+    itemsize: int,
+    stride: object,
+    padding: object,
+    dilation: object,
+    groups: object,
+    padding_mode: object,
+) -> tuple[Pair, Sides, Pair, int, str]:
+    """Check everything shapes and arguments say about one convolution; return the arguments in full spelling."""
+    strides, dilations = pair(fn, "stride", stride, 1), pair(fn, "dilation", dilation, 1)
+    count = integer(fn, "groups", groups, 1)
+    mode = choice(fn, "padding_mode", padding_mode, PADDING_MODES)
+    in_size, kernel_size = (x_shape[2], x_shape[3]), (weight_shape[2], weight_shape[3])
+    borders = sides(fn, padding, kernel_size, strides, dilations)
+    channels(fn, x_shape, weight_shape, count)
+    out_size = geometry(fn, in_size, kernel_size, strides, borders, dilations, mode)
+    padded = [size + sum(side) for size, side in zip(in_size, borders, strict=True)]
+    total_bytes(fn, "padding", (*x_shape[:2], *padded), itemsize)
+    total_bytes(fn, "padding", (x_shape[0], weight_shape[0], *out_size), itemsize)
+    return strides, borders, dilations, count, mode
+
+
+def output(fn: str, out: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """An ``out`` array that a kernel may write: right shape and dtype, C-contiguous, writeable."""
+    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
+        fail_type(fn, "out", "a plain numpy.ndarray", type(out).__name__)
+    if out.dtype != dtype:
+        fail_type(fn, "out", f"dtype {dtype} like x", out.dtype)
+    if out.shape != shape:
+        fail(fn, "out", f"shape {shape}", out.shape)
+    if not (out.flags.c_contiguous and out.flags.writeable and out.flags.aligned):
+        fail(fn, "out", "a writeable, aligned, C-contiguous array", f"flags {_flag_words(out)}", "allocate it with numpy.empty")
+    return out
+
+
+def _flag_words(out: Array) -> str:
+    flags = out.flags
+    return f"C-contiguous={flags.c_contiguous}, writeable={flags.writeable}, aligned={flags.aligned}"
+
+
+def shape(fn: str, argument: str, value: object, ranks: tuple[int, ...]) -> tuple[int, ...]:
+    """A tuple of non-negative sizes of one of these lengths."""
+    expected = f"a sequence of {' or '.join(map(str, ranks))} sizes"
+    if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
+        fail_type(fn, argument, expected, repr(value))
+    if len(value) not in ranks:
+        fail(fn, argument, expected, tuple(value))
+    return tuple(integer(fn, argument, size, 0) for size in value)
