@@ -150,8 +150,8 @@ def register(
             got = f"{function.__name__}{inspect.signature(function)}"
             raise BackendError(f"register({name!r}): expected one of {expected}, got {got}")
         taken = _registered.get(name)
-        if taken is not None or (name in _sources() and _sources()[name] != function.__module__):
-            where = taken.function.__module__ if taken else _sources()[name]
+        if taken is not None or (name in sources() and sources()[name] != function.__module__):
+            where = taken.function.__module__ if taken else sources()[name]
             raise BackendError(f"register({name!r}): the name is taken by {where}; choose another")
         _registered[name] = Backend(
             name, idea, source, accuracy, nan_spread, deterministic, threads, supports, function, kind
@@ -167,7 +167,7 @@ def _points() -> dict[str, EntryPoint]:
 
 
 @cache
-def _sources() -> dict[str, str]:
+def sources() -> dict[str, str]:
     """Module of every backend that can be found without importing it."""
     package = import_module("conv_impls.backends")
     files = {m.name: f"{package.__name__}.{m.name}" for m in iter_modules(package.__path__)}
@@ -189,7 +189,7 @@ def backends() -> tuple[str, ...]:
     >>> "numba_direct" in backends()
     True
     """
-    return tuple(sorted(_sources().keys() | _registered.keys()))
+    return tuple(sorted(sources().keys() | _registered.keys()))
 
 
 def get_backend(name: str) -> Backend:
@@ -216,16 +216,16 @@ def get_backend(name: str) -> Backend:
     'BLAS'
     """
     if name not in _registered:
-        if name not in _sources():
+        if name not in sources():
             close = difflib.get_close_matches(str(name), backends(), n=len(backends()), cutoff=0.0)
             raise UnknownBackendError(f"no backend {name!r}; did you mean {close[0]!r}? Known, closest first: {', '.join(close)}")
         point = _points().get(name)
         if point is None:
-            import_module(_sources()[name])
+            import_module(sources()[name])
         else:
             point.load()
         if name not in _registered:
-            raise BackendError(f"{_sources()[name]} was imported but does not register {name!r}; the two names must be equal")
+            raise BackendError(f"{sources()[name]} was imported but does not register {name!r}; the two names must be equal")
     return _registered[name]
 
 

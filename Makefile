@@ -1,0 +1,70 @@
+# Two commands set a fresh machine up and do everything: `make bench` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN ?= results/runs/$(shell date +%Y%m%d-%H%M%S)
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+bench: $(VENV)/bench.stamp  ## check, measure and report every backend on real layers (5 minutes); RUN=folder keeps it there
+	$(BIN)/python -m bench run --out $(RUN)
+	$(BIN)/python -m bench report $(RUN)
+
+test: $(VENV)/test.stamp  ## run the tests, doctests and benchmarks-as-tests (no torch needed)
+	$(BIN)/python -m pytest
+
+smoke: $(VENV)/bench.stamp  ## a benchmark of four small layers and its report, in seconds
+	$(BIN)/python -m bench run --workload smoke --budget 60 --out $(RUN)
+	$(BIN)/python -m bench report $(RUN) --out $(RUN)/report
+
+check: $(VENV)/bench.stamp  ## compare every backend with the float64 reference on the basic problems
+	$(BIN)/python -m bench check --workload basic --backends all
+
+lint: $(VENV)/test.stamp  ## ruff: format and lint
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/test.stamp  ## mypy, strict outside kernels/
+	$(BIN)/mypy
+
+format: $(VENV)/test.stamp  ## let ruff format the code and mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+parity: $(VENV)/test.stamp  ## compare with torch, which must be installed (pip install torch==2.13.0)
+	$(BIN)/python -m pytest --require-torch tests/test_torch_parity.py
+
+report: $(VENV)/bench.stamp  ## remake results/ from the newest run, without measuring
+	$(BIN)/python -m bench report
+
+machine: $(VENV)/bench.stamp  ## what this machine can do: FMA peak, bandwidth, versions
+	$(BIN)/python -m bench machine
+
+list: $(VENV)/bench.stamp  ## backends and workloads, one line each
+	$(BIN)/python -m bench list
+
+setup: $(VENV)/test.stamp  ## only make .venv with everything the targets need
+
+clean:  ## remove .venv and caches; results stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "the venv module is missing (Debian: apt install python3-venv)"; rm -rf $(VENV); exit 1; }
+
+$(VENV)/bench.stamp: pyproject.toml | $(BIN)/python
+	@echo "installing into $(VENV) (about a minute, once)"
+	@$(PIP) -e '.[bench]'
+	@touch $@
+
+$(VENV)/test.stamp: pyproject.toml $(VENV)/bench.stamp
+	@echo "installing the test tools into $(VENV)"
+	@$(PIP) -e '.[bench,test]'
+	@touch $@
+
+.PHONY: help bench test smoke check lint types format parity report machine list setup clean
+.DEFAULT_GOAL := help

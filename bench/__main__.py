@@ -1,0 +1,287 @@
+"""``python -m bench``: run, report, compare, check, machine, list."""
+
+from __future__ import annotations
+
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from bench import workloads
+from bench.store import Run, StoreError
+from bench.workloads import Layer, WorkloadError
+from conv_impls import ConvError, backends, get_backend
+
+ROOT = Path(__file__).parent.parent
+RUNS = ROOT / "results" / "runs"
+MAIN_WORKLOADS = "resnet50,vgg16,mobilenet_v2,convnext_tiny,sizes,basic"
+USAGE, WRONG, INTERRUPTED = 2, 1, 130
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, help=__doc__)
+console = Console()
+complain = Console(stderr=True)
+
+Workload = Annotated[str, typer.Option(help="Built-in names, files or one benchdnn label, separated by commas; see `list`.")]
+Backends = Annotated[str, typer.Option(help="Names separated by commas, or all.")]
+Seed = Annotated[int, typer.Option(help="Seed of the data.")]
+
+
+class UsageError(Exception):
+    """A wrong option; shown as one line, exit code 2."""
+
+
+@app.command()
+def run(
+    workload: Workload = MAIN_WORKLOADS,
+    backends: Backends = "all",
+    threads: Annotated[str, typer.Option(help="Thread counts separated by commas; all cores by default.")] = "",
+    direction: Annotated[str, typer.Option(help="fwd; gradients are not measured yet.")] = "fwd",
+    repetitions: Annotated[int, typer.Option(help="Whole rounds over all cases, each in processes of its own.")] = 1,
+    timeout: Annotated[float, typer.Option(help="Seconds one case may take, checks included.")] = 3.0,
+    budget: Annotated[float, typer.Option(help="Seconds the whole run may take.")] = 240.0,
+    out: Annotated[Path | None, typer.Option(help="Run folder; results/runs/<date-time> by default.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Finish the run in this folder, with its own settings.")] = None,
+    seed: Seed = 0,
+) -> None:
+    """Check and time backends on layers; one record a case, written as it finishes.
+
+    Examples:
+      python -m bench run --workload resnet50 --backends numba_direct,numpy_strided --threads 1,2
+      python -m bench run --workload my_layers.txt --out results/runs/mine --budget 60
+      python -m bench run --resume results/runs/mine
+    """
+    if resume is not None:
+        current = Run.open(resume)
+    else:
+        current = _new_run(workload, backends, threads, direction, repetitions, timeout, budget, out, seed)
+    start = time.monotonic()
+    _drive(current)
+    records = current.records()
+    bad = [record for record in records if record.status in ("wrong_result", "crashed", "timeout", "oom", "error")]
+    console.print(f"\n{len(records)} cases in {time.monotonic() - start:.0f} s, {len(bad)} failed; run folder {current.folder}")
+    for record in bad:
+        complain.print(f"{record.case.key}: {record.status}: {record.reason}\n  repeat: {record.case.repro}", markup=False)
+    if bad:
+        raise typer.Exit(WRONG)
+
+
+@app.command()
+def report(
+    run: Annotated[Path | None, typer.Argument(help="Run folder; the newest of results/runs by default.")] = None,
+    out: Annotated[Path, typer.Option(help="Where tables, figures and README.md go.")] = ROOT / "results",
+) -> None:
+    """Make tables, figures and results/README.md from the stored records of a run.
+
+    Examples:
+      python -m bench report results/runs/reference
+      python -m bench report results/runs/mine --out results/runs/mine/report
+    """
+    from bench.frame import frame
+    from bench.report import summary, write_report
+
+    current = Run.open(run or _newest())
+    readme = ROOT / "README.md" if out.resolve() == (ROOT / "results").resolve() else None
+    for text in write_report(current, out, readme):
+        console.print(f"left out: {text}", markup=False)
+    _print_table(summary(frame(current.records())), "Sum of the layers, count-weighted")
+    console.print(f"tables:  {out / 'tables'}\nfigures: {out / 'figures'}\npage:    {out / 'README.md'}", soft_wrap=True)
+
+
+@app.command()
+def compare(
+    run_a: Annotated[Path, typer.Argument(help="The older run.")],
+    run_b: Annotated[Path, typer.Argument(help="The newer run.")],
+    margin: Annotated[float, typer.Option(help="Change of the median that counts, as a fraction.")] = 0.05,
+    force: Annotated[bool, typer.Option(help="Compare even where machine or versions differ.")] = False,
+) -> None:
+    """List what became faster or slower beyond noise; exit 1 where something became slower or wrong.
+
+    Examples:
+      python -m bench compare results/runs/reference results/runs/mine
+    """
+    from bench.compare import compare_runs
+
+    older, newer = Run.open(run_a), Run.open(run_b)
+    if older.environment.get("id") != newer.environment.get("id") and not force:
+        raise UsageError("the runs come from different machines or versions; --force compares them all the same")
+    changes = compare_runs(older.records(), newer.records(), margin)
+    _print_table(changes[changes.verdict.isin(["slower", "broke", "faster", "mended"])], f"{run_b} against {run_a}")
+    console.print(", ".join(f"{count} {word}" for word, count in changes.verdict.value_counts().items()) or "no case in both")
+    if changes.verdict.isin(["slower", "broke"]).any():
+        raise typer.Exit(WRONG)
+
+
+@app.command()
+def check(workload: Workload = "basic", backends: Backends = "all", seed: Seed = 0) -> None:
+    """Check backends against the float64 reference, without timing; exit 1 on any wrong result.
+
+    Examples:
+      python -m bench check --workload basic --backends all
+      python -m bench check --workload 'mb1ic64ih56oc64oh56kh3ph1' --backends numba_direct
+    """
+    from bench.measure import check_only
+    from bench.run import make_cases
+
+    names = _backends(backends)
+    cases = make_cases(_layers(workload), names, _threads(""), 1)
+    counts = {name: {"right": 0, "unsupported": 0, "over budget": 0, "wrong": 0} for name in names}
+    with _progress() as bar:
+        task = bar.add_task("", total=len(cases), left="")
+        for case in cases:
+            bar.update(task, description=f"{case.layer}  {case.backend}")
+            record = check_only(case, seed)
+            word = {"ok": "right", "unsupported": "unsupported", "over_budget": "over budget"}.get(record.status, "wrong")
+            counts[case.backend][word] += 1
+            if word == "wrong":
+                complain.print(f"{case.key}: {record.status}: {record.reason}\n  repeat: {case.repro}", markup=False)
+            bar.advance(task)
+    table = Table("backend", *next(iter(counts.values())))
+    for name, row in counts.items():
+        table.add_row(name, *map(str, row.values()))
+    console.print(table)
+    wrong = sum(row["wrong"] for row in counts.values())
+    console.print(f"{len(cases)} cases, {wrong} wrong")
+    if wrong:
+        raise typer.Exit(WRONG)
+
+
+@app.command()
+def machine() -> None:
+    """Measure and print what this machine can do: FMA peak, copy bandwidth by working set, threads, versions."""
+    from bench.machine import copy_bandwidth, cores, environment, fma_peak
+
+    for key, value in environment().items():
+        console.print(f"{key:>14}  {value}", soft_wrap=True, highlight=False)
+    for threads in sorted({1, cores()}):
+        console.print(f"{f'FMA peak, {threads}t':>14}  {fma_peak(threads):.1f} GFLOP/s (float32)", highlight=False)
+    for size in (2**14, 2**19, 2**23, 2**28):
+        console.print(f"{f'copy, {size // 1024} KiB':>14}  {copy_bandwidth(size):.1f} GB/s read + write, 1 thread", highlight=False)
+
+
+@app.command(name="list")
+def list_() -> None:
+    """Backends and workloads, one line each."""
+    for name in backends():
+        backend = get_backend(name)
+        console.print(f"{name:<16}{backend.idea} [{backend.accuracy}; {backend.source}]", markup=False, highlight=False)
+    console.print()
+    for name in workloads.available():
+        layers = workloads.load(name)
+        macs = sum(layer.count * layer.problem.macs for layer in layers)
+        text = f"{name:<16}{len(layers)} layers, {sum(layer.count for layer in layers)} with counts, {macs / 1e9:.3g} GMAC"
+        console.print(text, highlight=False)
+
+
+def _new_run(
+    workload: str, names: str, threads: str, direction: str, repetitions: int, timeout: float, budget: float, out: Path | None, seed: int
+) -> Run:
+    from bench.machine import cores, environment, fma_peak
+    from bench.run import make_cases
+
+    if direction != "fwd":
+        raise UsageError(f"--direction: expected fwd, got {direction!r}; gradients are not measured yet")
+    for option, value in (("--repetitions", repetitions), ("--timeout", timeout), ("--budget", budget)):
+        if not value > 0:
+            raise UsageError(f"{option}: expected a number above 0, got {value:g}")
+    cases = make_cases(_layers(workload), _backends(names), _threads(threads), repetitions)
+    facts = environment()
+    facts["fma_peak_gflops"] = round(fma_peak(cores()), 1)
+    folder = out or RUNS / datetime.now().strftime("%Y%m%d-%H%M%S")
+    config: dict[str, Any] = {
+        "command": f"python -m bench run --workload {workload} --backends {names} --threads {_joined(cases)} "
+        f"--repetitions {repetitions} --timeout {timeout:g} --budget {budget:g} --seed {seed}",
+        "timeout_s": timeout, "budget_s": budget, "seed": seed, "cases": [vars(case) for case in cases],
+    }  # fmt: skip
+    return Run.create(folder, config, facts)
+
+
+def _joined(cases: list[Any]) -> str:
+    return ",".join(dict.fromkeys(str(case.threads) for case in cases))
+
+
+def _drive(current: Run) -> None:
+    from bench.run import drive
+
+    with _progress() as bar:
+        task = bar.add_task("starting", total=len(current.cases), left="")
+        said = [time.monotonic()]
+
+        def show(done: int, total: int, at: str, left: float | None) -> None:
+            clock = "" if left is None else f"{int(left) // 60}:{int(left) % 60:02d} left"
+            bar.update(task, completed=done, description=at or "starting", left=clock)
+            # Where nobody watches (CI, a log file) a line now and then does what the bar does.
+            if not console.is_terminal and time.monotonic() - said[0] > 15:
+                said[0] = time.monotonic()
+                print(f"{done}/{total} {clock} {at}", flush=True)
+
+        drive(current, show)
+
+
+def _progress() -> Progress:
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[left]}")
+    return Progress(*columns, console=console, disable=not console.is_terminal)
+
+
+def _layers(text: str) -> list[Layer]:
+    return [layer for name in _split(text, "--workload") for layer in workloads.load(name)]
+
+
+def _backends(text: str) -> list[str]:
+    names = list(backends()) if text == "all" else _split(text, "--backends")
+    for name in names:
+        get_backend(name)
+    return names
+
+
+def _threads(text: str) -> list[int]:
+    from bench.machine import cores
+
+    if not text:
+        return [cores()]
+    values = _split(text, "--threads")
+    if not all(value.isdecimal() and 1 <= int(value) <= cores() for value in values):
+        raise UsageError(f"--threads: expected counts from 1 to {cores()} separated by commas, got {text!r}")
+    return [int(value) for value in values]
+
+
+def _split(text: str, option: str) -> list[str]:
+    values = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not values:
+        raise UsageError(f"{option}: expected one or more names, got {text!r}")
+    return values
+
+
+def _newest() -> Path:
+    folders = sorted((path.parent for path in RUNS.glob("*/config.json")), key=lambda path: path.stat().st_mtime)
+    if not folders:
+        raise UsageError(f"no run in {RUNS}; make one with: python -m bench run")
+    return folders[-1]
+
+
+def _print_table(content: Any, title: str) -> None:
+    table = Table(*map(str, content.columns), title=title)
+    for row in content.itertuples(index=False):
+        table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row))
+    console.print(table)
+
+
+def main() -> None:
+    """Run the command line; what users get wrong is one line and exit code 2."""
+    try:
+        app()
+    except (UsageError, WorkloadError, StoreError, ConvError) as error:
+        complain.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(USAGE)
+    except KeyboardInterrupt:
+        complain.print("\ninterrupted; finish with: python -m bench run --resume FOLDER", markup=False)
+        sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

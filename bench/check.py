@@ -1,0 +1,88 @@
+"""Is a backend right on a problem? Asked before any timing, and again of the last timed output.
+
+Direct methods get small integers, for which every order of summation is exact: the whole output must equal the
+reference, bit for bit. Then everyone gets normal data, and sampled outputs must lie within the bound published for the
+backend's accuracy class (`conv_impls.reference.error_bound`). Sources: integer filling, oneDNN benchdnn
+doc/driver_conv.md; sampled float64 checks, XNNPACK bench/dequantization_bmm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from conv_impls import Conv2dProblem
+from conv_impls.reference import Float64, error_bound, reference, reference_at, sample_outputs
+from conv_impls.validation import Array
+
+SAMPLES = 256
+# With |x| and |w| <= 4, sums of up to 2**20 products are exact in float32.
+INTEGERS = (-4, 5)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``problem`` is empty where the result is right, else says what is wrong."""
+
+    problem: str
+    error: float | None = None
+    error_over_bound: float | None = None
+
+
+def integer_inputs(problem: Conv2dProblem, seed: int) -> tuple[Array, Array]:
+    """Small integers in the problem's dtype."""
+    rng = np.random.default_rng(seed)
+    x, w = (rng.integers(*INTEGERS, shape).astype(problem.dtype) for shape in (problem.input_shape, problem.weight_shape))
+    return x, w
+
+
+def normal_inputs(problem: Conv2dProblem, seed: int) -> tuple[Array, Array]:
+    """Standard normal data in the problem's dtype."""
+    rng = np.random.default_rng(seed)
+    x, w = (rng.standard_normal(shape, problem.dtype) for shape in (problem.input_shape, problem.weight_shape))
+    return x, w
+
+
+@lru_cache(maxsize=2)
+def integer_reference(problem: Conv2dProblem, seed: int) -> Float64:
+    """The exact answer for `integer_inputs`, kept while the backends take turns at one layer."""
+    return reference(*integer_inputs(problem, seed), None, problem)
+
+
+def check_integers(y: Array, problem: Conv2dProblem, seed: int) -> Verdict:
+    """Every output equals the reference exactly."""
+    expected = integer_reference(problem, seed)
+    if y.shape != expected.shape:
+        return Verdict(f"shape {y.shape}, expected {expected.shape}")
+    wrong = ~(y == expected)
+    if not wrong.any():
+        return Verdict("")
+    at = tuple(int(i) for i in np.argwhere(wrong)[0])
+    facts = f"{int(wrong.sum())} of {y.size} outputs differ, first at {at}: got {y[at]}, expected {expected[at]:g}"
+    return Verdict(f"integer inputs: {facts}")
+
+
+class SampledCheck:
+    """The reference and bound of one problem's normal data at sampled outputs, made once, asked often."""
+
+    def __init__(self, x: Array, weight: Array, problem: Conv2dProblem, accuracy: str, seed: int) -> None:
+        self.at = sample_outputs(problem, SAMPLES, seed)
+        self.expected = reference_at(x, weight, None, problem, self.at)
+        self.bound = error_bound(x, weight, None, problem, accuracy, self.at)
+
+    def __call__(self, y: Array) -> Verdict:
+        """Compare one output."""
+        got = y[tuple(self.at.T)].astype(np.float64)
+        distance = np.abs(got - self.expected)
+        scale = float(np.abs(self.expected).max()) or 1.0
+        inside = distance <= self.bound
+        ratio = float((distance / np.maximum(self.bound, np.finfo(np.float64).tiny)).max())
+        if inside.all():
+            return Verdict("", float(distance.max()) / scale, ratio)
+        worst = int(np.argmax(np.where(np.isfinite(distance), distance - self.bound, np.inf)))
+        at = tuple(int(i) for i in self.at[worst])
+        facts = f"{int((~inside).sum())} of {len(inside)} sampled outputs beyond the bound"
+        numbers = f"got {got[worst]:.8g}, expected {self.expected[worst]:.8g} +- {self.bound[worst]:.2g}"
+        return Verdict(f"normal inputs: {facts}, worst at {at}: {numbers}")

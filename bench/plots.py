@@ -1,0 +1,237 @@
+"""Frame -> figures. Pure: a DataFrame and the environment come in, a Figure goes out; `save` writes PNG and SVG.
+
+Colours are Okabe & Ito 2008 ("Color Universal Design"), told apart by every common kind of colour vision; lines have
+markers and direct labels as well, so that none depends on colour. Titles state the finding, computed from the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.cbook import get_sample_data
+from matplotlib.figure import Figure
+
+from bench import tables
+from conv_impls import KERNELS, apply_kernel
+
+STYLE = {
+    "python_loops": ("#000000", "o"), "numpy_im2col": ("#E69F00", "s"), "numpy_strided": ("#56B4E9", "^"),
+    "scipy_fft": ("#CC79A7", "D"), "numba_direct": ("#009E73", "v"), "auto": ("#0072B2", "x"),
+}  # fmt: skip
+SPARE = ("#D55E00", "P"), ("#F0E442", "*")
+# Width in inches at which 11-point text is still readable on a phone, where a figure is about 3.5 inches wide.
+WIDTH = 7.2
+RC = {
+    "font.size": 12, "axes.titlesize": 13.5, "axes.titleweight": "bold", "axes.spines.top": False,
+    "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25, "svg.hashsalt": "conv-impls", "figure.dpi": 100,
+}  # fmt: skip
+
+ALT = {
+    "time_vs_size": "Time of one call against image size, log-log, with quartiles",
+    "ladder": "Speed-up of each backend over python_loops on ResNet-50",
+    "resnet50_heatmap": "Effective GFLOP/s of each backend on each ResNet-50 layer",
+    "error_vs_speed": "Relative error against effective GFLOP/s",
+    "filters": "The filter bank applied to a photograph",
+}
+
+
+class NothingToDraw(Exception):
+    """The run lacks the cases a figure needs."""
+
+
+def time_vs_size(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
+    """Median with quartiles against image size: 3x3, 8 channels."""
+    part = table[(table.workload == "sizes") & table.layer.str.startswith("image ") & (table.status == "ok")]
+    part = part[(part.threads == part.threads.max()) & (part.backend != "auto")]
+    if part.empty:
+        raise NothingToDraw("no measured image sizes (workload sizes)")
+    big = part[part.in_height == part.in_height.max()].sort_values("median_s")
+    pixels = part.in_height.max()
+    title = f"At {pixels} pixels {big.backend.iloc[0]} takes {_time(big.median_s.iloc[0])}"
+    if len(big) > 1:
+        title += f", {big.backend.iloc[1]} {big.median_s.iloc[1] / big.median_s.iloc[0]:.1f} times that"
+    figure, axes = _figure(5.2, title)
+    for backend in tables.order(part.backend):
+        mine = part[part.backend == backend].sort_values("in_height")
+        colour, marker = _style(backend)
+        low, high = mine.median_s - mine.q1_s, mine.q3_s - mine.median_s
+        axes.errorbar(mine.in_height, mine.median_s, yerr=[low, high], color=colour, marker=marker, capsize=3, lw=1.8)
+        _label_end(axes, float(mine.in_height.iloc[-1]), float(mine.median_s.iloc[-1]), backend, colour)
+    axes.set(xscale="log", yscale="log", xlabel="image height = width (pixels)", ylabel="time of one call (s)")
+    sizes = sorted(part.in_height.unique())
+    axes.set_xticks(sizes, [str(s) for s in sizes])
+    axes.minorticks_off()
+    axes.set_xlim(min(sizes) * 0.85, max(sizes) * 3.2)
+    _corner(figure, environment, "3x3, 8 to 8 channels, batch 1, median and quartiles")
+    return figure
+
+
+def ladder(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
+    """Bars of the geometric-mean speed-up over python_loops, with the range over layers."""
+    rungs = tables.ladder(table, "resnet50")
+    if rungs.empty:
+        raise NothingToDraw("no ResNet-50 layers that every backend measured")
+    best = rungs.loc[rungs.speedup.idxmax()]
+    figure, axes = _figure(4.4, f"On ResNet-50 layers {best.backend} is {best.speedup:,.0f} times as fast as Python loops")
+    at = np.arange(len(rungs))
+    colours = [_style(name)[0] for name in rungs.backend]
+    spread = [rungs.speedup - rungs.slowest_layer, rungs.fastest_layer - rungs.speedup]
+    axes.barh(at, rungs.speedup, color=colours, height=0.62, xerr=spread, ecolor="#555555", capsize=3)
+    for y, row in zip(at, rungs.itertuples(), strict=True):
+        axes.annotate(f" {row.speedup:,.3g}x", (row.fastest_layer, y), va="center", xytext=(4, 0), textcoords="offset points")
+    axes.set(xscale="log", xlabel="times as fast as python_loops (log scale)", yticks=at)
+    axes.set_yticklabels(list(rungs.backend))
+    axes.invert_yaxis()
+    axes.set_xlim(0.7, float(rungs.fastest_layer.max()) * 4)
+    axes.grid(axis="y", visible=False)
+    layers = f"{rungs.layers.iloc[0]} of {table[table.workload == 'resnet50'].layer.nunique()} layers (all backends measured them)"
+    _corner(figure, environment, f"geometric mean and range over {layers}")
+    return figure
+
+
+def resnet50_heatmap(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
+    """Effective GFLOP/s, a row a layer, a column a backend; statuses where there is no time."""
+    part = table[(table.workload == "resnet50") & (table.threads == table.threads.max()) & (table.backend != "auto")]
+    if part.empty:
+        raise NothingToDraw("no ResNet-50 layers")
+    names = tables.order(part.backend)
+    layers = list(dict.fromkeys(part.layer))
+    rate = part.pivot(index="layer", columns="backend", values="gflops_effective").loc[layers, names]
+    status = part.pivot(index="layer", columns="backend", values="status").loc[layers, names]
+    best = rate.max().idxmax()
+    wins = int((rate.idxmax(axis=1) == best).sum()) if rate.notna().all(axis=1).any() else 0
+    peak = environment.get("fma_peak_gflops")
+    title = f"{best} leads on {wins} of {len(layers)} ResNet-50 layers, up to {rate.max().max():.0f} GFLOP/s"
+    figure, axes = _figure(9.2, title)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shade = np.log10(rate.to_numpy(dtype=float))
+    image = axes.imshow(shade, aspect="auto", cmap="cividis", vmin=-2, vmax=np.ceil(np.nanmax(shade)))
+    labels = part.drop_duplicates("layer").set_index("layer")
+    for i, layer in enumerate(layers):
+        for j, name in enumerate(names):
+            value = rate.iloc[i, j]
+            text = _short_rate(value) if np.isfinite(value) else str(status.loc[layer, name]).replace("_", "\n")
+            dark = np.isfinite(value) and shade[i, j] > 1.2
+            axes.text(j, i, text, ha="center", va="center", color="black" if dark or not np.isfinite(value) else "white",
+                      fontsize=10.5 if np.isfinite(value) else 6.5)  # fmt: skip
+    axes.set_xticks(range(len(names)), names, rotation=20, ha="right")
+    axes.set_yticks(range(len(layers)), [f"{layer}  {labels.kernel[layer]}" for layer in layers], fontsize=9.5)
+    axes.grid(visible=False)
+    bar = figure.colorbar(image, ax=axes, pad=0.02, fraction=0.04)
+    ticks = np.arange(-2, np.ceil(np.nanmax(shade)) + 1)
+    bar.set_ticks(list(ticks), labels=[f"{10.0**t:g}" for t in ticks])
+    bar.set_label("effective GFLOP/s")
+    note = "2 N C_out H_out W_out (C_in/g) kH kW operations over the median time, batch 1"
+    _corner(figure, environment, note + (f"; measured FMA peak {peak:.0f} GFLOP/s" if peak else ""))
+    return figure
+
+
+def error_vs_speed(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
+    """Relative error against rate, a point a layer of the networks."""
+    part = table[(table.status == "ok") & ~table.workload.isin(["basic", "smoke"]) & (table.error > 0)]
+    part = part[(part.threads == part.threads.max()) & (part.backend != "auto")]
+    if part.empty:
+        raise NothingToDraw("no measured layers beyond basic")
+    worst = part.loc[part.error.idxmax()]
+    figure, axes = _figure(5.4, f"Every backend stays within {_power(worst.error)} of the float64 reference")
+    for backend in tables.order(part.backend):
+        mine = part[part.backend == backend]
+        colour, marker = _style(backend)
+        axes.scatter(mine.gflops_effective, mine.error, color=colour, marker=marker, alpha=0.65, s=34, label=backend)
+    axes.set(xscale="log", yscale="log", xlabel="effective GFLOP/s", ylabel="max |error| / max |reference|")
+    axes.legend(frameon=False, fontsize=10.5, handletextpad=0.2, ncols=2, loc="upper left")
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high * 6)
+    _corner(figure, environment, f"float32, normal data, {len(part)} layers x backends, {SAMPLED}")
+    return figure
+
+
+def filters(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
+    """The kernels of the filter bank on matplotlib's sample photograph (Grace Hopper, U.S. Navy, public domain)."""
+    photo = grey_photo()
+    names = list(KERNELS)
+    with mpl.rc_context(RC):
+        figure = Figure(figsize=(WIDTH, 9.4), layout="constrained")
+    grid = figure.subplots(4, 3)
+    for axes, name in zip(grid.flat, names, strict=True):
+        answer = apply_kernel(photo, KERNELS[name], padding_mode="reflect")
+        # Kernels that sum to 0 answer to edges with both signs: grey is 0 there.
+        signed = abs(float(KERNELS[name].sum())) < 1e-6
+        limit = float(np.percentile(np.abs(answer), 99))
+        low, high = (-limit, limit) if signed else (0.0, 1.0)
+        axes.imshow(answer, cmap="gray", vmin=low, vmax=high)
+        axes.set_title(name, fontsize=12)
+        axes.set_axis_off()
+    figure.suptitle("One convolution, twelve kernels: smoothing sums to 1, edges to 0", fontweight="bold", fontsize=13.5)
+    _corner(figure, environment, f"{photo.shape[1]}x{photo.shape[0]} pixels, padding reflect; grey is 0 where a kernel sums to 0")
+    return figure
+
+
+FIGURES: dict[str, Callable[[pd.DataFrame, dict[str, Any]], Figure]] = {
+    "time_vs_size": time_vs_size, "ladder": ladder, "resnet50_heatmap": resnet50_heatmap,
+    "error_vs_speed": error_vs_speed, "filters": filters,
+}  # fmt: skip
+SAMPLED = "error at 256 sampled outputs"
+
+
+def grey_photo() -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Matplotlib's sample photograph as (H, W) float32 in 0..1."""
+    from PIL import Image
+
+    with get_sample_data("grace_hopper.jpg") as file:
+        return np.asarray(Image.open(file).convert("L"), np.float32) / 255
+
+
+def save(figure: Figure, stem: Path) -> None:
+    """PNG for pages, SVG for print; no dates inside, so that equal data gives equal files."""
+    figure.savefig(stem.with_suffix(".png"), dpi=140)
+    figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None})
+
+
+def _figure(height: float, title: str) -> tuple[Figure, Any]:
+    with mpl.rc_context(RC):
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        axes = figure.subplots()
+        figure.suptitle(_wrap(title), fontweight="bold", fontsize=13.5, x=0.02, ha="left")
+    return figure, axes
+
+
+def _wrap(title: str, width: int = 62) -> str:
+    import textwrap
+
+    return "\n".join(textwrap.wrap(title, width))
+
+
+def _corner(figure: Figure, environment: dict[str, Any], note: str) -> None:
+    """Machine and date, small, below the axes."""
+    where = f"{environment.get('cpu')}, {environment.get('cores')} cores, {environment.get('date')}"
+    figure.supxlabel(_wrap(note, 95) + "\n" + where, fontsize=8.5, color="#444444", x=0.99, ha="right")
+
+
+def _style(backend: str) -> tuple[str, str]:
+    # A backend of the user's own gets one of the spare colours, the same one every time.
+    return STYLE.get(backend) or SPARE[sum(map(ord, backend)) % len(SPARE)]
+
+
+def _label_end(axes: Any, x: float, y: float, text: str, colour: str) -> None:
+    axes.annotate(text, (x, y), xytext=(7, 0), textcoords="offset points", color=colour, va="center", fontsize=11)
+
+
+def _time(seconds: float) -> str:
+    for unit, scale in (("s", 1.0), ("ms", 1e3), ("us", 1e6)):
+        if seconds * scale >= 1:
+            return f"{seconds * scale:.3g} {unit}"
+    return f"{seconds * 1e9:.3g} ns"
+
+
+def _short_rate(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def _power(value: float) -> str:
+    return f"{value:.1e}".replace("e-0", "e-")

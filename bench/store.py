@@ -1,0 +1,194 @@
+"""The run store: one folder a run, one JSON line a finished case, appended and fsynced at once, never edited.
+
+    RUN/config.json        what was asked for: cases, settings
+    RUN/environment.json   the machine and the versions
+    RUN/records.jsonl      one `Record` a line
+
+A torn last line (a crash while writing) is dropped with a note; anything else that does not parse is an error with its
+line number. Only this module reads or writes these files.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+STATUSES = (
+    "ok", "wrong_result", "unsupported", "over_budget", "timeout", "crashed", "oom", "error", "interrupted", "unreliable",
+)  # fmt: skip
+SCHEMA = 1
+
+
+class StoreError(ValueError):
+    """A run that cannot be read or written."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is measured once: strings and integers only, so that its key names it everywhere."""
+
+    workload: str
+    layer: str
+    label: str
+    count: int
+    backend: str
+    threads: int
+    direction: str = "fwd"
+    repetition: int = 1
+
+    @property
+    def key(self) -> str:
+        """Identity of the case inside a run."""
+        return f"{self.workload}/{self.layer}/{self.backend}/t{self.threads}/{self.direction}/r{self.repetition}"
+
+    @property
+    def repro(self) -> str:
+        """The command that checks this case again."""
+        return f"python -m bench check --workload '{self.label}' --backends {self.backend}"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One finished case. Times in seconds; ``error`` is max |y - reference| / max |reference|."""
+
+    case: Case
+    status: str
+    reason: str = ""
+    environment_id: str = ""
+    algorithm: str = ""
+    error: float | None = None
+    error_over_bound: float | None = None
+    estimate_s: float | None = None
+    compile_s: float | None = None
+    prepare_s: float | None = None
+    first_call_s: float | None = None
+    samples_s: list[float] = field(default_factory=list)
+    iterations: int = 1
+    median_s: float | None = None
+    iqr_s: float | None = None
+    gflops_effective: float | None = None
+    packed_bytes: int | None = None
+    workspace_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.status not in STATUSES:
+            raise StoreError(f"status {self.status!r} is none of {', '.join(STATUSES)}")
+        if (self.status == "ok") != (self.median_s is not None):
+            raise StoreError(f"{self.case.key}: a time goes with status ok, and only with it")
+        if any(not math.isfinite(s) or s < 0 for s in self.samples_s):
+            raise StoreError(f"{self.case.key}: samples must be finite and not negative")
+
+
+class Run:
+    """One run folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @classmethod
+    def create(cls, folder: Path, config: dict[str, Any], environment: dict[str, Any]) -> Run:
+        """Make a new run folder; an existing run is never written over."""
+        run = cls(folder)
+        if run._config.exists():
+            raise StoreError(f"{folder}: holds a run already; name another folder, or finish it with --resume {folder}")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _write(run._config, {"schema": SCHEMA, **config})
+            _write(folder / "environment.json", environment)
+        except OSError as error:
+            raise StoreError(f"{folder}: cannot be written: {error}") from None
+        return run
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """An existing run."""
+        run = cls(folder)
+        if not run._config.is_file():
+            raise StoreError(f"{folder}: no run here (no config.json)")
+        schema = run.config.get("schema")
+        if schema != SCHEMA:
+            raise StoreError(f"{run._config}: schema {schema!r}, this version reads {SCHEMA}")
+        return run
+
+    @property
+    def _config(self) -> Path:
+        return self.folder / "config.json"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What was asked for."""
+        return _read(self._config)
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """The machine it ran on."""
+        return _read(self.folder / "environment.json")
+
+    @property
+    def cases(self) -> list[Case]:
+        """All cases of the configuration, in order."""
+        try:
+            return [Case(**case) for case in self.config["cases"]]
+        except (KeyError, TypeError) as error:
+            raise StoreError(f"{self._config}: cases cannot be read: {error}") from None
+
+    def append(self, record: Record) -> None:
+        """Add one finished case, on disk before this returns."""
+        line = json.dumps(asdict(record), allow_nan=False) + "\n"
+        try:
+            with (self.folder / "records.jsonl").open("a", encoding="utf-8") as file:
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise StoreError(f"{self.folder}: cannot be written: {error}") from None
+
+    def records(self) -> list[Record]:
+        """All finished cases; the last line may be torn."""
+        return list(self._records())
+
+    def done(self) -> set[str]:
+        """Keys of the finished cases."""
+        return {record.case.key for record in self._records()}
+
+    def _records(self) -> Iterator[Record]:
+        path = self.folder / "records.jsonl"
+        if not path.exists():
+            return
+        text = path.read_text(encoding="utf-8", errors="replace")
+        lines = text.split("\n")
+        known = {f.name for f in fields(Record)}
+        for number, line in enumerate(lines[:-1], 1):
+            try:
+                values = json.loads(line, parse_constant=_refuse)
+                if not isinstance(values, dict) or not values.keys() <= known:
+                    raise StoreError("not a record")
+                yield Record(**(values | {"case": Case(**values["case"])}))
+            except (ValueError, KeyError, TypeError) as error:
+                raise StoreError(f"{path}:{number}: {error}") from None
+
+
+def _refuse(word: str) -> None:
+    raise StoreError(f"{word} is no JSON number")
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
+    """Whole or not at all: a temporary file beside it, then a rename."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(values, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path}: {error}") from None
+    if not isinstance(values, dict):
+        raise StoreError(f"{path}: expected a JSON object")
+    return values
