@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from conv_impls.kernels import direct
-from conv_impls.kernels.launch import launch, read_only
+from conv_impls.kernels.launch import launch
+from conv_impls.kernels.memory import aligned_zeros, read_only
 from conv_impls.padding import NO_PADDING, source_index
 from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import Prepared, register
@@ -56,7 +57,7 @@ def _prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads:
         lanes = min(direct.BLOCK, _round_up(-(-oc // threads), direct.LANES))
         rows = direct.ROWS
         row_base = (np.arange(oh)[:, None] * pitch + np.arange(ow)).ravel()
-        packed = np.zeros((g, taps, _round_up(oc, direct.LANES)), dtype)
+        packed = aligned_zeros((g, taps, _round_up(oc, direct.LANES)), dtype)
         packed[:, :, :oc] = weight.reshape(g, oc, taps).transpose(0, 2, 1)
     else:
         lanes = _round_up(-(-span // -(-span // direct.BLOCK)), direct.LANES)
@@ -70,12 +71,12 @@ def _prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads:
     scratch_length = problem.batch * problem.in_channels * channel + direct.BLOCK if staged else 0
     constants = tuple(map(read_only, (packed.reshape(-1), np.zeros(problem.out_channels, dtype) if bias is None else bias)))
     tables = tuple(map(read_only, (tap_offset, tap_step, row_base)))
-    sources = read_only(row_source), read_only(col_source)
+    sources = *map(read_only, (row_source, col_source, _inner(problem, *col_source.shape))), problem.stride[1]
     # Workspaces wait on a stack; a call takes one and puts it back, so calls in flight never share one.
     idle: list[tuple[Array, Array]] = []
 
     def workspace() -> tuple[Array, Array]:
-        return np.zeros(scratch_length, dtype), np.empty((threads, direct.ROWS * direct.BLOCK), dtype)
+        return aligned_zeros((scratch_length,), dtype), aligned_zeros((threads, direct.ROWS * direct.BLOCK), dtype)
 
     def call(x: Array, out: Array) -> None:
         scratch, acc = idle.pop() if idle else workspace()
@@ -107,6 +108,17 @@ def _sources(problem: Conv2dProblem, axis: int) -> np.ndarray[Any, np.dtype[np.i
     padded_row = np.arange(problem.out_size[axis] + extent // stride) * stride + np.arange(phases)[:, None]
     index = source_index(size, *problem.padding[axis], problem.padding_mode)
     return np.where(padded_row < len(index), index[np.minimum(padded_row, len(index) - 1)], -1)
+
+
+def _inner(problem: Conv2dProblem, phases: int, width: int) -> np.ndarray[Any, np.dtype[np.intp]]:
+    """Range (low, high) of the columns of each stride phase that lie inside the image; shape (phases, 2)."""
+    left, (size, stride) = problem.padding[1][0], (problem.in_size[1], problem.stride[1])
+    phase = np.arange(phases)
+    low = np.clip(-(-(left - phase) // stride), 0, width)
+    high = np.clip((left + size - 1 - phase) // stride + 1, low, width)
+    # A phase that shows none of the image has an empty range, at an index that exists.
+    low = np.where(high > low, low, 0)
+    return np.stack([low, np.maximum(high * (high > low), low)], axis=1)
 
 
 def _tap_offsets(

@@ -23,13 +23,6 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def read_only(array):
-    """A read-only view: one array type, so one compilation, whatever flags the caller's array has."""
-    view = array.view()
-    view.flags.writeable = False
-    return view
-
-
 def launch(serial, parallel, threads, *operands):
     """Call ``parallel(threads, *operands)`` on that many threads, or ``serial(1, *operands)`` for one."""
     threads = min(threads, numba.config.NUMBA_NUM_THREADS)
