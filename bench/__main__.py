@@ -43,7 +43,7 @@ def run(
     threads: Annotated[str, typer.Option(help="Thread counts separated by commas; all cores by default.")] = "",
     direction: Annotated[str, typer.Option(help="fwd; gradients are not measured yet.")] = "fwd",
     repetitions: Annotated[int, typer.Option(help="Whole rounds over all cases, each in processes of its own.")] = 1,
-    timeout: Annotated[float, typer.Option(help="Seconds one case may take, checks included.")] = 3.0,
+    timeout: Annotated[float, typer.Option(help="Seconds one case may take, checks included.")] = 2.0,
     budget: Annotated[float, typer.Option(help="Seconds the whole run may take.")] = 240.0,
     out: Annotated[Path | None, typer.Option(help="Run folder; results/runs/<date-time> by default.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Finish the run in this folder, with its own settings.")] = None,

@@ -8,6 +8,7 @@ doc/driver_conv.md; sampled float64 checks, XNNPACK bench/dequantization_bmm.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -20,6 +21,8 @@ from conv_impls.validation import Array
 SAMPLES = 256
 # With |x| and |w| <= 4, sums of up to 2**20 products are exact in float32.
 INTEGERS = (-4, 5)
+# The backends take turns at one layer: its data and references are made once. Two, for the cut layer and the whole.
+KEPT = 2
 
 
 @dataclass(frozen=True)
@@ -31,21 +34,31 @@ class Verdict:
     error_over_bound: float | None = None
 
 
+@lru_cache(maxsize=KEPT)
 def integer_inputs(problem: Conv2dProblem, seed: int) -> tuple[Array, Array]:
-    """Small integers in the problem's dtype."""
+    """Small integers in the problem's dtype; read-only, so that no backend can spoil them for the next."""
     rng = np.random.default_rng(seed)
-    x, w = (rng.integers(*INTEGERS, shape).astype(problem.dtype) for shape in (problem.input_shape, problem.weight_shape))
-    return x, w
+    return _freeze(rng.integers(*INTEGERS, shape, np.int8).astype(problem.dtype) for shape in _shapes(problem))
 
 
+@lru_cache(maxsize=KEPT)
 def normal_inputs(problem: Conv2dProblem, seed: int) -> tuple[Array, Array]:
-    """Standard normal data in the problem's dtype."""
+    """Standard normal data in the problem's dtype; read-only."""
     rng = np.random.default_rng(seed)
-    x, w = (rng.standard_normal(shape, problem.dtype) for shape in (problem.input_shape, problem.weight_shape))
-    return x, w
+    return _freeze(rng.standard_normal(shape, problem.dtype) for shape in _shapes(problem))
 
 
-@lru_cache(maxsize=2)
+def _shapes(problem: Conv2dProblem) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    return problem.input_shape, problem.weight_shape
+
+
+def _freeze(arrays: Iterable[Array]) -> tuple[Array, Array]:
+    x, weight = arrays
+    x.flags.writeable = weight.flags.writeable = False
+    return x, weight
+
+
+@lru_cache(maxsize=KEPT)
 def integer_reference(problem: Conv2dProblem, seed: int) -> Float64:
     """The exact answer for `integer_inputs`, kept while the backends take turns at one layer."""
     return reference(*integer_inputs(problem, seed), None, problem)
@@ -67,7 +80,8 @@ def check_integers(y: Array, problem: Conv2dProblem, seed: int) -> Verdict:
 class SampledCheck:
     """The reference and bound of one problem's normal data at sampled outputs, made once, asked often."""
 
-    def __init__(self, x: Array, weight: Array, problem: Conv2dProblem, accuracy: str, seed: int) -> None:
+    def __init__(self, problem: Conv2dProblem, accuracy: str, seed: int) -> None:
+        x, weight = normal_inputs(problem, seed)
         self.at = sample_outputs(problem, SAMPLES, seed)
         self.expected = reference_at(x, weight, None, problem, self.at)
         self.bound = error_bound(x, weight, None, problem, accuracy, self.at)
@@ -86,3 +100,9 @@ class SampledCheck:
         facts = f"{int((~inside).sum())} of {len(inside)} sampled outputs beyond the bound"
         numbers = f"got {got[worst]:.8g}, expected {self.expected[worst]:.8g} +- {self.bound[worst]:.2g}"
         return Verdict(f"normal inputs: {facts}, worst at {at}: {numbers}")
+
+
+@lru_cache(maxsize=KEPT)
+def sampled_check(problem: Conv2dProblem, accuracy: str, seed: int) -> SampledCheck:
+    """The check of one layer and accuracy class, kept while the backends take turns."""
+    return SampledCheck(problem, accuracy, seed)

@@ -11,7 +11,6 @@ Nothing raised by a backend gets past here: it becomes a status with a reason.
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,13 +19,13 @@ from math import ceil
 import numpy as np
 
 from bench import stats
-from bench.check import SampledCheck, Verdict, check_integers, integer_inputs, normal_inputs
+from bench.check import Verdict, check_integers, integer_inputs, normal_inputs, sampled_check
 from bench.store import Case, Record
 from conv_impls import Conv2dProblem, Plan, UnsupportedError, get_backend, plan
 from conv_impls.validation import Array
 
-# (function to call, rounds, calls a round) -> seconds a call, one for each round.
-Timer = Callable[[Callable[[], object], int, int], list[float]]
+# (function to call, warm-up rounds, rounds, calls a round) -> seconds a call, one for each round.
+Timer = Callable[[Callable[[], object], int, int, int], list[float]]
 
 PROBE_ROWS = 16
 # Integers on the whole layer cost one more call and one more reference: worth it below this estimate.
@@ -34,14 +33,17 @@ WHOLE_CHECK_S = 0.15
 # A round shorter than this is made of several calls, so that the timer's resolution does not show.
 ROUND_S = 50e-6
 MIN_ROUNDS, MAX_ROUNDS = 3, 30
+# OpenBLAS's idle threads spin for a while after the reference, and would take a core from the backend: on two cores
+# numba_direct took 7 ms where it takes 1. `machine.thread_variables` makes them stop after about 6 ms; this outlasts it.
+SETTLE_S = 0.012
 
 
 @dataclass(frozen=True)
 class Limits:
     """How long things may take, in seconds: all rounds of a case, one case with its checks, and the run's end."""
 
-    rounds_s: float = 0.25
-    case_s: float = 3.0
+    rounds_s: float = 0.12
+    case_s: float = 2.0
     deadline: float = float("inf")
 
 
@@ -78,7 +80,7 @@ def measure(case: Case, limits: Limits, seed: int, environment_id: str, timer: T
 
 def check_only(case: Case, seed: int) -> Record:
     """The checks of `measure` without the timing: probe, integers, normal data."""
-    return measure(case, Limits(), seed, "", lambda call, rounds, iterations: [_seconds(call)])
+    return measure(case, Limits(), seed, "", lambda call, warmup, rounds, iterations: [_seconds(call)])
 
 
 def shrunk(problem: Conv2dProblem, rows: int) -> Conv2dProblem:
@@ -108,8 +110,7 @@ def _measure(case: Case, limits: Limits, seed: int, timer: Timer, facts: dict[st
     if estimate < WHOLE_CHECK_S and _exact(ready):
         whole_x, whole_w = integer_inputs(problem, seed)
         _raise(check_integers(_plan(case, problem, whole_w, {})(whole_x), problem, seed))
-        del whole_x, whole_w
-    compare = SampledCheck(x, weight, problem, get_backend(ready.backend).accuracy, seed)
+    compare = sampled_check(problem, get_backend(ready.backend).accuracy, seed)
     out = np.empty(problem.output_shape, problem.dtype)
     start = time.perf_counter()
     ready(x, out=out)
@@ -118,13 +119,15 @@ def _measure(case: Case, limits: Limits, seed: int, timer: Timer, facts: dict[st
     facts |= {"error": verdict.error, "error_over_bound": verdict.error_over_bound}
     _raise(verdict)
 
-    once = _seconds(lambda: ready(x, out=out)) if estimate < limits.rounds_s else estimate
+    quick = estimate < limits.rounds_s
+    once = _seconds(lambda: ready(x, out=out)) if quick else facts["first_call_s"]
+    assert isinstance(once, float)
     rounds = max(MIN_ROUNDS, min(MAX_ROUNDS, int(limits.rounds_s / max(once, 1e-9))))
-    rounds = max(1, min(rounds, int((limits.case_s - estimate) / max(once, 1e-9))))
+    rounds = max(1, min(rounds, int((limits.case_s - once) / max(once, 1e-9))))
     iterations = max(1, ceil(ROUND_S / max(once, 1e-9)))
-    gc.collect()
     out.fill(np.nan)
-    samples = timer(lambda: ready(x, out=out), rounds, iterations)
+    time.sleep(SETTLE_S)
+    samples = timer(lambda: ready(x, out=out), int(quick), rounds, iterations)
     _raise(compare(out), "after timing: ")
     middle = stats.median(samples)
     facts |= {

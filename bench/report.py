@@ -7,7 +7,6 @@ measuring; a figure whose cases a run does not hold is left out, and named as su
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -64,8 +63,13 @@ def markdown(content: pd.DataFrame) -> str:
     """A Markdown table, three significant figures, pipes escaped."""
     if content.empty:
         return "none"
-    escape: Callable[[object], object] = lambda v: v.replace("|", "\\|") if isinstance(v, str) else v  # noqa: E731
-    return str(content.map(escape).to_markdown(index=False, floatfmt=".3g", missingval=""))
+    return str(content.map(_cell).to_markdown(index=False, disable_numparse=True))
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, str):
+        return value.replace("|", "\\|")
+    return "" if pd.isna(value) else f"{value:,.3g}" if isinstance(value, float) else str(value)  # type: ignore[call-overload]
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:

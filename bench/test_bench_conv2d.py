@@ -20,13 +20,13 @@ def test_conv2d(
 ) -> None:
     case = cases[case_key]
 
-    def stopwatch(call: Callable[[], object], rounds: int, iterations: int) -> list[float]:
+    def stopwatch(call: Callable[[], object], warmup: int, rounds: int, iterations: int) -> list[float]:
         # The fixture is asked for here, since one that goes unused (an unsupported case, say) draws a warning.
         benchmark = request.getfixturevalue("benchmark")
         benchmark.extra_info |= {"label": case.label, "backend": case.backend, "threads": case.threads}
         if run is not None and benchmark.disabled:
             raise RuntimeError("pytest-benchmark is disabled; run without --benchmark-disable and without xdist")
-        benchmark.pedantic(call, rounds=rounds, iterations=iterations, warmup_rounds=1)
+        benchmark.pedantic(call, rounds=rounds, iterations=iterations, warmup_rounds=warmup)
         # Disabled, as in ordinary test runs, it has called once and kept no time.
         return [0.0] if benchmark.disabled else [float(s) for s in benchmark.stats.stats.data]
 

@@ -17,6 +17,8 @@ from importlib.metadata import EntryPoint, entry_points
 from pkgutil import iter_modules
 from typing import Any, Literal, TypeVar
 
+# Imported before the function `backends` takes that name in the package, and not again, so the function stays.
+from conv_impls import backends as folder
 from conv_impls.errors import BackendError, UnknownBackendError, UnsupportedError
 from conv_impls.problem import Conv2dProblem
 from conv_impls.validation import Array
@@ -169,8 +171,7 @@ def _points() -> dict[str, EntryPoint]:
 @cache
 def sources() -> dict[str, str]:
     """Module of every backend that can be found without importing it."""
-    package = import_module("conv_impls.backends")
-    files = {m.name: f"{package.__name__}.{m.name}" for m in iter_modules(package.__path__)}
+    files = {m.name: f"{folder.__name__}.{m.name}" for m in iter_modules(folder.__path__)}
     for name, point in _points().items():
         if name in files:
             raise BackendError(f"entry point {name!r} of {point.value!r} has the name of a built-in backend; rename it")

@@ -22,14 +22,14 @@ from conv_impls.validation import Array
 def run(x: Array, weight: Array, bias: Array | None, problem: Conv2dProblem) -> Array:
     image = padded(x, problem.padding, problem.padding_mode)
     y = np.empty(problem.output_shape, x.dtype)
-    (kh, kw), (sh, sw), (dh, dw) = problem.kernel_size, problem.stride, problem.dilation
+    (oh, ow), (kh, kw), (sh, sw), (dh, dw) = problem.out_size, problem.kernel_size, problem.stride, problem.dilation
     ic = problem.in_channels // problem.groups
     oc = problem.out_channels // problem.groups
     for n in range(problem.batch):
         for o in range(problem.out_channels):
             first = o // oc * ic
-            for i in range(problem.out_size[0]):
-                for j in range(problem.out_size[1]):
+            for i in range(oh):
+                for j in range(ow):
                     rows = slice(i * sh, i * sh + (kh - 1) * dh + 1, dh)
                     cols = slice(j * sw, j * sw + (kw - 1) * dw + 1, dw)
                     patch = image[n, first : first + ic, rows, cols]

@@ -1,0 +1,218 @@
+"""The kernels of numba_direct: every tail, guard pages, both orientations, threads, the disk cache, vector code."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import mmap
+import os
+import platform
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conv_impls import Conv2dProblem, conv2d, plan
+from conv_impls.kernels import direct
+from conv_impls.reference import reference
+from conv_impls.validation import Array
+
+ROOT = Path(__file__).parent.parent
+
+
+def check(problem: Conv2dProblem, threads: int = 2) -> None:
+    rng = np.random.default_rng(0)
+    x, w = (rng.integers(-4, 5, s).astype(problem.dtype) for s in (problem.input_shape, problem.weight_shape))
+    bias = rng.integers(-4, 5, problem.out_channels).astype(problem.dtype)
+    comp = plan(problem, w, bias, backend="numba_direct", threads=threads)(x)
+    np.testing.assert_array_equal(comp, reference(x, w, bias, problem))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("width", range(1, 2 * direct.LANES + 2))
+def test_every_width_modulo_the_lanes(width: int, dtype: str) -> None:
+    check(Conv2dProblem(1, 3, (5, width), 5, (3, 3), padding=((1, 1), (1, 1)), dtype=dtype))
+
+
+@pytest.mark.parametrize("out_channels", range(60, 60 + 2 * direct.LANES + 2))
+def test_every_channel_count_modulo_the_lanes_when_vectors_run_along_channels(out_channels: int) -> None:
+    check(Conv2dProblem(2, 3, (6, 7), out_channels, (3, 3), padding=((1, 1), (1, 1))))
+
+
+@pytest.mark.parametrize("in_channels", range(1, 14))
+def test_every_number_of_taps_modulo_six(in_channels: int) -> None:
+    check(Conv2dProblem(1, in_channels, (9, 9), 6, (1, 1)))
+    check(Conv2dProblem(1, in_channels, (4, 4), 70, (1, 1)))
+
+
+@pytest.mark.parametrize("out_channels", [1, 2, 3, 4, 5, direct.ROWS // 2 - 1, direct.ROWS // 2 + 1, direct.ROWS + 3])
+def test_every_number_of_rows_modulo_four_and_beyond_one_task(out_channels: int) -> None:
+    check(Conv2dProblem(1, 2, (17, 18), out_channels, (3, 2)))
+
+
+@pytest.mark.parametrize("width", [direct.BLOCK - 1, direct.BLOCK, direct.BLOCK + 1, 3 * direct.BLOCK + 7])
+def test_rows_longer_than_a_block(width: int) -> None:
+    check(Conv2dProblem(1, 2, (2, width), 3, (1, 3), padding=((0, 0), (1, 1))))
+    check(Conv2dProblem(1, 2, (3, width), 3, (2, 5), stride=(1, 3)))
+
+
+@pytest.mark.parametrize("taps", [direct.TAPS - 1, direct.TAPS, direct.TAPS + 1, 2 * direct.TAPS + 4])
+def test_more_taps_than_one_pass(taps: int) -> None:
+    check(Conv2dProblem(1, taps, (5, 5), 5, (1, 1)))
+    check(Conv2dProblem(1, taps, (5, 5), 65, (1, 1)))
+
+
+def test_padding_so_wide_that_some_phases_show_only_zeros() -> None:
+    check(Conv2dProblem(1, 2, (1, 2), 3, (3, 3), stride=(4, 5), padding=((7, 6), (9, 8)), dilation=(2, 3)))
+    check(Conv2dProblem(1, 2, (1, 1), 3, (1, 1), stride=(3, 3), padding=((4, 4), (5, 5))))
+
+
+def guarded(values: Array) -> Array:
+    """A copy of ``values`` that ends where a page begins that must not be touched."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    body = -(-values.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
+    memory = mmap.mmap(-1, body + mmap.PAGESIZE)
+    base = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    assert libc.mprotect(ctypes.c_void_p(base + body), mmap.PAGESIZE, 0) == 0
+    array: Array = np.frombuffer(memory, values.dtype, values.size, body - values.nbytes).reshape(values.shape)
+    array[...] = values
+    return array
+
+
+GUARD = """
+import sys; sys.path.insert(0, {tests!r})
+import numpy as np
+from test_kernels_direct import guarded
+from conv_impls import Conv2dProblem, plan
+for size, out_channels, kernel, pad in [(7, 5, 1, 0), (4, 3, 1, 0), (7, 70, 1, 0), (8, 6, 3, 0), (9, 66, 3, 1), (20, 4, 3, 1)]:
+    p = Conv2dProblem(1, 3, (size, size), out_channels, (kernel, kernel), padding=((pad, pad), (pad, pad)))
+    x, w = guarded(np.ones(p.input_shape, "f4")), guarded(np.ones(p.weight_shape, "f4"))
+    out = guarded(np.zeros(p.output_shape, "f4"))
+    plan(p, w, guarded(np.ones(out_channels, "f4")), backend="numba_direct", threads=1)(x, out=out)
+    assert out.min() > 0
+{tail}
+"""
+
+
+def run_python(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ | variables, capture_output=True, text=True)
+
+
+def test_nothing_is_read_or_written_past_the_end_of_a_buffer() -> None:
+    tests = str(Path(__file__).parent)
+    done = run_python(GUARD.format(tests=tests, tail="print('survived')"))
+    assert done.stdout.strip() == "survived", done.stderr
+    # The guard itself: one element too far must kill the child.
+    overrun = "import ctypes; ctypes.c_float.from_address(out.ctypes.data + out.nbytes).value = 1"
+    assert run_python(GUARD.format(tests=tests, tail=overrun)).returncode < 0
+
+
+def test_one_plan_is_right_from_several_threads_at_once() -> None:
+    problem = Conv2dProblem(1, 8, (20, 20), 16, (3, 3), padding=((1, 1), (1, 1)))
+    rng = np.random.default_rng(0)
+    w = rng.integers(-4, 5, problem.weight_shape).astype("float32")
+    ready = plan(problem, w, backend="numba_direct")
+    inputs = [rng.integers(-4, 5, problem.input_shape).astype("float32") for _ in range(8)]
+    refs = [reference(x, w, None, problem) for x in inputs]
+    barrier = threading.Barrier(4)
+
+    def work(first: int) -> None:
+        barrier.wait()
+        for turn in range(40):
+            at = (first + turn) % len(inputs)
+            np.testing.assert_array_equal(ready(inputs[at]), refs[at])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+
+
+@pytest.mark.parametrize("layer", ["workqueue", "omp"])
+def test_concurrent_calls_survive_on_every_threading_layer(layer: str) -> None:
+    code = (
+        "import numpy as np, numba; from concurrent.futures import ThreadPoolExecutor; from conv_impls import conv2d\n"
+        "x, w = np.ones((1, 8, 32, 32), 'f4'), np.ones((8, 8, 3, 3), 'f4')\n"
+        "call = lambda _: float(conv2d(x, w, backend='numba_direct', threads=2)[0, 0, 0, 0])\n"
+        "assert set(ThreadPoolExecutor(4).map(call, range(200))) == {72.0}; print(numba.threading_layer())"
+    )
+    done = run_python(code, NUMBA_THREADING_LAYER=layer, NUMBA_NUM_THREADS="2")
+    assert done.stdout.strip() == layer, done.stderr
+
+
+def test_a_forked_child_computes_serially_instead_of_dying() -> None:
+    code = (
+        "import os, numpy as np; from conv_impls import conv2d\n"
+        "x, w = np.ones((1, 8, 32, 32), 'f4'), np.ones((8, 8, 3, 3), 'f4')\n"
+        "conv2d(x, w, backend='numba_direct', threads=2); pid = os.fork()\n"
+        "if pid == 0: os._exit(int(conv2d(x, w, backend='numba_direct', threads=2)[0, 0, 0, 0]))\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))"
+    )
+    done = run_python(code, PYTHONWARNINGS="ignore")
+    assert done.stdout.strip() == "72", done.stderr
+
+
+def test_a_second_process_compiles_nothing(tmp_path: Path) -> None:
+    code = (
+        "import json, numpy as np; from conv_impls import conv2d; from conv_impls.kernels import direct\n"
+        "conv2d(np.ones((1, 4, 9, 9), 'f4'), np.ones((4, 4, 3, 3), 'f4'), backend='numba_direct', threads=2)\n"
+        "s = [k.stats for k in (direct.stage_parallel, direct.convolve_parallel)]\n"
+        "print(json.dumps([sum(sum(c.values()) for c in (x.cache_hits,)) for x in s] + [sum(x.cache_misses.values()) for x in s]))"
+    )
+    first, second = (json.loads(run_python(code, NUMBA_CACHE_DIR=str(tmp_path)).stdout) for _ in range(2))
+    assert first == [0, 0, 1, 1]
+    assert second == [1, 1, 0, 0]
+
+
+def test_read_only_and_writeable_arrays_share_one_compilation() -> None:
+    x, w = np.ones((1, 4, 9, 9), "f4"), np.ones((4, 4, 3, 3), "f4")
+    conv2d(x, w, backend="numba_direct", threads=1)
+    before = len(direct.convolve_serial.signatures)
+    x.flags.writeable = w.flags.writeable = False
+    conv2d(x, w, backend="numba_direct", threads=1)
+    assert len(direct.convolve_serial.signatures) == before
+
+
+def compiled_for(features: str | None, cache: Path) -> tuple[bool, str]:
+    """Compile for these CPU features in a child, check results there; (is the 4x6 tile used, the assembly)."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from test_kernels_direct import check, direct, Conv2dProblem\n"
+        "for size, out_channels in ((20, 7), (7, 70)):\n"
+        "    check(Conv2dProblem(1, 5, (size, size), out_channels, (3, 3), padding=((1, 1), (1, 1))), threads=1)\n"
+        "print(direct.WIDE, *direct.convolve_serial.inspect_asm().values(), sep='\\n')"
+    )
+    variables = {"NUMBA_CACHE_DIR": str(cache)} | ({"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": features} if features else {})
+    done = run_python(code, **variables)
+    assert done.returncode == 0, done.stderr
+    wide, assembly = done.stdout.split("\n", 1)
+    return wide == "True", assembly
+
+
+def packed_fma(assembly: str) -> int:
+    fused = [line for line in assembly.splitlines() if "fmadd" in line or "fmla" in line]
+    return sum("ps\t" in line or "ps " in line or ".4s" in line for line in fused)
+
+
+def test_the_inner_loops_are_vector_code(tmp_path: Path) -> None:
+    wide, assembly = compiled_for(None, tmp_path)
+    assert packed_fma(assembly) >= (24 if wide else 12), "the update has lost its vector multiply-adds"
+    assert packed_fma("vfmadd231ss %xmm1, %xmm2, %xmm3") == 0
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="AVX2 is an x86 instruction set")
+def test_a_machine_with_avx2_alone_gets_the_small_tile_and_right_answers(tmp_path: Path) -> None:
+    wide, assembly = compiled_for("+avx,+avx2,+fma,+sse4.2", tmp_path)
+    assert not wide
+    assert "%zmm" not in assembly
+    assert packed_fma(assembly) >= 12
+
+
+def test_every_jit_of_the_kernels_states_its_fastmath() -> None:
+    allowed: Any = {"contract"}
+    assert allowed == direct.FASTMATH
+    source = Path(direct.__file__).read_text(encoding="utf-8")
+    assert source.count("fastmath=FASTMATH") == source.count("fastmath") == source.count("def _update_")

@@ -1,0 +1,126 @@
+"""The registry: found by being there, one name one backend, broken things are loud."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import conv_impls
+from conv_impls import BackendError, Conv2dProblem, UnknownBackendError, conv2d, get_backend, register, registry
+
+Registered = dict[str, registry.Backend]
+X, W = np.ones((1, 5, 5), "f4"), np.ones((2, 1, 3, 3), "f4")
+
+
+def test_every_file_is_a_backend_with_a_full_description() -> None:
+    files = {p.stem for p in (Path(conv_impls.__file__).parent / "backends").glob("[!_]*.py")}
+    assert files == set(registry.sources())
+    for name in files:
+        backend = get_backend(name)
+        assert backend.name == name
+        assert all((backend.idea, backend.source, backend.nan_spread))
+
+
+def test_names_come_sorted_and_include_what_is_registered(registered: Registered) -> None:
+    @register("zz_mine")
+    def run(x: Any, weight: Any, bias: Any, problem: Any) -> Any:
+        return np.zeros(problem.output_shape, x.dtype)
+
+    assert conv_impls.backends() == tuple(sorted([*registry.sources(), "zz_mine"]))
+    assert conv2d(X, W, backend="zz_mine").shape == (2, 3, 3)
+
+
+def test_an_unknown_name_lists_the_known_ones_closest_first() -> None:
+    with pytest.raises(UnknownBackendError, match="no backend 'numba_dirct'; did you mean 'numba_direct'") as error:
+        get_backend("numba_dirct")
+    assert all(name in str(error.value) for name in conv_impls.backends())
+
+
+@pytest.mark.parametrize("name", ["numba_direct", "mine"])
+def test_a_name_is_registered_once(registered: Registered, name: str) -> None:
+    def run(x: Any, weight: Any, bias: Any, problem: Any) -> Any: ...
+
+    if name == "mine":
+        register(name)(run)
+    with pytest.raises(BackendError, match=f"'{name}'.*the name is taken"):
+        register(name)(run)
+
+
+def test_a_function_of_another_shape_is_refused() -> None:
+    def run(x: Any, w: Any) -> Any: ...
+
+    with pytest.raises(BackendError, match=r"expected one of run\(x, weight, bias, problem\), prepare.*got run\(x"):
+        register("mine")(run)
+
+
+@pytest.mark.parametrize("answer", [np.zeros((1, 2, 3, 4), "f4"), np.zeros((1, 2, 3, 3), "f8"), None, 3])
+def test_a_wrong_output_names_the_backend(registered: Registered, answer: Any) -> None:
+    @register("mine")
+    def run(x: Any, weight: Any, bias: Any, problem: Any) -> Any:
+        return answer
+
+    with pytest.raises(BackendError, match=r"backend 'mine' returned .* where \(1, 2, 3, 3\) float32 was expected"):
+        conv2d(X, W, backend="mine")
+
+
+def test_a_reason_not_to_support_reaches_the_caller(registered: Registered) -> None:
+    @register("mine", supports=lambda problem: "only on Sundays")
+    def run(x: Any, weight: Any, bias: Any, problem: Any) -> Any: ...
+
+    with pytest.raises(conv_impls.UnsupportedError, match="backend 'mine' cannot do mb1ic1ih5.*: only on Sundays"):
+        conv2d(X, W, backend="mine")
+
+
+def fake_point(monkeypatch: pytest.MonkeyPatch, name: str, module: str) -> None:
+    point = EntryPoint(name, module, registry.ENTRY_POINTS)
+    monkeypatch.setattr(registry, "_points", lambda: {name: point})
+    registry.sources.cache_clear()
+
+
+def test_an_entry_point_is_found_and_loaded_on_first_use(
+    registered: Registered, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "their_plugin.py").write_text(
+        "from conv_impls import register\nimport numpy as np\n"
+        "@register('theirs')\ndef run(x, weight, bias, problem):\n    return np.full(problem.output_shape, 7, x.dtype)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    fake_point(monkeypatch, "theirs", "their_plugin")
+    try:
+        assert "theirs" in conv_impls.backends()
+        assert conv2d(X, W, backend="theirs")[0, 0, 0] == 7
+    finally:
+        registry.sources.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "error", "words"),
+    [
+        ("theirs", "no_such_module_anywhere", ModuleNotFoundError, "no_such_module_anywhere"),
+        ("theirs", "json", BackendError, "was imported but does not register 'theirs'"),
+        ("numba_direct", "json", BackendError, "has the name of a built-in backend"),
+    ],
+)
+def test_a_broken_entry_point_is_loud(
+    monkeypatch: pytest.MonkeyPatch, name: str, module: str, error: type[Exception], words: str
+) -> None:
+    fake_point(monkeypatch, name, module)
+    monkeypatch.setattr(registry, "_registered", {})
+    try:
+        with pytest.raises(error, match=words):
+            get_backend(name)
+    finally:
+        monkeypatch.undo()
+        registry.sources.cache_clear()
+
+
+def test_auto_takes_fft_only_for_large_kernels_and_never_when_strict() -> None:
+    small = Conv2dProblem.from_label("mb1ic64ih56oc64oh56kh3ph1")
+    large = Conv2dProblem.from_label("mb1ic64ih128oc64oh128kh63ph31")
+    assert registry.resolve("test", "auto", small, "standard").name == "numba_direct"
+    assert registry.resolve("test", "auto", large, "standard").name == "scipy_fft"
+    assert registry.resolve("test", "auto", large, "strict").name == "numba_direct"

@@ -1,0 +1,77 @@
+"""What the package shows, what importing it loads, and which way imports point."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import conv_impls
+
+ROOT = Path(__file__).parent.parent
+MODULES = sorted(p for folder in ("conv_impls", "bench") for p in (ROOT / folder).rglob("*.py"))
+# Who may import whom inside conv_impls; bench may import all of it, and nothing imports bench or tests.
+PLUMBING = {"errors", "validation", "problem", "padding", "patches", "registry", "reference"}
+
+
+def imports(path: Path) -> set[str]:
+    """Every module this file imports, dotted."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def test_all_names_exactly_what_is_public() -> None:
+    public = {n for n, v in vars(conv_impls).items() if not n.startswith("_") and not isinstance(v, type(ast))}
+    assert set(conv_impls.__all__) == public
+    assert conv_impls.__all__ == sorted(conv_impls.__all__, key=lambda n: (not n.isupper(), n[0].islower(), n))
+
+
+def test_no_name_is_shadowed_once_a_backend_is_loaded() -> None:
+    conv_impls.get_backend("numpy_strided")
+    assert "numpy_strided" in conv_impls.backends()
+    assert callable(conv_impls.trace)
+
+
+@pytest.mark.parametrize("name", ["numba", "scipy", "bench", "pandas", "matplotlib"])
+def test_importing_the_package_does_not_load(name: str) -> None:
+    code = f"import conv_impls, sys; conv_impls.backends(); print({name!r} in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_one_way(path: Path) -> None:
+    inside = {m for m in imports(path) if m.split(".")[0] in ("conv_impls", "bench", "tests")}
+    where = path.relative_to(ROOT).parts
+    if where[0] == "conv_impls":
+        assert not [m for m in inside if m.startswith(("bench", "tests"))]
+    if where[:2] == ("conv_impls", "kernels"):
+        outside = {m.split(".")[0] for m in imports(path)}
+        assert outside <= {"numpy", "numba", "llvmlite", "os", "threading", "math", "conv_impls"}
+        assert all(m.startswith("conv_impls.kernels") for m in inside)
+    if where[:2] == ("conv_impls", "backends"):
+        assert {m.split(".")[1] for m in inside if "." in m} <= PLUMBING | {"kernels"}
+    if where == ("bench", "run.py"):
+        assert not [m for m in inside if m.startswith("conv_impls")], "the parent of a run imports no backend"
+
+
+def test_an_arrow_the_wrong_way_would_be_seen(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.py"
+    bad.write_text("def f():\n    from bench import store\n")
+    assert "bench.store" in imports(bad)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_file_opens_with_its_idea_and_stays_short(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert ast.get_docstring(ast.parse(text)), "no docstring"
+    assert text.count("\n") <= 340
