@@ -61,7 +61,11 @@ def run(
     else:
         current = _new_run(workload, backends, threads, direction, repetitions, timeout, budget, out, seed)
     start = time.monotonic()
-    _drive(current)
+    try:
+        _drive(current)
+    except KeyboardInterrupt:
+        complain.print(f"\ninterrupted; finish with: python -m bench run --resume {current.folder}", markup=False, soft_wrap=True)
+        raise typer.Exit(INTERRUPTED) from None
     records = current.records()
     bad = [record for record in records if record.status in ("wrong_result", "crashed", "timeout", "oom", "error")]
     console.print(f"\n{len(records)} cases in {time.monotonic() - start:.0f} s, {len(bad)} failed; run folder {current.folder}")
@@ -278,9 +282,6 @@ def main() -> None:
     except (UsageError, WorkloadError, StoreError, ConvError) as error:
         complain.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(USAGE)
-    except KeyboardInterrupt:
-        complain.print("\ninterrupted; finish with: python -m bench run --resume FOLDER", markup=False)
-        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

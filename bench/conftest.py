@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Where the run lies, and which of its cases this process does."""
     parser.addoption("--bench-run", type=Path, help="run folder whose unfinished cases are measured")
     parser.addoption("--bench-threads", type=int, default=1, help="only cases of this thread count")
+    parser.addoption("--bench-parent", type=int, help="process to stop with: nobody else may be at this run")
     parser.addoption("--bench-deadline-s", type=float, default=float("inf"), help="seconds left of the run's budget")
 
 
@@ -75,11 +76,20 @@ def limits(request: pytest.FixtureRequest, run: Run | None) -> Limits:
 
 
 @pytest.fixture
-def started(case_key: str, run: Run | None) -> Iterator[None]:
+def orphaned(request: pytest.FixtureRequest) -> Callable[[], bool]:
+    """Whether the process that drives the run is gone: a resumed run may then be at the same cases."""
+    parent = request.config.getoption("--bench-parent")
+    return lambda: parent is not None and os.getppid() != parent
+
+
+@pytest.fixture
+def started(case_key: str, run: Run | None, orphaned: Callable[[], bool]) -> Iterator[None]:
     """Leave a note of what is running, for the progress display and for the autopsy after a crash."""
     if run is None:
         yield
         return
+    if orphaned():
+        pytest.exit("the process that drives this run is gone")
     note = run.folder / f"running-{os.getpid()}"
     note.write_text(case_key, encoding="utf-8")
     yield

@@ -80,7 +80,8 @@ def ladder(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
     figure, axes = _figure(4.4, f"On ResNet-50 layers {best.backend} is {best.speedup:,.0f} times as fast as Python loops")
     at = np.arange(len(rungs))
     colours = [_style(name)[0] for name in rungs.backend]
-    spread = [rungs.speedup - rungs.slowest_layer, rungs.fastest_layer - rungs.speedup]
+    # A mean of equal numbers may miss them by a rounding error, and bars want no negative spread.
+    spread = [(rungs.speedup - rungs.slowest_layer).clip(0), (rungs.fastest_layer - rungs.speedup).clip(0)]
     axes.barh(at, rungs.speedup, color=colours, height=0.62, xerr=spread, ecolor="#555555", capsize=3)
     for y, row in zip(at, rungs.itertuples(), strict=True):
         axes.annotate(f" {row.speedup:,.3g}x", (row.fastest_layer, y), va="center", xytext=(4, 0), textcoords="offset points")
@@ -189,8 +190,9 @@ def grey_photo() -> np.ndarray[Any, np.dtype[np.float32]]:
 
 def save(figure: Figure, stem: Path) -> None:
     """PNG for pages, SVG for print; no dates inside, so that equal data gives equal files."""
-    figure.savefig(stem.with_suffix(".png"), dpi=140)
-    figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None})
+    with mpl.rc_context(RC):
+        figure.savefig(stem.with_suffix(".png"), dpi=140)
+        figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None})
 
 
 def _figure(height: float, title: str) -> tuple[Figure, Any]:

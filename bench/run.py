@@ -62,7 +62,7 @@ def _child(
     command = [
         sys.executable, "-m", "pytest", str(here / "test_bench_conv2d.py"), f"--rootdir={here.parent}",
         "-q", "--no-header", "--benchmark-enable", "--benchmark-disable-gc", "-p", "no:cacheprovider", "-p", "no:randomly",
-        f"--bench-run={run.folder.resolve()}", f"--bench-threads={threads}",
+        f"--bench-run={run.folder.resolve()}", f"--bench-threads={threads}", f"--bench-parent={os.getpid()}",
         f"--bench-deadline-s={max(0.0, end - time.monotonic()):.3f}", "--benchmark-quiet", "--tb=short",
     ]  # fmt: skip
     log = run.folder / "child.log"

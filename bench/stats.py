@@ -46,7 +46,7 @@ def weakness(samples: Sequence[float]) -> str:
     Examples
     --------
     >>> weakness([1.0, 1.0, 2.0, 3.0])
-    'spread 56% of the median'
+    'spread 83% of the median'
     >>> weakness([1.0])
     'only 1 sample'
     """

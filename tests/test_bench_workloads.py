@@ -1,0 +1,93 @@
+"""Workloads as data: the built-in ones are whole, a malformed line is named with its file and number."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench import workloads
+from bench.workloads import COLUMNS, WorkloadError
+
+HEAD = ",".join(COLUMNS)
+ROW = "a,1,1,3,8,8,4,8,8,3,3,1,1,1,1,1,1,1,1,1"
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "counted", "gmacs"),
+    [
+        ("basic", 18, 18, None), ("resnet50", 23, 53, 4.089), ("vgg16", 9, 13, 15.347), ("mobilenet_v2", 30, 52, 0.299),
+        ("convnext_tiny", 16, 58, 4.455),
+    ],
+)  # fmt: skip
+def test_built_in_workloads_have_all_their_layers(name: str, layers: int, counted: int, gmacs: float | None) -> None:
+    loaded = workloads.load(name)
+    assert (len(loaded), sum(layer.count for layer in loaded)) == (layers, counted)
+    if gmacs is not None:
+        # Published multiply-adds of the convolutions of each network at 224 pixels.
+        assert sum(layer.count * layer.problem.macs for layer in loaded) / 1e9 == pytest.approx(gmacs, abs=2e-3)
+
+
+def test_the_four_networks_have_78_rows() -> None:
+    assert sum(len(workloads.load(n)) for n in ("resnet50", "vgg16", "mobilenet_v2", "convnext_tiny")) == 78
+
+
+def test_basic_covers_six_kinds_in_three_variants() -> None:
+    names = {layer.name for layer in workloads.load("basic")}
+    kinds = ("first", "1x1", "3x3", "padding_over_kernel", "grouped", "depthwise")
+    assert names == {kind + variant for kind in kinds for variant in ("", "_tail", "_stride_tail")}
+    problems = {layer.name: layer.problem for layer in workloads.load("basic")}
+    assert all(problems[f"{kind}_stride_tail"].stride != (1, 1) for kind in kinds)
+    assert max(problems["padding_over_kernel"].padding[0]) >= problems["padding_over_kernel"].kernel_size[0]
+    assert problems["depthwise"].groups == problems["depthwise"].in_channels
+
+
+def test_sizes_steps_through_images_kernels_and_channels() -> None:
+    problems = [layer.problem for layer in workloads.load("sizes")]
+    assert {p.in_size[0] for p in problems} >= {16, 32, 64, 128, 256, 512}
+    assert {p.kernel_size[0] for p in problems} == {1, 3, 5, 7, 11}
+    assert len({p.in_channels for p in problems}) >= 4
+
+
+def test_a_file_of_labels_takes_comments_and_counts(tmp_path: Path) -> None:
+    path = tmp_path / "mine.txt"
+    path.write_text('# mine\n\nic3ih8oc4kh3ph1n"a" x7  # seven of them\nic3ih8oc4kh1\n')
+    first, second = workloads.load(str(path))
+    assert (first.workload, first.name, first.count) == ("mine", "a", 7)
+    assert second.name == second.problem.label
+
+
+def test_one_label_is_a_workload() -> None:
+    (layer,) = workloads.load('mb1ic3ih8oc4kh3ph1n"only"')
+    assert (layer.workload, layer.name) == ("label", "only")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("a.txt", "ic3ih8oc4kh3\nnonsense\n", r"a\.txt:2: from_label: text: expected"),
+        ("a.txt", "ic3ih8oc4kh9\n", r"a\.txt:1: Conv2dProblem: weight: expected a kernel that fits"),
+        ("a.txt", 'ic3ih8oc4kh3n"x"\nic3ih8oc4kh1n"x"\n', r"a\.txt: layer name 'x' comes twice"),
+        ("a.txt", "# nothing\n", r"a\.txt: no layers"),
+        ("a.csv", "x,y\n1,2\n", r"a\.csv:1: expected the columns name,count,"),
+        ("a.csv", f"{HEAD}\n{ROW.replace('3,8', 'x,8')}\n", r"a\.csv:2: invalid literal"),
+        ("a.csv", f"{HEAD}\n{ROW.replace('4,8,8', '4,9,8')}\n", r"a\.csv:2: oh x ow is 9x8"),
+        ("a.csv", f"{HEAD}\n{ROW[:-2]}\n", r"a\.csv:2: "),
+        ("a.csv", HEAD + "\n", r"a\.csv: no layers"),
+    ],
+)
+def test_a_malformed_file_is_named_with_its_line(tmp_path: Path, name: str, text: str, words: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(WorkloadError, match=words):
+        workloads.load(str(tmp_path / name))
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(WorkloadError, match="cannot be read as text"):
+        workloads.load(str(tmp_path / "a.txt"))
+
+
+def test_an_unknown_name_suggests_and_lists() -> None:
+    with pytest.raises(WorkloadError, match="no workload 'resnet5'; did you mean 'resnet50'.*known: basic, convnext_tiny"):
+        workloads.load("resnet5")
