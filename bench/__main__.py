@@ -27,7 +27,9 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions
 console = Console()
 complain = Console(stderr=True)
 
-Workload = Annotated[str, typer.Option(help="Built-in names, files or one benchdnn label, separated by commas; see `list`.")]
+Workload = Annotated[
+    str, typer.Option(help="Built-in names, files or one benchdnn label, separated by commas; see `list`.")
+]
 Backends = Annotated[str, typer.Option(help="Names separated by commas, or all.")]
 Seed = Annotated[int, typer.Option(help="Seed of the data.")]
 
@@ -51,7 +53,8 @@ def run(
 ) -> None:
     """Check and time backends on layers; one record a case, written as it finishes.
 
-    Examples:
+    Examples
+    --------
       python -m bench run --workload resnet50 --backends numba_direct,numpy_strided --threads 1,2
       python -m bench run --workload my_layers.txt --out results/runs/mine --budget 60
       python -m bench run --resume results/runs/mine
@@ -64,13 +67,19 @@ def run(
     try:
         _drive(current)
     except KeyboardInterrupt:
-        complain.print(f"\ninterrupted; finish with: python -m bench run --resume {current.folder}", markup=False, soft_wrap=True)
+        complain.print(
+            f"\ninterrupted; finish with: python -m bench run --resume {current.folder}", markup=False, soft_wrap=True
+        )
         raise typer.Exit(INTERRUPTED) from None
     records = current.records()
     bad = [record for record in records if record.status in ("wrong_result", "crashed", "timeout", "oom", "error")]
-    console.print(f"\n{len(records)} cases in {time.monotonic() - start:.0f} s, {len(bad)} failed; run folder {current.folder}")
+    console.print(
+        f"\n{len(records)} cases in {time.monotonic() - start:.0f} s, {len(bad)} failed; run folder {current.folder}"
+    )
     for record in bad:
-        complain.print(f"{record.case.key}: {record.status}: {record.reason}\n  repeat: {record.case.repro}", markup=False)
+        complain.print(
+            f"{record.case.key}: {record.status}: {record.reason}\n  repeat: {record.case.repro}", markup=False
+        )
     if bad:
         raise typer.Exit(WRONG)
 
@@ -82,7 +91,8 @@ def report(
 ) -> None:
     """Make tables, figures and results/README.md from the stored records of a run.
 
-    Examples:
+    Examples
+    --------
       python -m bench report results/runs/reference
       python -m bench report results/runs/mine --out results/runs/mine/report
     """
@@ -94,7 +104,9 @@ def report(
     for text in write_report(current, out, readme):
         console.print(f"left out: {text}", markup=False)
     _print_table(summary(frame(current.records())), "Sum of the layers, count-weighted")
-    console.print(f"tables:  {out / 'tables'}\nfigures: {out / 'figures'}\npage:    {out / 'README.md'}", soft_wrap=True)
+    console.print(
+        f"tables:  {out / 'tables'}\nfigures: {out / 'figures'}\npage:    {out / 'README.md'}", soft_wrap=True
+    )
 
 
 @app.command()
@@ -106,7 +118,8 @@ def compare(
 ) -> None:
     """List what became faster or slower beyond noise; exit 1 where something became slower or wrong.
 
-    Examples:
+    Examples
+    --------
       python -m bench compare results/runs/reference results/runs/mine
     """
     from bench.compare import compare_runs
@@ -116,7 +129,9 @@ def compare(
         raise UsageError("the runs come from different machines or versions; --force compares them all the same")
     changes = compare_runs(older.records(), newer.records(), margin)
     _print_table(changes[changes.verdict.isin(["slower", "broke", "faster", "mended"])], f"{run_b} against {run_a}")
-    console.print(", ".join(f"{count} {word}" for word, count in changes.verdict.value_counts().items()) or "no case in both")
+    console.print(
+        ", ".join(f"{count} {word}" for word, count in changes.verdict.value_counts().items()) or "no case in both"
+    )
     if changes.verdict.isin(["slower", "broke"]).any():
         raise typer.Exit(WRONG)
 
@@ -125,7 +140,8 @@ def compare(
 def check(workload: Workload = "basic", backends: Backends = "all", seed: Seed = 0) -> None:
     """Check backends against the float64 reference, without timing; exit 1 on any wrong result.
 
-    Examples:
+    Examples
+    --------
       python -m bench check --workload basic --backends all
       python -m bench check --workload 'mb1ic64ih56oc64oh56kh3ph1' --backends numba_direct
     """
@@ -140,7 +156,9 @@ def check(workload: Workload = "basic", backends: Backends = "all", seed: Seed =
         for case in cases:
             bar.update(task, description=f"{case.layer}  {case.backend}")
             record = check_only(case, seed)
-            word = {"ok": "right", "unsupported": "unsupported", "over_budget": "over budget"}.get(record.status, "wrong")
+            word = {"ok": "right", "unsupported": "unsupported", "over_budget": "over budget"}.get(
+                record.status, "wrong"
+            )
             counts[case.backend][word] += 1
             if word == "wrong":
                 complain.print(f"{case.key}: {record.status}: {record.reason}\n  repeat: {case.repro}", markup=False)
@@ -165,7 +183,10 @@ def machine() -> None:
     for threads in sorted({1, cores()}):
         console.print(f"{f'FMA peak, {threads}t':>14}  {fma_peak(threads):.1f} GFLOP/s (float32)", highlight=False)
     for size in (2**14, 2**19, 2**23, 2**28):
-        console.print(f"{f'copy, {size // 1024} KiB':>14}  {copy_bandwidth(size):.1f} GB/s read + write, 1 thread", highlight=False)
+        console.print(
+            f"{f'copy, {size // 1024} KiB':>14}  {copy_bandwidth(size):.1f} GB/s read + write, 1 thread",
+            highlight=False,
+        )
 
 
 @app.command(name="list")
@@ -178,12 +199,22 @@ def list_() -> None:
     for name in workloads.available():
         layers = workloads.load(name)
         macs = sum(layer.count * layer.problem.macs for layer in layers)
-        text = f"{name:<16}{len(layers)} layers, {sum(layer.count for layer in layers)} with counts, {macs / 1e9:.3g} GMAC"
+        text = (
+            f"{name:<16}{len(layers)} layers, {sum(layer.count for layer in layers)} with counts, {macs / 1e9:.3g} GMAC"
+        )
         console.print(text, highlight=False)
 
 
 def _new_run(
-    workload: str, names: str, threads: str, direction: str, repetitions: int, timeout: float, budget: float, out: Path | None, seed: int
+    workload: str,
+    names: str,
+    threads: str,
+    direction: str,
+    repetitions: int,
+    timeout: float,
+    budget: float,
+    out: Path | None,
+    seed: int,
 ) -> Run:
     from bench.machine import cores, environment, fma_peak
     from bench.run import make_cases

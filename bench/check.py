@@ -45,7 +45,7 @@ def integer_inputs(problem: Conv2dProblem, seed: int) -> tuple[Array, Array]:
 def normal_inputs(problem: Conv2dProblem, seed: int) -> tuple[Array, Array]:
     """Standard normal data in the problem's dtype; read-only."""
     rng = np.random.default_rng(seed)
-    return _freeze(rng.standard_normal(shape, problem.dtype) for shape in _shapes(problem))
+    return _freeze(rng.standard_normal(shape, np.dtype(problem.dtype).type) for shape in _shapes(problem))
 
 
 def _shapes(problem: Conv2dProblem) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -19,11 +19,23 @@ def compare_runs(older: Iterable[Record], newer: Iterable[Record], margin: float
     rows = []
     for key in before.keys() & after.keys():
         a, b = before[key], after[key]
-        row: dict[str, object] = dict(zip(("workload", "layer", "label", "backend", "threads", "direction"), key, strict=True))
+        row: dict[str, object] = dict(
+            zip(("workload", "layer", "label", "backend", "threads", "direction"), key, strict=True)
+        )
         if a and b:
-            row |= {"old_s": median(a), "new_s": median(b), "ratio": median(b) / median(a), "verdict": verdict(a, b, margin)}
+            row |= {
+                "old_s": median(a),
+                "new_s": median(b),
+                "ratio": median(b) / median(a),
+                "verdict": verdict(a, b, margin),
+            }
         else:
-            row |= {"old_s": None, "new_s": None, "ratio": None, "verdict": "broke" if a else "mended" if b else "not_ok"}
+            row |= {
+                "old_s": None,
+                "new_s": None,
+                "ratio": None,
+                "verdict": "broke" if a else "mended" if b else "not_ok",
+            }
         rows.append(row)
     columns = ["workload", "layer", "label", "backend", "threads", "direction", "old_s", "new_s", "ratio", "verdict"]
     table = pd.DataFrame(rows, columns=columns)

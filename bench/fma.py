@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 CHAINS, LANES = 24, 16
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]
 def _run_chains(typing_context: Any, trips: Any) -> Any:
     """Run every chain ``trips`` times and return a sum, so that nothing is optimised away."""
 

@@ -11,15 +11,25 @@ from bench.store import Record
 from conv_impls import Conv2dProblem
 
 BASELINE = "python_loops"
-NUMBERS = ["median_s", "q1_s", "q3_s", "iqr_s", "gflops_effective", "error", "error_over_bound", "estimate_s", "first_call_s"]
+NUMBERS = [
+    "median_s",
+    "q1_s",
+    "q3_s",
+    "iqr_s",
+    "gflops_effective",
+    "error",
+    "error_over_bound",
+    "estimate_s",
+    "first_call_s",
+]
 GROUP = ["workload", "layer", "threads", "direction"]
 
 
 def frame(records: Iterable[Record]) -> pd.DataFrame:
     """One row a case and backend; repetitions are merged, their samples pooled and their worst status kept.
 
-    Columns beside those of `Record`: kernel, in_height, macs, samples, weak (why a number is weak) and speedup, the time of
-    python_loops over this one, where both were measured.
+    Columns beside those of `Record`: kernel, in_height, macs, samples, weak (why a number is weak) and speedup, the
+    time of python_loops over this one, where both were measured.
     """
     merged: dict[tuple[object, ...], list[Record]] = {}
     for record in records:
@@ -46,7 +56,8 @@ def _row(group: list[Record]) -> dict[str, object]:
         "kernel": "x".join(map(str, problem.kernel_size)), "in_height": problem.in_size[0], "macs": problem.macs,
         "error": worst.error, "error_over_bound": worst.error_over_bound, "estimate_s": worst.estimate_s,
         "compile_s": max((r.compile_s or 0.0 for r in group), default=0.0), "prepare_s": worst.prepare_s,
-        "first_call_s": worst.first_call_s, "packed_bytes": worst.packed_bytes, "workspace_bytes": worst.workspace_bytes,
+        "first_call_s": worst.first_call_s,
+        "packed_bytes": worst.packed_bytes, "workspace_bytes": worst.workspace_bytes,
         "median_s": None, "q1_s": None, "q3_s": None, "iqr_s": None, "samples": 0, "gflops_effective": None, "weak": "",
     }  # fmt: skip
     if worst.status == "ok":

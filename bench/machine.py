@@ -51,7 +51,13 @@ def environment() -> dict[str, Any]:
 
 def thread_variables(threads: int) -> dict[str, str]:
     """Environment variables that hold every library to this many threads; to be set before it is imported."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+    names = (
+        "OMP_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "NUMBA_NUM_THREADS",
+        "VECLIB_MAXIMUM_THREADS",
+    )
     # 2**24 cycles: idle BLAS threads then stop spinning before the next backend is timed (see bench.measure.SETTLE_S).
     return dict.fromkeys(names, str(threads)) | {"OPENBLAS_THREAD_TIMEOUT": "24"}
 

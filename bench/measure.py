@@ -1,6 +1,6 @@
 """One case from problem to record: probe, check, time, check again.
 
-    probe    the layer cut to a few output rows, integer inputs, whole output compared; its time, scaled, is the estimate
+    probe    the layer cut to a few output rows, integers, whole output compared; its time, scaled, is the estimate
     budget   a case estimated beyond its share is recorded as over_budget, with the estimate, and not run
     check    integers on the whole layer where that is quick, then normal data within the published bound
     time     the samples of the timer handed in, plan and output made before; compile and prepare kept apart
@@ -34,7 +34,7 @@ WHOLE_CHECK_S = 0.15
 ROUND_S = 50e-6
 MIN_ROUNDS, MAX_ROUNDS = 3, 30
 # OpenBLAS's idle threads spin for a while after the reference, and would take a core from the backend: on two cores
-# numba_direct took 7 ms where it takes 1. `machine.thread_variables` makes them stop after about 6 ms; this outlasts it.
+# numba_direct took 7 ms where it takes 1. `machine.thread_variables` makes them stop after 6 ms; this outlasts it.
 SETTLE_S = 0.012
 
 
@@ -86,7 +86,7 @@ def check_only(case: Case, seed: int) -> Record:
 def shrunk(problem: Conv2dProblem, rows: int) -> Conv2dProblem:
     """The same layer with at most this many output rows: everything else about it stays."""
     rows = min(rows, problem.out_size[0])
-    (top, bottom), sides = problem.padding
+    top, bottom = problem.padding[0]
     needed = (rows - 1) * problem.stride[0] + problem.dilation[0] * (problem.kernel_size[0] - 1) + 1 - top - bottom
     height = min(problem.in_size[0], max(1, needed))
     return problem.replace(in_size=(height, problem.in_size[1]))
@@ -158,7 +158,11 @@ def _plan(case: Case, problem: Conv2dProblem, weight: Array, facts: dict[str, ob
     previous = facts.get("compile_s", 0.0)
     assert isinstance(previous, float)
     facts["compile_s"] = max(previous, ready.compile_s)
-    facts |= {"prepare_s": ready.prepare_s, "packed_bytes": ready.packed_bytes, "workspace_bytes": ready.workspace_bytes}
+    facts |= {
+        "prepare_s": ready.prepare_s,
+        "packed_bytes": ready.packed_bytes,
+        "workspace_bytes": ready.workspace_bytes,
+    }
     return ready
 
 
@@ -175,4 +179,3 @@ def _seconds(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
-

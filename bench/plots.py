@@ -26,7 +26,7 @@ STYLE = {
 SPARE = ("#D55E00", "P"), ("#F0E442", "*")
 # Width in inches at which 11-point text is still readable on a phone, where a figure is about 3.5 inches wide.
 WIDTH = 7.2
-RC = {
+RC: Any = {
     "font.size": 12, "axes.titlesize": 13.5, "axes.titleweight": "bold", "axes.spines.top": False,
     "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25, "svg.hashsalt": "conv-impls", "figure.dpi": 100,
 }  # fmt: skip
@@ -77,21 +77,26 @@ def ladder(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
     if rungs.empty:
         raise NothingToDraw("no ResNet-50 layers that every backend measured")
     best = rungs.loc[rungs.speedup.idxmax()]
-    figure, axes = _figure(4.4, f"On ResNet-50 layers {best.backend} is {best.speedup:,.0f} times as fast as Python loops")
+    figure, axes = _figure(
+        4.4, f"On ResNet-50 layers {best.backend} is {best.speedup:,.0f} times as fast as Python loops"
+    )
     at = np.arange(len(rungs))
     colours = [_style(name)[0] for name in rungs.backend]
     # A mean of equal numbers may miss them by a rounding error, and bars want no negative spread.
     spread = [(rungs.speedup - rungs.slowest_layer).clip(0), (rungs.fastest_layer - rungs.speedup).clip(0)]
     axes.barh(at, rungs.speedup, color=colours, height=0.62, xerr=spread, ecolor="#555555", capsize=3)
     for y, row in zip(at, rungs.itertuples(), strict=True):
-        axes.annotate(f" {row.speedup:,.3g}x", (row.fastest_layer, y), va="center", xytext=(4, 0), textcoords="offset points")
+        axes.annotate(
+            f" {row.speedup:,.3g}x", (row.fastest_layer, y), va="center", xytext=(4, 0), textcoords="offset points"
+        )
     axes.set(xscale="log", xlabel="times as fast as python_loops (log scale)", yticks=at)
     axes.set_yticklabels(list(rungs.backend))
     axes.invert_yaxis()
     axes.set_xlim(0.7, float(rungs.fastest_layer.max()) * 4)
     axes.grid(axis="y", visible=False)
-    layers = f"{rungs.layers.iloc[0]} of {table[table.workload == 'resnet50'].layer.nunique()} layers (all backends measured them)"
-    _corner(figure, environment, f"geometric mean and range over {layers}")
+    everything = table[table.workload == "resnet50"].layer.nunique()
+    shared = f"the {rungs.layers.iloc[0]} of {everything} layers that every backend measured"
+    _corner(figure, environment, f"geometric mean and range over {shared}")
     return figure
 
 
@@ -117,9 +122,9 @@ def resnet50_heatmap(table: pd.DataFrame, environment: dict[str, Any]) -> Figure
         for j, name in enumerate(names):
             value = rate.iloc[i, j]
             text = _short_rate(value) if np.isfinite(value) else str(status.loc[layer, name]).replace("_", "\n")
-            dark = np.isfinite(value) and shade[i, j] > 1.2
-            axes.text(j, i, text, ha="center", va="center", color="black" if dark or not np.isfinite(value) else "white",
-                      fontsize=10.5 if np.isfinite(value) else 6.5)  # fmt: skip
+            bright = not np.isfinite(value) or shade[i, j] > 1.2
+            size = 10.5 if np.isfinite(value) else 6.5
+            axes.text(j, i, text, ha="center", va="center", color="black" if bright else "white", fontsize=size)
     axes.set_xticks(range(len(names)), names, rotation=20, ha="right")
     axes.set_yticks(range(len(layers)), [f"{layer}  {labels.kernel[layer]}" for layer in layers], fontsize=9.5)
     axes.grid(visible=False)
@@ -168,8 +173,14 @@ def filters(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
         axes.imshow(answer, cmap="gray", vmin=low, vmax=high)
         axes.set_title(name, fontsize=12)
         axes.set_axis_off()
-    figure.suptitle("One convolution, twelve kernels: smoothing sums to 1, edges to 0", fontweight="bold", fontsize=13.5)
-    _corner(figure, environment, f"{photo.shape[1]}x{photo.shape[0]} pixels, padding reflect; grey is 0 where a kernel sums to 0")
+    figure.suptitle(
+        "One convolution, twelve kernels: smoothing sums to 1, edges to 0", fontweight="bold", fontsize=13.5
+    )
+    _corner(
+        figure,
+        environment,
+        f"{photo.shape[1]}x{photo.shape[0]} pixels, padding reflect; grey is 0 where a kernel sums to 0",
+    )
     return figure
 
 
@@ -184,8 +195,9 @@ def grey_photo() -> np.ndarray[Any, np.dtype[np.float32]]:
     """Matplotlib's sample photograph as (H, W) float32 in 0..1."""
     from PIL import Image
 
-    with get_sample_data("grace_hopper.jpg") as file:
-        return np.asarray(Image.open(file).convert("L"), np.float32) / 255
+    file: Any = get_sample_data("grace_hopper.jpg")
+    with file:
+        return np.asarray(Image.open(file).convert("L"), np.float32) / np.float32(255)
 
 
 def save(figure: Figure, stem: Path) -> None:

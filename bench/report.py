@@ -69,7 +69,7 @@ def markdown(content: pd.DataFrame) -> str:
 def _cell(value: object) -> str:
     if isinstance(value, str):
         return value.replace("|", "\\|")
-    return "" if pd.isna(value) else f"{value:,.3g}" if isinstance(value, float) else str(value)  # type: ignore[call-overload]
+    return "" if pd.isna(value) else f"{value:,.3g}" if isinstance(value, float) else str(value)
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
@@ -90,7 +90,8 @@ def machine_line(environment: dict[str, object]) -> str:
 
 
 def _summary_block(table: pd.DataFrame, environment: dict[str, object]) -> str:
-    return f"\n{markdown(summary(table))}\n\nTime of all convolutions of a network at batch 1, planned, float32. {machine_line(environment)}.\n\n"
+    note = f"Time of all convolutions of a network at batch 1, planned, float32. {machine_line(environment)}."
+    return f"\n{markdown(summary(table))}\n\n{note}\n\n"
 
 
 def _page(run: Run, table: pd.DataFrame, made: dict[str, pd.DataFrame], drawn: list[str], missing: list[str]) -> str:
@@ -104,11 +105,23 @@ def _page(run: Run, table: pd.DataFrame, made: dict[str, pd.DataFrame], drawn: l
         markdown(summary(table)), "",
     ]  # fmt: skip
     if "ladder" in made:
-        lines += ["## The ladder, on ResNet-50", "", "Geometric mean over the layers all backends measured.", "", markdown(made["ladder"]), ""]
+        lines += [
+            "## The ladder, on ResNet-50",
+            "",
+            "Geometric mean over the layers all backends measured.",
+            "",
+            markdown(made["ladder"]),
+            "",
+        ]
     for name in drawn:
         lines += [f"![{plots.ALT[name]}](figures/{name}.png)", ""]
     lines += ["## How the cases ended", "", markdown(made["statuses"]), ""]
-    lines += ["Compilation, or loading from the disk cache, in this run (seconds, largest case):", "", markdown(made["compile_costs"]), ""]
+    lines += [
+        "Compilation, or loading from the disk cache, in this run (seconds, largest case):",
+        "",
+        markdown(made["compile_costs"]),
+        "",
+    ]
     lines += ["## Tables", "", *(f"- [{name}](tables/{name}.md) ([CSV](tables/{name}.csv))" for name in made), ""]
     if missing:
         lines += ["## Left out", "", *(f"- {text}" for text in missing), ""]

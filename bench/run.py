@@ -55,13 +55,19 @@ def _open(run: Run, cases: list[Case]) -> dict[str, Case]:
 
 
 def _child(
-    run: Run, threads: int, end: float, open_cases: dict[str, Case], total: int, config: dict[str, Any], progress: Progress
+    run: Run,
+    threads: int,
+    end: float,
+    open_cases: dict[str, Case],
+    total: int,
+    config: dict[str, Any],
+    progress: Progress,
 ) -> None:
     """One child over the open cases; on its death the case it was at is recorded."""
     here = Path(__file__).parent
     command = [
         sys.executable, "-m", "pytest", str(here / "test_bench_conv2d.py"), f"--rootdir={here.parent}",
-        "-q", "--no-header", "--benchmark-enable", "--benchmark-disable-gc", "-p", "no:cacheprovider", "-p", "no:randomly",
+        "-q", "--no-header", "--benchmark-enable", "--benchmark-disable-gc", "-p", "no:cacheprovider",
         f"--bench-run={run.folder.resolve()}", f"--bench-threads={threads}", f"--bench-parent={os.getpid()}",
         f"--bench-deadline-s={max(0.0, end - time.monotonic()):.3f}", "--benchmark-quiet", "--tb=short",
     ]  # fmt: skip
@@ -85,7 +91,10 @@ def _child(
         run.append(Record(open_cases[at], status, reason, run.environment["id"]))
     elif child.returncode and len(_open(run, list(open_cases.values()))) == len(open_cases):
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-12:]
-        raise RuntimeError(f"the measuring child stopped before its first case (exit {child.returncode}); end of {log}:\n" + "\n".join(lines))
+        raise RuntimeError(
+            f"the measuring child stopped before its first case (exit {child.returncode}); end of {log}:\n"
+            + "\n".join(lines)
+        )
 
 
 def _watch(

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 STATUSES = (
-    "ok", "wrong_result", "unsupported", "over_budget", "timeout", "crashed", "oom", "error", "interrupted", "unreliable",
+    "ok", "wrong_result", "unsupported", "over_budget", "timeout", "crashed", "oom", "error", "interrupted",
+    "unreliable",
 )  # fmt: skip
 SCHEMA = 1
 

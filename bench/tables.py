@@ -75,7 +75,12 @@ def ladder(table: pd.DataFrame, workload: str) -> pd.DataFrame:
         if speed.empty:
             break
         mean = geometric_mean(list(speed[backend]))
-        row = {"backend": backend, "speedup": mean, "slowest_layer": speed[backend].min(), "fastest_layer": speed[backend].max()}
+        row = {
+            "backend": backend,
+            "speedup": mean,
+            "slowest_layer": speed[backend].min(),
+            "fastest_layer": speed[backend].max(),
+        }
         rows.append(row | {"over_the_rung_below": mean / previous if previous else None, "layers": len(speed)})
         previous = mean
     return pd.DataFrame(rows)

@@ -1,4 +1,4 @@
-"""Every backend on every layer, timed by pytest-benchmark: ``pytest bench --benchmark-enable`` or ``python -m bench run``.
+"""Every backend on every layer, timed by pytest-benchmark; ``python -m bench run`` runs it in a child process.
 
 The gate stands before the stopwatch: `bench.measure` checks the backend, and calls the timer only then; a wrong result
 is a record without a time. Compilation, packing and the first call are over before the first round.

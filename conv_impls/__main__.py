@@ -21,7 +21,9 @@ def main(arguments: list[str] | None = None) -> int:
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("python -m conv_impls", description=__doc__, epilog=EXAMPLES, formatter_class=form)
     commands = parser.add_subparsers(dest="command", required=True)
-    tracer = commands.add_parser("trace", help="sizes, receptive fields, parameters, MACs", epilog=EXAMPLES, formatter_class=form)
+    tracer = commands.add_parser(
+        "trace", help="sizes, receptive fields, parameters, MACs", epilog=EXAMPLES, formatter_class=form
+    )
     tracer.add_argument("input", help="CxHxW, for example 3x224x224")
     tracer.add_argument("layers", help="layers separated by ';'")
     options = parser.parse_args(arguments)

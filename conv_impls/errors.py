@@ -1,11 +1,11 @@
 """The error tree. Every error of the library derives from `ConvError` and from the built-in a caller would catch.
 
-    ConvError
-    ├── ProblemError(ValueError)                a value or shape is wrong
-    ├── DTypeError(TypeError)                   a type or dtype is wrong
-    ├── UnsupportedError(NotImplementedError)   this backend cannot do this problem; the text says why
-    ├── UnknownBackendError(LookupError)        no backend of that name; the text lists the known ones
-    └── BackendError(RuntimeError)              a backend (plug-in) broke its contract
+ConvError
+├── ProblemError(ValueError)                a value or shape is wrong
+├── DTypeError(TypeError)                   a type or dtype is wrong
+├── UnsupportedError(NotImplementedError)   this backend cannot do this problem; the text says why
+├── UnknownBackendError(LookupError)        no backend of that name; the text lists the known ones
+└── BackendError(RuntimeError)              a backend (plug-in) broke its contract
 """
 
 

@@ -74,7 +74,8 @@ def apply_kernel(img2d: Array, kernel: Array, *, padding_mode: str = "zeros") ->
     """
     image, filter2d = _plane("img2d", img2d), _plane("kernel", kernel)
     weight = filter2d.astype(image.dtype)[None, None]
-    return conv2d(image[None], weight, padding="same", padding_mode=padding_mode)[0]
+    filtered: Array = conv2d(image[None], weight, padding="same", padding_mode=padding_mode)[0]
+    return filtered
 
 
 def _plane(argument: str, value: Array) -> Array:

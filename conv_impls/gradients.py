@@ -64,7 +64,9 @@ def conv2d_input(
     w = check.array(fn, "weight", weight, (4,), "(C_out, C_in/groups, kH, kW)")
     arguments = stride, padding, dilation, groups, padding_mode
     full = check.convolution(fn, batch, w.shape, w.itemsize, *arguments)
-    problem = Conv2dProblem(batch[0], batch[1], (batch[2], batch[3]), len(w), (w.shape[2], w.shape[3]), *full, w.dtype.name)
+    problem = Conv2dProblem(
+        batch[0], batch[1], (batch[2], batch[3]), len(w), (w.shape[2], w.shape[3]), *full, w.dtype.name
+    )
     grad = _grad_output(fn, grad_output, problem, w, len(shape) == 3)
     return _input_gradient(problem, w, grad).reshape(shape)
 

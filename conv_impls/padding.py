@@ -2,7 +2,8 @@
 
 One map a side serves everything: gathering pads (`pad2d`), scattering with addition is the adjoint (`fold2d`: what
 reflect, replicate and circular copied is folded back onto its source), and a kernel can read through it.
-Source: numpy.pad's modes constant, reflect, edge and wrap. Limits: reflect pads less than the size, circular at most it.
+Source: numpy.pad's modes constant, reflect, edge and wrap.
+Limits: reflect pads less than the size, circular at most it.
 """
 
 from __future__ import annotations

@@ -180,10 +180,11 @@ class Conv2dProblem:
         only_h = not any(f"{token}w" in numbers for token in "iokspd")
         axes = []
         for axis in "hw":
-            value = {t: numbers.get(t + axis, numbers.get(t + "h")) for t in "iokspd"}
+            value = {t: numbers.get(t + axis, numbers.get(t + "h")) for t in "ospd"}
             if axis == "w" and not only_h:
                 value["o"] = numbers.get("ow")
-            axes.append(_axis(text, axis, **value))
+            size, kernel = (numbers.get(t + axis, numbers[t + "h"]) for t in "ik")
+            axes.append(_axis(text, axis, size, kernel, **value))
         sizes, kernels, strides, sides, dilations = zip(*axes, strict=True)
         return cls(
             numbers.get("mb", 2), numbers["ic"], sizes, numbers["oc"], kernels, strides, sides, dilations,
@@ -279,7 +280,13 @@ def _tokens(text: str) -> tuple[dict[str, int], dict[str, str]]:
         match = _TOKEN.match(text, at)
         if match is None:
             facts = f"position {at} of {text!r}; tokens are g mb ic ih iw oc oh ow kh kw sh sw ph pw dh dw n dt pm"
-            check.fail("from_label", "text", 'a benchdnn label such as mb1ic64ih56oc64oh56kh3ph1n"name"', repr(text[at : at + 12]), facts)
+            check.fail(
+                "from_label",
+                "text",
+                'a benchdnn label such as mb1ic64ih56oc64oh56kh3ph1n"name"',
+                repr(text[at : at + 12]),
+                facts,
+            )
         word, quoted, token, digits = match.groups()
         if (word and word in words) or (token and token in numbers):
             check.fail("from_label", word or token, "one value", "two", f"label {text!r}")
@@ -292,7 +299,7 @@ def _tokens(text: str) -> tuple[dict[str, int], dict[str, str]]:
 
 
 def _axis(
-    text: str, axis: str, i: int, o: int | None, k: int, s: int | None, p: int | None, d: int | None
+    text: str, axis: str, i: int, k: int, o: int | None, s: int | None, p: int | None, d: int | None
 ) -> tuple[int, int, int, Pair, int]:
     """One axis of a label -> (size, kernel, stride, (before, after), dilation)."""
     stride, dilation = 1 if s is None else s, (d or 0) + 1

@@ -2,7 +2,7 @@
 
     y[n, o, i, j] = b[o] + sum over c, p, q of w[o, c, p, q] * xpad[n, g*C_in/groups + c, i*sh + p*dh, j*sw + q*dw]
 
-`reference` sums tap by tap, `reference_at` output by output: two routes to the same numbers, checked against each other.
+`reference` sums tap by tap, `reference_at` output by output: two routes to one answer, tested against each other.
 Sources of the bounds: dot products, Higham 2002, "Accuracy and stability of numerical algorithms", sec. 3.1; FFT,
 ibid. sec. 24.1, in the mean-square form with the norms of whole transforms. The factors 4 and 2 leave room over
 measured errors (docs/decisions/0004-error-bounds.md).
@@ -80,7 +80,9 @@ def error_bound(
     if accuracy == "direct":
         terms = problem.reduction + 1
         gamma = terms * u / (1 - terms * u)
-        return min(gamma, max(8.0, 4 * sqrt(terms)) * u) * reference_at(np.abs(x), np.abs(weight), magnitude, problem, at)
+        return min(gamma, max(8.0, 4 * sqrt(terms)) * u) * reference_at(
+            np.abs(x), np.abs(weight), magnitude, problem, at
+        )
     if accuracy != "image":
         raise ValueError(f"no bound known for accuracy class {accuracy!r}")
     points = 2.0

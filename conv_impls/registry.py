@@ -92,7 +92,9 @@ class Backend:
             if getattr(y, "shape", None) != problem.output_shape or y.dtype != out.dtype:
                 got = f"{getattr(y, 'shape', type(y).__name__)} {getattr(y, 'dtype', '')}".strip()
                 expected = f"{problem.output_shape} {out.dtype}"
-                raise BackendError(f"backend {self.name!r} returned {got} where {expected} was expected ({problem.label})")
+                raise BackendError(
+                    f"backend {self.name!r} returned {got} where {expected} was expected ({problem.label})"
+                )
             out[...] = y
 
         return Prepared(call)
@@ -137,7 +139,7 @@ def register(
     --------
     >>> import numpy as np
     >>> from conv_impls import conv2d, register
-    >>> @register("one_by_one", idea="matrix product", supports=lambda p: None if p.kernel_size == (1, 1) else "1x1 only")
+    >>> @register("one_by_one", supports=lambda p: None if p.kernel_size == (1, 1) else "1x1 only")
     ... def run(x, weight, bias, problem):
     ...     return np.einsum("nchw,oc->nohw", x, weight[:, :, 0, 0])
     >>> float(conv2d(np.ones((2, 4, 4)), np.ones((1, 2, 1, 1)), backend="one_by_one")[0, 0, 0])
@@ -219,14 +221,18 @@ def get_backend(name: str) -> Backend:
     if name not in _registered:
         if name not in sources():
             close = difflib.get_close_matches(str(name), backends(), n=len(backends()), cutoff=0.0)
-            raise UnknownBackendError(f"no backend {name!r}; did you mean {close[0]!r}? Known, closest first: {', '.join(close)}")
+            raise UnknownBackendError(
+                f"no backend {name!r}; did you mean {close[0]!r}? Known, closest first: {', '.join(close)}"
+            )
         point = _points().get(name)
         if point is None:
             import_module(sources()[name])
         else:
             point.load()
         if name not in _registered:
-            raise BackendError(f"{sources()[name]} was imported but does not register {name!r}; the two names must be equal")
+            raise BackendError(
+                f"{sources()[name]} was imported but does not register {name!r}; the two names must be equal"
+            )
     return _registered[name]
 
 

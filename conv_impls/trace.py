@@ -81,7 +81,9 @@ class Trace:
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         left = {1, 2}
         lines = [
-            "  ".join(c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))).rstrip()
+            "  ".join(
+                c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
             for row in rows
         ]
         return "\n".join(lines + [f"warning: {text}" for text in self.warnings])
@@ -120,7 +122,9 @@ def trace(input_size: Sequence[int], layers: str | Sequence[Layer]) -> Trace:
     shape = check.shape("trace", "input_size", input_size, (3,))
     if min(shape) < 1:
         check.fail("trace", "input_size", "(C, H, W), each >= 1", shape)
-    stack = [_parse(part) for part in _split(layers)] if isinstance(layers, str) else [(la, _spell(la)) for la in layers]
+    stack = (
+        [_parse(part) for part in _split(layers)] if isinstance(layers, str) else [(la, _spell(la)) for la in layers]
+    )
     size: tuple[int, int, int] = (shape[0], shape[1], shape[2])
     field, jump = (1, 1), (1, 1)
     traced: list[LayerTrace] = []
@@ -148,16 +152,27 @@ def _step(layer: Layer, text: str, size: tuple[int, int, int], field: Pair, jump
         jumps.append(jump[axis] * layer.stride[axis])
         name = "height" if axis == 0 else "width"
         if room < 0:
-            warnings.append(f"{name} falls to zero: window of {extent} on {size[1 + axis]} + padding {sum(layer.padding[axis])}")
+            warnings.append(
+                f"{name} falls to zero: window of {extent} on {size[1 + axis]} + padding {sum(layer.padding[axis])}"
+            )
         elif room % layer.stride[axis]:
-            warnings.append(f"{name} does not divide: {room % layer.stride[axis]} of the padded rows are never seen by a window")
+            warnings.append(
+                f"{name} does not divide: {room % layer.stride[axis]} of the padded rows are never seen by a window"
+            )
         if fields[axis] > image[axis] >= field[axis]:
             warnings.append(f"receptive field {fields[axis]} reaches beyond the input {name} {image[axis]}")
     weights = out_channels * (channels // groups) * prod(layer.kernel_size) if layer.kind == "conv" else 0
     parameters = weights + (out_channels if layer.kind == "conv" and layer.bias else 0)
     result = (out_channels, out[0], out[1])
     return LayerTrace(
-        layer, text, result, (fields[0], fields[1]), (jumps[0], jumps[1]), parameters, weights * prod(out), tuple(warnings)
+        layer,
+        text,
+        result,
+        (fields[0], fields[1]),
+        (jumps[0], jumps[1]),
+        parameters,
+        weights * prod(out),
+        tuple(warnings),
     )
 
 
@@ -196,7 +211,9 @@ def _parse(text: str) -> tuple[Layer, str]:
     padding = "same" if "psame" in flags else numbers.get("p", (0, 0))
     sides = check.sides("trace", padding, kernel, stride, dilation)
     groups = check.integer("trace", "groups", numbers.get("g", (1, 1))[0], 1)
-    return Layer(kind, kernel, out_channels, stride, sides, dilation, groups, "dw" in flags, "nobias" not in flags), text
+    return Layer(
+        kind, kernel, out_channels, stride, sides, dilation, groups, "dw" in flags, "nobias" not in flags
+    ), text
 
 
 def _spell(layer: Layer) -> str:

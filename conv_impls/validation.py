@@ -96,20 +96,36 @@ def array(fn: str, argument: str, value: object, ndims: tuple[int, ...], layout:
     read-only arrays are all welcome.
     """
     if isinstance(value, np.ma.MaskedArray):
-        fail_type(fn, argument, "a plain numpy.ndarray", "a masked array", "a mask would be lost; call .filled(value) first")
+        fail_type(
+            fn, argument, "a plain numpy.ndarray", "a masked array", "a mask would be lost; call .filled(value) first"
+        )
     if not isinstance(value, np.ndarray):
-        fail_type(fn, argument, "a numpy.ndarray", type(value).__name__, "convert with numpy.asarray(..., dtype=numpy.float32)")
+        fail_type(
+            fn,
+            argument,
+            "a numpy.ndarray",
+            type(value).__name__,
+            "convert with numpy.asarray(..., dtype=numpy.float32)",
+        )
     if value.dtype.newbyteorder("=").name not in DTYPES:
         fail_type(fn, argument, "dtype float32 or float64", value.dtype, "convert with .astype(numpy.float32)")
     if value.ndim not in ndims:
-        fail(fn, argument, f"{' or '.join(map(str, ndims))} dimensions {layout}", f"{value.ndim}", f"{argument}.shape={value.shape}")
+        fail(
+            fn,
+            argument,
+            f"{' or '.join(map(str, ndims))} dimensions {layout}",
+            f"{value.ndim}",
+            f"{argument}.shape={value.shape}",
+        )
     return np.require(value.view(np.ndarray), dtype=value.dtype.newbyteorder("="), requirements=("C", "A"))
 
 
 def same_dtype(fn: str, argument: str, value: Array, other: str, like: Array) -> None:
     """Refuse mixed dtypes rather than promote in silence."""
     if value.dtype != like.dtype:
-        fail_type(fn, argument, f"dtype {like.dtype} like {other}", value.dtype, "mixed dtypes are not promoted; convert one")
+        fail_type(
+            fn, argument, f"dtype {like.dtype} like {other}", value.dtype, "mixed dtypes are not promoted; convert one"
+        )
 
 
 def images(fn: str, argument: str, value: object) -> tuple[Array, bool]:
@@ -130,7 +146,7 @@ def bias_vector(fn: str, value: object, out_channels: int, like: Array) -> Array
 
 
 def channels(fn: str, x_shape: Sequence[int], weight_shape: Sequence[int], groups: int) -> None:
-    """x (N, C_in, H, W) and weight (C_out, C_in/groups, kH, kW) fit together."""
+    """X (N, C_in, H, W) and weight (C_out, C_in/groups, kH, kW) fit together."""
     in_channels, out_channels = x_shape[1], weight_shape[0]
     facts = f"x.shape={tuple(x_shape)}, weight.shape={tuple(weight_shape)}, groups={groups}"
     if in_channels % groups:
@@ -155,12 +171,26 @@ def geometry(
         if kernel < 1:
             fail(fn, "weight", f"k{axis} >= 1", kernel)
         if padding_mode == "reflect" and max(before, after) >= size:
-            fail(fn, "padding", f"less than {axis}={size} for 'reflect'", max(before, after), "a reflection has size-1 rows to give")
+            fail(
+                fn,
+                "padding",
+                f"less than {axis}={size} for 'reflect'",
+                max(before, after),
+                "a reflection has size-1 rows to give",
+            )
         if padding_mode == "circular" and max(before, after) > size:
-            fail(fn, "padding", f"at most {axis}={size} for 'circular'", max(before, after), "it wraps around once at most")
+            fail(
+                fn,
+                "padding",
+                f"at most {axis}={size} for 'circular'",
+                max(before, after),
+                "it wraps around once at most",
+            )
         padded, extent = size + before + after, gap * (kernel - 1) + 1
         if extent > padded:
-            facts = f"kernel {kernel} with dilation {gap} spans {extent}, padded input is {size}+{before}+{after}={padded}"
+            facts = (
+                f"kernel {kernel} with dilation {gap} spans {extent}, padded input is {size}+{before}+{after}={padded}"
+            )
             fail(fn, "weight", f"a kernel that fits the padded input along {axis}", f"span {extent}", facts)
         out.append((padded - extent) // step + 1)
     return out[0], out[1]
@@ -172,7 +202,9 @@ def total_bytes(fn: str, what: str, shape: Sequence[int], itemsize: int) -> None
     for size in shape:
         count *= int(size)
     if count > MAX_BYTES:
-        fail(fn, what, f"an array of at most {MAX_BYTES} bytes", count, f"shape {tuple(shape)}; check padding and sizes")
+        fail(
+            fn, what, f"an array of at most {MAX_BYTES} bytes", count, f"shape {tuple(shape)}; check padding and sizes"
+        )
 
 
 def convolution(
@@ -209,7 +241,13 @@ def output(fn: str, out: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -
     if out.shape != shape:
         fail(fn, "out", f"shape {shape}", out.shape)
     if not (out.flags.c_contiguous and out.flags.writeable and out.flags.aligned):
-        fail(fn, "out", "a writeable, aligned, C-contiguous array", f"flags {_flag_words(out)}", "allocate it with numpy.empty")
+        fail(
+            fn,
+            "out",
+            "a writeable, aligned, C-contiguous array",
+            f"flags {_flag_words(out)}",
+            "allocate it with numpy.empty",
+        )
     return out
 
 

@@ -170,7 +170,9 @@ def test_a_slow_case_is_over_budget_with_its_estimate_and_never_runs_whole(regis
 
 
 @pytest.mark.parametrize("rows", [1, 2, 5, 99])
-@pytest.mark.parametrize("label", ["ic3ih20oc4kh3ph1", "ic3ih20oc4kh5sh2ph2", "ic3ih9oc4kh3ph3sh2", "ic3ih20oc4kh3dh2ph4"])
+@pytest.mark.parametrize(
+    "label", ["ic3ih20oc4kh3ph1", "ic3ih20oc4kh5sh2ph2", "ic3ih9oc4kh3ph3sh2", "ic3ih20oc4kh3dh2ph4"]
+)
 def test_a_cut_layer_keeps_all_but_its_height(label: str, rows: int) -> None:
     problem = Conv2dProblem.from_label(label)
     cut = measure.shrunk(problem, rows)

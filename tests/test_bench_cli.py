@@ -36,7 +36,9 @@ evil("evil_loud", lambda: print("x" * 10_000_000))
 
 def bench(*arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "bench", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, env=os.environ | {"COLUMNS": "200"} | variables, capture_output=True, text=True)
+    return subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"COLUMNS": "200"} | variables, capture_output=True, text=True
+    )
 
 
 def test_a_smoke_run_and_its_report(tmp_path: Path) -> None:
@@ -64,7 +66,20 @@ def test_a_crash_costs_one_case_and_the_run_goes_on(tmp_path: Path) -> None:
     # The parent resolves names too, so both processes load the plug-in.
     code = "import evil_plugin, bench.__main__ as m; m.main()"
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}", "PYTEST_PLUGINS": "evil_plugin"}
-    command = [sys.executable, "-c", code, "run", "--workload", TINY, "--backends", names, "--out", str(tmp_path / "run"), "--threads", "1"]
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "run",
+        "--workload",
+        TINY,
+        "--backends",
+        names,
+        "--out",
+        str(tmp_path / "run"),
+        "--threads",
+        "1",
+    ]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
     statuses = {r.case.backend: (r.status, r.reason) for r in Run.open(tmp_path / "run").records()}
@@ -79,7 +94,9 @@ def test_a_crash_costs_one_case_and_the_run_goes_on(tmp_path: Path) -> None:
 
 def start(folder: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "bench", "run", "--workload", "basic", "--out", str(folder), "--threads", "1"]
-    child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    child = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     end = time.monotonic() + 60
     while time.monotonic() < end:
         records = folder / "records.jsonl"
@@ -149,7 +166,10 @@ def test_check_exits_1_on_a_wrong_result_and_prints_how_to_repeat_it(tmp_path: P
     command = [sys.executable, "-c", code, "check", "--workload", TINY, "--backends", "evil_wrong,numba_direct"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 1
-    assert f"repeat: python -m bench check --workload '{TINY.replace('oc4', 'oc4oh8').replace('ih8', 'ih8')}'" in done.stderr
+    assert (
+        f"repeat: python -m bench check --workload '{TINY.replace('oc4', 'oc4oh8').replace('ih8', 'ih8')}'"
+        in done.stderr
+    )
     good = bench("check", "--workload", TINY, "--backends", "numba_direct,auto")
     assert (good.returncode, "2 cases, 0 wrong" in good.stdout) == (0, True)
 

@@ -1,4 +1,4 @@
-"""The traps of pytest-benchmark that could bite here, each sprung once: compiled first, exact rounds, strings only, no loss."""
+"""The traps of pytest-benchmark that could bite here, each sprung once."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def prepare(problem, weight, bias, threads):
 def child(
     tmp_path: Path, backends: list[str], labels: str = LABEL, enable: str = "--benchmark-enable", **variables: str
 ) -> tuple[Run, Any]:
-    """Run the benchmark file itself, as `bench.run` does, on a prepared run folder; the run and the finished process."""
+    """Run the benchmark file itself, as `bench.run` does, on a prepared folder; the run and the process."""
     (tmp_path / "spy_plugin.py").write_text(PLUGIN)
     cases = make_cases(load(labels), backends, [1], 1)
     config = {"command": "", "seed": 0, "timeout_s": 2.0, "budget_s": 60, "cases": [vars(case) for case in cases]}

@@ -21,10 +21,19 @@ LABEL = 'mb1ic8ih12oc8oh12kh3ph1n"l"'
 CASE = Case("resnet50", "l1", LABEL, 2, "python_loops", 1)
 
 
-def record(backend: str = "python_loops", layer: str = "l1", times: tuple[float, ...] = (1.0, 1.0, 1.0), **changes: Any) -> Record:
+def record(
+    backend: str = "python_loops", layer: str = "l1", times: tuple[float, ...] = (1.0, 1.0, 1.0), **changes: Any
+) -> Record:
     case = replace(CASE, backend=backend, layer=layer, **changes.pop("case", {}))
-    values = {"samples_s": list(times), "median_s": stats.median(times), "iqr_s": stats.iqr(times), "gflops_effective": 1.0}
-    return Record(case, "ok", environment_id="e", error=1e-7, error_over_bound=0.1, algorithm=backend, **(values | changes))
+    values: dict[str, Any] = {
+        "samples_s": list(times),
+        "median_s": stats.median(times),
+        "iqr_s": stats.iqr(times),
+        "gflops_effective": 1.0,
+    }
+    return Record(
+        case, "ok", environment_id="e", error=1e-7, error_over_bound=0.1, algorithm=backend, **(values | changes)
+    )
 
 
 def failed(status: str, backend: str, layer: str = "l1") -> Record:
@@ -54,7 +63,9 @@ def test_a_torn_last_line_costs_only_itself(run: Run) -> None:
     assert run.records() == [record()]
 
 
-@pytest.mark.parametrize("line", ["{", "[]", '{"case": {}}', '{"case": 3, "status": "ok"}', '{"x": 1}', '{"median_s": NaN}', "null"])
+@pytest.mark.parametrize(
+    "line", ["{", "[]", '{"case": {}}', '{"case": 3, "status": "ok"}', '{"x": 1}', '{"median_s": NaN}', "null"]
+)
 def test_junk_inside_a_run_is_an_error_with_its_line(run: Run, line: str) -> None:
     run.append(record())
     with (run.folder / "records.jsonl").open("a") as file:
@@ -87,7 +98,13 @@ def test_a_folder_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     "changes",
-    [{"status": "fine"}, {"status": "crashed"}, {"median_s": None}, {"samples_s": [float("nan")]}, {"samples_s": [-1.0]}],
+    [
+        {"status": "fine"},
+        {"status": "crashed"},
+        {"median_s": None},
+        {"samples_s": [float("nan")]},
+        {"samples_s": [-1.0]},
+    ],
 )
 def test_a_record_that_contradicts_itself_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(StoreError):
@@ -123,13 +140,20 @@ def test_a_network_sum_is_count_weighted_and_never_partial() -> None:
 
 
 def test_winners_rank_only_right_results_and_not_auto() -> None:
-    records = [record("a"), record("b", times=(0.5,) * 3), record("auto", times=(0.1,) * 3), failed("wrong_result", "c")]
+    records = [
+        record("a"),
+        record("b", times=(0.5,) * 3),
+        record("auto", times=(0.1,) * 3),
+        failed("wrong_result", "c"),
+    ]
     (row,) = tables.winners(frame(records)).itertuples()
     assert (row.winner, row.second, row.lead) == ("b", "a", 2)
 
 
 def test_the_correctness_matrix_names_every_status() -> None:
-    matrix = tables.correctness(frame([record(), failed("wrong_result", "b"), failed("over_budget", "c"), record("b", "l2")]))
+    matrix = tables.correctness(
+        frame([record(), failed("wrong_result", "b"), failed("over_budget", "c"), record("b", "l2")])
+    )
     cells = matrix.set_index("layer")
     assert cells.loc["l1", "python_loops"] == "right, 0.1 of bound"
     assert cells.loc["l1", "b"] == "wrong_result"
@@ -172,7 +196,13 @@ def test_verdicts_want_a_margin_and_no_overlap(a: list[float], b: list[float], w
 
 def test_compare_points_the_right_way_and_sees_what_broke() -> None:
     old = [record("a"), record("b"), record("c"), failed("timeout", "d")]
-    new = [record("a", times=(2.0,) * 3), record("b", times=(0.5,) * 3), failed("wrong_result", "c"), record("d"), record("e")]
+    new = [
+        record("a", times=(2.0,) * 3),
+        record("b", times=(0.5,) * 3),
+        failed("wrong_result", "c"),
+        record("d"),
+        record("e"),
+    ]
     changes = compare_runs(old, new, 0.05).set_index("backend")
     assert dict(changes.verdict) == {"a": "slower", "b": "faster", "c": "broke", "d": "mended"}
     assert changes.ratio["a"] == 2

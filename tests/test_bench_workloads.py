@@ -89,5 +89,7 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_suggests_and_lists() -> None:
-    with pytest.raises(WorkloadError, match="no workload 'resnet5'; did you mean 'resnet50'.*known: basic, convnext_tiny"):
+    with pytest.raises(
+        WorkloadError, match=r"no workload 'resnet5'; did you mean 'resnet50'.*known: basic, convnext_tiny"
+    ):
         workloads.load("resnet5")

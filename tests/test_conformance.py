@@ -85,7 +85,9 @@ def test_a_plan_gives_what_the_call_gives_and_keeps_its_weights(backend: str, la
 @pytest.mark.parametrize("dilation", [(1, 2), (3, 2)])
 @pytest.mark.parametrize("stride", [(1, 1), (2, 3)])
 @pytest.mark.parametrize("groups", [1, 2, 4])
-def test_dilation_with_stride_and_groups(backend: str, groups: int, stride: tuple[int, int], dilation: tuple[int, int]) -> None:
+def test_dilation_with_stride_and_groups(
+    backend: str, groups: int, stride: tuple[int, int], dilation: tuple[int, int]
+) -> None:
     sides = ((3, 1), (0, 4))
     problem = Conv2dProblem(2, 4, (11, 12), 8, (3, 2), stride, sides, dilation, groups)
     x, weight, bias = integers(problem)
@@ -125,7 +127,10 @@ def test_a_nan_spreads_no_further_than_published(backend: str) -> None:
     spoiled = np.isnan(conv2d(x, weight, padding=1, backend=backend))
     window = np.zeros_like(spoiled)
     window[0, :, 4:7, 5:8] = True
-    if registry.resolve("test", backend, Conv2dProblem.from_arrays(x, weight, padding=1), "standard").nan_spread == "image":
+    if (
+        registry.resolve("test", backend, Conv2dProblem.from_arrays(x, weight, padding=1), "standard").nan_spread
+        == "image"
+    ):
         window[0] = True
     assert spoiled[0, :, 4:7, 5:8].all()
     assert not (spoiled & ~window).any()

@@ -89,7 +89,8 @@ import sys; sys.path.insert(0, {tests!r})
 import numpy as np
 from test_kernels_direct import guarded
 from conv_impls import Conv2dProblem, plan
-for size, out_channels, kernel, pad in [(7, 5, 1, 0), (4, 3, 1, 0), (7, 70, 1, 0), (8, 6, 3, 0), (9, 66, 3, 1), (20, 4, 3, 1)]:
+cases = [(7, 5, 1, 0), (4, 3, 1, 0), (7, 70, 1, 0), (8, 6, 3, 0), (9, 66, 3, 1), (20, 4, 3, 1)]
+for size, out_channels, kernel, pad in cases:
     p = Conv2dProblem(1, 3, (size, size), out_channels, (kernel, kernel), padding=((pad, pad), (pad, pad)))
     x, w = guarded(np.ones(p.input_shape, "f4")), guarded(np.ones(p.weight_shape, "f4"))
     out = guarded(np.zeros(p.output_shape, "f4"))
@@ -100,7 +101,9 @@ for size, out_channels, kernel, pad in [(7, 5, 1, 0), (4, 3, 1, 0), (7, 70, 1, 0
 
 
 def run_python(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ | variables, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=os.environ | variables, capture_output=True, text=True
+    )
 
 
 def test_nothing_is_read_or_written_past_the_end_of_a_buffer() -> None:
@@ -160,7 +163,7 @@ def test_a_second_process_compiles_nothing(tmp_path: Path) -> None:
         "import json, numpy as np; from conv_impls import conv2d; from conv_impls.kernels import direct\n"
         "conv2d(np.ones((1, 4, 9, 9), 'f4'), np.ones((4, 4, 3, 3), 'f4'), backend='numba_direct', threads=2)\n"
         "s = [k.stats for k in (direct.stage_parallel, direct.convolve_parallel)]\n"
-        "print(json.dumps([sum(sum(c.values()) for c in (x.cache_hits,)) for x in s] + [sum(x.cache_misses.values()) for x in s]))"
+        "print(json.dumps([sum(c.values()) for c in [x.cache_hits for x in s] + [x.cache_misses for x in s]]))"
     )
     first, second = (json.loads(run_python(code, NUMBA_CACHE_DIR=str(tmp_path)).stdout) for _ in range(2))
     assert first == [0, 0, 1, 1]
@@ -185,7 +188,9 @@ def compiled_for(features: str | None, cache: Path) -> tuple[bool, str]:
         "    check(Conv2dProblem(1, 5, (size, size), out_channels, (3, 3), padding=((1, 1), (1, 1))), threads=1)\n"
         "print(direct.WIDE, *direct.convolve_serial.inspect_asm().values(), sep='\\n')"
     )
-    variables = {"NUMBA_CACHE_DIR": str(cache)} | ({"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": features} if features else {})
+    variables = {"NUMBA_CACHE_DIR": str(cache)} | (
+        {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": features} if features else {}
+    )
     done = run_python(code, **variables)
     assert done.returncode == 0, done.stderr
     wide, assembly = done.stdout.split("\n", 1)

@@ -35,10 +35,16 @@ def test_counts_by_hand() -> None:
 @pytest.mark.parametrize(
     ("label", "fields"),
     [
-        ('g32mb1ic128ih56oc128oh56kh3ph1n"name"', {"groups": 32, "batch": 1, "name": "name", "padding": ((1, 1), (1, 1))}),
+        (
+            'g32mb1ic128ih56oc128oh56kh3ph1n"name"',
+            {"groups": 32, "batch": 1, "name": "name", "padding": ((1, 1), (1, 1))},
+        ),
         ("ic3oc16_ih5oh5kh3ph1", {"batch": 2, "in_size": (5, 5), "out_channels": 16}),
         ("mb1ic3ih224oc64oh112kh7sh2ph3", {"padding": ((3, 2), (3, 2)), "stride": (2, 2)}),
-        ("mb1ic1ih9iw11oc1oh7ow5kh3kw5sh1sw2ph0pw1", {"in_size": (9, 11), "stride": (1, 2), "padding": ((0, 0), (1, 1))}),
+        (
+            "mb1ic1ih9iw11oc1oh7ow5kh3kw5sh1sw2ph0pw1",
+            {"in_size": (9, 11), "stride": (1, 2), "padding": ((0, 0), (1, 1))},
+        ),
         ("mb1ic1ih9oc1oh5kh3dh1ph0", {"dilation": (2, 2)}),
         ("mb1ic1ih9oc1oh9kh3", {"padding": ((1, 1), (1, 1))}),
         ("mb1ic1ih9oc1kh3ph1", {"padding": ((1, 1), (1, 1))}),

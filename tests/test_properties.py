@@ -20,7 +20,7 @@ NUMPY_MODE = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "c
 
 @st.composite
 def problems(draw: st.DrawFn, groups: int | None = None, mode: str | None = None) -> Conv2dProblem:
-    """Problems that are valid by construction: the image is made large enough for the kernel, the padding small enough."""
+    """Problems that are valid by construction: the image is large enough for the kernel, the padding small enough."""
     g = groups or draw(st.sampled_from([1, 2, 3]))
     kernel, stride, dilation = (tuple(draw(st.integers(1, top)) for _ in "hw") for top in (4, 3, 2))
     size = tuple(d * (k - 1) + 1 + draw(st.integers(0, 9)) for d, k in zip(dilation, kernel, strict=True))

@@ -71,7 +71,7 @@ def test_a_reason_not_to_support_reaches_the_caller(registered: Registered) -> N
     @register("mine", supports=lambda problem: "only on Sundays")
     def run(x: Any, weight: Any, bias: Any, problem: Any) -> Any: ...
 
-    with pytest.raises(conv_impls.UnsupportedError, match="backend 'mine' cannot do mb1ic1ih5.*: only on Sundays"):
+    with pytest.raises(conv_impls.UnsupportedError, match=r"backend 'mine' cannot do mb1ic1ih5.*: only on Sundays"):
         conv2d(X, W, backend="mine")
 
 
@@ -86,7 +86,8 @@ def test_an_entry_point_is_found_and_loaded_on_first_use(
 ) -> None:
     (tmp_path / "their_plugin.py").write_text(
         "from conv_impls import register\nimport numpy as np\n"
-        "@register('theirs')\ndef run(x, weight, bias, problem):\n    return np.full(problem.output_shape, 7, x.dtype)\n"
+        "@register('theirs')\ndef run(x, weight, bias, problem):\n"
+        "    return np.full(problem.output_shape, 7, x.dtype)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     fake_point(monkeypatch, "theirs", "their_plugin")

@@ -15,7 +15,28 @@ from pathlib import Path
 from conv_impls import Conv2dProblem, ConvError
 
 FOLDER = Path(__file__).parent
-COLUMNS = "name,count,n,ic,ih,iw,oc,oh,ow,kh,kw,sh,sw,ph,pw,ph_end,pw_end,dh,dw,groups".split(",")
+COLUMNS = [
+    "name",
+    "count",
+    "n",
+    "ic",
+    "ih",
+    "iw",
+    "oc",
+    "oh",
+    "ow",
+    "kh",
+    "kw",
+    "sh",
+    "sw",
+    "ph",
+    "pw",
+    "ph_end",
+    "pw_end",
+    "dh",
+    "dw",
+    "groups",
+]
 
 
 class WorkloadError(ValueError):
@@ -63,7 +84,9 @@ def load(text: str) -> list[Layer]:
         return [Layer("label", problem.name or problem.label, 1, problem)]
     close = difflib.get_close_matches(text, available(), n=1, cutoff=0.4)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    raise WorkloadError(f"no workload {text!r}; {hint}known: {', '.join(available())}; or give a file or a benchdnn label")
+    raise WorkloadError(
+        f"no workload {text!r}; {hint}known: {', '.join(available())}; or give a file or a benchdnn label"
+    )
 
 
 def _read_labels(path: Path) -> list[Layer]:
@@ -85,7 +108,9 @@ def _read_labels(path: Path) -> list[Layer]:
 def _read_csv(path: Path) -> list[Layer]:
     rows = csv.DictReader(_lines(path))
     if rows.fieldnames != COLUMNS:
-        raise WorkloadError(f"{path}:1: expected the columns {','.join(COLUMNS)}, got {','.join(rows.fieldnames or [])}")
+        raise WorkloadError(
+            f"{path}:1: expected the columns {','.join(COLUMNS)}, got {','.join(rows.fieldnames or [])}"
+        )
     layers = []
     for row in rows:
         where = f"{path}:{rows.line_num}"
@@ -98,7 +123,10 @@ def _read_csv(path: Path) -> list[Layer]:
         except (ConvError, ValueError, TypeError) as error:
             raise WorkloadError(f"{where}: {error}") from None
         if problem.out_size != (v["oh"], v["ow"]) or v["count"] < 1:
-            raise WorkloadError(f"{where}: oh x ow is {v['oh']}x{v['ow']}, the other columns give {problem.out_size}, count {v['count']}")
+            raise WorkloadError(
+                f"{where}: oh x ow is {v['oh']}x{v['ow']}, the other columns give {problem.out_size}; "
+                f"count is {v['count']}"
+            )
         layers.append(Layer(path.stem, row["name"].split(":")[-1], v["count"], problem))
     return layers
 

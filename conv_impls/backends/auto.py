@@ -13,7 +13,7 @@ from math import log2
 from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import register
 
-# Products numba_direct does in the time scipy_fft does one "operation" of the count below (fitted: see docs/performance.md).
+# Products numba_direct does in the time scipy_fft does one operation of the count below; decision 0006 has the fit.
 DIRECT_PER_FFT = 8.0
 
 

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import time
 from functools import cache
-from math import prod
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from conv_impls.kernels import direct
 from conv_impls.kernels.launch import launch
@@ -66,10 +65,12 @@ def _prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads:
         row_base = np.arange(problem.out_channels) * taps
         packed = weight
     tap_step = np.arange(taps) * (packed.shape[2] if by_channel else 1)
-    # The image itself will do where it needs no staging and its rows of lanes end where it ends.
+    # The image itself will do where it needs no staging and its last group of lanes ends where it ends.
     staged = problem.padding != NO_PADDING or problem.stride != (1, 1) or (not by_channel and span % direct.LANES != 0)
     scratch_length = problem.batch * problem.in_channels * channel + direct.BLOCK if staged else 0
-    constants = tuple(map(read_only, (packed.reshape(-1), np.zeros(problem.out_channels, dtype) if bias is None else bias)))
+    constants = tuple(
+        map(read_only, (packed.reshape(-1), np.zeros(problem.out_channels, dtype) if bias is None else bias))
+    )
     tables = tuple(map(read_only, (tap_offset, tap_step, row_base)))
     sources = *map(read_only, (row_source, col_source, _inner(problem, *col_source.shape))), problem.stride[1]
     # Workspaces wait on a stack; a call takes one and puts it back, so calls in flight never share one.
@@ -86,7 +87,8 @@ def _prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads:
         planes = read_only(scratch if staged else x.reshape(-1))
         launch(
             direct.convolve_serial, direct.convolve_parallel, threads,
-            by_channel, planes, problem.in_channels // g * channel, pitch, *constants, out, acc, *tables, g, lanes, rows,
+            by_channel, planes, problem.in_channels // g * channel, pitch, *constants, out, acc, *tables,
+            g, lanes, rows,
         )  # fmt: skip
         idle.append((scratch, acc))
 
@@ -98,7 +100,7 @@ def _round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
-def _sources(problem: Conv2dProblem, axis: int) -> np.ndarray[Any, np.dtype[np.intp]]:
+def _sources(problem: Conv2dProblem, axis: int) -> NDArray[np.intp]:
     """Source row (column) of each row (column) of each stride phase; -1 is a zero. Shape (phases, plane size)."""
     size, kernel, stride, dilation = (
         value[axis] for value in (problem.in_size, problem.kernel_size, problem.stride, problem.dilation)
@@ -110,7 +112,7 @@ def _sources(problem: Conv2dProblem, axis: int) -> np.ndarray[Any, np.dtype[np.i
     return np.where(padded_row < len(index), index[np.minimum(padded_row, len(index) - 1)], -1)
 
 
-def _inner(problem: Conv2dProblem, phases: int, width: int) -> np.ndarray[Any, np.dtype[np.intp]]:
+def _inner(problem: Conv2dProblem, phases: int, width: int) -> NDArray[np.intp]:
     """Range (low, high) of the columns of each stride phase that lie inside the image; shape (phases, 2)."""
     left, (size, stride) = problem.padding[1][0], (problem.in_size[1], problem.stride[1])
     phase = np.arange(phases)
@@ -121,16 +123,15 @@ def _inner(problem: Conv2dProblem, phases: int, width: int) -> np.ndarray[Any, n
     return np.stack([low, np.maximum(high * (high > low), low)], axis=1)
 
 
-def _tap_offsets(
-    problem: Conv2dProblem, channel: int, plane: int, pitch: int, phases_w: int
-) -> np.ndarray[Any, np.dtype[np.intp]]:
+def _tap_offsets(problem: Conv2dProblem, channel: int, plane: int, pitch: int, phases_w: int) -> NDArray[np.intp]:
     """Where each tap (c, p, q) finds the window of output (0, 0) in the staged image; shape (C_in/groups*kH*kW,)."""
     (kh, kw), (sh, sw), (dh, dw) = problem.kernel_size, problem.stride, problem.dilation
     row, col = np.arange(kh) * dh, np.arange(kw) * dw
     phase = (row % sh)[:, None] * phases_w + col % sw
     shift = (row // sh)[:, None] * pitch + col // sw
     channels = np.arange(problem.in_channels // problem.groups) * channel
-    return (channels[:, None, None] + phase * plane + shift).reshape(prod(problem.weight_shape[1:]))
+    offsets: NDArray[np.intp] = (channels[:, None, None] + phase * plane + shift).ravel()
+    return offsets
 
 
 @cache

@@ -30,7 +30,7 @@ ROWS = 64
 # Taps between two visits of an accumulator row; a multiple of 6. From 18 to 96 nothing changed beyond noise.
 TAPS = 66
 
-# 24 coefficients + 6 operands + 1 accumulator want the 32 registers of AVX-512; with 16, 4x3 is the largest tile that fits.
+# 24 coefficients + 6 operands + 1 accumulator want the 32 registers of AVX-512; with 16, 4x3 is what fits.
 _TARGET = binding.get_host_cpu_features().flatten() if config.CPU_FEATURES is None else config.CPU_FEATURES
 WIDE = "+avx512vl" in _TARGET
 
@@ -126,7 +126,9 @@ def _accumulate(acc, rows, groups, v, v_base, v_step, s, s_base, s_row, s_step):
 
 
 @njit(error_model="numpy")
-def _positions_part(part, parts, planes, image, pitch, weight, bias, y, acc, tap_offset, tap_step, row_base, groups, lanes, rows):
+def _positions_part(
+    part, parts, planes, image, pitch, weight, bias, y, acc, tap_offset, tap_step, row_base, groups, lanes, rows
+):
     """Unit stride along positions: ``planes`` is the vector side, ``weight`` (oc * taps,) the scalar side."""
     mb, oc, oh, ow = y.shape
     oc_group = oc // groups
@@ -162,7 +164,9 @@ def _store_row(image, row, offset, first, last, ow, pitch):
 
 
 @njit(error_model="numpy")
-def _channels_part(part, parts, planes, image, pitch, weight, bias, y, acc, tap_offset, tap_step, row_base, groups, lanes, rows):
+def _channels_part(
+    part, parts, planes, image, pitch, weight, bias, y, acc, tap_offset, tap_step, row_base, groups, lanes, rows
+):
     """Unit stride along output channels: ``weight`` (groups * taps * oc_padded,) is the vector side."""
     mb, oc, oh, ow = y.shape
     oc_group, packed = oc // groups, weight.shape[0] // groups
@@ -214,7 +218,7 @@ def _stage_part(part, parts, x, row_source, col_source, inner, stride_w, planes)
 
 @njit(error_model="numpy")
 def _copy_row(planes, to, row, first, stride, count):
-    """A loop of its own for each common stride, so that LLVM vectorises it; the general gather took a third of a layer."""
+    """A loop for each common stride, so that LLVM vectorises it: the general gather took a third of some layers."""
     start = uintp(to)
     if stride == 1:
         for b in range(uintp(count)):

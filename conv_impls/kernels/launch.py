@@ -1,12 +1,16 @@
 """Start a compiled kernel on some threads, safely: the one place that knows Numba's threading layers.
 
-Source: Numba's documentation of threading layers (docs "The Threading Layers", section "Setting the Number of Threads").
+Source: Numba's documentation, "The Threading Layers", section "Setting the Number of Threads".
 Limits: the workqueue layer aborts when entered twice, so calls take turns there; a process forked after threads had
 started runs the serial kernels, since OpenMP would end it.
 """
 
+from __future__ import annotations
+
 import os
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import numba
 
@@ -14,7 +18,7 @@ _turn = threading.Lock()
 _forked = False
 
 
-def _after_fork():
+def _after_fork() -> None:
     global _forked
     _forked = True
 
@@ -23,7 +27,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def launch(serial, parallel, threads, *operands):
+def launch(serial: Callable[..., None], parallel: Callable[..., None], threads: int, *operands: Any) -> None:
     """Call ``parallel(threads, *operands)`` on that many threads, or ``serial(1, *operands)`` for one."""
     threads = min(threads, numba.config.NUMBA_NUM_THREADS)
     if threads == 1 or _forked:

@@ -1,14 +1,18 @@
 """Arrays as kernels like them: starting on a cache line, and of one type whoever made them."""
 
+from __future__ import annotations
+
 from math import prod
+from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 # A 64-byte vector that does not start on a line costs two line accesses (57 -> 65, 58 -> 73 GFLOP/s on 3x3 layers).
 LINE_BYTES = 64
 
 
-def aligned_zeros(shape, dtype):
+def aligned_zeros(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     """C-contiguous zeros whose first element starts a cache line."""
     dtype = np.dtype(dtype)
     count = prod(shape)
@@ -17,7 +21,7 @@ def aligned_zeros(shape, dtype):
     return raw[first : first + count].reshape(shape)
 
 
-def read_only(array):
+def read_only(array: NDArray[Any]) -> NDArray[Any]:
     """A read-only view: one array type, so one compilation, whatever flags the caller's array has."""
     view = array.view()
     view.flags.writeable = False

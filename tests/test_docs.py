@@ -1,0 +1,110 @@
+"""The documents are true: examples run, steps work, tables agree, every public function is documented in full."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import conv_impls
+from bench import workloads
+from conv_impls import registry
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PUBLIC = [(n, v) for n in conv_impls.__all__ if inspect.isfunction(v := getattr(conv_impls, n))]
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", ROOT / "docs" / "tutorial.md"], ids=lambda p: p.name)
+def test_the_examples_of_a_page_run_from_top_to_bottom(path: Path) -> None:
+    examples = blocks(path, "python")
+    assert examples
+    names: dict[str, Any] = {}
+    for example in examples:
+        exec(compile(example, str(path), "exec"), names)
+    if path.name == "README.md":
+        assert names["y"].shape == (1, 64, 112, 112)
+
+
+def test_the_steps_to_add_a_backend_work_as_written(tmp_path: Path) -> None:
+    for folder in ("conv_impls", "bench"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (source,) = blocks(ROOT / "CONTRIBUTING.md", "python")
+    (tmp_path / "conv_impls" / "backends" / "numpy_taps.py").write_text(source)
+    command = next(
+        line for b in blocks(ROOT / "CONTRIBUTING.md", "sh") for line in b.splitlines() if "bench check" in line
+    )
+    done = subprocess.run(
+        [sys.executable, *command.split()[1:]], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "18 cases, 0 wrong" in done.stdout
+    row = next(line for line in done.stdout.splitlines() if "numpy_taps" in line)
+    assert [int(n) for n in re.findall(r"\d+", row.replace("numpy_taps", ""))] == [12, 6, 0, 0]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", path.read_text(encoding="utf-8")):
+        assert (path.parent / link).exists(), link
+
+
+@pytest.mark.parametrize(("name", "function"), PUBLIC, ids=[name for name, _ in PUBLIC])
+def test_a_public_function_is_documented_in_full(name: str, function: Any) -> None:
+    text = inspect.getdoc(function) or ""
+    parameters = [p for p in inspect.signature(function).parameters if p not in ("args", "kwargs")]
+    wanted = ["Returns", "Examples"] + (["Parameters", "Raises"] if parameters else [])
+    for section in wanted:
+        assert f"{section}\n{'-' * len(section)}" in text, f"{name} lacks {section}"
+    for parameter in parameters:
+        assert re.search(rf"\b{parameter}\b", text.split("Returns\n")[0]), f"{name}: {parameter} is not documented"
+    assert ">>>" in text
+
+
+def test_the_readme_names_every_backend_and_only_those() -> None:
+    table = (ROOT / "README.md").read_text(encoding="utf-8").split("## The backends")[1].split("##")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == set(registry.sources())
+
+
+def test_the_readme_shows_the_committed_results() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = readme.split("<!-- begin generated: results -->")[1].split("<!-- end generated: results -->")[0]
+    rows = [line for line in block.splitlines() if line.startswith("|")]
+    assert len(rows) >= 2 + len(registry.sources())
+    page = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
+    assert all(row in page for row in rows)
+
+
+def test_the_version_is_that_of_the_changelog() -> None:
+    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert newest is not None
+    assert newest[1] == conv_impls.__version__
+
+
+def test_make_alone_lists_every_target_with_a_line() -> None:
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE)[1].split())  # type: ignore[index]
+    done = subprocess.run(["make", "-s"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert {line.split()[1] for line in done.stdout.splitlines()} == targets
+    assert all(len(line.split()) > 3 for line in done.stdout.splitlines())
+
+
+def test_documents_speak_of_targets_and_workloads_that_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    for path in PAGES:
+        text = path.read_text(encoding="utf-8")
+        assert set(re.findall(r"`make ([a-z]+)", text)) <= targets, path
+        for name in re.findall(r"--workload (\w+)(?=[ ,\n])", text):
+            assert name in workloads.available(), f"{path}: {name}"
