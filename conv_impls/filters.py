@@ -72,13 +72,16 @@ def apply_kernel(img2d: Array, kernel: Array, *, padding_mode: str = "zeros") ->
            [ 2., -4.,  2.],
            [ 0.,  2., -4.]], dtype=float32)
     """
-    image, filter2d = _plane("img2d", img2d), _plane("kernel", kernel)
+    fn = "apply_kernel"
+    image, filter2d = _plane(fn, "img2d", img2d), _plane(fn, "kernel", kernel)
     weight = filter2d.astype(image.dtype)[None, None]
+    shapes = (1, 1, *image.shape), weight.shape
+    check.convolution(fn, *shapes, image.itemsize, 1, "same", 1, 1, padding_mode, names=("img2d", "kernel"))
     filtered: Array = conv2d(image[None], weight, padding="same", padding_mode=padding_mode)[0]
     return filtered
 
 
-def _plane(argument: str, value: Array) -> Array:
+def _plane(fn: str, argument: str, value: Array) -> Array:
     if isinstance(value, np.ndarray) and value.dtype.kind in "iub":
         value = value.astype(np.float32)
-    return check.array("apply_kernel", argument, value, (2,), "(H, W)")
+    return check.array(fn, argument, value, (2,), "(H, W)")

@@ -10,6 +10,7 @@ Limits: the columns take kH*kW/(sh*sw) times the memory of the image.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 
@@ -63,7 +64,7 @@ def conv2d_input(
     batch = shape if len(shape) == 4 else (1, *shape)
     w = check.array(fn, "weight", weight, (4,), "(C_out, C_in/groups, kH, kW)")
     arguments = stride, padding, dilation, groups, padding_mode
-    full = check.convolution(fn, batch, w.shape, w.itemsize, *arguments)
+    full = check.convolution(fn, batch, w.shape, w.itemsize, *arguments, names=("input_size", "weight"))
     problem = Conv2dProblem(
         batch[0], batch[1], (batch[2], batch[3]), len(w), (w.shape[2], w.shape[3]), *full, w.dtype.name
     )
@@ -112,13 +113,14 @@ def conv2d_weight(
     fn = "conv2d_weight"
     images, single = check.images(fn, "x", x)
     shape = check.shape(fn, "weight_size", weight_size, (4,))
-    full = check.convolution(fn, images.shape, shape, images.itemsize, stride, padding, dilation, groups, padding_mode)
+    arguments = stride, padding, dilation, groups, padding_mode
+    full = check.convolution(fn, images.shape, shape, images.itemsize, *arguments, names=("x", "weight_size"))
     n, c, h, w = images.shape
     problem = Conv2dProblem(n, c, (h, w), shape[0], (shape[2], shape[3]), *full, images.dtype.name)
     grad = _grad_output(fn, grad_output, problem, images, single)
-    g = problem.groups
-    cols = columns(images, problem).reshape(n, g, problem.reduction, -1)
-    per_image = grad.reshape(n, g, shape[0] // g, -1) @ cols.swapaxes(2, 3)
+    g, positions = problem.groups, prod(problem.out_size)
+    cols = columns(images, problem).reshape(n, g, problem.reduction, positions)
+    per_image = grad.reshape(n, g, shape[0] // g, positions) @ cols.swapaxes(2, 3)
     return np.ascontiguousarray(per_image.sum(0).reshape(shape))
 
 
@@ -173,17 +175,24 @@ def conv_transpose2d(
         check.fail(fn, "weight", f"{c} input channels first, in {count} equal groups", w.shape[0], facts)
     steps, gaps = check.pair(fn, "stride", stride, 1), check.pair(fn, "dilation", dilation, 1)
     sides, extra = check.pair(fn, "padding", padding, 0), check.pair(fn, "output_padding", output_padding, 0)
-    out_size = []
+    full_size, out_size = [], []
     for size, k, s, p, d, e in zip(in_size, w.shape[2:], steps, sides, gaps, extra, strict=True):
         if e >= max(s, d):
             check.fail(fn, "output_padding", f"less than stride {s} or dilation {d}", e)
-        out_size.append((size - 1) * s - 2 * p + d * (k - 1) + e + 1)
-    shape = (n, w.shape[1] * count, *out_size)
-    if min(out_size) < 1:
+        full_size.append((size - 1) * s + d * (k - 1) + 1)
+        out_size.append(full_size[-1] - 2 * p + e)
+    shape = (n, w.shape[1] * count, out_size[0], out_size[1])
+    if min(*out_size, *full_size) < 1:
         check.fail(fn, "padding", "an output of at least 1x1", f"{out_size[0]}x{out_size[1]}", f"padding={sides}")
-    full = check.convolution(fn, shape, w.shape, w.itemsize, steps, sides, gaps, count, "zeros")
-    problem = Conv2dProblem(n, shape[1], (out_size[0], out_size[1]), c, (w.shape[2], w.shape[3]), *full, w.dtype.name)
-    y = _input_gradient(problem, w, images)
+    # Every window of the forward convolution lies inside the full size; padding crops that, output_padding extends it.
+    full_shape = (n, shape[1], full_size[0], full_size[1])
+    full = check.convolution(fn, full_shape, w.shape, w.itemsize, steps, 0, gaps, count, "zeros")
+    kernel_size = w.shape[2], w.shape[3]
+    problem = Conv2dProblem(n, shape[1], (full_size[0], full_size[1]), c, kernel_size, *full, w.dtype.name)
+    whole = _input_gradient(problem, w, images)[:, :, sides[0] :, sides[1] :]
+    y = np.zeros(shape, w.dtype)
+    seen = whole[:, :, : out_size[0], : out_size[1]]
+    y[:, :, : seen.shape[2], : seen.shape[3]] = seen
     b = check.bias_vector(fn, bias, shape[1], images)
     if b is not None:
         y += b[:, None, None]
@@ -203,5 +212,5 @@ def _grad_output(fn: str, value: Array, problem: Conv2dProblem, like: Array, sin
 def _input_gradient(problem: Conv2dProblem, weight: Array, grad: Array) -> Array:
     n, g = problem.batch, problem.groups
     kernels = weight.reshape(g, problem.out_channels // g, problem.reduction)
-    cols = kernels.swapaxes(1, 2) @ grad.reshape(n, g, problem.out_channels // g, -1)
+    cols = kernels.swapaxes(1, 2) @ grad.reshape(n, g, problem.out_channels // g, prod(problem.out_size))
     return scatter(cols, problem)

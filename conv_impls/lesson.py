@@ -110,7 +110,13 @@ def synthetic_step_image(size: int = 16) -> Array:
 
 
 def _floats(*arrays: Array | None) -> tuple[Array, ...]:
-    """One floating dtype for all: integers count as float64. None stays None, typed away for the callers' sake."""
-    given = [np.asarray(a) for a in arrays if a is not None]
-    dtype = np.result_type(*(a.dtype if a.dtype.kind == "f" else np.float64 for a in given))
-    return tuple(a if a is None else np.asarray(a, dtype) for a in arrays)  # type: ignore[misc]
+    """One floating dtype for all: integers count as float64. What holds no real numbers is left for `conv2d` to refuse.
+
+    None stays None, typed away for the callers' sake.
+    """
+    given = [a if a is None or isinstance(a, np.ndarray) else np.asarray(a) for a in arrays]
+    kinds = {a.dtype.kind for a in given if a is not None}
+    if kinds <= set("iubf"):
+        dtype = np.result_type(*(a.dtype if a.dtype.kind == "f" else np.float64 for a in given if a is not None))
+        given = [a if a is None else a.astype(dtype, copy=False) for a in given]
+    return tuple(given)  # type: ignore[arg-type]

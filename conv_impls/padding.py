@@ -55,14 +55,18 @@ def pad2d(x: Array, padding: int | Pair | Sides, mode: str = "zeros") -> Array:
     >>> pad2d(np.array([[1, 2, 3]]), ((0, 0), (2, 2)), "reflect")
     array([[3, 2, 1, 2, 3, 2, 1]])
     """
-    if not isinstance(x, np.ndarray) or x.ndim < 2:
-        check.fail("pad2d", "x", "an ndarray of shape (..., H, W)", getattr(x, "shape", type(x).__name__))
-    check.choice("pad2d", "padding_mode", mode, check.PADDING_MODES)
+    check.plain_array("pad2d", "x", x)
+    if x.ndim < 2:
+        check.fail("pad2d", "x", "at least 2 dimensions (..., H, W)", x.ndim, f"x.shape={x.shape}")
+    check.choice("pad2d", "mode", mode, check.PADDING_MODES)
+    if isinstance(padding, str):
+        check.fail("pad2d", "padding", "an integer, (h, w) or ((top, bottom), (left, right))", repr(padding))
     (top, bottom), (left, right) = check.sides("pad2d", padding, (1, 1), (1, 1), (1, 1))
     h, w = x.shape[-2:]
     check.geometry("pad2d", (h, w), (1, 1), (1, 1), ((top, bottom), (left, right)), (1, 1), mode)
     check.total_bytes("pad2d", "padding", (*x.shape[:-2], top + h + bottom, left + w + right), x.itemsize)
-    return padded(x, ((top, bottom), (left, right)), mode)
+    out = padded(x, ((top, bottom), (left, right)), mode)
+    return out.copy() if out is x else out
 
 
 def padded(x: Array, sides: Sides, mode: str) -> Array:

@@ -85,8 +85,11 @@ def im2col(
            [4., 5., 7., 8.]])
     """
     images, single = check.images("im2col", "x", x)
-    problem = _problem("im2col", images.shape, images.dtype.name, kernel_size, stride, padding, dilation, padding_mode)
+    arguments = kernel_size, stride, padding, dilation, padding_mode
+    problem = _problem("im2col", "x", images.shape, images.dtype.name, *arguments)
     cols = columns(images, problem)
+    # A 1x1 window needs no copy, and comes as the read-only view that the windows are.
+    cols = cols if cols.flags.writeable else cols.copy()
     return cols[0] if single else cols
 
 
@@ -132,7 +135,8 @@ def col2im(
     values = check.array(fn, "cols", cols, (2, 3), "(N, C*kH*kW, L) or (C*kH*kW, L)")
     shape = check.shape(fn, "input_size", input_size, (values.ndim + 1,))
     batch = shape if len(shape) == 4 else (1, *shape)
-    problem = _problem(fn, batch, values.dtype.name, kernel_size, stride, padding, dilation, padding_mode)
+    arguments = kernel_size, stride, padding, dilation, padding_mode
+    problem = _problem(fn, "input_size", batch, values.dtype.name, *arguments)
     expected = (batch[1] * prod(problem.kernel_size), prod(problem.out_size))
     if values.shape[-2:] != expected or (values.ndim == 3 and values.shape[0] != batch[0]):
         full = (batch[0], *expected) if values.ndim == 3 else expected
@@ -143,6 +147,7 @@ def col2im(
 
 def _problem(
     fn: str,
+    image_name: str,
     shape: tuple[int, ...],
     dtype: str,
     kernel_size: int | Pair,
@@ -154,8 +159,11 @@ def _problem(
     """The depthwise problem whose windows these are."""
     kernel = check.pair(fn, "kernel_size", kernel_size, 1)
     if shape[1] == 0:
-        check.fail(fn, "x", "at least one channel", 0)
+        check.fail(fn, image_name, "at least one channel", 0)
     weight_shape = (shape[1], 1, *kernel)
     itemsize = np.dtype(dtype).itemsize
-    full = check.convolution(fn, shape, weight_shape, itemsize, stride, padding, dilation, shape[1], padding_mode)
+    names = image_name, "kernel_size"
+    full = check.convolution(
+        fn, shape, weight_shape, itemsize, stride, padding, dilation, shape[1], padding_mode, names
+    )
     return Conv2dProblem(shape[0], shape[1], (shape[2], shape[3]), shape[1], kernel, *full, dtype)

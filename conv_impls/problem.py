@@ -21,6 +21,9 @@ from conv_impls.validation import Array, Pair, Sides
 _TOKEN = re.compile(r'(n|dt|pm)"([^"]*)"|(g|mb|[io]c|[iok][hw]|[spd][hw])(\d+)|_+')
 
 
+SIZES = ("in_size", "kernel_size")
+
+
 @dataclass(frozen=True, slots=True)
 class Conv2dProblem:
     """One 2-D convolution: sizes, stride, padding, dilation, groups, dtype.
@@ -71,19 +74,21 @@ class Conv2dProblem:
 
     def __post_init__(self) -> None:
         fn = "Conv2dProblem"
-        check.integer(fn, "batch", self.batch, 0)
-        check.integer(fn, "in_channels", self.in_channels, 0)
-        check.integer(fn, "out_channels", self.out_channels, 0)
+        # Python integers throughout: a NumPy one of 32 bits would wrap in the products below.
+        for argument in ("batch", "in_channels", "out_channels"):
+            object.__setattr__(self, argument, check.integer(fn, argument, getattr(self, argument), 0))
         check.integer(fn, "groups", self.groups, 1)
         in_size = check.pair(fn, "in_size", self.in_size, 0)
         kernel_size = check.pair(fn, "kernel_size", self.kernel_size, 0)
         check.choice(fn, "dtype", self.dtype, check.DTYPES)
+        if not isinstance(self.name, str):
+            check.fail_type(fn, "name", "a str", type(self.name).__name__)
         if '"' in self.name or not self.name.isprintable():
             check.fail(fn, "name", "printable text without double quotes", repr(self.name))
         x_shape = self.batch, self.in_channels, *in_size
         weight_shape = self.out_channels, self.in_channels // self.groups, *kernel_size
         arguments = self.stride, self.padding, self.dilation, self.groups, self.padding_mode
-        full = check.convolution(fn, x_shape, weight_shape, np.dtype(self.dtype).itemsize, *arguments)
+        full = check.convolution(fn, x_shape, weight_shape, np.dtype(self.dtype).itemsize, *arguments, SIZES)
         fields = ("in_size", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
         for argument, value in zip(fields, (in_size, kernel_size, *full), strict=True):
             object.__setattr__(self, argument, value)
@@ -173,6 +178,8 @@ class Conv2dProblem:
         >>> Conv2dProblem.from_label("ic3ih224oc64oh112kh7sh2ph3").padding
         ((3, 2), (3, 2))
         """
+        if not isinstance(text, str):
+            check.fail_type("from_label", "text", "a str", type(text).__name__)
         numbers, words = _tokens(text)
         for token in ("ic", "ih", "oc", "kh"):
             if token not in numbers:

@@ -13,15 +13,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 from pkgutil import iter_modules
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 # Imported before the function `backends` takes that name in the package, and not again, so the function stays.
 from conv_impls import backends as folder
 from conv_impls.errors import BackendError, UnknownBackendError, UnsupportedError
 from conv_impls.problem import Conv2dProblem
-from conv_impls.validation import Array
+from conv_impls.validation import Array, fail_type
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 Accuracy = Literal["direct", "tile", "image"]
 Supports = Callable[[Conv2dProblem], str | None]
@@ -167,6 +169,9 @@ def register(
 
 @cache
 def _points() -> dict[str, EntryPoint]:
+    # Imported here because it is slow to import, and many users never name a backend.
+    from importlib.metadata import entry_points
+
     return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
 
 
@@ -218,6 +223,8 @@ def get_backend(name: str) -> Backend:
     >>> get_backend("numpy_strided").threads
     'BLAS'
     """
+    if not isinstance(name, str):
+        fail_type("get_backend", "name", "a str", type(name).__name__)
     if name not in _registered:
         if name not in sources():
             close = difflib.get_close_matches(str(name), backends(), n=len(backends()), cutoff=0.0)
@@ -238,6 +245,8 @@ def get_backend(name: str) -> Backend:
 
 def resolve(fn: str, name: str, problem: Conv2dProblem, precision: str) -> Backend:
     """The backend that will compute ``problem``: follows "choose" backends and refuses, in words, what cannot be."""
+    if not isinstance(name, str):
+        fail_type(fn, "backend", "a name (str)", type(name).__name__)
     backend = get_backend(name)
     reason = backend.supports(problem)
     if reason is None and backend.kind == "choose":

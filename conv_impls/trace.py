@@ -16,7 +16,8 @@ from math import prod
 from conv_impls import validation as check
 from conv_impls.validation import Pair, Sides
 
-_SPEC = re.compile(r"(k|s|p|d|g|x)(\d+)(?:x(\d+))?|(psame|pvalid|dw|nobias)")
+_SPEC = re.compile(r"([kspdg])([0-9]+)(?:x([0-9]+))?|(psame|dw|nobias)")
+KINDS = ("conv", "maxpool", "avgpool")
 GRAMMAR = "conv OUT kK [sS] [pP|psame] [dD] [gG|dw] [nobias]; maxpool|avgpool kK [sS] [pP]; any number NxM for h and w"
 
 
@@ -33,6 +34,15 @@ class Layer:
     groups: int = 1
     depthwise: bool = False
     bias: bool = True
+
+    def __post_init__(self) -> None:
+        check.choice("Layer", "kind", self.kind, KINDS)
+        for argument in ("kernel_size", "stride", "dilation"):
+            object.__setattr__(self, argument, check.pair("Layer", argument, getattr(self, argument), 1))
+        sides = check.sides("Layer", self.padding, self.kernel_size, self.stride, self.dilation)
+        object.__setattr__(self, "padding", sides)
+        check.integer("Layer", "out_channels", self.out_channels, int(self.kind == "conv"))
+        check.integer("Layer", "groups", self.groups, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +130,11 @@ def trace(input_size: Sequence[int], layers: str | Sequence[Layer]) -> Trace:
     1792
     """
     shape = check.shape("trace", "input_size", input_size, (3,))
+    if not isinstance(layers, Sequence):
+        check.fail_type("trace", "layers", "text or a sequence of Layer objects", type(layers).__name__, GRAMMAR)
     if min(shape) < 1:
         check.fail("trace", "input_size", "(C, H, W), each >= 1", shape)
-    stack = (
-        [_parse(part) for part in _split(layers)] if isinstance(layers, str) else [(la, _spell(la)) for la in layers]
-    )
+    stack = [_parse(part) for part in _split(layers)] if isinstance(layers, str) else [_given(la) for la in layers]
     size: tuple[int, int, int] = (shape[0], shape[1], shape[2])
     field, jump = (1, 1), (1, 1)
     traced: list[LayerTrace] = []
@@ -150,15 +160,15 @@ def _step(layer: Layer, text: str, size: tuple[int, int, int], field: Pair, jump
         out.append(room // layer.stride[axis] + 1 if room >= 0 else 0)
         fields.append(field[axis] + (extent - 1) * jump[axis])
         jumps.append(jump[axis] * layer.stride[axis])
-        name = "height" if axis == 0 else "width"
+        name, lines = ("height", "rows") if axis == 0 else ("width", "columns")
+        # What is left over below the last window is real image only where the padding there is smaller.
+        unseen = max(0, room % layer.stride[axis] - layer.padding[axis][1])
         if room < 0:
             warnings.append(
                 f"{name} falls to zero: window of {extent} on {size[1 + axis]} + padding {sum(layer.padding[axis])}"
             )
-        elif room % layer.stride[axis]:
-            warnings.append(
-                f"{name} does not divide: {room % layer.stride[axis]} of the padded rows are never seen by a window"
-            )
+        elif unseen:
+            warnings.append(f"{name} does not divide: the last {unseen} {lines} are never seen by a window")
         if fields[axis] > image[axis] >= field[axis]:
             warnings.append(f"receptive field {fields[axis]} reaches beyond the input {name} {image[axis]}")
     weights = out_channels * (channels // groups) * prod(layer.kernel_size) if layer.kind == "conv" else 0
@@ -185,19 +195,25 @@ def _split(text: str) -> list[str]:
 
 def _parse(text: str) -> tuple[Layer, str]:
     kind, *words = text.split()
-    if kind not in ("conv", "maxpool", "avgpool"):
+    if kind not in KINDS:
         check.fail("trace", "layers", GRAMMAR, repr(text), f"unknown layer {kind!r}")
     out_channels = 0
     if kind == "conv":
-        if not words or not words[0].isdigit() or int(words[0]) < 1:
+        if not words or not re.fullmatch("[0-9]+", words[0]) or int(words[0]) < 1:
             check.fail("trace", "layers", GRAMMAR, repr(text), "a conv starts with its output channels")
         out_channels = int(words.pop(0))
     numbers: dict[str, Pair] = {}
     flags: set[str] = set()
+    seen: set[str] = set()
     for word in words:
         match = _SPEC.fullmatch(word)
-        if match is None or match[1] == "x" or (kind != "conv" and (match[1] in ("d", "g") or match[4])):
+        # A pool takes k, s and p alone; a group count is one number; nothing is said twice or in two ways.
+        key = match and (match[4] or match[1])
+        said = {"psame": "p", "dw": "g"}.get(key or "", key)
+        foreign = kind != "conv" and said not in ("k", "s", "p")
+        if match is None or said is None or foreign or said in seen or (match[1] == "g" and match[3]):
             check.fail("trace", "layers", GRAMMAR, repr(word), f"in {text!r}")
+        seen.add(said)
         if match[4]:
             flags.add(match[4])
         else:
@@ -216,10 +232,12 @@ def _parse(text: str) -> tuple[Layer, str]:
     ), text
 
 
-def _spell(layer: Layer) -> str:
-    """A layer given as an object, in a few words for the table."""
+def _given(layer: Layer) -> tuple[Layer, str]:
+    """A layer given as an object, with a few words for the table."""
+    if not isinstance(layer, Layer):
+        check.fail_type("trace", "layers", "text or Layer objects", type(layer).__name__, GRAMMAR)
     out = f" {layer.out_channels}" if layer.kind == "conv" else ""
-    return f"{layer.kind}{out} k{_short(layer.kernel_size)} s{_short(layer.stride)}"
+    return layer, f"{layer.kind}{out} k{_short(layer.kernel_size)} s{_short(layer.stride)}"
 
 
 def _short(value: Pair) -> str:

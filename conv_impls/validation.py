@@ -19,10 +19,13 @@ from conv_impls.errors import DTypeError, ProblemError
 Array = NDArray[Any]
 Pair = tuple[int, int]
 Sides = tuple[Pair, Pair]
+# What the function at hand calls the image (or its size) and the kernel, for texts that speak of them.
+Names = tuple[str, str]
 
 DTYPES = ("float32", "float64")
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 PRECISIONS = ("strict", "standard")
+ARRAYS: Names = ("x", "weight")
 # Above this no address space holds an array; products below it cannot wrap a 64-bit index.
 MAX_BYTES = 2**47
 
@@ -56,9 +59,10 @@ def integer(fn: str, argument: str, value: object, minimum: int) -> int:
 
 def pair(fn: str, argument: str, value: object, minimum: int) -> Pair:
     """An int, or a pair (h, w) of ints, each >= minimum."""
+    value = _plain(value)
     if isinstance(value, (str, bytes)) or (isinstance(value, Sequence) and len(value) != 2):
         fail(fn, argument, f"an integer or a pair (h, w), each >= {minimum}", repr(value))
-    if isinstance(value, (Sequence, np.ndarray)) and np.ndim(value) == 1 and len(value) == 2:
+    if isinstance(value, Sequence):
         return integer(fn, argument, value[0], minimum), integer(fn, argument, value[1], minimum)
     number = integer(fn, argument, value, minimum)
     return number, number
@@ -66,20 +70,31 @@ def pair(fn: str, argument: str, value: object, minimum: int) -> Pair:
 
 def sides(fn: str, value: object, kernel_size: Pair, stride: Pair, dilation: Pair) -> Sides:
     """Padding in any accepted spelling -> ((top, bottom), (left, right))."""
+    value = _plain(value)
+    spellings = "an integer, (h, w), ((top, bottom), (left, right)), 'same' or 'valid'"
     if isinstance(value, str):
         if value == "valid":
             return (0, 0), (0, 0)
         if value != "same":
-            fail(fn, "padding", "an integer, (h, w), ((top, bottom), (left, right)), 'same' or 'valid'", repr(value))
+            fail(fn, "padding", spellings, repr(value))
         if stride != (1, 1):
             fail(fn, "padding", "'same' only with stride 1", "'same'", f"stride={stride}; give the padding as numbers")
         total = [d * (k - 1) for d, k in zip(dilation, kernel_size, strict=True)]
         # An odd total puts the extra row or column at the bottom or right, as in torch.
         return (total[0] // 2, total[0] - total[0] // 2), (total[1] // 2, total[1] - total[1] // 2)
-    if isinstance(value, Sequence) and len(value) == 2 and all(isinstance(v, Sequence) for v in value):
+    if isinstance(value, Sequence):
+        nested = [isinstance(v, Sequence) and len(v) == 2 for v in value]
+        if len(value) != 2 or any(nested) != all(nested) or isinstance(value, bytes):
+            fail(fn, "padding", spellings, repr(value))
+    if isinstance(value, Sequence) and any(nested):
         return pair(fn, "padding", value[0], 0), pair(fn, "padding", value[1], 0)
     h, w = pair(fn, "padding", value, 0)
     return (h, h), (w, w)
+
+
+def _plain(value: object) -> object:
+    """Arrays as lists, so that they are treated like any other sequence."""
+    return value.tolist() if isinstance(value, np.ndarray) and value.ndim else value
 
 
 def choice(fn: str, argument: str, value: object, allowed: tuple[str, ...]) -> str:
@@ -89,35 +104,30 @@ def choice(fn: str, argument: str, value: object, allowed: tuple[str, ...]) -> s
     return value
 
 
+def plain_array(fn: str, argument: str, value: object) -> Array:
+    """An ndarray of any dtype, without a mask."""
+    if isinstance(value, np.ma.MaskedArray):
+        facts = "a mask would be lost; call .filled(value) first"
+        fail_type(fn, argument, "a plain numpy.ndarray", "a masked array", facts)
+    if not isinstance(value, np.ndarray):
+        facts = "convert with numpy.asarray(..., dtype=numpy.float32)"
+        fail_type(fn, argument, "a numpy.ndarray", type(value).__name__, facts)
+    return value
+
+
 def array(fn: str, argument: str, value: object, ndims: tuple[int, ...], layout: str) -> Array:
     """A float32 or float64 ndarray of one of these ranks, C-contiguous, aligned, native byte order.
 
     Copies only where the memory layout calls for it: negative strides, foreign byte order, misaligned data and
     read-only arrays are all welcome.
     """
-    if isinstance(value, np.ma.MaskedArray):
-        fail_type(
-            fn, argument, "a plain numpy.ndarray", "a masked array", "a mask would be lost; call .filled(value) first"
-        )
-    if not isinstance(value, np.ndarray):
-        fail_type(
-            fn,
-            argument,
-            "a numpy.ndarray",
-            type(value).__name__,
-            "convert with numpy.asarray(..., dtype=numpy.float32)",
-        )
-    if value.dtype.newbyteorder("=").name not in DTYPES:
-        fail_type(fn, argument, "dtype float32 or float64", value.dtype, "convert with .astype(numpy.float32)")
-    if value.ndim not in ndims:
-        fail(
-            fn,
-            argument,
-            f"{' or '.join(map(str, ndims))} dimensions {layout}",
-            f"{value.ndim}",
-            f"{argument}.shape={value.shape}",
-        )
-    return np.require(value.view(np.ndarray), dtype=value.dtype.newbyteorder("="), requirements=("C", "A"))
+    given = plain_array(fn, argument, value)
+    if given.dtype.kind != "f" or given.dtype.itemsize not in (4, 8):
+        fail_type(fn, argument, "dtype float32 or float64", given.dtype, "convert with .astype(numpy.float32)")
+    if given.ndim not in ndims:
+        expected = f"{' or '.join(map(str, ndims))} dimension{'s' * (ndims != (1,))} {layout}"
+        fail(fn, argument, expected, f"{given.ndim}", f"{argument}.shape={given.shape}")
+    return np.require(given.view(np.ndarray), dtype=given.dtype.newbyteorder("="), requirements=("C", "A"))
 
 
 def same_dtype(fn: str, argument: str, value: Array, other: str, like: Array) -> None:
@@ -145,7 +155,7 @@ def bias_vector(fn: str, value: object, out_channels: int, like: Array) -> Array
     return bias
 
 
-def channels(fn: str, x_shape: Sequence[int], weight_shape: Sequence[int], groups: int) -> None:
+def channels(fn: str, x_shape: Sequence[int], weight_shape: Sequence[int], groups: int, names: Names = ARRAYS) -> None:
     """X (N, C_in, H, W) and weight (C_out, C_in/groups, kH, kW) fit together."""
     in_channels, out_channels = x_shape[1], weight_shape[0]
     facts = f"x.shape={tuple(x_shape)}, weight.shape={tuple(weight_shape)}, groups={groups}"
@@ -155,43 +165,40 @@ def channels(fn: str, x_shape: Sequence[int], weight_shape: Sequence[int], group
         fail(fn, "groups", f"a divisor of the {out_channels} output channels", groups, facts)
     if weight_shape[1] != in_channels // groups:
         expected = f"{in_channels // groups} input channels per group ({in_channels} / {groups})"
-        fail(fn, "weight", expected, weight_shape[1], facts)
+        fail(fn, names[1], expected, weight_shape[1], facts)
 
 
 def geometry(
-    fn: str, in_size: Pair, kernel_size: Pair, stride: Pair, padding: Sides, dilation: Pair, padding_mode: str
+    fn: str,
+    in_size: Pair,
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Sides,
+    dilation: Pair,
+    padding_mode: str,
+    names: Names = ARRAYS,
 ) -> Pair:
     """Check the sizes of both axes and return (H_out, W_out)."""
+    image_name, kernel_name = names
     out = []
     for axis, size, kernel, step, (before, after), gap in zip(
         "HW", in_size, kernel_size, stride, padding, dilation, strict=True
     ):
         if size < 1:
-            fail(fn, "x", f"{axis} >= 1", size, "an empty image has no windows")
+            fail(fn, image_name, f"{axis} >= 1", size, "an empty image has no windows")
         if kernel < 1:
-            fail(fn, "weight", f"k{axis} >= 1", kernel)
-        if padding_mode == "reflect" and max(before, after) >= size:
-            fail(
-                fn,
-                "padding",
-                f"less than {axis}={size} for 'reflect'",
-                max(before, after),
-                "a reflection has size-1 rows to give",
-            )
-        if padding_mode == "circular" and max(before, after) > size:
-            fail(
-                fn,
-                "padding",
-                f"at most {axis}={size} for 'circular'",
-                max(before, after),
-                "it wraps around once at most",
-            )
+            fail(fn, kernel_name, f"k{axis} >= 1", kernel)
+        most = max(before, after)
+        if padding_mode == "reflect" and most >= size:
+            facts = "a reflection has size-1 rows to give"
+            fail(fn, "padding", f"less than {axis}={size} for 'reflect'", most, facts)
+        if padding_mode == "circular" and most > size:
+            fail(fn, "padding", f"at most {axis}={size} for 'circular'", most, "it wraps around once at most")
         padded, extent = size + before + after, gap * (kernel - 1) + 1
         if extent > padded:
-            facts = (
-                f"kernel {kernel} with dilation {gap} spans {extent}, padded input is {size}+{before}+{after}={padded}"
-            )
-            fail(fn, "weight", f"a kernel that fits the padded input along {axis}", f"span {extent}", facts)
+            room = f"{size}+{before}+{after}={padded}"
+            facts = f"kernel {kernel} with dilation {gap} spans {extent}, padded input is {room}"
+            fail(fn, kernel_name, f"a kernel that fits the padded input along {axis}", f"span {extent}", facts)
         out.append((padded - extent) // step + 1)
     return out[0], out[1]
 
@@ -217,6 +224,7 @@ def convolution(
     dilation: object,
     groups: object,
     padding_mode: object,
+    names: Names = ARRAYS,
 ) -> tuple[Pair, Sides, Pair, int, str]:
     """Check everything shapes and arguments say about one convolution; return the arguments in full spelling."""
     strides, dilations = pair(fn, "stride", stride, 1), pair(fn, "dilation", dilation, 1)
@@ -224,8 +232,8 @@ def convolution(
     mode = choice(fn, "padding_mode", padding_mode, PADDING_MODES)
     in_size, kernel_size = (x_shape[2], x_shape[3]), (weight_shape[2], weight_shape[3])
     borders = sides(fn, padding, kernel_size, strides, dilations)
-    channels(fn, x_shape, weight_shape, count)
-    out_size = geometry(fn, in_size, kernel_size, strides, borders, dilations, mode)
+    channels(fn, x_shape, weight_shape, count, names)
+    out_size = geometry(fn, in_size, kernel_size, strides, borders, dilations, mode, names)
     padded = [size + sum(side) for size, side in zip(in_size, borders, strict=True)]
     total_bytes(fn, "padding", (*x_shape[:2], *padded), itemsize)
     total_bytes(fn, "padding", (x_shape[0], weight_shape[0], *out_size), itemsize)

@@ -110,8 +110,8 @@ def test_layers_may_be_objects() -> None:
     ("text", "warnings"),
     [
         ("conv 4 k3 p1; maxpool k2x3", ()),
-        ("conv 4 k2 s2", ("layer 1: width does not divide: 1 of the padded ",)),
-        ("conv 4 k3x1 s2x1", ("layer 1: height does not divide: 1 of the padded rows",)),
+        ("conv 4 k2 s2", ("layer 1: width does not divide: the last 1 ",)),
+        ("conv 4 k3x1 s2x1", ("layer 1: height does not divide: the last 1 rows",)),
         ("conv 4 k5x1 p2x0; conv 4 k5x1", ("layer 2: receptive field 9 reaches beyond the input height 8",)),
         ("conv 4 k1x5 d1x2 p0x4; conv 4 k1x2", ("layer 2: receptive field 10 reaches beyond the input width 9",)),
         (
@@ -134,7 +134,7 @@ def test_a_stack_that_goes_wrong_is_warned_of(text: str, warnings: tuple[str, ..
 
 def test_a_warning_about_the_width_speaks_of_columns() -> None:
     assert trace((3, 8, 9), "conv 4 k2 s2").warnings == (
-        "layer 1: width does not divide: 1 of the padded columns are never seen by a window",
+        "layer 1: width does not divide: the last 1 columns are never seen by a window",
     )
 
 
@@ -201,18 +201,25 @@ def test_a_wrong_input_size_is_quoted(size: tuple[int, ...], got: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "layer",
+    ("fields", "words"),
     [
-        Layer("conv", (3, 3), 8, groups=2),
-        Layer("conv", (3, 3), 8, groups=0),
-        Layer("conv", (3, 3), 8, stride=(0, 1)),
-        Layer("pool", (3, 3)),
+        ({"kind": "conv", "out_channels": 8, "groups": 2}, "trace: groups: expected a divisor of the 3 input channels"),
+        ({"kind": "conv", "out_channels": 8, "groups": 0}, "Layer: groups: expected an integer >= 1, got 0"),
+        ({"kind": "conv", "out_channels": 8, "stride": (0, 1)}, "Layer: stride: expected an integer >= 1, got 0"),
+        ({"kind": "conv"}, "Layer: out_channels: expected an integer >= 1, got 0"),
+        ({"kind": "pool"}, "Layer: kind: expected one of 'conv', 'maxpool', 'avgpool', got 'pool'"),
     ],
-    ids=["groups do not divide", "no groups", "stride of 0", "unknown kind"],
+    ids=["groups do not divide", "no groups", "stride of 0", "no output", "unknown kind"],
 )
-def test_a_layer_object_that_makes_no_sense_is_refused(layer: Layer) -> None:
-    with pytest.raises(ProblemError, match=r"^trace: "):
-        trace((3, 32, 32), [layer])
+def test_a_layer_object_that_makes_no_sense_is_refused(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(ProblemError, match="^" + re.escape(words)):
+        trace((3, 32, 32), [Layer(kernel_size=(3, 3), **fields)])
+
+
+@pytest.mark.parametrize("word", ["k3 k5", "k3 psame p1", "k3 dw g2", "k3 g3x2", "k3 x3", "k3 pvalid"])
+def test_what_is_said_twice_or_in_two_ways_is_refused(word: str) -> None:
+    with pytest.raises(ProblemError, match=r"^trace: layers: expected conv OUT kK"):
+        trace((3, 32, 32), f"conv 8 {word}")
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

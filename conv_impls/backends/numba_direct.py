@@ -42,7 +42,7 @@ def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: 
 
 
 def _prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int, compile_s: float) -> Prepared:
-    dtype = np.dtype(problem.dtype)
+    dtype, problem = np.dtype(problem.dtype), _effective(problem)
     g, taps, (oh, ow) = problem.groups, problem.reduction, problem.out_size
     oc = problem.out_channels // g
     by_channel = oh * ow <= CHANNEL_POSITIONS and oc >= CHANNEL_MINIMUM
@@ -54,14 +54,15 @@ def _prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads:
     span = (oh - 1) * pitch + ow
     if by_channel:
         lanes = min(direct.BLOCK, _round_up(-(-oc // threads), direct.LANES))
-        rows = direct.ROWS
+        rows = _rows(direct.ROWS, oh * ow, problem.batch * g * -(-oc // lanes), threads)
         row_base = (np.arange(oh)[:, None] * pitch + np.arange(ow)).ravel()
         packed = aligned_zeros((g, taps, _round_up(oc, direct.LANES)), dtype)
         packed[:, :, :oc] = weight.reshape(g, oc, taps).transpose(0, 2, 1)
     else:
-        lanes = _round_up(-(-span // -(-span // direct.BLOCK)), direct.LANES)
-        # Smaller tasks than ROWS allows: a 56x56 image of 64 channels then gives 26 of them, not 13.
-        rows = direct.ROWS // 2
+        blocks = -(-span // direct.BLOCK)
+        lanes = _round_up(-(-span // blocks), direct.LANES)
+        # Half of what ROWS allows: a 56x56 image of 64 channels then gives 26 tasks, which two threads can share.
+        rows = _rows(direct.ROWS // 2, oc, problem.batch * g * blocks, threads)
         row_base = np.arange(problem.out_channels) * taps
         packed = weight
     tap_step = np.arange(taps) * (packed.shape[2] if by_channel else 1)
@@ -94,6 +95,27 @@ def _prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads:
 
     idle.append(workspace())
     return Prepared(call, packed.nbytes if by_channel else 0, sum(a.nbytes for a in idle[0]), compile_s)
+
+
+def _effective(problem: Conv2dProblem) -> Conv2dProblem:
+    """The same computation without steps that are never taken: the stride to a second output that is not there."""
+    stride = tuple(s if out > 1 else 1 for s, out in zip(problem.stride, problem.out_size, strict=True))
+    dilation = tuple(d if k > 1 else 1 for d, k in zip(problem.dilation, problem.kernel_size, strict=True))
+    # With the stride, padding below that no window reaches must go as well, or there would be a second output.
+    sides = []
+    for axis, ((before, after), padded) in enumerate(zip(problem.padding, problem.padded_size, strict=True)):
+        extent = problem.dilation[axis] * (problem.kernel_size[axis] - 1) + 1
+        unseen = padded - extent if problem.out_size[axis] == 1 else 0
+        sides.append((before, max(0, after - unseen)))
+    return problem.replace(stride=stride, dilation=dilation, padding=tuple(sides))
+
+
+def _rows(most: int, count: int, others: int, threads: int) -> int:
+    """Rows of a task: as many as allowed, but few enough that every thread gets a task."""
+    rows = most
+    while rows > 4 and others * -(-count // rows) < threads:
+        rows //= 2
+    return rows
 
 
 def _round_up(value: int, multiple: int) -> int:
