@@ -14,7 +14,7 @@ from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import register
 
 # Products numba_direct does in the time scipy_fft does one operation of the count below; decision 0006 has the fit.
-DIRECT_PER_FFT = 8.0
+DIRECT_PER_FFT = 10.0
 
 
 def fft_operations(problem: Conv2dProblem) -> float:
