@@ -20,7 +20,7 @@ from conv_impls import ConvError, backends, get_backend
 
 ROOT = Path(__file__).parent.parent
 RUNS = ROOT / "results" / "runs"
-MAIN_WORKLOADS = "resnet50,vgg16,mobilenet_v2,convnext_tiny,sizes,basic"
+MAIN_WORKLOADS = "basic,sizes,resnet50,vgg16,mobilenet_v2,convnext_tiny"
 USAGE, WRONG, INTERRUPTED = 2, 1, 130
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, help=__doc__)
@@ -46,7 +46,7 @@ def run(
     direction: Annotated[str, typer.Option(help="fwd; gradients are not measured yet.")] = "fwd",
     repetitions: Annotated[int, typer.Option(help="Whole rounds over all cases, each in processes of its own.")] = 1,
     timeout: Annotated[float, typer.Option(help="Seconds one case may take, checks included.")] = 2.0,
-    budget: Annotated[float, typer.Option(help="Seconds the whole run may take.")] = 240.0,
+    budget: Annotated[float, typer.Option(help="Seconds the whole run may take.")] = 255.0,
     out: Annotated[Path | None, typer.Option(help="Run folder; results/runs/<date-time> by default.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Finish the run in this folder, with its own settings.")] = None,
     seed: Seed = 0,

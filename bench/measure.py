@@ -40,9 +40,14 @@ SETTLE_S = 0.012
 
 @dataclass(frozen=True)
 class Limits:
-    """How long things may take, in seconds: all rounds of a case, one case with its checks, and the run's end."""
+    """How long things may take, in seconds.
+
+    All rounds of a quick case, all rounds of a slow one (which may be a single round), one call and its check, and the
+    end of the run on the monotonic clock.
+    """
 
     rounds_s: float = 0.12
+    slow_s: float = 0.9
     case_s: float = 2.0
     deadline: float = float("inf")
 
@@ -123,7 +128,7 @@ def _measure(case: Case, limits: Limits, seed: int, timer: Timer, facts: dict[st
     once = _seconds(lambda: ready(x, out=out)) if quick else facts["first_call_s"]
     assert isinstance(once, float)
     rounds = max(MIN_ROUNDS, min(MAX_ROUNDS, int(limits.rounds_s / max(once, 1e-9))))
-    rounds = max(1, min(rounds, int((limits.case_s - once) / max(once, 1e-9))))
+    rounds = max(1, min(rounds, int(limits.slow_s / max(once, 1e-9))))
     iterations = max(1, ceil(ROUND_S / max(once, 1e-9)))
     out.fill(np.nan)
     time.sleep(SETTLE_S)
