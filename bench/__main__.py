@@ -300,7 +300,9 @@ def _newest() -> Path:
 
 
 def _print_table(content: Any, title: str) -> None:
-    table = Table(*map(str, content.columns), title=title)
+    table = Table(title=title)
+    for i, column in enumerate(content.columns):
+        table.add_column(str(column), no_wrap=i == 0, justify="left" if i == 0 else "right")
     for row in content.itertuples(index=False):
         table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row))
     console.print(table)

@@ -32,7 +32,7 @@ def per_case(table: pd.DataFrame) -> pd.DataFrame:
 def network_sums(table: pd.DataFrame) -> pd.DataFrame:
     """Count-weighted sum of each workload in ms: a row a backend and thread count, a column a workload.
 
-    A backend that did not measure every layer gets no sum but "n of m layers": a partial sum would look fast.
+    A backend that did not measure every layer gets no sum but "n of m": a partial sum would look fast.
     """
     rows = []
     for threads in sorted(table.threads.unique()):
@@ -42,7 +42,7 @@ def network_sums(table: pd.DataFrame) -> pd.DataFrame:
                 mine = part[(part.backend == backend) & (part.status == "ok")]
                 total = 1e3 * float((mine["count"] * mine.median_s).sum())
                 layers = part.layer.nunique()
-                row[f"{workload} (ms)"] = f"{total:,.4g}" if len(mine) == layers else f"{len(mine)} of {layers} layers"
+                row[f"{workload} (ms)"] = f"{total:,.4g}" if len(mine) == layers else f"{len(mine)} of {layers}"
             rows.append(row)
     return pd.DataFrame(rows).fillna("")
 
