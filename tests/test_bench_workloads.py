@@ -66,7 +66,7 @@ def test_one_label_is_a_workload() -> None:
     ("name", "text", "words"),
     [
         ("a.txt", "ic3ih8oc4kh3\nnonsense\n", r"a\.txt:2: from_label: text: expected"),
-        ("a.txt", "ic3ih8oc4kh9\n", r"a\.txt:1: Conv2dProblem: weight: expected a kernel that fits"),
+        ("a.txt", "ic3ih8oc4kh9\n", r"a\.txt:1: Conv2dProblem: kernel_size: expected a kernel that fits"),
         ("a.txt", 'ic3ih8oc4kh3n"x"\nic3ih8oc4kh1n"x"\n', r"a\.txt: layer name 'x' comes twice"),
         ("a.txt", "# nothing\n", r"a\.txt: no layers"),
         ("a.csv", "x,y\n1,2\n", r"a\.csv:1: expected the columns name,count,"),

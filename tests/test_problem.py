@@ -111,7 +111,7 @@ def test_a_problem_is_frozen_hashable_and_ignores_its_name() -> None:
     [
         ({"stride": (0, 1)}, ProblemError, "stride: expected an integer >= 1, got 0"),
         ({"groups": True}, DTypeError, "groups: expected an integer >= 1, got True"),
-        ({"in_size": (1, 1)}, ProblemError, "weight: expected a kernel that fits the padded input along H"),
+        ({"in_size": (1, 1)}, ProblemError, "kernel_size: expected a kernel that fits the padded input along H"),
         ({"name": 'a"b'}, ProblemError, "name: expected printable text"),
         ({"batch": 2**60}, ProblemError, "expected an array of at most"),
         ({"padding": "same", "stride": (2, 2)}, ProblemError, "'same' only with stride 1"),

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from conv_impls import (
     Conv2dProblem,
@@ -21,7 +22,6 @@ from conv_impls import (
 from conv_impls.lesson import conv2d_im2col, conv2d_im2col_backward
 from conv_impls.validation import Array
 
-torch: Any = pytest.importorskip("torch")
 F = torch.nn.functional
 torch.set_num_threads(1)
 
