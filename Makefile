@@ -9,8 +9,8 @@ help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 bench: $(VENV)/bench.stamp  ## check, measure and report every backend on real layers (5 minutes); RUN=folder keeps it there
-	$(BIN)/python -m bench run --out $(RUN)
-	$(BIN)/python -m bench report $(RUN)
+	@$(BIN)/python -m bench run --out $(RUN); code=$$?; \
+		if [ $$code -le 1 ]; then $(BIN)/python -m bench report $(RUN) || exit $$?; fi; exit $$code
 
 test: $(VENV)/test.stamp  ## run the tests, doctests and benchmarks-as-tests (no torch needed)
 	$(BIN)/python -m pytest

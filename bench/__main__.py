@@ -31,7 +31,7 @@ Workload = Annotated[
     str, typer.Option(help="Built-in names, files or one benchdnn label, separated by commas; see `list`.")
 ]
 Backends = Annotated[str, typer.Option(help="Names separated by commas, or all.")]
-Seed = Annotated[int, typer.Option(help="Seed of the data.")]
+Seed = Annotated[int, typer.Option(help="Seed of the data.", min=0)]
 
 
 class UsageError(Exception):
@@ -40,13 +40,16 @@ class UsageError(Exception):
 
 @app.command()
 def run(
+    context: typer.Context,
     workload: Workload = MAIN_WORKLOADS,
     backends: Backends = "all",
     threads: Annotated[str, typer.Option(help="Thread counts separated by commas; all cores by default.")] = "",
     direction: Annotated[str, typer.Option(help="fwd; gradients are not measured yet.")] = "fwd",
     repetitions: Annotated[int, typer.Option(help="Whole rounds over all cases, each in processes of its own.")] = 1,
-    timeout: Annotated[float, typer.Option(help="Seconds one case may take, checks included.")] = 2.0,
-    budget: Annotated[float, typer.Option(help="Seconds the whole run may take.")] = 255.0,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds for the two calls a case needs at least; a slower one is over_budget.")
+    ] = 2.0,
+    budget: Annotated[float, typer.Option(help="Seconds for the run; what does not fit is over_budget.")] = 255.0,
     out: Annotated[Path | None, typer.Option(help="Run folder; results/runs/<date-time> by default.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Finish the run in this folder, with its own settings.")] = None,
     seed: Seed = 0,
@@ -60,6 +63,9 @@ def run(
       python -m bench run --resume results/runs/mine
     """
     if resume is not None:
+        sources = {name: context.get_parameter_source(name) for name in context.params}
+        if any(s is not None and s.name == "COMMANDLINE" for name, s in sources.items() if name != "resume"):
+            raise UsageError("--resume: expected no other option, for the run keeps its settings; start a new run")
         current = Run.open(resume)
     else:
         current = _new_run(workload, backends, threads, direction, repetitions, timeout, budget, out, seed)
@@ -88,6 +94,7 @@ def run(
 def report(
     run: Annotated[Path | None, typer.Argument(help="Run folder; the newest of results/runs by default.")] = None,
     out: Annotated[Path, typer.Option(help="Where tables, figures and README.md go.")] = ROOT / "results",
+    readme: Annotated[Path | None, typer.Option(help="Page whose generated block to renew as well.")] = None,
 ) -> None:
     """Make tables, figures and results/README.md from the stored records of a run.
 
@@ -100,10 +107,9 @@ def report(
     from bench.report import summary, write_report
 
     current = Run.open(run or _newest())
-    readme = ROOT / "README.md" if out.resolve() == (ROOT / "results").resolve() else None
     for text in write_report(current, out, readme):
         console.print(f"left out: {text}", markup=False)
-    _print_table(summary(frame(current.records())), "Sum of the layers, count-weighted")
+    _print_table(summary(frame(current.records(), current.cases)), "Sum of the layers, count-weighted")
     console.print(
         f"tables:  {out / 'tables'}\nfigures: {out / 'figures'}\npage:    {out / 'README.md'}", soft_wrap=True
     )
@@ -113,10 +119,10 @@ def report(
 def compare(
     run_a: Annotated[Path, typer.Argument(help="The older run.")],
     run_b: Annotated[Path, typer.Argument(help="The newer run.")],
-    margin: Annotated[float, typer.Option(help="Change of the median that counts, as a fraction.")] = 0.05,
+    margin: Annotated[float, typer.Option(help="Change of the median that counts, as a fraction.")] = 0.25,
     force: Annotated[bool, typer.Option(help="Compare even where machine or versions differ.")] = False,
 ) -> None:
-    """List what became faster or slower beyond noise; exit 1 where something became slower or wrong.
+    """List what became faster or slower beyond noise; exit 1 where something became slower, wrong, or is gone.
 
     Examples
     --------
@@ -127,12 +133,15 @@ def compare(
     older, newer = Run.open(run_a), Run.open(run_b)
     if older.environment.get("id") != newer.environment.get("id") and not force:
         raise UsageError("the runs come from different machines or versions; --force compares them all the same")
+    if not 0 <= margin < float("inf"):
+        raise UsageError(f"--margin: expected a fraction >= 0, got {margin:g}")
     changes = compare_runs(older.records(), newer.records(), margin)
-    _print_table(changes[changes.verdict.isin(["slower", "broke", "faster", "mended"])], f"{run_b} against {run_a}")
+    seen = changes.verdict.isin(["slower", "broke", "faster", "mended", "gone"])
+    _print_table(changes[seen].drop(columns=["label", "direction"]), f"{run_b} against {run_a}")
     console.print(
         ", ".join(f"{count} {word}" for word, count in changes.verdict.value_counts().items()) or "no case in both"
     )
-    if changes.verdict.isin(["slower", "broke"]).any():
+    if changes.verdict.isin(["slower", "broke", "gone"]).any():
         raise typer.Exit(WRONG)
 
 
@@ -222,7 +231,7 @@ def _new_run(
     if direction != "fwd":
         raise UsageError(f"--direction: expected fwd, got {direction!r}; gradients are not measured yet")
     for option, value in (("--repetitions", repetitions), ("--timeout", timeout), ("--budget", budget)):
-        if not value > 0:
+        if not 0 < value < float("inf"):
             raise UsageError(f"{option}: expected a number above 0, got {value:g}")
     cases = make_cases(_layers(workload), _backends(names), _threads(threads), repetitions)
     facts = environment()
@@ -249,7 +258,9 @@ def _drive(current: Run) -> None:
 
         def show(done: int, total: int, at: str, left: float | None) -> None:
             clock = "" if left is None else f"{int(left) // 60}:{int(left) % 60:02d} left"
-            bar.update(task, completed=done, description=at or "starting", left=clock)
+            # Key: workload/layer/backend/...; what varies, cut to leave room for the numbers.
+            name = "  ".join(at.split("/")[1:3])[:40] if at else "starting a process"
+            bar.update(task, completed=done, description=name, left=clock)
             # Where nobody watches (CI, a log file) a line now and then does what the bar does.
             if not console.is_terminal and time.monotonic() - said[0] > 15:
                 said[0] = time.monotonic()
@@ -259,12 +270,17 @@ def _drive(current: Run) -> None:
 
 
 def _progress() -> Progress:
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[left]}")
+    columns = MofNCompleteColumn(), TextColumn("{task.fields[left]}"), BarColumn(20), TextColumn("{task.description}")
     return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
 def _layers(text: str) -> list[Layer]:
-    return [layer for name in _split(text, "--workload") for layer in workloads.load(name)]
+    layers = [layer for name in _split(text, "--workload") for layer in workloads.load(name)]
+    names = [(layer.workload, layer.name) for layer in layers]
+    for workload, name in names:
+        if names.count((workload, name)) > 1:
+            raise UsageError(f"--workload: layer {name!r} of {workload!r} comes twice; give the layers different names")
+    return layers
 
 
 def _backends(text: str) -> list[str]:
@@ -312,7 +328,7 @@ def main() -> None:
     """Run the command line; what users get wrong is one line and exit code 2."""
     try:
         app()
-    except (UsageError, WorkloadError, StoreError, ConvError) as error:
+    except (UsageError, WorkloadError, StoreError, ConvError, OSError) as error:
         complain.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(USAGE)
 

@@ -9,19 +9,22 @@ import pandas as pd
 from bench.stats import median, verdict
 from bench.store import Record
 
+KEY = ("workload", "layer", "label", "backend", "threads", "direction")
+
 
 def compare_runs(older: Iterable[Record], newer: Iterable[Record], margin: float) -> pd.DataFrame:
-    """A row a case in both runs: medians in seconds, ratio new/old, verdict.
+    """A row a case of the older run: medians in seconds, ratio new/old, verdict.
 
-    Verdicts are those of `bench.stats.verdict`, and "broke" or "mended" where one of the two was not ok.
+    Verdicts are those of `bench.stats.verdict`, "broke" or "mended" where one of the two was not ok, and "gone".
     """
     before, after = _by_case(older), _by_case(newer)
     rows = []
-    for key in before.keys() & after.keys():
+    for key in before:
+        if key not in after:
+            rows.append(dict(zip(KEY, key, strict=True)) | {"verdict": "gone"})
+            continue
         a, b = before[key], after[key]
-        row: dict[str, object] = dict(
-            zip(("workload", "layer", "label", "backend", "threads", "direction"), key, strict=True)
-        )
+        row: dict[str, object] = dict(zip(KEY, key, strict=True))
         if a and b:
             row |= {
                 "old_s": median(a),
@@ -37,7 +40,7 @@ def compare_runs(older: Iterable[Record], newer: Iterable[Record], margin: float
                 "verdict": "broke" if a else "mended" if b else "not_ok",
             }
         rows.append(row)
-    columns = ["workload", "layer", "label", "backend", "threads", "direction", "old_s", "new_s", "ratio", "verdict"]
+    columns = [*KEY, "old_s", "new_s", "ratio", "verdict"]
     table = pd.DataFrame(rows, columns=columns)
     return table.sort_values(["workload", "layer", "backend", "threads"]).reset_index(drop=True)
 

@@ -23,6 +23,7 @@ from conv_impls import backends
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Where the run lies, and which of its cases this process does."""
     parser.addoption("--bench-run", type=Path, help="run folder whose unfinished cases are measured")
+    parser.addoption("--bench-repetition", type=int, default=1, help="only cases of this repetition")
     parser.addoption("--bench-threads", type=int, default=1, help="only cases of this thread count")
     parser.addoption("--bench-parent", type=int, help="process to stop with: nobody else may be at this run")
     parser.addoption("--bench-deadline-s", type=float, default=float("inf"), help="seconds left of the run's budget")
@@ -36,8 +37,8 @@ def unfinished(config: pytest.Config) -> list[Case]:
         return [Case("smoke", la.name, la.problem.label, la.count, name, 1) for la in layers for name in built_in()]
     run = Run.open(folder)
     done = run.done()
-    threads = config.getoption("--bench-threads")
-    return [case for case in run.cases if case.threads == threads and case.key not in done]
+    group = config.getoption("--bench-repetition"), config.getoption("--bench-threads")
+    return [case for case in run.cases if (case.repetition, case.threads) == group and case.key not in done]
 
 
 def built_in() -> list[str]:

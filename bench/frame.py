@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from bench.stats import weakness
-from bench.store import Record
+from bench.store import Case, Record
 from conv_impls import Conv2dProblem
 
 BASELINE = "python_loops"
@@ -22,17 +22,23 @@ NUMBERS = [
     "estimate_s",
     "first_call_s",
 ]
+NOT_RUN = "the run did not come this far; finish it with --resume"
 GROUP = ["workload", "layer", "threads", "direction"]
 
 
-def frame(records: Iterable[Record]) -> pd.DataFrame:
+def frame(records: Iterable[Record], cases: Iterable[Case] = ()) -> pd.DataFrame:
     """One row a case and backend; repetitions are merged, their samples pooled and their worst status kept.
+
+    Of the ``cases`` those without a record get one as well, with the status "interrupted".
 
     Columns beside those of `Record`: kernel, in_height, macs, samples, weak (why a number is weak) and speedup, the
     time of python_loops over this one, where both were measured.
     """
+    finished = list(records)
+    keys = {record.case.key for record in finished}
+    missing = [Record(case, "interrupted", NOT_RUN) for case in cases if case.key not in keys]
     merged: dict[tuple[object, ...], list[Record]] = {}
-    for record in records:
+    for record in finished + missing:
         case = record.case
         merged.setdefault((case.workload, case.layer, case.backend, case.threads, case.direction), []).append(record)
     table = pd.DataFrame([_row(group) for group in merged.values()])
@@ -54,7 +60,8 @@ def _row(group: list[Record]) -> dict[str, object]:
         "backend": case.backend, "threads": case.threads, "direction": case.direction,
         "status": worst.status, "reason": worst.reason, "algorithm": worst.algorithm,
         "kernel": "x".join(map(str, problem.kernel_size)), "in_height": problem.in_size[0], "macs": problem.macs,
-        "error": worst.error, "error_over_bound": worst.error_over_bound, "estimate_s": worst.estimate_s,
+        "error": max((r.error for r in group if r.error is not None), default=None),
+        "error_over_bound": worst.error_over_bound, "estimate_s": worst.estimate_s,
         "compile_s": max((r.compile_s or 0.0 for r in group), default=0.0), "prepare_s": worst.prepare_s,
         "first_call_s": worst.first_call_s,
         "packed_bytes": worst.packed_bytes, "workspace_bytes": worst.workspace_bytes,

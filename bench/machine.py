@@ -145,7 +145,9 @@ def _version(name: str) -> str | None:
 def _commit() -> str | None:
     here = Path(__file__).parent
     try:
-        done = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=here, capture_output=True, text=True)
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=here, capture_output=True, text=True
+        )
     except OSError:
         return None
     return done.stdout.strip() or None

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
+from typing import Any
 
 import numpy as np
 
@@ -62,7 +63,7 @@ class OverBudget(Exception):
 
 def measure(case: Case, limits: Limits, seed: int, environment_id: str, timer: Timer) -> Record:
     """Measure one case; never raises for what a backend does wrong."""
-    facts: dict[str, object] = {}
+    facts: dict[str, Any] = {}
     try:
         _measure(case, limits, seed, timer, facts)
         status, reason = "ok", ""
@@ -74,18 +75,20 @@ def measure(case: Case, limits: Limits, seed: int, environment_id: str, timer: T
         status, reason = "over_budget", str(error)
     except MemoryError as error:
         status, reason = "oom", str(error) or "out of memory"
-    # A backend may raise anything, and one broken backend must not end the run.
-    except Exception as error:
+    # A backend may raise anything, SystemExit included, and one broken backend must not end the run.
+    except (Exception, SystemExit) as error:
         status, reason = "error", f"{type(error).__name__}: {error}"
     if status != "ok":
         for name in ("samples_s", "median_s", "iqr_s", "gflops_effective"):
             facts.pop(name, None)
-    return Record(case, status, reason, environment_id, **facts)  # type: ignore[arg-type]
+    return Record(case, status, reason, environment_id, **facts)
 
 
 def check_only(case: Case, seed: int) -> Record:
     """The checks of `measure` without the timing: probe, integers, normal data."""
-    return measure(case, Limits(), seed, "", lambda call, warmup, rounds, iterations: [_seconds(call)])
+    return measure(
+        case, Limits(case_s=float("inf")), seed, "", lambda call, warmup, rounds, iterations: [_seconds(call)]
+    )
 
 
 def shrunk(problem: Conv2dProblem, rows: int) -> Conv2dProblem:
@@ -93,16 +96,18 @@ def shrunk(problem: Conv2dProblem, rows: int) -> Conv2dProblem:
     rows = min(rows, problem.out_size[0])
     top, bottom = problem.padding[0]
     needed = (rows - 1) * problem.stride[0] + problem.dilation[0] * (problem.kernel_size[0] - 1) + 1 - top - bottom
-    height = min(problem.in_size[0], max(1, needed))
+    # Padding that mirrors or repeats the image needs enough of it.
+    least = 1 if problem.padding_mode == "zeros" else max(top, bottom) + 1
+    height = min(problem.in_size[0], max(least, needed))
     return problem.replace(in_size=(height, problem.in_size[1]))
 
 
-def _measure(case: Case, limits: Limits, seed: int, timer: Timer, facts: dict[str, object]) -> None:
+def _measure(case: Case, limits: Limits, seed: int, timer: Timer, facts: dict[str, Any]) -> None:
     problem = Conv2dProblem.from_label(case.label)
     reason = get_backend(case.backend).supports(problem)
     if reason:
         raise UnsupportedError(reason)
-    estimate = _probe(case, problem, seed, facts)
+    estimate = _estimate(case, problem, limits, seed, facts)
     facts["estimate_s"] = estimate
     # Twice: the call that is checked and the one that is timed.
     if 2 * estimate > limits.case_s:
@@ -120,13 +125,14 @@ def _measure(case: Case, limits: Limits, seed: int, timer: Timer, facts: dict[st
     start = time.perf_counter()
     ready(x, out=out)
     facts["first_call_s"] = time.perf_counter() - start
+    if facts["first_call_s"] > limits.case_s:
+        raise OverBudget(f"the first call took {facts['first_call_s']:.3g} s, over the {limits.case_s:g} s of a case")
     verdict = compare(out)
     facts |= {"error": verdict.error, "error_over_bound": verdict.error_over_bound}
     _raise(verdict)
 
     quick = estimate < limits.rounds_s
     once = _seconds(lambda: ready(x, out=out)) if quick else facts["first_call_s"]
-    assert isinstance(once, float)
     rounds = max(MIN_ROUNDS, min(MAX_ROUNDS, int(limits.rounds_s / max(once, 1e-9))))
     rounds = max(1, min(rounds, int(limits.slow_s / max(once, 1e-9))))
     iterations = max(1, ceil(ROUND_S / max(once, 1e-9)))
@@ -141,9 +147,24 @@ def _measure(case: Case, limits: Limits, seed: int, timer: Timer, facts: dict[st
     }  # fmt: skip
 
 
-def _probe(case: Case, problem: Conv2dProblem, seed: int, facts: dict[str, object]) -> float:
-    """Seconds one call of the whole layer should take, from a cut one, which is checked on the way."""
+def _estimate(case: Case, problem: Conv2dProblem, limits: Limits, seed: int, facts: dict[str, Any]) -> float:
+    """Seconds one call of the whole layer should take, from one or two cut ones, which are checked on the way."""
     rows = ceil(problem.out_size[0] / PROBE_ROWS)
+    small, seconds = _probe(case, problem, rows, seed, facts)
+    estimate = seconds * problem.macs / max(small.macs, 1)
+    if 2 * estimate <= limits.case_s or 4 * rows >= problem.out_size[0]:
+        return estimate
+    # Scaling multiplies what a call costs whatever its height (the transform of the kernels, say). Before a case is
+    # given up for it, a second height tells the two parts apart.
+    taller, more = _probe(case, problem, 4 * rows, seed, facts)
+    slope = max(0.0, more - seconds) / max(taller.macs - small.macs, 1)
+    return min(estimate, more + slope * (problem.macs - taller.macs))
+
+
+def _probe(
+    case: Case, problem: Conv2dProblem, rows: int, seed: int, facts: dict[str, Any]
+) -> tuple[Conv2dProblem, float]:
+    """The layer cut to this many output rows, checked with integers, and its time."""
     small = shrunk(problem, rows)
     x, weight = integer_inputs(small, seed)
     ready = _plan(case, small, weight, facts)
@@ -152,17 +173,14 @@ def _probe(case: Case, problem: Conv2dProblem, seed: int, facts: dict[str, objec
     if _exact(ready):
         _raise(check_integers(out, small, seed))
     # The first call may still pay for page faults and thread start; a second tells, where it is cheap.
-    warm = min(cold, _seconds(lambda: ready(x, out=out))) if cold < 0.05 else cold
-    return warm * problem.macs / max(small.macs, 1)
+    return small, min(cold, _seconds(lambda: ready(x, out=out))) if cold < 0.05 else cold
 
 
-def _plan(case: Case, problem: Conv2dProblem, weight: Array, facts: dict[str, object]) -> Plan:
+def _plan(case: Case, problem: Conv2dProblem, weight: Array, facts: dict[str, Any]) -> Plan:
     ready = plan(problem, weight, backend=case.backend, threads=case.threads)
     facts["algorithm"] = ready.backend
     # The probe compiles, the layer packs: the larger of both is what a user pays.
-    previous = facts.get("compile_s", 0.0)
-    assert isinstance(previous, float)
-    facts["compile_s"] = max(previous, ready.compile_s)
+    facts["compile_s"] = max(facts.get("compile_s", 0.0), ready.compile_s)
     facts |= {
         "prepare_s": ready.prepare_s,
         "packed_bytes": ready.packed_bytes,

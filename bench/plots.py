@@ -23,7 +23,7 @@ STYLE = {
     "python_loops": ("#000000", "o"), "numpy_im2col": ("#E69F00", "s"), "numpy_strided": ("#56B4E9", "^"),
     "scipy_fft": ("#CC79A7", "D"), "numba_direct": ("#009E73", "v"), "auto": ("#0072B2", "x"),
 }  # fmt: skip
-SPARE = ("#D55E00", "P"), ("#F0E442", "*")
+SPARE = [(colour, marker) for marker in "P*<>hp" for colour in ("#D55E00", "#F0E442")]
 # Width in inches at which 11-point text is still readable on a phone, where a figure is about 3.5 inches wide.
 WIDTH = 7.2
 RC: Any = {
@@ -54,7 +54,7 @@ def time_vs_size(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
     pixels = part.in_height.max()
     title = f"At {pixels} pixels {big.backend.iloc[0]} takes {_time(big.median_s.iloc[0])}"
     if len(big) > 1:
-        title += f", {big.backend.iloc[1]} {big.median_s.iloc[1] / big.median_s.iloc[0]:.1f} times that"
+        title += f"; {big.backend.iloc[1]} takes {big.median_s.iloc[1] / big.median_s.iloc[0]:.1f} times as long"
     figure, axes = _figure(5.2, title)
     for backend in tables.order(part.backend):
         mine = part[part.backend == backend].sort_values("in_height")
@@ -77,9 +77,9 @@ def ladder(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
     if rungs.empty:
         raise NothingToDraw("no ResNet-50 layers that every backend measured")
     best = rungs.loc[rungs.speedup.idxmax()]
-    figure, axes = _figure(
-        4.4, f"On ResNet-50 layers {best.backend} is {best.speedup:,.0f} times as fast as Python loops"
-    )
+    where = f"On {rungs.layers.iloc[0]} ResNet-50 layers that all backends finish,"
+    title = f"{where} {best.backend} is {best.speedup:,.0f} times as fast as Python loops"
+    figure, axes = _figure(4.4, title)
     at = np.arange(len(rungs))
     colours = [_style(name)[0] for name in rungs.backend]
     # A mean of equal numbers may miss them by a rounding error, and bars want no negative spread.
@@ -92,11 +92,10 @@ def ladder(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
     axes.set(xscale="log", xlabel="times as fast as python_loops (log scale)", yticks=at)
     axes.set_yticklabels(list(rungs.backend))
     axes.invert_yaxis()
-    axes.set_xlim(0.7, float(rungs.fastest_layer.max()) * 4)
+    axes.set_xlim(0.7 * float(rungs.slowest_layer.min()), float(rungs.fastest_layer.max()) * 4)
     axes.grid(axis="y", visible=False)
     everything = table[table.workload == "resnet50"].layer.nunique()
-    shared = f"the {rungs.layers.iloc[0]} of {everything} layers that every backend measured"
-    _corner(figure, environment, f"geometric mean and range over {shared}")
+    _corner(figure, environment, f"geometric mean and range over {rungs.layers.iloc[0]} of {everything} layers")
     return figure
 
 
@@ -105,46 +104,48 @@ def resnet50_heatmap(table: pd.DataFrame, environment: dict[str, Any]) -> Figure
     part = table[(table.workload == "resnet50") & (table.threads == table.threads.max()) & (table.backend != "auto")]
     if part.empty:
         raise NothingToDraw("no ResNet-50 layers")
+    if part.median_s.isna().all():
+        raise NothingToDraw("no ResNet-50 layer that was timed")
     names = tables.order(part.backend)
     layers = list(dict.fromkeys(part.layer))
     rate = part.pivot(index="layer", columns="backend", values="gflops_effective").loc[layers, names]
     status = part.pivot(index="layer", columns="backend", values="status").loc[layers, names]
     best = rate.max().idxmax()
-    wins = int((rate.idxmax(axis=1) == best).sum()) if rate.notna().all(axis=1).any() else 0
+    wins = int((rate.dropna(how="all").idxmax(axis=1) == best).sum())
     peak = environment.get("fma_peak_gflops")
     title = f"{best} leads on {wins} of {len(layers)} ResNet-50 layers, up to {rate.max().max():.0f} GFLOP/s"
     figure, axes = _figure(9.2, title)
     with np.errstate(divide="ignore", invalid="ignore"):
         shade = np.log10(rate.to_numpy(dtype=float))
-    image = axes.imshow(shade, aspect="auto", cmap="cividis", vmin=-2, vmax=np.ceil(np.nanmax(shade)))
+    image = axes.imshow(shade, aspect="auto", cmap="cividis", vmin=-2, vmax=np.nanmax(shade))
     labels = part.drop_duplicates("layer").set_index("layer")
     for i, layer in enumerate(layers):
         for j, name in enumerate(names):
             value = rate.iloc[i, j]
             text = _short_rate(value) if np.isfinite(value) else str(status.loc[layer, name]).replace("_", "\n")
             bright = not np.isfinite(value) or shade[i, j] > 1.2
-            size = 10.5 if np.isfinite(value) else 6.5
+            size = 10.5 if np.isfinite(value) else 8.0
             axes.text(j, i, text, ha="center", va="center", color="black" if bright else "white", fontsize=size)
     axes.set_xticks(range(len(names)), names, rotation=20, ha="right")
     axes.set_yticks(range(len(layers)), [f"{layer}  {labels.kernel[layer]}" for layer in layers], fontsize=9.5)
     axes.grid(visible=False)
     bar = figure.colorbar(image, ax=axes, pad=0.02, fraction=0.04)
-    ticks = np.arange(-2, np.ceil(np.nanmax(shade)) + 1)
+    ticks = np.arange(-2, np.floor(np.nanmax(shade)) + 1)
     bar.set_ticks(list(ticks), labels=[f"{10.0**t:g}" for t in ticks])
     bar.set_label("effective GFLOP/s")
-    note = "2 N C_out H_out W_out (C_in/g) kH kW operations over the median time, batch 1"
-    _corner(figure, environment, note + (f"; measured FMA peak {peak:.0f} GFLOP/s" if peak else ""))
+    note = f"operations of the definition over the median time, batch 1, {part.threads.iloc[0]} threads"
+    _corner(figure, environment, note + (f"; measured FMA peak {peak:.0f}" if peak else ""))
     return figure
 
 
 def error_vs_speed(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
-    """Relative error against rate, a point a layer of the networks."""
+    """Relative error against rate, a point a right result, on the networks and the sizes."""
     part = table[(table.status == "ok") & ~table.workload.isin(["basic", "smoke"]) & (table.error > 0)]
     part = part[(part.threads == part.threads.max()) & (part.backend != "auto")]
     if part.empty:
         raise NothingToDraw("no measured layers beyond basic")
     worst = part.loc[part.error.idxmax()]
-    figure, axes = _figure(5.4, f"Every backend stays within {_power(worst.error)} of the float64 reference")
+    figure, axes = _figure(5.4, f"Right results stay within {_power(worst.error)} of the float64 reference")
     for backend in tables.order(part.backend):
         mine = part[part.backend == backend]
         colour, marker = _style(backend)
@@ -174,7 +175,9 @@ def filters(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
         axes.set_title(name, fontsize=12)
         axes.set_axis_off()
     figure.suptitle(
-        "One convolution, twelve kernels: smoothing sums to 1, edges to 0", fontweight="bold", fontsize=13.5
+        "One convolution, twelve kernels: what a kernel sums to is what flat areas become",
+        fontweight="bold",
+        fontsize=13.5,
     )
     _corner(
         figure,

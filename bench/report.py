@@ -21,7 +21,7 @@ NETWORKS = ("resnet50", "vgg16", "mobilenet_v2", "convnext_tiny")
 
 def write_report(run: Run, out: Path, readme: Path | None) -> list[str]:
     """Write everything; returns what was left out and why."""
-    table = frame(run.records())
+    table = frame(run.records(), run.cases)
     if table.empty:
         raise StoreError(f"{run.folder}: no finished cases to report")
     environment = run.environment
@@ -50,11 +50,16 @@ def write_report(run: Run, out: Path, readme: Path | None) -> list[str]:
             continue
         plots.save(figure, out / "figures" / name)
         drawn.append(name)
+    # What an earlier report made and this one did not would be taken for this run's.
+    for folder, names in (("tables", list(made)), ("figures", drawn)):
+        for path in (out / folder).iterdir():
+            if path.stem not in names:
+                path.unlink()
     (out / "README.md").write_text(_page(run, table, made, drawn, missing), encoding="utf-8")
     if readme is not None and readme.exists():
         text = readme.read_text(encoding="utf-8")
         if BLOCK.search(text):
-            block = _summary_block(table, environment)
+            block = summary_block(table, environment)
             readme.write_text(BLOCK.sub(lambda m: m[1] + block + m[2], text), encoding="utf-8")
     return missing
 
@@ -73,7 +78,7 @@ def _cell(value: object) -> str:
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """The table a run ends with: network sums, or, without a whole network, the winners."""
+    """The table a run ends with: the sums of the networks, or, where there is none, of the other workloads."""
     networks = table[table.workload.isin(NETWORKS)]
     return tables.network_sums(networks) if not networks.empty else tables.network_sums(table)
 
@@ -89,7 +94,7 @@ def machine_line(environment: dict[str, object]) -> str:
     )
 
 
-def _summary_block(table: pd.DataFrame, environment: dict[str, object]) -> str:
+def summary_block(table: pd.DataFrame, environment: dict[str, object]) -> str:
     note = (
         "Time of all convolutions of a network at batch 1, planned, float32; n of m where only n of its m layers could "
         f"be measured in the time allowed. {machine_line(environment)}."
@@ -111,7 +116,8 @@ def _page(run: Run, table: pd.DataFrame, made: dict[str, pd.DataFrame], drawn: l
         lines += [
             "## The ladder, on ResNet-50",
             "",
-            "Geometric mean over the layers all backends measured.",
+            "Geometric mean over the layers all backends measured. numpy_im2col copies element by element on purpose "
+            "(see docs/decisions/0002-im2col-copies-elements.md): ratios over it flatter every other backend.",
             "",
             markdown(made["ladder"]),
             "",

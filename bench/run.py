@@ -2,7 +2,8 @@
 
 A child is pytest over `bench/test_bench_conv2d.py` with the thread variables set before it starts. The parent imports
 no backend; it watches the run folder. A child that dies or hangs costs one case, which gets the status crashed or
-timeout, and the next child takes up where it stopped. The time budget counts from the start of the run.
+timeout, and the next child takes up where it stopped. The time budget counts from the start of the run, or from where
+it is resumed.
 """
 
 from __future__ import annotations
@@ -43,10 +44,10 @@ def drive(run: Run, progress: Progress) -> None:
     config = run.config
     end = time.monotonic() + config["budget_s"]
     cases = run.cases
-    for threads in dict.fromkeys(case.threads for case in cases):
-        mine = [case for case in cases if case.threads == threads]
+    for group in dict.fromkeys((case.repetition, case.threads) for case in cases):
+        mine = [case for case in cases if (case.repetition, case.threads) == group]
         while open_cases := _open(run, mine):
-            _child(run, threads, end, open_cases, len(cases), config, progress)
+            _child(run, group, end, open_cases, len(cases), config, progress)
 
 
 def _open(run: Run, cases: list[Case]) -> dict[str, Case]:
@@ -56,7 +57,7 @@ def _open(run: Run, cases: list[Case]) -> dict[str, Case]:
 
 def _child(
     run: Run,
-    threads: int,
+    group: tuple[int, int],
     end: float,
     open_cases: dict[str, Case],
     total: int,
@@ -68,28 +69,24 @@ def _child(
     command = [
         sys.executable, "-m", "pytest", str(here / "test_bench_conv2d.py"), f"--rootdir={here.parent}",
         "-q", "--no-header", "--benchmark-enable", "--benchmark-disable-gc", "-p", "no:cacheprovider",
-        f"--bench-run={run.folder.resolve()}", f"--bench-threads={threads}", f"--bench-parent={os.getpid()}",
+        f"--bench-run={run.folder.resolve()}", f"--bench-parent={os.getpid()}",
+        f"--bench-repetition={group[0]}", f"--bench-threads={group[1]}",
         f"--bench-deadline-s={max(0.0, end - time.monotonic()):.3f}", "--benchmark-quiet", "--tb=short",
     ]  # fmt: skip
     log = run.folder / "child.log"
     with log.open("ab") as output:
         child = subprocess.Popen(
             command, cwd=here.parent, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-            env=os.environ | thread_variables(threads), start_new_session=True,
+            env=os.environ | thread_variables(group[1]), start_new_session=True,
         )  # fmt: skip
     note = run.folder / f"running-{child.pid}"
     try:
         status, reason = _watch(run, child, note, total, config, progress)
     except KeyboardInterrupt:
-        status, reason = "interrupted", "interrupted by Ctrl-C; finish the run with --resume"
+        _finish(run, child, note, open_cases, "interrupted", "by Ctrl-C; finish the run with --resume")
         raise
-    finally:
-        _kill(child)
-        at = note.read_text(encoding="utf-8") if note.exists() else ""
-        note.unlink(missing_ok=True)
-    if at in open_cases and at not in run.done():
-        run.append(Record(open_cases[at], status, reason, run.environment["id"]))
-    elif child.returncode and len(_open(run, list(open_cases.values()))) == len(open_cases):
+    at = _finish(run, child, note, open_cases, status, reason)
+    if not at and len(_open(run, list(open_cases.values()))) == len(open_cases):
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-12:]
         raise RuntimeError(
             f"the measuring child stopped before its first case (exit {child.returncode}); end of {log}:\n"
@@ -120,8 +117,15 @@ def _watch(
     return "crashed", f"the measuring process ended with {name}"
 
 
-def _kill(child: subprocess.Popen[bytes]) -> None:
-    """End the child and whatever it started."""
+def _finish(
+    run: Run, child: subprocess.Popen[bytes], note: Path, open_cases: dict[str, Case], status: str, reason: str
+) -> str:
+    """End the child and whatever it started; the case it was at, if any, gets this status. Returns its key."""
     if child.poll() is None:
         os.killpg(child.pid, signal.SIGKILL)
     child.wait()
+    at = note.read_text(encoding="utf-8") if note.exists() else ""
+    note.unlink(missing_ok=True)
+    if at in open_cases and at not in run.done():
+        run.append(Record(open_cases[at], status, reason, run.environment["id"]))
+    return at

@@ -4,7 +4,7 @@
     RUN/environment.json   the machine and the versions
     RUN/records.jsonl      one `Record` a line
 
-A torn last line (a crash while writing) is dropped with a note; anything else that does not parse is an error with its
+A torn last line (a crash while writing) is dropped; anything else that does not parse is an error with its
 line number. Only this module reads or writes these files.
 """
 
@@ -139,23 +139,25 @@ class Run:
             raise StoreError(f"{self._config}: cases cannot be read: {error}") from None
 
     def append(self, record: Record) -> None:
-        """Add one finished case, on disk before this returns."""
+        """Add one finished case, on disk before this returns; a torn last line goes first."""
         line = json.dumps(asdict(record), allow_nan=False) + "\n"
         try:
-            with (self.folder / "records.jsonl").open("a", encoding="utf-8") as file:
-                file.write(line)
+            with (self.folder / "records.jsonl").open("ab+") as file:
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)
+                file.write(line.encode())
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             raise StoreError(f"{self.folder}: cannot be written: {error}") from None
 
     def records(self) -> list[Record]:
-        """All finished cases; the last line may be torn."""
-        return list(self._records())
+        """All finished cases, the newest record of each; the last line may be torn."""
+        return list({record.case.key: record for record in self._records()}.values())
 
     def done(self) -> set[str]:
-        """Keys of the finished cases."""
-        return {record.case.key for record in self._records()}
+        """Keys of the finished cases; an interrupted one is not."""
+        return {record.case.key for record in self.records() if record.status != "interrupted"}
 
     def _records(self) -> Iterator[Record]:
         path = self.folder / "records.jsonl"

@@ -102,8 +102,8 @@ class Plan:
     backend : str
         The backend that runs, after "auto" has chosen.
     threads : int
-    packed_bytes, workspace_bytes : int
-        Memory kept for the weights, and for each call in flight.
+    packed_bytes, workspace_bytes : int or None
+        Memory kept for the weights, and for each call in flight; None where the backend does not tell.
     compile_s, prepare_s : float
         Seconds spent compiling (0 where the cache had it), and packing.
     """

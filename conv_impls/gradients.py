@@ -175,6 +175,8 @@ def conv_transpose2d(
         check.fail(fn, "weight", f"{c} input channels first, in {count} equal groups", w.shape[0], facts)
     steps, gaps = check.pair(fn, "stride", stride, 1), check.pair(fn, "dilation", dilation, 1)
     sides, extra = check.pair(fn, "padding", padding, 0), check.pair(fn, "output_padding", output_padding, 0)
+    if min(in_size) < 1:
+        check.fail(fn, "x", "H and W >= 1", f"{in_size[0]}x{in_size[1]}", "an empty image has no windows")
     full_size, out_size = [], []
     for size, k, s, p, d, e in zip(in_size, w.shape[2:], steps, sides, gaps, extra, strict=True):
         if e >= max(s, d):
@@ -184,6 +186,7 @@ def conv_transpose2d(
     shape = (n, w.shape[1] * count, out_size[0], out_size[1])
     if min(*out_size, *full_size) < 1:
         check.fail(fn, "padding", "an output of at least 1x1", f"{out_size[0]}x{out_size[1]}", f"padding={sides}")
+    check.total_bytes(fn, "output_padding", shape, w.itemsize)
     # Every window of the forward convolution lies inside the full size; padding crops that, output_padding extends it.
     full_shape = (n, shape[1], full_size[0], full_size[1])
     full = check.convolution(fn, full_shape, w.shape, w.itemsize, steps, 0, gaps, count, "zeros")

@@ -18,7 +18,7 @@ import numpy as np
 from conv_impls import validation as check
 from conv_impls.validation import Array, Pair, Sides
 
-_TOKEN = re.compile(r'(n|dt|pm)"([^"]*)"|(g|mb|[io]c|[iok][hw]|[spd][hw])(\d+)|_+')
+_TOKEN = re.compile(r'(n|dt|pm)"([^"]*)"|(g|mb|[io]c|[iok][hw]|[spd][hw])([0-9]{1,18})|_+')
 
 
 SIZES = ("in_size", "kernel_size")

@@ -42,12 +42,12 @@ class Prepared:
     """What a backend's ``prepare`` may return instead of a bare callable, to report its costs.
 
     ``call(x, out)`` fills ``out`` (N, C_out, H_out, W_out) from ``x`` (N, C_in, H, W), both C-contiguous; it must be
-    right from several threads at once.
+    right from several threads at once. Bytes that are not told are None.
     """
 
     call: Call
-    packed_bytes: int = 0
-    workspace_bytes: int = 0
+    packed_bytes: int | None = None
+    workspace_bytes: int | None = None
     compile_s: float = 0.0
 
 

@@ -158,7 +158,10 @@ def bias_vector(fn: str, value: object, out_channels: int, like: Array) -> Array
 def channels(fn: str, x_shape: Sequence[int], weight_shape: Sequence[int], groups: int, names: Names = ARRAYS) -> None:
     """X (N, C_in, H, W) and weight (C_out, C_in/groups, kH, kW) fit together."""
     in_channels, out_channels = x_shape[1], weight_shape[0]
-    facts = f"x.shape={tuple(x_shape)}, weight.shape={tuple(weight_shape)}, groups={groups}"
+    # The sizes that some functions take are whole shapes; those of a Conv2dProblem are height and width alone.
+    image = names[0] if names[0] == "input_size" else "x.shape"
+    kernel = names[1] if names[1] == "weight_size" else "weight.shape"
+    facts = f"{image}={tuple(x_shape)}, {kernel}={tuple(weight_shape)}, groups={groups}"
     if in_channels % groups:
         fail(fn, "groups", f"a divisor of the {in_channels} input channels", groups, facts)
     if out_channels % groups:

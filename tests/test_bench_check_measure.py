@@ -164,9 +164,36 @@ def test_a_slow_case_is_over_budget_with_its_estimate_and_never_runs_whole(regis
     assert record.status == "over_budget"
     assert record.estimate_s == pytest.approx(64 * 0.02, rel=0.5)
     assert "over the 1 s of a case" in record.reason
-    assert max(seen) <= 4
+    assert set(seen) == {4, 16}
     late = measured("evil", PROBLEM, Limits(deadline=time.monotonic()))
     assert (late.status, "time budget of the run is used up" in late.reason) == ("over_budget", True)
+
+
+def test_a_cost_that_no_height_changes_is_not_multiplied(registered: Registered) -> None:
+    def answer(x: Array, w: Array, p: Conv2dProblem) -> Array:
+        time.sleep(0.2)
+        return honest(x, w, p)
+
+    backend_of(answer)
+    record = measured("evil", PROBLEM.replace(in_size=(64, 4)), Limits(case_s=1.0))
+    assert record.status == "ok", record.reason
+
+
+def test_a_case_slower_than_its_estimate_is_over_budget_after_its_first_call(registered: Registered) -> None:
+    def answer(x: Array, w: Array, p: Conv2dProblem) -> Array:
+        time.sleep(0.5 * (p.output_shape[2] == 64))
+        return honest(x, w, p)
+
+    backend_of(answer)
+    record = measured("evil", PROBLEM.replace(in_size=(64, 4)), Limits(case_s=0.4))
+    assert (record.status, record.median_s) == ("over_budget", None)
+    assert "the first call took" in record.reason
+
+
+@pytest.mark.parametrize("mode", ["reflect", "circular", "replicate"])
+def test_a_cut_layer_is_tall_enough_for_its_padding(mode: str) -> None:
+    problem = Conv2dProblem.from_label(f'mb1ic3ih20oc4oh20kh7ph3pm"{mode}"')
+    assert measure.shrunk(problem, 1).out_size[1] == 20
 
 
 @pytest.mark.parametrize("rows", [1, 2, 5, 99])

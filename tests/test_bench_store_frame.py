@@ -161,6 +161,35 @@ def test_the_correctness_matrix_names_every_status() -> None:
     assert cells.loc["l2", "c"] == "not measured"
 
 
+def test_a_wrong_result_on_any_thread_count_shows_in_the_matrix() -> None:
+    bad = replace(failed("wrong_result", "a"), case=replace(CASE, backend="a", threads=2))
+    matrix = tables.correctness(frame([record("a"), bad]))
+    assert matrix.a[0] == "wrong_result"
+
+
+def test_cases_a_run_did_not_come_to_keep_a_network_from_looking_whole() -> None:
+    cases = [replace(CASE, backend="a", layer=layer) for layer in ("l1", "l2", "l3")]
+    table = frame([record("a")], cases)
+    assert tables.network_sums(table)["resnet50 (ms)"][0] == "1 of 3"
+    assert list(tables.not_ok(table).layer) == ["l2", "l3"]
+
+
+def test_a_run_without_a_single_time_still_reports(run: Run, tmp_path: Path) -> None:
+    run.append(failed("over_budget", "numba_direct"))
+    missing = report.write_report(run, tmp_path / "out", None)
+    assert len(missing) == 4
+    assert "over_budget" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_report_leaves_nothing_of_an_earlier_one(run: Run, tmp_path: Path) -> None:
+    report.write_report(full_run(run), tmp_path / "out", None)
+    other = Run.create(tmp_path / "other", {"command": "", "cases": []}, run.environment)
+    other.append(record(case={"workload": "smoke"}))
+    report.write_report(other, tmp_path / "out", None)
+    assert {path.stem for path in (tmp_path / "out" / "figures").iterdir()} == {"filters"}
+    assert not (tmp_path / "out" / "tables" / "ladder.csv").exists()
+
+
 def test_ratio_divides_the_slow_by_the_fast() -> None:
     result = tables.ratio(frame([record("a"), record("b", times=(0.25,) * 3)]), "b", "a")
     assert list(result["b over a"]) == [4.0]
@@ -195,7 +224,7 @@ def test_verdicts_want_a_margin_and_no_overlap(a: list[float], b: list[float], w
 
 
 def test_compare_points_the_right_way_and_sees_what_broke() -> None:
-    old = [record("a"), record("b"), record("c"), failed("timeout", "d")]
+    old = [record("a"), record("b"), record("c"), failed("timeout", "d"), record("f")]
     new = [
         record("a", times=(2.0,) * 3),
         record("b", times=(0.5,) * 3),
@@ -204,7 +233,7 @@ def test_compare_points_the_right_way_and_sees_what_broke() -> None:
         record("e"),
     ]
     changes = compare_runs(old, new, 0.05).set_index("backend")
-    assert dict(changes.verdict) == {"a": "slower", "b": "faster", "c": "broke", "d": "mended"}
+    assert dict(changes.verdict) == {"a": "slower", "b": "faster", "c": "broke", "d": "mended", "f": "gone"}
     assert changes.ratio["a"] == 2
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ def check(problem: Conv2dProblem, threads: int = 2) -> None:
     rng = np.random.default_rng(0)
     x, w = (rng.integers(-4, 5, s).astype(problem.dtype) for s in (problem.input_shape, problem.weight_shape))
     bias = rng.integers(-4, 5, problem.out_channels).astype(problem.dtype)
-    comp = plan(problem, w, bias, backend="numba_direct", threads=threads)(x)
+    out = np.full(problem.output_shape, np.nan, problem.dtype)
+    comp = plan(problem, w, bias, backend="numba_direct", threads=threads)(x, out=out)
     np.testing.assert_array_equal(comp, reference(x, w, bias, problem))
 
 
@@ -72,14 +74,35 @@ def test_padding_so_wide_that_some_phases_show_only_zeros() -> None:
     check(Conv2dProblem(1, 2, (1, 1), 3, (1, 1), stride=(3, 3), padding=((4, 4), (5, 5))))
 
 
-def guarded(values: Array) -> Array:
-    """A copy of ``values`` that ends where a page begins that must not be touched."""
+@pytest.mark.parametrize("mode", ["zeros", "replicate"])
+@pytest.mark.parametrize("stride", [2, 3, 5])
+def test_phases_that_see_little_or_nothing_of_the_image(stride: int, mode: str) -> None:
+    for size, kernel, before, after in product((1, 2, 7), (1, 3), (0, 2, 3), (0, 3)):
+        if size + before + after >= kernel:
+            sides = ((before, after), (after, before)), ((0, 0), (before, after))
+            for padding in sides:
+                if size + sum(padding[0]) >= kernel and size + sum(padding[1]) >= kernel:
+                    shape = (1, 1, (size, size), 2, (kernel, kernel), (1, stride), padding)
+                    check(Conv2dProblem(*shape, padding_mode=mode))
+
+
+@pytest.mark.parametrize("out_channels", [5, 64, 70])
+@pytest.mark.parametrize("stride", [(1, 5), (5, 1), (4, 9), (2**62, 3)])
+def test_strides_that_leave_one_output_and_unseen_image(stride: tuple[int, int], out_channels: int) -> None:
+    check(Conv2dProblem(1, 2, (7, 7), out_channels, (3, 3), stride))
+    check(Conv2dProblem(2, 1, (9, 4), out_channels, (1, 1), stride, ((0, 1), (2, 0))))
+
+
+def guarded(values: Array, side: str = "end") -> Array:
+    """A copy of ``values`` between two pages that must not be touched, up against one of them."""
     libc = ctypes.CDLL(None, use_errno=True)
     body = -(-values.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
-    memory = mmap.mmap(-1, body + mmap.PAGESIZE)
+    memory = mmap.mmap(-1, body + 2 * mmap.PAGESIZE)
     base = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-    assert libc.mprotect(ctypes.c_void_p(base + body), mmap.PAGESIZE, 0) == 0
-    array: Array = np.frombuffer(memory, values.dtype, values.size, body - values.nbytes).reshape(values.shape)
+    for page in (base, base + mmap.PAGESIZE + body):
+        assert libc.mprotect(ctypes.c_void_p(page), mmap.PAGESIZE, 0) == 0
+    first = mmap.PAGESIZE + (body - values.nbytes if side == "end" else 0)
+    array: Array = np.frombuffer(memory, values.dtype, values.size, first).reshape(values.shape)
     array[...] = values
     return array
 
@@ -91,11 +114,13 @@ from test_kernels_direct import guarded
 from conv_impls import Conv2dProblem, plan
 cases = [(7, 5, 1, 0), (4, 3, 1, 0), (7, 70, 1, 0), (8, 6, 3, 0), (9, 66, 3, 1), (20, 4, 3, 1)]
 for size, out_channels, kernel, pad in cases:
-    p = Conv2dProblem(1, 3, (size, size), out_channels, (kernel, kernel), padding=((pad, pad), (pad, pad)))
-    x, w = guarded(np.ones(p.input_shape, "f4")), guarded(np.ones(p.weight_shape, "f4"))
-    out = guarded(np.zeros(p.output_shape, "f4"))
-    plan(p, w, guarded(np.ones(out_channels, "f4")), backend="numba_direct", threads=1)(x, out=out)
-    assert out.min() > 0
+  for stride in (1, 2, 3):
+    for side in ("start", "end"):
+        p = Conv2dProblem(1, 3, (size, size), out_channels, (kernel, kernel), (1, stride), ((pad, pad), (3, pad)))
+        x, w = guarded(np.ones(p.input_shape, "f4"), side), guarded(np.ones(p.weight_shape, "f4"), side)
+        out, bias = guarded(np.zeros(p.output_shape, "f4"), side), guarded(np.ones(out_channels, "f4"), side)
+        plan(p, w, bias, backend="numba_direct", threads=1 + stride % 2)(x, out=out)
+        assert out.min() > 0
 {tail}
 """
 

@@ -22,12 +22,15 @@ NUMPY_MODE = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "c
 def problems(draw: st.DrawFn, groups: int | None = None, mode: str | None = None) -> Conv2dProblem:
     """Problems that are valid by construction: the image is large enough for the kernel, the padding small enough."""
     g = groups or draw(st.sampled_from([1, 2, 3]))
-    kernel, stride, dilation = (tuple(draw(st.integers(1, top)) for _ in "hw") for top in (4, 3, 2))
+    kernel, stride, dilation = (tuple(draw(st.integers(1, top)) for _ in "hw") for top in (4, 6, 2))
     size = tuple(d * (k - 1) + 1 + draw(st.integers(0, 9)) for d, k in zip(dilation, kernel, strict=True))
-    sides = tuple(tuple(draw(st.integers(0, min(3, n - 1))) for _ in range(2)) for n in size)
+    mode = mode or draw(st.sampled_from(sorted(NUMPY_MODE)))
+    most = [min(3, n - 1) if mode in ("reflect", "circular") else 8 for n in size]
+    sides = tuple(tuple(draw(st.integers(0, top)) for _ in range(2)) for top in most)
     return Conv2dProblem(
-        draw(st.integers(1, 2)), g * draw(st.integers(1, 4)), size, g * draw(st.integers(1, 5)), kernel,  # type: ignore[arg-type]
-        stride, sides, dilation, g, mode or draw(st.sampled_from(sorted(NUMPY_MODE))), "float32",  # type: ignore[arg-type]
+        draw(st.integers(1, 2)), g * draw(st.integers(1, 4)), size,  # type: ignore[arg-type]
+        g * draw(st.sampled_from([1, 2, 5, 64, 70])), kernel,  # type: ignore[arg-type]
+        stride, sides, dilation, g, mode, "float32",  # type: ignore[arg-type]
     )  # fmt: skip
 
 

@@ -101,6 +101,8 @@ def _read_labels(path: Path) -> list[Layer]:
             problem = Conv2dProblem.from_label(match[1])
         except ConvError as error:
             raise WorkloadError(f"{path}:{number}: {error}") from None
+        if match[2] and int(match[2]) < 1:
+            raise WorkloadError(f"{path}:{number}: a count is at least 1, got x{match[2]}")
         layers.append(Layer(path.stem, problem.name or problem.label, int(match[2] or 1), problem))
     return layers
 

@@ -22,7 +22,7 @@ from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import Prepared, register
 from conv_impls.validation import Array
 
-# Vectors run along channels where an image is this small: at 7x7 the rows are too short (66 -> 120 GFLOP/s), at 14x14
+# Vectors run along channels where an image is this small: at 7x7 the rows are too short (66 -> 128 GFLOP/s), at 14x14
 # both are level, at 28x28 the strided stores of the other orientation cost more than they gain.
 CHANNEL_POSITIONS = 256
 CHANNEL_MINIMUM = 64
@@ -98,16 +98,10 @@ def _prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads:
 
 
 def _effective(problem: Conv2dProblem) -> Conv2dProblem:
-    """The same computation without steps that are never taken: the stride to a second output that is not there."""
-    stride = tuple(s if out > 1 else 1 for s, out in zip(problem.stride, problem.out_size, strict=True))
+    """The same computation with steps no longer than the image: a longer one leads to no second output either."""
+    stride = tuple(min(s, size) for s, size in zip(problem.stride, problem.padded_size, strict=True))
     dilation = tuple(d if k > 1 else 1 for d, k in zip(problem.dilation, problem.kernel_size, strict=True))
-    # With the stride, padding below that no window reaches must go as well, or there would be a second output.
-    sides = []
-    for axis, ((before, after), padded) in enumerate(zip(problem.padding, problem.padded_size, strict=True)):
-        extent = problem.dilation[axis] * (problem.kernel_size[axis] - 1) + 1
-        unseen = padded - extent if problem.out_size[axis] == 1 else 0
-        sides.append((before, max(0, after - unseen)))
-    return problem.replace(stride=stride, dilation=dilation, padding=tuple(sides))
+    return problem.replace(stride=stride, dilation=dilation)
 
 
 def _rows(most: int, count: int, others: int, threads: int) -> int:
@@ -139,10 +133,9 @@ def _inner(problem: Conv2dProblem, phases: int, width: int) -> NDArray[np.intp]:
     left, (size, stride) = problem.padding[1][0], (problem.in_size[1], problem.stride[1])
     phase = np.arange(phases)
     low = np.clip(-(-(left - phase) // stride), 0, width)
-    high = np.clip((left + size - 1 - phase) // stride + 1, low, width)
-    # A phase that shows none of the image has an empty range, at an index that exists.
-    low = np.where(high > low, low, 0)
-    return np.stack([low, np.maximum(high * (high > low), low)], axis=1)
+    high = np.clip((left + size - 1 - phase) // stride + 1, 0, width)
+    # A phase that shows none of the image gets an empty range at an index that exists.
+    return np.where(high > low, np.stack([low, high]), 0).T.copy()
 
 
 def _tap_offsets(problem: Conv2dProblem, channel: int, plane: int, pitch: int, phases_w: int) -> NDArray[np.intp]:

@@ -1,1 +1,4 @@
-"""Pure compiled kernels: arrays and integers in, outputs filled; no validation, no registry, no module state."""
+"""Pure compiled kernels: arrays and integers in, outputs filled; no validation, no registry.
+
+`launch` and `memory` beside them are how a backend starts one and what it hands over.
+"""

@@ -1,4 +1,4 @@
-"""Direct convolution as shifted rank-3 updates that LLVM vectorises. Pure kernels: no validation, no allocation.
+"""Direct convolution as shifted multiply-adds that LLVM vectorises. Pure kernels: no validation, no allocation.
 
 Idea
     `stage_*` lays the padded image out so that stride disappears: one plane a stride phase, row ``a`` of phase ``r``
@@ -20,7 +20,7 @@ ic, oc are channels, oh, ow output sizes, as in benchdnn; offsets count elements
 from llvmlite import binding
 from numba import config, njit, prange, uintp
 
-# Positions (or channels) in one accumulator row. 256 float32 = 1 KiB: 4 accumulator and 3 operand rows fit L1.
+# Positions (or channels) in one accumulator row. 256 float32 = 1 KiB: 4 accumulator and 6 operand rows fit L1.
 BLOCK = 256
 # Rows are stored for whole groups of 16, so that no vector width up to 16 needs a scalar tail: with the trip count
 # known to be a multiple of 16, LLVM drops the tail and, with it, the register spills (81 -> 95 GFLOP/s in L1).
@@ -42,7 +42,7 @@ FASTMATH = {"contract"}
 def _update_4x6(acc, row, groups, v, v_base, v_step, s, s0, s1, s2, s3, s_step, k):
     """acc[row+m, j] += sum over t of s[s_m + s_step[k+t]] * v[v_base + v_step[k+t] + j], m in 0..3, t in 0..5.
 
-    j runs over 0 .. 16*groups-1. 108 GFLOP/s in L1 where the FMA peak is 122 and 4x3 gets 94.
+    j runs over 0 .. 16*groups-1. 108 GFLOP/s in L1 where the FMA peak is 122 and 4x3 gets 97.
     """
     k0, k1, k2 = s_step[k], s_step[k + 1], s_step[k + 2]
     k3, k4, k5 = s_step[k + 3], s_step[k + 4], s_step[k + 5]
