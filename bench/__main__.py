@@ -48,7 +48,7 @@ def run(
     repetitions: Annotated[int, typer.Option(help="Whole rounds over all cases, each in processes of its own.")] = 1,
     timeout: Annotated[
         float, typer.Option(help="Seconds for the two calls a case needs at least; a slower one is over_budget.")
-    ] = 2.0,
+    ] = 1.2,
     budget: Annotated[float, typer.Option(help="Seconds for the run; what does not fit is over_budget.")] = 255.0,
     out: Annotated[Path | None, typer.Option(help="Run folder; results/runs/<date-time> by default.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Finish the run in this folder, with its own settings.")] = None,

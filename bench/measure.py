@@ -48,8 +48,8 @@ class Limits:
     """
 
     rounds_s: float = 0.12
-    slow_s: float = 0.9
-    case_s: float = 2.0
+    slow_s: float = 0.7
+    case_s: float = 1.2
     deadline: float = float("inf")
 
 
