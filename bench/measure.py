@@ -29,6 +29,8 @@ from conv_impls.validation import Array
 Timer = Callable[[Callable[[], object], int, int, int], list[float]]
 
 PROBE_ROWS = 16
+# Estimates beyond this many times the limit are believed: a second probe of such a case would itself take long.
+HOPELESS = 6
 # Integers on the whole layer cost one more call and one more reference: worth it below this estimate.
 WHOLE_CHECK_S = 0.15
 # A round shorter than this is made of several calls, so that the timer's resolution does not show.
@@ -152,11 +154,11 @@ def _estimate(case: Case, problem: Conv2dProblem, limits: Limits, seed: int, fac
     rows = ceil(problem.out_size[0] / PROBE_ROWS)
     small, seconds = _probe(case, problem, rows, seed, facts)
     estimate = seconds * problem.macs / max(small.macs, 1)
-    if 2 * estimate <= limits.case_s or 4 * rows >= problem.out_size[0]:
+    if not limits.case_s < 2 * estimate < HOPELESS * limits.case_s or 2 * rows >= problem.out_size[0]:
         return estimate
     # Scaling multiplies what a call costs whatever its height (the transform of the kernels, say). Before a case is
     # given up for it, a second height tells the two parts apart.
-    taller, more = _probe(case, problem, 4 * rows, seed, facts)
+    taller, more = _probe(case, problem, 2 * rows, seed, facts)
     slope = max(0.0, more - seconds) / max(taller.macs - small.macs, 1)
     return min(estimate, more + slope * (problem.macs - taller.macs))
 

@@ -46,7 +46,8 @@ def conv2d(
     backend : str
         A name of `conv_impls.backends`.
     precision : {"standard", "strict"}
-        "strict" allows direct summation only; "standard" also FFT within its published bound.
+        "strict" allows direct summation only; "standard" also FFT within its published bound, which spreads rounding
+        errors, and a NaN, over the whole image.
     threads : int, optional
         At most this many; all cores by default. Backends on BLAS follow BLAS's own setting instead.
     out : ndarray of y's shape and dtype, C-contiguous, optional
