@@ -171,7 +171,7 @@ def test_a_slow_case_is_over_budget_with_its_estimate_and_never_runs_whole(regis
 
 def test_a_cost_that_no_height_changes_is_not_multiplied(registered: Registered) -> None:
     def answer(x: Array, w: Array, p: Conv2dProblem) -> Array:
-        time.sleep(0.2)
+        time.sleep(0.1)
         return honest(x, w, p)
 
     backend_of(answer)
