@@ -3,7 +3,7 @@
 The padded image is staged once, without strides, and every tap becomes a shifted multiply-add over it; see
 `conv_impls.kernels.direct` for the idea, its source and the loops. Here: which axis the vectors run along, how the work
 is cut, and what is packed once.
-Limits: plain Numba keeps its accumulators in L1, not in registers: a third to two thirds of the FMA peak on dense
+Limits: plain Numba keeps its accumulators in L1, not in registers: about a third to a half of the FMA peak on dense
 layers (`results/`).
 """
 
