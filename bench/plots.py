@@ -174,11 +174,8 @@ def filters(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
         axes.imshow(answer, cmap="gray", vmin=low, vmax=high)
         axes.set_title(name, fontsize=12)
         axes.set_axis_off()
-    figure.suptitle(
-        "One convolution, twelve kernels: what a kernel sums to is what flat areas become",
-        fontweight="bold",
-        fontsize=13.5,
-    )
+    title = "One convolution, twelve kernels: smoothing keeps flat areas, edge filters turn them to 0"
+    figure.suptitle(_wrap(title), fontweight="bold", fontsize=13.5, x=0.02, ha="left")
     _corner(
         figure,
         environment,

@@ -66,23 +66,21 @@ def winners(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def ladder(table: pd.DataFrame, workload: str) -> pd.DataFrame:
-    """Geometric-mean speed-up over python_loops, over the layers every backend measured, and what each rung adds."""
+    """Geometric-mean speed-up over python_loops and its range, over the layers every backend measured."""
     part = table[(table.workload == workload) & (table.threads == table.threads.max()) & (table.backend != "auto")]
     speed = part.pivot(index="layer", columns="backend", values="speedup").dropna()
-    rows: list[dict[str, object]] = []
-    previous = None
-    for backend in [name for name in order(part.backend) if name in speed]:
-        if speed.empty:
-            break
-        mean = geometric_mean(list(speed[backend]))
-        row = {
+    if speed.empty:
+        return pd.DataFrame()
+    rows = [
+        {
             "backend": backend,
-            "speedup": mean,
+            "speedup": geometric_mean(list(speed[backend])),
             "slowest_layer": speed[backend].min(),
             "fastest_layer": speed[backend].max(),
+            "layers": len(speed),
         }
-        rows.append(row | {"over_the_rung_below": mean / previous if previous else None, "layers": len(speed)})
-        previous = mean
+        for backend in order(list(speed.columns))
+    ]
     return pd.DataFrame(rows)
 
 
