@@ -20,6 +20,8 @@ ic, oc are channels, oh, ow output sizes, as in benchdnn; offsets count elements
 from llvmlite import binding
 from numba import config, njit, prange, uintp
 
+from conv_impls.kernels.cache import kernel
+
 # Positions (or channels) in one accumulator row. 256 float32 = 1 KiB: 4 accumulator and 6 operand rows fit L1.
 BLOCK = 256
 # Rows are stored for whole groups of 16, so that no vector width up to 16 needs a scalar tail: with the trip count
@@ -231,18 +233,18 @@ def _copy_row(planes, to, row, first, stride, count):
             planes[start + b] = row[uintp(first) + b * uintp(stride)]
 
 
-@njit(cache=True)
+@kernel()
 def stage_serial(parts, *operands):
     _stage_part(0, 1, *operands)
 
 
-@njit(cache=True, parallel=True)
+@kernel(parallel=True)
 def stage_parallel(parts, *operands):
     for part in prange(parts):
         _stage_part(part, parts, *operands)
 
 
-@njit(cache=True)
+@kernel()
 def convolve_serial(parts, by_channel, *operands):
     if by_channel:
         _channels_part(0, 1, *operands)
@@ -250,7 +252,7 @@ def convolve_serial(parts, by_channel, *operands):
         _positions_part(0, 1, *operands)
 
 
-@njit(cache=True, parallel=True)
+@kernel(parallel=True)
 def convolve_parallel(parts, by_channel, *operands):
     for part in prange(parts):
         if by_channel:

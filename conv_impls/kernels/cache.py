@@ -1,0 +1,107 @@
+"""`@kernel(...)`: `numba.njit` with a disk cache that knows every source of a kernel, and never fails a call.
+
+Idea
+    Numba's cache (`cache=True`) looks at the one file a function stands in: after an edit of a function that it calls
+    in another file, the old machine code still runs. Here the stamp of an entry also covers all files of this folder,
+    and since kernels import nothing else, nothing else can change what they compile to.
+    A file that cannot be read is compiled anew and replaced, one that cannot be written is done without; either is
+    told by one RuntimeWarning a process. Numba itself lets EOFError and a full disk out of the call.
+Use
+    @kernel(parallel=True)                   the options of `numba.njit`, without ``cache``
+    def run(parts, *operands): ...           only for functions Python calls; helpers in kernels are plain `@njit`
+Source
+    Numba's documentation, "Notes on Caching"; the hooks are those of `numba.core.caching`.
+Limits
+    Options read from the environment (NUMBA_OPT and the like) are no part of the stamp, as in Numba.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+from numba import njit
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, NullCache
+
+FOLDER = Path(__file__).parent
+
+
+@cache
+def sources_hash() -> str:
+    """Hash of all sources of this folder and of llvmlite's version; Numba adds its own version to every entry."""
+    digest = hashlib.sha256(llvmlite.__version__.encode())
+    for path in sorted(FOLDER.glob("*.py")):
+        # The length keeps two files apart from the same bytes cut elsewhere.
+        source = path.read_bytes()
+        digest.update(f"{path.name} {len(source)}\n".encode() + source)
+    return digest.hexdigest()
+
+
+def kernel(**options: Any) -> Callable[[Callable[..., None]], Any]:
+    """As ``numba.njit(cache=True, **options)``, with the cache of this file."""
+
+    def decorate(function: Callable[..., None]) -> Any:
+        dispatcher = njit(**options)(function)
+        try:
+            dispatcher._cache = _KernelCache(function)
+        except Exception as error:  # Numba found no folder that it may write to
+            dispatcher._cache = NullCache()
+            _warn(error)
+        return dispatcher
+
+    return decorate
+
+
+class _StampedImpl(CompileResultCacheImpl):
+    """Where a compiled kernel lives on disk, and what it was made from."""
+
+    def __init__(self, py_func):
+        super().__init__(py_func)
+        own = self.locator.get_source_stamp()
+        self.locator.get_source_stamp = lambda: (own, sources_hash())
+
+
+class _KernelCache(FunctionCache):
+    _impl_class = _StampedImpl
+
+    def load_overload(self, sig, target_context):
+        try:
+            found = super().load_overload(sig, target_context)
+        except Exception as error:
+            _warn(error)
+            self._forget()
+            return None
+        # Two processes that save two signatures at the same moment may give both the same file name.
+        return found if found is None or found.signature.args == tuple(sig) else None
+
+    def save_overload(self, sig, data):
+        try:
+            super().save_overload(sig, data)
+        except Exception as error:
+            _warn(error)
+
+    def _forget(self):
+        """Empty the index, which may be what was broken: saving reads it first."""
+        with suppress(OSError):
+            self.flush()
+
+
+_warned = False
+
+
+def _warn(error: Exception) -> None:
+    global _warned
+    if not _warned:
+        _warned = True
+        warnings.warn(
+            f"compiled kernels: the disk cache failed ({type(error).__name__}: {error}), so they are compiled anew; "
+            "if this comes again, set NUMBA_CACHE_DIR to a folder with room that you may write to",
+            RuntimeWarning,
+            stacklevel=2,
+        )
