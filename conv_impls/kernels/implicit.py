@@ -1,0 +1,148 @@
+"""Convolution as a matrix product whose right-hand side is never stored whole: implicit GEMM. Pure kernels.
+
+    y[o, p] = sum over k of weight[o, k] * image[tap_offset[k] + place(p)],   k over (c, kh, kw), p over positions
+
+Idea
+    Panels of the patch matrix, as large as the L2 cache likes, are packed from the staged image and multiplied by register
+    tiles (`conv_impls.kernels.tile`). Vectors run along positions, the natural axis of NCHW, or, where an image is
+    smaller than a vector can use well, along output channels, with one transpose of the result at the end.
+    1x1 kernels skip the packing: their panel is the image.
+Source
+    Implicit GEMM: Chetlur et al. 2014, cuDNN, arXiv:1410.0759, sec. 3.1. Packing and blocking: Goto & van de Geijn 2008,
+    doi:10.1145/1356052.1356053, sec. 4.
+Limits
+    Every panel is packed by the thread that uses it; groups of few output channels leave the tiles half empty.
+"""
+
+from __future__ import annotations
+
+from numba import njit, prange
+
+from conv_impls.kernels.cache import kernel
+from conv_impls.kernels.simd import load, load_lanes, load_rows, store, store_lanes, store_rows, transpose, writable
+from conv_impls.kernels.stage import stage_part
+from conv_impls.kernels.tile import ROWS, START_BIAS, START_C, START_ZERO, VECTORS, multiply
+
+
+@njit(error_model="numpy")
+def _pack(source, base, offsets, first, steps, p0, count, ow, pitch, target, to, row, lanes):
+    """target[to + k*row + j] = source[base + offsets[first+k] + place(p0+j)] for k < steps, j < count.
+
+    place(p) = p//ow*pitch + p%ow: a run of positions ends where a row of the image does. Lanes behind ``count`` keep what
+    they held.
+    """
+    j = 0
+    while j < count:
+        p = p0 + j
+        run = min(count - j, ow - p % ow) if pitch != ow else count - j
+        start = base + p // ow * pitch + p % ow
+        for v in range(0, run, lanes):
+            here, there = start + v, to + j + v
+            if run - v >= lanes:
+                for k in range(steps):
+                    store(load(source, here + offsets[first + k]), target, there + k * row)
+            else:
+                for k in range(steps):
+                    value = load_lanes(source, here + offsets[first + k], 0, run - v)
+                    store_lanes(value, target, there + k * row, run - v)
+        j += run
+
+
+@njit(error_model="numpy")
+def _by_position(part, parts, source, weight, bias, y, work, at, offsets, sizes, floor, lanes):
+    """Vectors along positions: weight (tile, k, row) times panels of positions, straight into y."""
+    mb, groups, oc, positions, ow, pitch, image, in_place, steps, p_block, p_parts, o_parts = _sizes(sizes)
+    taps, width, tiles = offsets.size, VECTORS * lanes, -(-oc // ROWS)
+    tasks = mb * groups * p_parts * o_parts
+    for task in range(part * tasks // parts, (part + 1) * tasks // parts):
+        ob, pb, ng = task % o_parts, task // o_parts % p_parts, task // (o_parts * p_parts)
+        base, row, p0 = ng * image, ng % groups * oc, pb * p_block
+        first, last, count = ob * tiles // o_parts, (ob + 1) * tiles // o_parts, min(p_block, positions - p0)
+        # The panel that ends behind the image is packed even where the image itself would serve.
+        inside = count // width * width if in_place else 0
+        out = ng * oc * positions + p0
+        for k0 in range(0, taps, steps):
+            depth = min(steps, taps - k0)
+            start, least = START_C if k0 else START_BIAS, floor[1] if k0 + depth == taps else floor[0]
+            if inside:
+                multiply(oc, first, last, tiles, depth, weight, row * taps, taps, 0, k0,
+                         source, base + k0 * positions + p0, width, positions,
+                         y, out, positions, inside, width, bias, row, start, least)  # fmt: skip
+            if inside < count:
+                for j in range(inside, count, width):
+                    _pack(source, base, offsets, k0, depth, p0 + j, min(width, count - j), ow, pitch,
+                          work, at + (j - inside) * depth, width, lanes)  # fmt: skip
+                multiply(oc, first, last, tiles, depth, weight, row * taps, taps, 0, k0,
+                         work, at, width * depth, width,
+                         y, out + inside, positions, count - inside, width, bias, row, start, least)  # fmt: skip
+
+
+@njit(error_model="numpy")
+def _by_channel(part, parts, source, weight, bias, y, work, at, offsets, sizes, floor, lanes):
+    """Vectors along output channels: panels of positions times weight (panel, k, channel), transposed into y."""
+    mb, groups, oc, positions, ow, pitch, image, in_place, steps, p_block, p_parts, o_parts = _sizes(sizes)
+    taps, width = offsets.size, VECTORS * lanes
+    channels, row = -(-oc // width), -(-p_block // lanes) * lanes
+    scratch = at if in_place else at + row * steps
+    tasks = mb * groups * p_parts * o_parts
+    for task in range(part * tasks // parts, (part + 1) * tasks // parts):
+        pb, n, go = task % p_parts, task // p_parts % mb, task // (p_parts * mb)
+        group, ob, p0 = go // o_parts, go % o_parts, pb * p_block
+        ng = n * groups + group
+        first, last, count = ob * channels // o_parts, (ob + 1) * channels // o_parts, min(p_block, positions - p0)
+        tiles, columns = -(-count // ROWS), (last - first) * width
+        for k0 in range(0, taps, steps):
+            depth, start = min(steps, taps - k0), START_C if k0 else START_ZERO
+            right = ((group * channels + first) * taps + k0) * width
+            if in_place:
+                multiply(count, 0, tiles, tiles, depth, source, ng * image + k0 * positions + p0, 1, positions, 0,
+                         weight, right, taps * width, width,
+                         work, scratch, columns, columns, width, bias, 0, start, floor[0])  # fmt: skip
+            else:
+                _pack(source, ng * image, offsets, k0, depth, p0, count, ow, pitch, work, at, row, lanes)
+                multiply(count, 0, tiles, tiles, depth, work, at, 1, row, 0,
+                         weight, right, taps * width, width,
+                         work, scratch, columns, columns, width, bias, 0, start, floor[0])  # fmt: skip
+        for o in range(0, min(columns, oc - first * width), lanes):
+            channel = first * width + o
+            here = min(lanes, oc - channel)
+            for j in range(0, count, lanes):
+                rows = load_rows(work, scratch + j * columns + o, columns, count - j, lanes)
+                store_rows(transpose(rows), y, (ng * oc + channel) * positions + p0 + j, positions, here, count - j,
+                           bias, group * oc + channel, floor[1])  # fmt: skip
+
+
+@njit(error_model="numpy")
+def _sizes(sizes):
+    """The integers both orientations work with, in the order `conv_impls.backends.numba_simd` writes them."""
+    return (sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], sizes[7], sizes[8], sizes[9], sizes[10],
+            sizes[11])  # fmt: skip
+
+
+@njit(error_model="numpy")
+def _part(part, parts, by_channel, source, weight, bias, y, work, at, offsets, sizes, floor, lanes):
+    if by_channel:
+        _by_channel(part, parts, source, weight, bias, y, work, at, offsets, sizes, floor, lanes)
+    else:
+        _by_position(part, parts, source, weight, bias, y, work, at, offsets, sizes, floor, lanes)
+
+
+@kernel(error_model="numpy")
+def convolve_serial(parts, x, y, weight, bias, work, floor, tables, row_source, col_source, inner, sizes):
+    by_channel, staged, planes, area, lanes, stride_w = sizes[12], sizes[13], sizes[14], sizes[15], sizes[16], sizes[17]
+    if staged:
+        stage_part(0, 1, x, row_source, col_source, inner, stride_w, work)
+    source = work if staged else writable(x).reshape(-1)
+    _part(0, 1, by_channel, source, weight, bias, y.reshape(-1), work, planes, tables, sizes, floor, lanes)
+
+
+@kernel(error_model="numpy", parallel=True)
+def convolve_parallel(parts, x, y, weight, bias, work, floor, tables, row_source, col_source, inner, sizes):
+    by_channel, staged, planes, area, lanes, stride_w = sizes[12], sizes[13], sizes[14], sizes[15], sizes[16], sizes[17]
+    flat = y.reshape(-1)
+    if staged:
+        for part in prange(parts):
+            stage_part(part, parts, x, row_source, col_source, inner, stride_w, work)
+    source = work if staged else writable(x).reshape(-1)
+    for part in prange(parts):
+        _part(part, parts, by_channel, source, weight, bias, flat, work, planes + part * area, tables, sizes, floor, lanes)

@@ -1,0 +1,203 @@
+"""The register tile: rows x vectors of a matrix product kept in registers over the whole reduction.
+
+Idea
+    C[m, j] = floor_at(start[m, j] + sum over k of A[k, m] * B[k, j]): one element of A in every lane times one vector of
+    B. All accumulators are LLVM values carried by phi nodes, so they stay in registers from the first product to the
+    last. One generator emits every size up to `ROWS` x `VECTORS` behind a switch; the loop over k is not unrolled: 28
+    products for 16 loads leave room enough for its three instructions.
+Source
+    Goto & van de Geijn 2008, doi:10.1145/1356052.1356053, sec. 5; Van Zee & van de Geijn 2015, BLIS,
+    doi:10.1145/2764454, sec. 2.
+Limits
+    ROWS * VECTORS accumulators, VECTORS loads and one broadcast must fit the registers of the target.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+from conv_impls.kernels import simd
+
+VECTORS = 2
+# 14 x 2 with 32 registers, 6 x 2 with 16: accumulators, two vectors of B and a broadcast.
+ROWS = 14 if simd.REGISTERS == 32 else 6
+
+I64 = ir.IntType(64)
+# What the accumulators start from.
+START_ZERO, START_BIAS, START_C = 0, 1, 2
+
+
+def _emit(builder, vector, rows, vectors, a_row, k, a, a_step, b, b_step, c, c_step, columns, bias, start, floor):
+    """One tile of ``rows`` x ``vectors`` at the builder's place; addresses are LLVM pointers, steps count elements."""
+    scalar, lanes = vector.element, vector.count
+    function = builder.function
+    tiles = [(m, v) for m in range(rows) for v in range(vectors)]
+
+    def at(base, *terms):
+        for term in terms:
+            index = term if isinstance(term, ir.Value) else ir.Constant(I64, term)
+            base = builder.gep(base, [index], source_etype=scalar)
+        return base
+
+    def block(name):
+        return function.append_basic_block(f"tile{rows}x{vectors}_{name}")
+
+    def c_address(m, v):
+        return at(c, builder.mul(c_step, ir.Constant(I64, m)), v * lanes)
+
+    masks = [simd.mask_ir(builder, vector, ir.Constant(I64, -v * lanes), builder.sub(columns, ir.Constant(I64, v * lanes)))
+             for v in range(vectors)]  # fmt: skip
+    entry = builder.block
+    from_bias, from_c, ready, done = (block(name) for name in ("bias", "c", "ready", "done"))
+    switch = builder.switch(start, ready)
+    switch.add_case(ir.Constant(I64, START_BIAS), from_bias)
+    switch.add_case(ir.Constant(I64, START_C), from_c)
+    builder.position_at_end(from_bias)
+    spread = [simd.splat_ir(builder, builder.load(at(bias, m), typ=scalar), vector) for m in range(rows)]
+    builder.branch(ready)
+    builder.position_at_end(from_c)
+    loaded = [simd.load_masked_ir(builder, vector, c_address(m, v), masks[v]) for m, v in tiles]
+    builder.branch(ready)
+    builder.position_at_end(ready)
+    accumulators = []
+    for index, (m, _) in enumerate(tiles):
+        first = builder.phi(vector)
+        first.add_incoming(ir.Constant(vector, [0.0] * lanes), entry)
+        first.add_incoming(spread[m], from_bias)
+        first.add_incoming(loaded[index], from_c)
+        accumulators.append(first)
+
+    def step(values, a_here, b_here):
+        """values + one step of the reduction."""
+        right = [simd.load_ir(builder, vector, at(b_here, v * lanes)) for v in range(vectors)]
+        result = []
+        for m in range(rows):
+            left = simd.splat_ir(builder, builder.load(at(a_here, m * a_row), typ=scalar), vector)
+            result += [simd.fma_ir(builder, left, right[v], values[m * vectors + v]) for v in range(vectors)]
+        return result
+
+    if a_row == 1:
+        accumulators = _loop(builder, block, "k", k, [(a, a_step), (b, b_step)], accumulators, at, step)
+    else:
+        # A lies in groups of `lanes` steps: within a group the next step is the next element.
+        def group(values, a_here, b_here):
+            one = ir.Constant(I64, 1)
+            return _loop(
+                builder, block, "lane", ir.Constant(I64, lanes), [(a_here, one), (b_here, b_step)], values, at, step
+            )
+
+        groups = builder.sdiv(k, ir.Constant(I64, lanes))
+        b_group = builder.mul(b_step, ir.Constant(I64, lanes))
+        accumulators = _loop(builder, block, "group", groups, [(a, a_step), (b, b_group)], accumulators, at, group)
+
+    least = simd.splat_ir(builder, floor, vector)
+    accumulators = [builder.select(builder.fcmp_ordered("<", x, least), least, x) for x in accumulators]
+    whole, part = block("whole"), block("part")
+    builder.cbranch(builder.icmp_signed(">=", columns, ir.Constant(I64, vectors * lanes)), whole, part)
+    builder.position_at_end(whole)
+    for (m, v), value in zip(tiles, accumulators, strict=True):
+        simd.store_ir(builder, value, c_address(m, v))
+    builder.branch(done)
+    builder.position_at_end(part)
+    for (m, v), value in zip(tiles, accumulators, strict=True):
+        simd.store_masked_ir(builder, value, c_address(m, v), masks[v])
+    builder.branch(done)
+    builder.position_at_end(done)
+
+
+def _loop(builder, block, name, trips, walks, values, at, body):
+    """Run ``body`` ``trips`` >= 1 times over walking addresses and values in registers; returns the last values."""
+    entry, inside, after = builder.block, block(f"{name}_loop"), block(f"{name}_done")
+    builder.branch(inside)
+    builder.position_at_end(inside)
+    count = builder.phi(I64)
+    count.add_incoming(ir.Constant(I64, 0), entry)
+    addresses = [builder.phi(ir.PointerType()) for _ in walks]
+    carried = [builder.phi(value.type) for value in values]
+    for phi, value in zip(carried, values, strict=True):
+        phi.add_incoming(value, entry)
+    for phi, (address, _) in zip(addresses, walks, strict=True):
+        phi.add_incoming(address, entry)
+    results = body(carried, *addresses)
+    following = builder.add(count, ir.Constant(I64, 1))
+    moved = [at(phi, step) for phi, (_, step) in zip(addresses, walks, strict=True)]
+    last = builder.block
+    count.add_incoming(following, last)
+    for phi, value in zip(carried + addresses, results + moved, strict=True):
+        phi.add_incoming(value, last)
+    builder.cbranch(builder.icmp_signed("<", following, trips), inside, after)
+    builder.position_at_end(after)
+    return results
+
+
+def _make(by_lane):
+    @intrinsic
+    def tile(
+        typing_context, rows, k, a, a_at, a_step, b, b_at, b_step, c, c_at, c_step, columns, bias, bias_at, start, floor
+    ):
+        """C[m, j] = max(floor, start + sum over k of A[k, m] * B[k, j]) for m < rows, j < columns.
+
+        B[k, j] is b[b_at + k*b_step + j] and is read for whole vectors; A[k, m] is a[a_at + k*a_step + m], or by lane,
+        a[a_at + k//lanes*a_step + m*lanes + k%lanes] with k a multiple of lanes. ``start`` says where sums begin: at zero,
+        at bias[bias_at + m] or at C itself.
+        """
+        integer = types.int64
+        dtype = c.dtype
+
+        def codegen(context, builder, signature, arguments):
+            vector = simd.vector_ir(dtype)
+            (rows_v, k_v, a_v, a_at_v, a_step_v, b_v, b_at_v, b_step_v, c_v, c_at_v, c_step_v, columns_v, bias_v,
+             bias_at_v, start_v, floor_v) = arguments  # fmt: skip
+            address = [
+                simd.pointer(context, builder, kind, value, index)
+                for kind, value, index in ((a, a_v, a_at_v), (b, b_v, b_at_v), (c, c_v, c_at_v), (bias, bias_v, bias_at_v))
+            ]
+            done = builder.function.append_basic_block("tiles_done")
+            wide = builder.icmp_signed(">", columns_v, ir.Constant(I64, vector.count))
+            size = builder.select(wide, rows_v, builder.add(rows_v, ir.Constant(I64, ROWS)))
+            switch = builder.switch(size, done)
+            for vectors in (VECTORS, 1):
+                for rows in range(1, ROWS + 1):
+                    case = builder.function.append_basic_block(f"tile{rows}x{vectors}")
+                    switch.add_case(ir.Constant(I64, rows if vectors == VECTORS else rows + ROWS), case)
+                    builder.position_at_end(case)
+                    _emit(
+                        builder, vector, rows, vectors, vector.count if by_lane else 1, k_v, address[0], a_step_v,
+                        address[1], b_step_v, address[2], c_step_v, columns_v, address[3], start_v, floor_v,
+                    )  # fmt: skip
+                    builder.branch(done)
+            builder.position_at_end(done)
+            return context.get_dummy_value()
+
+        signature = types.void(
+            integer, integer, a, integer, integer, b, integer, integer, c, integer, integer, integer, bias, integer,
+            integer, dtype,
+        )  # fmt: skip
+        return signature, codegen
+
+    return tile
+
+
+tile = _make(by_lane=False)
+tile_by_lane = _make(by_lane=True)
+
+
+@njit(error_model="numpy")
+def multiply(rows, first, last, tiles, depth, a, a_at, a_row, a_step, a_skip, b, b_at, b_panel, b_step, c, c_at, c_step,
+             columns, width, bias, bias_at, start, floor):  # fmt: skip
+    """Tiles ``first`` to ``last`` of the ``tiles`` that share out ``rows``, against all panels of ``width`` columns.
+
+    Sharing rows out evenly, 64 as 13+13+13+13+12 rather than 14+14+14+14+8, keeps every tile full enough to hide the latency
+    of its products. Row m of A starts at a_at + m*a_row; a_step 0 stands for A packed tile by tile, of which the first
+    ``a_skip`` steps of each are left out.
+    """
+    for t in range(first, last):
+        m = t * rows // tiles
+        here = (t + 1) * rows // tiles - m
+        step = a_step if a_step else here
+        left = a_at + m * a_row + a_skip * step
+        for j in range(0, columns, width):
+            tile(here, depth, a, left, step, b, b_at + j // width * b_panel, b_step, c, c_at + m * c_step + j, c_step,
+                 min(width, columns - j), bias, bias_at + m, start, floor)  # fmt: skip

@@ -1,0 +1,96 @@
+"""Where kernels find things: tables of the padded, strided image, made once a plan.
+
+A staged image has one plane for each stride phase (`conv_impls.kernels.stage`), so that tap (c, p, q) of every output
+sits at one offset, ``tap_offset``, from the output's own position ``i*pitch + j``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conv_impls.padding import NO_PADDING, source_index
+from conv_impls.problem import Conv2dProblem
+
+Table = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The image as kernels read it.
+
+    Attributes
+    ----------
+    staged : bool
+        Whether the image must be staged; if not, it serves as it is.
+    channel, pitch : int
+        Elements of one channel, and of one row of a plane.
+    tap_offset : ndarray of shape (C_in/groups * kH * kW,)
+        Where the tap of output (0, 0) lies, from the first channel of its group.
+    row_source, col_source : ndarray of shape (phases, plane size)
+        Row (column) of the image that each row (column) of each phase shows; -1 is a zero.
+    inner : ndarray of shape (phases, 2)
+        Columns of each phase that lie inside the image, at equal steps of the stride.
+    """
+
+    staged: bool
+    channel: int
+    pitch: int
+    tap_offset: Table
+    row_source: Table
+    col_source: Table
+    inner: Table
+
+
+def effective(problem: Conv2dProblem) -> Conv2dProblem:
+    """The same computation with steps no longer than the image: a longer one leads to no second output either."""
+    stride = tuple(min(s, size) for s, size in zip(problem.stride, problem.padded_size, strict=True))
+    dilation = tuple(d if k > 1 else 1 for d, k in zip(problem.dilation, problem.kernel_size, strict=True))
+    return problem.replace(stride=stride, dilation=dilation)
+
+
+def image_layout(problem: Conv2dProblem) -> Layout:
+    """The layout of an `effective` problem."""
+    row_source, col_source = (_sources(problem, axis) for axis in (0, 1))
+    plane, pitch = row_source.shape[1] * col_source.shape[1], col_source.shape[1]
+    channel = row_source.shape[0] * col_source.shape[0] * plane
+    tap_offset = _tap_offsets(problem, channel, plane, pitch, col_source.shape[0])
+    staged = problem.padding != NO_PADDING or problem.stride != (1, 1)
+    return Layout(
+        staged, channel, pitch, tap_offset, row_source, col_source, _inner(problem, *col_source.shape)
+    )
+
+
+def _sources(problem: Conv2dProblem, axis: int) -> Table:
+    """Source row (column) of each row (column) of each stride phase; -1 is a zero. Shape (phases, plane size)."""
+    size, kernel, stride, dilation = (
+        value[axis] for value in (problem.in_size, problem.kernel_size, problem.stride, problem.dilation)
+    )
+    extent = (kernel - 1) * dilation
+    phases = min(stride, extent + 1)
+    padded_row = np.arange(problem.out_size[axis] + extent // stride) * stride + np.arange(phases)[:, None]
+    index = source_index(size, *problem.padding[axis], problem.padding_mode)
+    return np.where(padded_row < len(index), index[np.minimum(padded_row, len(index) - 1)], -1)
+
+
+def _inner(problem: Conv2dProblem, phases: int, width: int) -> Table:
+    """Range (low, high) of the columns of each stride phase that lie inside the image; shape (phases, 2)."""
+    left, (size, stride) = problem.padding[1][0], (problem.in_size[1], problem.stride[1])
+    phase = np.arange(phases)
+    low = np.clip(-(-(left - phase) // stride), 0, width)
+    high = np.clip((left + size - 1 - phase) // stride + 1, 0, width)
+    # A phase that shows none of the image gets an empty range at an index that exists.
+    return np.where(high > low, np.stack([low, high]), 0).T.copy()
+
+
+def _tap_offsets(problem: Conv2dProblem, channel: int, plane: int, pitch: int, phases_w: int) -> Table:
+    """Where each tap (c, p, q) finds the window of output (0, 0) in the staged image; shape (C_in/groups*kH*kW,)."""
+    (kh, kw), (sh, sw), (dh, dw) = problem.kernel_size, problem.stride, problem.dilation
+    row, col = np.arange(kh) * dh, np.arange(kw) * dw
+    phase = (row % sh)[:, None] * phases_w + col % sw
+    shift = (row // sh)[:, None] * pitch + col // sw
+    channels = np.arange(problem.in_channels // problem.groups) * channel
+    offsets: Table = (channels[:, None, None] + phase * plane + shift).ravel()
+    return offsets
