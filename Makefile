@@ -36,6 +36,11 @@ format: $(VENV)/test.stamp  ## let ruff format the code and mend what it can
 parity: $(VENV)/test.stamp  ## compare with torch, which must be installed (pip install torch==2.13.0)
 	$(BIN)/python -m pytest --require-torch tests/test_torch_parity.py
 
+setup-peers: $(VENV)/peers.stamp  ## install the libraries that bench-peers compares with (2 GB)
+
+bench-peers: $(VENV)/peers.stamp  ## torch, ONNX Runtime, OpenVINO and ours in turns on real layers (10 minutes)
+	$(BIN)/python -m bench versus --workload resnet50,vgg16,mobilenet_v2,convnext_tiny --threads 1,2
+
 report: $(VENV)/bench.stamp  ## remake results/ from the newest run, without measuring
 	$(BIN)/python -m bench report
 
@@ -66,5 +71,10 @@ $(VENV)/test.stamp: pyproject.toml $(VENV)/bench.stamp
 	@$(PIP) -e '.[bench,test]'
 	@touch $@
 
-.PHONY: help bench test smoke check lint types format parity report machine list setup clean
+$(VENV)/peers.stamp: pyproject.toml $(VENV)/bench.stamp
+	@echo "installing the other libraries into $(VENV) (minutes, once)"
+	@$(PIP) -e '.[peers]'
+	@touch $@
+
+.PHONY: help bench test smoke check lint types format parity setup-peers bench-peers report machine list setup clean
 .DEFAULT_GOAL := help

@@ -1,9 +1,10 @@
-"""``python -m bench``: run, report, compare, check, machine, list."""
+"""``python -m bench``: run, report, compare, check, versus, machine, list."""
 
 from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,12 +15,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from bench import workloads
+from bench.options import RUNS, UsageError, new_run, read_backends, read_layers, read_threads, split
+from bench.peers import ENGINES
 from bench.store import Run, StoreError
-from bench.workloads import Layer, WorkloadError
+from bench.workloads import WorkloadError
 from conv_impls import ConvError, backends, get_backend
+from conv_impls.validation import DTYPES
 
 ROOT = Path(__file__).parent.parent
-RUNS = ROOT / "results" / "runs"
 MAIN_WORKLOADS = "basic,sizes,resnet50,vgg16,mobilenet_v2,convnext_tiny"
 USAGE, WRONG, INTERRUPTED = 2, 1, 130
 
@@ -32,10 +35,6 @@ Workload = Annotated[
 ]
 Backends = Annotated[str, typer.Option(help="Names separated by commas, or all.")]
 Seed = Annotated[int, typer.Option(help="Seed of the data.", min=0)]
-
-
-class UsageError(Exception):
-    """A wrong option; shown as one line, exit code 2."""
 
 
 @app.command()
@@ -68,7 +67,7 @@ def run(
             raise UsageError("--resume: expected no other option, for the run keeps its settings; start a new run")
         current = Run.open(resume)
     else:
-        current = _new_run(workload, backends, threads, direction, repetitions, timeout, budget, out, seed)
+        current = new_run(workload, backends, threads, direction, repetitions, timeout, budget, out, seed)
     start = time.monotonic()
     try:
         _drive(current)
@@ -157,8 +156,8 @@ def check(workload: Workload = "basic", backends: Backends = "all", seed: Seed =
     from bench.measure import check_only
     from bench.run import make_cases
 
-    names = _backends(backends)
-    cases = make_cases(_layers(workload), names, _threads(""), 1)
+    names = read_backends(backends)
+    cases = make_cases(read_layers(workload), names, read_threads(""), 1)
     counts = {name: {"right": 0, "unsupported": 0, "over budget": 0, "wrong": 0} for name in names}
     with _progress() as bar:
         task = bar.add_task("", total=len(cases), left="")
@@ -179,6 +178,59 @@ def check(workload: Workload = "basic", backends: Backends = "all", seed: Seed =
     wrong = sum(row["wrong"] for row in counts.values())
     console.print(f"{len(cases)} cases, {wrong} wrong")
     if wrong:
+        raise typer.Exit(WRONG)
+
+
+@app.command()
+def versus(
+    workload: Workload = "resnet50",
+    engines: Annotated[
+        str,
+        typer.Option(help="Names separated by commas: those of `bench.peers.ENGINES`, plan:BACKEND, a dotted path."),
+    ] = ",".join(ENGINES),
+    threads: Annotated[str, typer.Option(help="Thread counts separated by commas; all cores by default.")] = "",
+    rounds: Annotated[int, typer.Option(help="Turns of every engine at every layer.", min=1)] = 3,
+    seconds: Annotated[float, typer.Option(help="Timing of one turn; at least three calls.", min=0)] = 0.05,
+    batch: Annotated[int, typer.Option(help="Batch of every layer; the workload's own by default.", min=0)] = 0,
+    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    layers: Annotated[str, typer.Option(help="Only layers with this in their name.")] = "",
+    isa: Annotated[str, typer.Option(help="avx2: hold the engines to it; the machine's own by default.")] = "",
+    out: Annotated[Path | None, typer.Option(help="Folder; results/peers/<date-time> by default.")] = None,
+    seed: Seed = 0,
+) -> None:
+    """Time other libraries and ours in turns, layer by layer; records and tables in a folder.
+
+    Examples
+    --------
+      python -m bench versus --workload resnet50 --threads 1,2
+      python -m bench versus --engines torch_nchw,planned,plan:numba_direct --layers conv2 --rounds 5
+    """
+    from bench.versus import ISAS, failures, figures, measure, ratios, sums, write_tables
+
+    if isa and isa not in ISAS:
+        raise UsageError(f"--isa: expected {', '.join(ISAS)}, got {isa!r}")
+    if dtype not in DTYPES:
+        raise UsageError(f"--dtype: expected {' or '.join(DTYPES)}, got {dtype!r}")
+    changes = {"dtype": dtype} | ({"batch": batch} if batch else {})
+    asked = [replace(layer, problem=layer.problem.replace(**changes)) for layer in read_layers(workload)]
+    chosen = [layer for layer in asked if layers in layer.name]
+    if not chosen:
+        raise UsageError(f"--layers: expected part of a layer's name, got {layers!r}")
+    current = measure(
+        out or ROOT / "results" / "peers" / datetime.now().strftime("%Y%m%d-%H%M%S"), chosen,
+        split(engines, "--engines"), read_threads(threads), rounds=rounds, seconds=seconds, isa=isa, seed=seed,
+        progress=lambda text: complain.print(text, markup=False, highlight=False),
+    )  # fmt: skip
+    page = write_tables(current)
+    for name, told in current.environment["engines"].items():
+        if isinstance(told, str):
+            complain.print(f"left out: {name}: {told}", markup=False, soft_wrap=True)
+    table = figures(current.records())
+    _print_table(sums(table), "Network sums, count-weighted")
+    _print_table(ratios(table), "Ratios of network sums; above 1 ours is faster")
+    console.print(f"tables: {page}", soft_wrap=True)
+    if bad := failures(current.records()):
+        complain.print("\n".join(bad), markup=False, soft_wrap=True)
         raise typer.Exit(WRONG)
 
 
@@ -214,41 +266,6 @@ def list_() -> None:
         console.print(text, highlight=False)
 
 
-def _new_run(
-    workload: str,
-    names: str,
-    threads: str,
-    direction: str,
-    repetitions: int,
-    timeout: float,
-    budget: float,
-    out: Path | None,
-    seed: int,
-) -> Run:
-    from bench.machine import cores, environment, fma_peak
-    from bench.run import make_cases
-
-    if direction != "fwd":
-        raise UsageError(f"--direction: expected fwd, got {direction!r}; gradients are not measured yet")
-    for option, value in (("--repetitions", repetitions), ("--timeout", timeout), ("--budget", budget)):
-        if not 0 < value < float("inf"):
-            raise UsageError(f"{option}: expected a number above 0, got {value:g}")
-    cases = make_cases(_layers(workload), _backends(names), _threads(threads), repetitions)
-    facts = environment()
-    facts["fma_peak_gflops"] = round(fma_peak(cores()), 1)
-    folder = out or RUNS / datetime.now().strftime("%Y%m%d-%H%M%S")
-    config: dict[str, Any] = {
-        "command": f"python -m bench run --workload {workload} --backends {names} --threads {_joined(cases)} "
-        f"--repetitions {repetitions} --timeout {timeout:g} --budget {budget:g} --seed {seed}",
-        "timeout_s": timeout, "budget_s": budget, "seed": seed, "cases": [vars(case) for case in cases],
-    }  # fmt: skip
-    return Run.create(folder, config, facts)
-
-
-def _joined(cases: list[Any]) -> str:
-    return ",".join(dict.fromkeys(str(case.threads) for case in cases))
-
-
 def _drive(current: Run) -> None:
     from bench.run import drive
 
@@ -272,40 +289,6 @@ def _drive(current: Run) -> None:
 def _progress() -> Progress:
     columns = MofNCompleteColumn(), TextColumn("{task.fields[left]}"), BarColumn(20), TextColumn("{task.description}")
     return Progress(*columns, console=console, disable=not console.is_terminal)
-
-
-def _layers(text: str) -> list[Layer]:
-    layers = [layer for name in _split(text, "--workload") for layer in workloads.load(name)]
-    names = [(layer.workload, layer.name) for layer in layers]
-    for workload, name in names:
-        if names.count((workload, name)) > 1:
-            raise UsageError(f"--workload: layer {name!r} of {workload!r} comes twice; give the layers different names")
-    return layers
-
-
-def _backends(text: str) -> list[str]:
-    names = list(backends()) if text == "all" else _split(text, "--backends")
-    for name in names:
-        get_backend(name)
-    return names
-
-
-def _threads(text: str) -> list[int]:
-    from bench.machine import cores
-
-    if not text:
-        return [cores()]
-    values = _split(text, "--threads")
-    if not all(value.isdecimal() and 1 <= int(value) <= cores() for value in values):
-        raise UsageError(f"--threads: expected counts from 1 to {cores()} separated by commas, got {text!r}")
-    return [int(value) for value in values]
-
-
-def _split(text: str, option: str) -> list[str]:
-    values = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    if not values:
-        raise UsageError(f"{option}: expected one or more names, got {text!r}")
-    return values
 
 
 def _newest() -> Path:
