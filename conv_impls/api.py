@@ -9,7 +9,7 @@ import numpy as np
 
 from conv_impls import validation as check
 from conv_impls.problem import Conv2dProblem
-from conv_impls.registry import Backend, Call, Prepared, resolve
+from conv_impls.registry import Backend, Prepared, rectified, resolve
 from conv_impls.validation import Array, Pair, Sides
 
 
@@ -26,6 +26,7 @@ def conv2d(
     backend: str = "auto",
     precision: str = "standard",
     threads: int | None = None,
+    activation: str | None = None,
     out: Array | None = None,
 ) -> Array:
     """2-D convolution (cross-correlation, as in every deep-learning library).
@@ -50,6 +51,8 @@ def conv2d(
         errors, and a NaN, over the whole image.
     threads : int, optional
         At most this many; all cores by default. Backends on BLAS follow BLAS's own setting instead.
+    activation : {None, "relu"}
+        "relu" gives max(y, 0), without a second pass over y where the backend can; NaN stays NaN.
     out : ndarray of y's shape and dtype, C-contiguous, optional
         Filled and returned; it may overlap the inputs.
 
@@ -79,17 +82,18 @@ def conv2d(
             [51., 90.]]], dtype=float32)
     """
     fn = "conv2d"
-    images, single = check.images(fn, "x", x)
-    w = check.array(fn, "weight", weight, (4,), "(C_out, C_in/groups, kH, kW)")
-    problem = Conv2dProblem.from_checked(fn, images, w, stride, padding, dilation, groups, padding_mode)
-    b = check.bias_vector(fn, bias, problem.out_channels, images)
+    given, single = check.described_images(fn, "x", x)
+    kernels = check.described(fn, "weight", weight, (4,), "(C_out, C_in/groups, kH, kW)")
+    problem = Conv2dProblem.from_checked(fn, given, kernels, stride, padding, dilation, groups, padding_mode)
+    b = check.bias_vector(fn, bias, problem.out_channels, given)
     check.choice(fn, "precision", precision, check.PRECISIONS)
-    count = _threads(fn, threads)
-    shape = _check_out(fn, out, problem, single)
+    count, relu = _threads(fn, threads), _relu(fn, activation)
+    shape = _result_shape(fn, out, problem, single)
     # The backend comes last, so that a wrong argument reads the same whichever one was named.
-    chosen = resolve(fn, backend, problem, precision)
-    call = _prepare(chosen, problem, w, b, count).call
-    return _compute(call, problem, images, shape, out, (images, w) if b is None else (images, w, b))
+    chosen = resolve(fn, backend, problem, precision, count, True)
+    images, w = check.laid_out(given), check.laid_out(kernels)
+    prepared = _prepare(chosen, problem, w, b, count, relu)
+    return _compute(prepared, problem, images, shape, out, (images, w) if b is None else (images, w, b))
 
 
 class Plan:
@@ -109,7 +113,10 @@ class Plan:
         Seconds spent compiling (0 where the cache had it), and packing.
     """
 
-    __slots__ = ("_call", "backend", "compile_s", "packed_bytes", "prepare_s", "problem", "threads", "workspace_bytes")
+    __slots__ = (
+        "_call", "_dtype", "_input_shape", "_output_shape", "_prepared",
+        "backend", "compile_s", "packed_bytes", "prepare_s", "problem", "threads", "workspace_bytes",
+    )  # fmt: skip
 
     def __init__(
         self, problem: Conv2dProblem, backend: str, threads: int, prepared: Prepared, prepare_s: float
@@ -117,18 +124,38 @@ class Plan:
         self.problem, self.backend, self.threads = problem, backend, threads
         self.packed_bytes, self.workspace_bytes = prepared.packed_bytes, prepared.workspace_bytes
         self.compile_s, self.prepare_s = prepared.compile_s, prepare_s - prepared.compile_s
-        self._call = prepared.call
+        self._prepared, self._call, self._dtype = prepared, prepared.call, np.dtype(problem.dtype)
+        self._input_shape, self._output_shape = problem.input_shape, problem.output_shape
 
     def __call__(self, x: Array, out: Array | None = None) -> Array:
         """Convolve x, of the planned shape and dtype; see `conv2d` for ``out`` and the result."""
-        images, single = check.images("plan", "x", x)
+        # Arrays that need neither a copy nor a word are told by their attributes alone: 1 us where `_checked` takes 10.
+        if type(x) is np.ndarray and x.shape == self._input_shape and x.dtype == self._dtype:
+            flags = x.flags
+            if flags.c_contiguous and flags.aligned:
+                if out is None:
+                    y = np.empty(self._output_shape, self._dtype)
+                    self._call(x, y)
+                    return y
+                if (
+                    type(out) is np.ndarray and out.shape == self._output_shape and out.dtype == self._dtype
+                    and out.flags.carray and not np.may_share_memory(out, x)
+                ):  # fmt: skip
+                    self._call(x, out)
+                    return out
+        return self._checked(x, out)
+
+    def _checked(self, x: Array, out: Array | None) -> Array:
+        """Any x and ``out``: refused in words, or copied to where a kernel may work on them."""
+        given, single = check.described_images("plan", "x", x)
         problem = self.problem
-        if images.shape != problem.input_shape:
+        if given.shape != problem.input_shape:
             check.fail("plan", "x", f"shape {problem.input_shape}", x.shape, "make a plan for each input shape")
-        if images.dtype != problem.dtype:
-            check.fail_type("plan", "x", f"dtype {problem.dtype}", images.dtype, "make a plan for each dtype")
-        shape = _check_out("plan", out, problem, single)
-        return _compute(self._call, problem, images, shape, out, (images,))
+        if given.dtype.name != problem.dtype:
+            check.fail_type("plan", "x", f"dtype {problem.dtype}", given.dtype, "make a plan for each dtype")
+        shape = _result_shape("plan", out, problem, single)
+        images = check.laid_out(given)
+        return _compute(self._prepared, problem, images, shape, out, (images,))
 
     def __repr__(self) -> str:
         return f"<Plan {self.backend} {self.problem.label} threads={self.threads}>"
@@ -142,6 +169,7 @@ def plan(
     backend: str = "auto",
     precision: str = "standard",
     threads: int | None = None,
+    activation: str | None = None,
 ) -> Plan:
     """Prepare one convolution for many calls with constant weights.
 
@@ -152,7 +180,7 @@ def plan(
     weight : ndarray of shape (C_out, C_in/groups, kH, kW), the problem's dtype
         Copied: later changes do not matter.
     bias : ndarray of shape (C_out,), same dtype, optional
-    backend, precision, threads
+    backend, precision, threads, activation
         As in `conv2d`.
 
     Returns
@@ -177,18 +205,18 @@ def plan(
     fn = "plan"
     if not isinstance(problem, Conv2dProblem):
         check.fail_type(fn, "problem", "a Conv2dProblem", type(problem).__name__, "see Conv2dProblem.from_arrays")
-    w = check.array(fn, "weight", weight, (4,), "(C_out, C_in/groups, kH, kW)").copy()
-    if w.dtype != problem.dtype:
-        check.fail_type(fn, "weight", f"dtype {problem.dtype} like the problem", w.dtype)
-    if w.shape != problem.weight_shape:
-        check.fail(fn, "weight", f"shape {problem.weight_shape}", w.shape, f"problem {problem.label}")
-    b = check.bias_vector(fn, bias, problem.out_channels, w)
-    b = None if b is None else b.copy()
+    given = check.described(fn, "weight", weight, (4,), "(C_out, C_in/groups, kH, kW)")
+    if given.dtype.name != problem.dtype:
+        check.fail_type(fn, "weight", f"dtype {problem.dtype} like the problem", given.dtype)
+    if given.shape != problem.weight_shape:
+        check.fail(fn, "weight", f"shape {problem.weight_shape}", given.shape, f"problem {problem.label}")
+    b = check.bias_vector(fn, bias, problem.out_channels, given)
     check.choice(fn, "precision", precision, check.PRECISIONS)
-    count = _threads(fn, threads)
-    chosen = resolve(fn, backend, problem, precision)
+    count, relu = _threads(fn, threads), _relu(fn, activation)
+    chosen = resolve(fn, backend, problem, precision, count, False)
     start = time.perf_counter()
-    prepared = _prepare(chosen, problem, w, b, count)
+    w = np.array(given, problem.dtype, order="C")
+    prepared = _prepare(chosen, problem, w, None if b is None else b.copy(), count, relu)
     return Plan(problem, chosen.name, count, prepared, time.perf_counter() - start)
 
 
@@ -198,7 +226,11 @@ def _threads(fn: str, threads: int | None) -> int:
     return cores if threads is None else min(check.integer(fn, "threads", threads, 1), cores)
 
 
-def _check_out(fn: str, out: Array | None, problem: Conv2dProblem, single: bool) -> tuple[int, ...]:
+def _relu(fn: str, activation: str | None) -> bool:
+    return activation is not None and check.choice(fn, "activation", activation, check.ACTIVATIONS) == "relu"
+
+
+def _result_shape(fn: str, out: Array | None, problem: Conv2dProblem, single: bool) -> tuple[int, ...]:
     """The shape of the result, after checking ``out`` against it."""
     shape = problem.output_shape[1:] if single else problem.output_shape
     if out is not None:
@@ -206,24 +238,31 @@ def _check_out(fn: str, out: Array | None, problem: Conv2dProblem, single: bool)
     return shape
 
 
-def _prepare(backend: Backend, problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int) -> Prepared:
+def _prepare(
+    backend: Backend, problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int, relu: bool
+) -> Prepared:
     """Prepare, sparing every backend the problems without a product: what is left of them is the bias."""
     if problem.macs:
-        return backend.prepare(problem, weight, bias, threads)
+        return backend.prepare(problem, weight, bias, threads, relu)
 
     def fill(x: Array, out: Array) -> None:
         out[...] = 0 if bias is None else bias[:, None, None]
 
-    return Prepared(fill)
+    return rectified(Prepared(fill)) if relu else Prepared(fill)
 
 
 def _compute(
-    call: Call, problem: Conv2dProblem, x: Array, shape: tuple[int, ...], out: Array | None, inputs: tuple[Array, ...]
+    prepared: Prepared,
+    problem: Conv2dProblem,
+    x: Array,
+    shape: tuple[int, ...],
+    out: Array | None,
+    inputs: tuple[Array, ...],
 ) -> Array:
     """Run into ``out``, by way of a temporary where it overlaps an input, or into a fresh array."""
     direct = out is not None and not any(np.may_share_memory(out, source) for source in inputs)
     y = out if out is not None and direct else np.empty(shape, problem.dtype)
-    call(x, y.reshape(problem.output_shape))
+    prepared.call(x, y.reshape(problem.output_shape))
     if out is None or direct:
         return y
     out[...] = y

@@ -129,8 +129,8 @@ class Conv2dProblem:
         >>> Conv2dProblem.from_arrays(np.ones((3, 8, 8)), np.ones((4, 3, 3, 3)), padding="same").output_shape
         (1, 4, 8, 8)
         """
-        x4, _ = check.images("conv2d", "x", x)
-        w4 = check.array("conv2d", "weight", weight, (4,), "(C_out, C_in/groups, kH, kW)")
+        x4, _ = check.described_images("conv2d", "x", x)
+        w4 = check.described("conv2d", "weight", weight, (4,), "(C_out, C_in/groups, kH, kW)")
         return cls.from_checked("conv2d", x4, w4, stride, padding, dilation, groups, padding_mode)
 
     @classmethod
@@ -145,7 +145,7 @@ class Conv2dProblem:
         groups: int,
         padding_mode: str,
     ) -> Conv2dProblem:
-        """As `from_arrays`, for arrays `validation` has passed; ``fn`` is the function the user called."""
+        """As `from_arrays`, for arrays `validation` has described; ``fn`` is the function the user called."""
         check.same_dtype(fn, "weight", weight, "x", x)
         arguments = stride, padding, dilation, groups, padding_mode
         full = check.convolution(fn, x.shape, weight.shape, x.itemsize, *arguments)

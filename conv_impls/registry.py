@@ -10,11 +10,13 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import numpy as np
 
 # Imported before the function `backends` takes that name in the package, and not again, so the function stays.
 from conv_impls import backends as folder
@@ -34,7 +36,8 @@ ENTRY_POINTS = "conv_impls.backends"
 # A backend is one function; its parameter names say which of the three kinds it is.
 RUN = ("x", "weight", "bias", "problem")
 PREPARE = ("problem", "weight", "bias", "threads")
-CHOOSE = ("problem", "precision")
+FUSED = (*PREPARE, "relu")
+CHOOSE = ("problem", "precision", "threads", "eager")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,8 @@ class Backend:
         Who decides on the threads: "argument", "BLAS", "none".
     supports : callable
         problem -> None, or the reason why not, in words.
+    fuses_relu : bool
+        Whether ``prepare`` takes ``relu`` and applies max(y, 0) itself, rather than leave it to a second pass.
     """
 
     name: str
@@ -82,11 +87,17 @@ class Backend:
     supports: Supports
     function: Callable[..., Any]
     kind: Literal["run", "prepare", "choose"]
+    fuses_relu: bool
 
-    def prepare(self, problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int) -> Prepared:
+    def prepare(
+        self, problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int, relu: bool = False
+    ) -> Prepared:
         """Get ready for one problem and one set of weights; the arrays must not change afterwards."""
+        if relu and not self.fuses_relu:
+            return rectified(self.prepare(problem, weight, bias, threads))
         if self.kind == "prepare":
-            prepared = self.function(problem, weight, bias, threads)
+            fused = (relu,) if self.fuses_relu else ()
+            prepared = self.function(problem, weight, bias, threads, *fused)
             return prepared if isinstance(prepared, Prepared) else Prepared(prepared)
 
         def call(x: Array, out: Array) -> None:
@@ -100,6 +111,17 @@ class Backend:
             out[...] = y
 
         return Prepared(call)
+
+
+def rectified(prepared: Prepared) -> Prepared:
+    """The same followed by max(y, 0), which leaves NaN as it is."""
+    compute = prepared.call
+
+    def call(x: Array, out: Array) -> None:
+        compute(x, out)
+        np.maximum(out, 0, out=out)
+
+    return replace(prepared, call=call)
 
 
 _registered: dict[str, Backend] = {}
@@ -130,7 +152,9 @@ def register(
     callable
         A decorator for one of three kinds of function, told apart by their parameter names:
         ``run(x, weight, bias, problem) -> y``; ``prepare(problem, weight, bias, threads) -> callable(x, out)`` or
-        `Prepared`; ``choose(problem, precision) -> name`` of the backend to use.
+        `Prepared`, with a fifth parameter ``relu`` (bool) where it can apply max(y, 0) itself;
+        ``choose(problem, precision, threads, eager) -> name`` of the backend to use, where ``eager`` says that the
+        weights are prepared for one call only.
 
     Raises
     ------
@@ -147,10 +171,11 @@ def register(
     >>> float(conv2d(np.ones((2, 4, 4)), np.ones((1, 2, 1, 1)), backend="one_by_one")[0, 0, 0])
     2.0
     """
-    kinds = {RUN: "run", PREPARE: "prepare", CHOOSE: "choose"}
+    kinds = {RUN: "run", PREPARE: "prepare", FUSED: "prepare", CHOOSE: "choose"}
 
     def decorate(function: Function) -> Function:
-        kind: Any = kinds.get(tuple(inspect.signature(function).parameters))
+        parameters = tuple(inspect.signature(function).parameters)
+        kind: Any = kinds.get(parameters)
         if kind is None:
             expected = ", ".join(f"{word}({', '.join(names)})" for names, word in kinds.items())
             got = f"{function.__name__}{inspect.signature(function)}"
@@ -160,8 +185,9 @@ def register(
             where = taken.function.__module__ if taken else sources()[name]
             raise BackendError(f"register({name!r}): the name is taken by {where}; choose another")
         _registered[name] = Backend(
-            name, idea, source, accuracy, nan_spread, deterministic, threads, supports, function, kind
-        )
+            name, idea, source, accuracy, nan_spread, deterministic, threads, supports, function, kind,
+            fuses_relu=parameters == FUSED,
+        )  # fmt: skip
         return function
 
     return decorate
@@ -243,14 +269,15 @@ def get_backend(name: str) -> Backend:
     return _registered[name]
 
 
-def resolve(fn: str, name: str, problem: Conv2dProblem, precision: str) -> Backend:
+def resolve(fn: str, name: str, problem: Conv2dProblem, precision: str, threads: int, eager: bool) -> Backend:
     """The backend that will compute ``problem``: follows "choose" backends and refuses, in words, what cannot be."""
     if not isinstance(name, str):
         fail_type(fn, "backend", "a name (str)", type(name).__name__)
     backend = get_backend(name)
     reason = backend.supports(problem)
     if reason is None and backend.kind == "choose":
-        return resolve(fn, backend.function(problem, precision), problem, precision)
+        chosen = backend.function(problem, precision, threads, eager)
+        return resolve(fn, chosen, problem, precision, threads, eager)
     if reason is None and precision == "strict" and backend.accuracy != "direct":
         reason = "precision='strict' allows direct summation only; use precision='standard'"
     if reason is not None:

@@ -25,6 +25,7 @@ Names = tuple[str, str]
 DTYPES = ("float32", "float64")
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 PRECISIONS = ("strict", "standard")
+ACTIVATIONS = ("relu",)
 ARRAYS: Names = ("x", "weight")
 # Above this no address space holds an array; products below it cannot wrap a 64-bit index.
 MAX_BYTES = 2**47
@@ -115,33 +116,48 @@ def plain_array(fn: str, argument: str, value: object) -> Array:
     return value
 
 
-def array(fn: str, argument: str, value: object, ndims: tuple[int, ...], layout: str) -> Array:
-    """A float32 or float64 ndarray of one of these ranks, C-contiguous, aligned, native byte order.
-
-    Copies only where the memory layout calls for it: negative strides, foreign byte order, misaligned data and
-    read-only arrays are all welcome.
-    """
+def described(fn: str, argument: str, value: object, ndims: tuple[int, ...], layout: str) -> Array:
+    """A float32 or float64 ndarray of one of these ranks, in any memory layout; nothing is copied yet."""
     given = plain_array(fn, argument, value)
     if given.dtype.kind != "f" or given.dtype.itemsize not in (4, 8):
         fail_type(fn, argument, "dtype float32 or float64", given.dtype, "convert with .astype(numpy.float32)")
     if given.ndim not in ndims:
         expected = f"{' or '.join(map(str, ndims))} dimension{'s' * (ndims != (1,))} {layout}"
         fail(fn, argument, expected, f"{given.ndim}", f"{argument}.shape={given.shape}")
-    return np.require(given.view(np.ndarray), dtype=given.dtype.newbyteorder("="), requirements=("C", "A"))
+    return given.view(np.ndarray)
+
+
+def laid_out(given: Array) -> Array:
+    """The array C-contiguous, aligned and in native byte order.
+
+    Copies only where the memory layout calls for it: negative strides, foreign byte order, misaligned data and
+    read-only arrays are all welcome.
+    """
+    return np.require(given, dtype=given.dtype.newbyteorder("="), requirements=("C", "A"))
+
+
+def array(fn: str, argument: str, value: object, ndims: tuple[int, ...], layout: str) -> Array:
+    """Both of the above at once."""
+    return laid_out(described(fn, argument, value, ndims, layout))
 
 
 def same_dtype(fn: str, argument: str, value: Array, other: str, like: Array) -> None:
-    """Refuse mixed dtypes rather than promote in silence."""
-    if value.dtype != like.dtype:
-        fail_type(
-            fn, argument, f"dtype {like.dtype} like {other}", value.dtype, "mixed dtypes are not promoted; convert one"
-        )
+    """Refuse mixed dtypes rather than promote in silence; the byte order does not count."""
+    got, expected = value.dtype.name, like.dtype.name
+    if got != expected:
+        fail_type(fn, argument, f"dtype {expected} like {other}", got, "mixed dtypes are not promoted; convert one")
+
+
+def described_images(fn: str, argument: str, value: object) -> tuple[Array, bool]:
+    """(N, C, H, W) in any memory layout from a batch or one (C, H, W) image; the flag says that it was one image."""
+    checked = described(fn, argument, value, (3, 4), "(N, C, H, W) or (C, H, W)")
+    return (checked[None], True) if checked.ndim == 3 else (checked, False)
 
 
 def images(fn: str, argument: str, value: object) -> tuple[Array, bool]:
-    """(N, C, H, W) from a batch or one (C, H, W) image; the flag says that it was one image."""
-    checked = array(fn, argument, value, (3, 4), "(N, C, H, W) or (C, H, W)")
-    return (checked[None], True) if checked.ndim == 3 else (checked, False)
+    """`described_images`, laid out."""
+    checked, single = described_images(fn, argument, value)
+    return laid_out(checked), single
 
 
 def bias_vector(fn: str, value: object, out_channels: int, like: Array) -> Array | None:

@@ -11,6 +11,7 @@ import pytest
 
 from bench import workloads
 from bench.conftest import built_in
+from bench.machine import cores
 from bench.workloads import Layer
 from conv_impls import Conv2dProblem, UnsupportedError, conv2d, get_backend, plan, registry
 from conv_impls.reference import error_bound, reference, sample_outputs
@@ -43,8 +44,13 @@ def supported(backend: str, problem: Conv2dProblem) -> bool:
     return False
 
 
+def chosen(backend: str, problem: Conv2dProblem, precision: str = "standard") -> registry.Backend:
+    """What `conv2d` runs under this name."""
+    return registry.resolve("test", backend, problem, precision, cores(), eager=True)
+
+
 def is_direct(backend: str, problem: Conv2dProblem) -> bool:
-    return registry.resolve("test", backend, problem, "standard").accuracy == "direct"
+    return chosen(backend, problem).accuracy == "direct"
 
 
 @EVERY
@@ -74,7 +80,7 @@ def test_real_data_stay_within_the_published_bound(backend: str, layer: Layer) -
     rng = np.random.default_rng(1)
     x, weight = (rng.standard_normal(s, "float32") for s in (problem.input_shape, problem.weight_shape))
     at = sample_outputs(problem, 64)
-    accuracy = registry.resolve("test", backend, problem, "standard").accuracy
+    accuracy = chosen(backend, problem).accuracy
     bound = error_bound(x, weight, None, problem, accuracy, at)
     ref = reference(x, weight, None, problem)[tuple(at.T)]
     comp = conv2d(x, weight, backend=backend, **arguments(problem))[tuple(at.T)]
@@ -150,10 +156,7 @@ def test_a_nan_spreads_no_further_than_published(backend: str) -> None:
     spoiled = np.isnan(conv2d(x, weight, padding=1, backend=backend))
     window = np.zeros_like(spoiled)
     window[0, :, 4:7, 5:8] = True
-    if (
-        registry.resolve("test", backend, Conv2dProblem.from_arrays(x, weight, padding=1), "standard").nan_spread
-        == "image"
-    ):
+    if chosen(backend, Conv2dProblem.from_arrays(x, weight, padding=1)).nan_spread == "image":
         window[0] = True
     assert spoiled[0, :, 4:7, 5:8].all()
     assert not (spoiled & ~window).any()
@@ -164,7 +167,7 @@ def test_strict_precision_means_direct_summation_or_a_refusal(backend: str) -> N
     x, weight = np.ones((1, 5, 5)), np.ones((1, 1, 3, 3))
     problem = Conv2dProblem.from_arrays(x, weight)
     if backend == "auto" or get_backend(backend).accuracy == "direct":
-        assert registry.resolve("test", backend, problem, "strict").accuracy == "direct"
+        assert chosen(backend, problem, "strict").accuracy == "direct"
         assert conv2d(x, weight, backend=backend, precision="strict")[0, 0, 0] == 9
     else:
         with pytest.raises(UnsupportedError, match="direct summation only; use precision='standard'"):

@@ -34,7 +34,7 @@ def fft_operations(problem: Conv2dProblem) -> float:
     nan_spread="image where it picks FFT",
     threads="argument",
 )
-def choose(problem: Conv2dProblem, precision: str) -> str:
+def choose(problem: Conv2dProblem, precision: str, threads: int, eager: bool) -> str:
     if precision == "strict" or problem.macs <= DIRECT_PER_FFT * fft_operations(problem):
         return "numba_direct"
     return "scipy_fft"

@@ -34,7 +34,9 @@ def launch(serial: Callable[..., None], parallel: Callable[..., None], threads: 
         serial(1, *operands)
         return
     before = numba.get_num_threads()
-    numba.set_num_threads(threads)
+    # Numba takes a lock shared between processes for each question: one is asked, and nothing set that is set already.
+    if before != threads:
+        numba.set_num_threads(threads)
     try:
         if numba.threading_layer() == "workqueue":
             with _turn:
@@ -42,4 +44,5 @@ def launch(serial: Callable[..., None], parallel: Callable[..., None], threads: 
         else:
             parallel(threads, *operands)
     finally:
-        numba.set_num_threads(before)
+        if before != threads:
+            numba.set_num_threads(before)

@@ -1,0 +1,115 @@
+"""What a plan promises beyond the result: no work around the kernel, no allocation, a fused or added activation."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable
+from timeit import repeat
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conv_impls import Conv2dProblem, Prepared, ProblemError, conv2d, plan, register, registry
+from conv_impls.validation import Array
+
+Registered = dict[str, registry.Backend]
+P = Conv2dProblem(2, 3, (6, 7), 4, (3, 3), padding=((1, 1), (1, 1)))
+RNG = np.random.default_rng(0)
+X, W, B = (RNG.standard_normal(s).astype("f4") for s in (P.input_shape, P.weight_shape, (4,)))
+
+
+def idle(problem: Any, weight: Any, bias: Any, threads: Any) -> Callable[[Array, Array], None]:
+    return lambda x, out: None
+
+
+def test_a_call_costs_little_beside_the_kernel_and_allocates_nothing(registered: Registered) -> None:
+    register("idle")(idle)
+    ready, out = plan(P, W, backend="idle"), np.empty(P.output_shape, "f4")
+    ready(X, out=out)
+    # 1.5 us where this was written; the bound leaves room for a slow or a busy machine.
+    assert min(repeat(lambda: ready(X, out=out), number=500, repeat=5)) / 500 < 10e-6
+    tracemalloc.start()
+    ready(X, out=out)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1024
+
+
+@pytest.mark.parametrize("make", [np.asfortranarray, lambda a: a.astype(">f4"), lambda a: np.flip(a.copy(), 3)])
+def test_arrays_the_short_way_cannot_take_give_the_same(make: Callable[[Array], Array]) -> None:
+    ready, odd = plan(P, W, B, backend="numpy_strided"), make(X)
+    np.testing.assert_array_equal(ready(odd), ready(np.ascontiguousarray(odd, "f4")))
+
+
+def test_out_may_overlap_x() -> None:
+    problem = Conv2dProblem(1, 2, (5, 5), 2, (3, 3), padding=((1, 1), (1, 1)))
+    x, w = RNG.standard_normal(problem.input_shape), RNG.standard_normal(problem.weight_shape)
+    ready = plan(problem.replace(dtype="float64"), w, backend="numpy_strided")
+    expected = ready(x)
+    assert ready(x, out=x) is x
+    np.testing.assert_array_equal(x, expected)
+
+
+def test_a_wrong_shape_is_told_before_anything_is_copied() -> None:
+    ready = plan(P, W, backend="numpy_strided")
+    large = np.asfortranarray(np.ones((2, 3, 500, 500), "f4"))
+    tracemalloc.start()
+    with pytest.raises(ProblemError, match="x: expected shape"):
+        ready(large)
+    with pytest.raises(ProblemError, match="expected 2 input channels per group"):
+        conv2d(large[:, :2].copy("F"), W)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < large.nbytes
+
+
+@pytest.mark.parametrize("backend", ["numpy_strided", "numba_direct", "auto"])
+def test_relu_is_the_larger_of_the_result_and_zero(backend: str) -> None:
+    y = conv2d(X, W, B, padding=1, backend=backend)
+    assert (y < 0).any()
+    np.testing.assert_array_equal(conv2d(X, W, B, padding=1, backend=backend, activation="relu"), np.maximum(y, 0))
+    np.testing.assert_array_equal(plan(P, W, B, backend=backend, activation="relu")(X), np.maximum(y, 0))
+
+
+def test_relu_keeps_nan_and_reaches_problems_without_a_product() -> None:
+    x = np.full((1, 3, 3), np.nan, "f4")
+    assert np.isnan(conv2d(x, np.ones((1, 1, 3, 3), "f4"), activation="relu")).all()
+    y = conv2d(np.empty((0, 3, 3), "f4"), np.empty((2, 0, 1, 1), "f4"), np.array([-1, 1], "f4"), activation="relu")
+    np.testing.assert_array_equal(y[:, 0, 0], [0, 1])
+
+
+def test_a_backend_with_a_fifth_parameter_applies_relu_itself(registered: Registered) -> None:
+    seen = []
+
+    @register("fused")
+    def prepare(problem: Any, weight: Any, bias: Any, threads: Any, relu: Any) -> Prepared:
+        seen.append(relu)
+        return Prepared(lambda x, out: out.fill(-1))
+
+    assert registry.get_backend("fused").fuses_relu
+    assert conv2d(X, W, padding=1, backend="fused").max() == -1
+    # Nothing comes after it: the -1 stays.
+    assert conv2d(X, W, padding=1, backend="fused", activation="relu").max() == -1
+    assert seen == [False, True]
+
+
+@pytest.mark.parametrize("value", ["gelu", 1, ""])
+def test_an_unknown_activation_is_refused(value: Any) -> None:
+    with pytest.raises(ProblemError, match=r"activation: expected one of 'relu', got"):
+        conv2d(X, W, activation=value)
+    with pytest.raises(ProblemError, match=r"activation: expected one of 'relu', got"):
+        plan(P, W, activation=value)
+
+
+def test_a_chooser_hears_of_threads_and_of_how_often_the_weights_serve(registered: Registered) -> None:
+    heard = []
+
+    @register("chooser")
+    def choose(problem: Any, precision: str, threads: int, eager: bool) -> str:
+        heard.append((precision, threads, eager))
+        return "numpy_strided"
+
+    conv2d(X, W, backend="chooser", threads=1)
+    plan(P, W, backend="chooser", threads=1, precision="strict")
+    assert heard == [("standard", 1, True), ("strict", 1, False)]
