@@ -19,7 +19,7 @@ from __future__ import annotations
 from numba import njit, prange
 
 from conv_impls.kernels.cache import kernel
-from conv_impls.kernels.simd import load, load_lanes, load_rows, store, store_lanes, store_rows, transpose, writable
+from conv_impls.kernels.simd import finish_rows, load, load_lanes, load_rows, store, store_lanes, store_rows, transpose, writable
 from conv_impls.kernels.stage import stage_part
 from conv_impls.kernels.tile import ROWS, START_BIAS, START_C, START_ZERO, VECTORS, multiply
 
@@ -108,8 +108,8 @@ def _by_channel(part, parts, source, weight, bias, y, work, at, offsets, sizes, 
             here = min(lanes, oc - channel)
             for j in range(0, count, lanes):
                 rows = load_rows(work, scratch + j * columns + o, columns, count - j, lanes)
-                store_rows(transpose(rows), y, (ng * oc + channel) * positions + p0 + j, positions, here, count - j,
-                           bias, group * oc + channel, floor[1])  # fmt: skip
+                rows = finish_rows(transpose(rows), bias, group * oc + channel, here, floor[1])
+                store_rows(rows, y, (ng * oc + channel) * positions + p0 + j, positions, here, count - j)
 
 
 @njit(error_model="numpy")

@@ -299,39 +299,48 @@ def load_rows(typing_context, array, index, step, count, width):
 
 
 @intrinsic
-def store_rows(typing_context, rows, array, index, step, count, width, bias, bias_at, floor):
-    """Row i, plus bias[bias_at + i], at least ``floor``, to array[index + i*step :]: ``width`` lanes of ``count`` rows."""
+def store_rows(typing_context, rows, array, index, step, count, width):
+    """Row i to array[index + i*step :], only ``width`` lanes of the first ``count`` rows."""
 
     def codegen(context, builder, signature, arguments):
-        tuple_v, values, first, step_v, count_v, width_v, bias_v, bias_at_v, floor_v = arguments
+        tuple_v, values, first, step_v, count_v, width_v = arguments
         vector, n = vector_ir(array.dtype), rows.count
         i64, scalar = ir.IntType(64), vector.element
         base = pointer(context, builder, array, values, first)
-        offsets = pointer(context, builder, bias, bias_v, bias_at_v)
-        least = splat_ir(builder, floor_v, vector)
         results = cgutils.unpack_tuple(builder, tuple_v, n)
         at = [builder.gep(base, [builder.mul(step_v, i64(i))], source_etype=scalar) for i in range(n)]
-
-        def finished(i):
-            offset = builder.load(builder.gep(offsets, [i64(i)], source_etype=scalar), typ=scalar)
-            value = builder.fadd(results[i], splat_ir(builder, offset, vector))
-            return builder.select(builder.fcmp_ordered("<", value, least), least, value)
-
         full = builder.and_(builder.icmp_signed(">=", count_v, i64(n)), builder.icmp_signed(">=", width_v, i64(n)))
         with builder.if_else(full) as (whole, part):
             with whole:
-                for i in range(n):
-                    store_ir(builder, finished(i), at[i])
+                for value, address in zip(results, at, strict=True):
+                    store_ir(builder, value, address)
             with part:
                 mask = mask_ir(builder, vector, i64(0), width_v)
                 for i in range(n):
                     with builder.if_then(builder.icmp_signed("<", i64(i), count_v)):
-                        store_masked_ir(builder, finished(i), at[i], mask)
+                        store_masked_ir(builder, results[i], at[i], mask)
         return context.get_dummy_value()
 
-    integer = types.int64
-    kinds = rows, array, integer, integer, integer, integer, bias, integer, array.dtype
-    return types.void(*kinds), codegen
+    return types.void(rows, array, *[types.int64] * 4), codegen
+
+
+@intrinsic
+def finish_rows(typing_context, rows, bias, index, count, floor):
+    """Row i plus bias[index + i] for i < count, at least ``floor``; NaN stays NaN."""
+
+    def codegen(context, builder, signature, arguments):
+        tuple_v, values, first, count_v, floor_v = arguments
+        vector, n, i64 = vector_ir(bias.dtype), rows.count, ir.IntType(64)
+        base = pointer(context, builder, bias, values, first)
+        offsets = load_masked_ir(builder, vector, base, mask_ir(builder, vector, i64(0), count_v))
+        least = splat_ir(builder, floor_v, vector)
+        results = []
+        for i, row in enumerate(cgutils.unpack_tuple(builder, tuple_v, n)):
+            value = builder.fadd(row, splat_ir(builder, builder.extract_element(offsets, i64(i)), vector))
+            results.append(builder.select(builder.fcmp_ordered("<", value, least), least, value))
+        return context.make_tuple(builder, rows, results)
+
+    return rows(rows, bias, types.int64, types.int64, bias.dtype), codegen
 
 
 @intrinsic
