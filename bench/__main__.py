@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from bench import workloads
-from bench.options import RUNS, UsageError, new_run, read_backends, read_layers, read_threads, split
+from bench.options import RUNS, UsageError, new_run, read_backends, read_engines, read_layers, read_threads
 from bench.peers import ENGINES
 from bench.store import Run, StoreError
 from bench.workloads import WorkloadError
@@ -218,18 +218,19 @@ def versus(
         raise UsageError(f"--layers: expected part of a layer's name, got {layers!r}")
     current = measure(
         out or ROOT / "results" / "peers" / datetime.now().strftime("%Y%m%d-%H%M%S"), chosen,
-        split(engines, "--engines"), read_threads(threads), rounds=rounds, seconds=seconds, isa=isa, seed=seed,
+        read_engines(engines), read_threads(threads), rounds=rounds, seconds=seconds, isa=isa, seed=seed,
         progress=lambda text: complain.print(text, markup=False, highlight=False),
     )  # fmt: skip
-    page = write_tables(current)
     for name, told in current.environment["engines"].items():
         if isinstance(told, str):
             complain.print(f"left out: {name}: {told}", markup=False, soft_wrap=True)
-    table = figures(current.records())
+    if not (records := current.records()):
+        raise UsageError("--engines: expected one at least that is installed")
+    page, table = write_tables(current), figures(records)
     _print_table(sums(table), "Network sums, count-weighted")
     _print_table(ratios(table), "Ratios of network sums; above 1 ours is faster")
     console.print(f"tables: {page}", soft_wrap=True)
-    if bad := failures(current.records()):
+    if bad := failures(records):
         complain.print("\n".join(bad), markup=False, soft_wrap=True)
         raise typer.Exit(WRONG)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import workloads
+from bench.peers import ENGINES, PLAN
 from bench.store import Run
 from bench.workloads import Layer
 from conv_impls import backends, get_backend
@@ -33,6 +34,18 @@ def read_backends(text: str) -> list[str]:
     names = list(backends()) if text == "all" else split(text, "--backends")
     for name in names:
         get_backend(name)
+    return names
+
+
+def read_engines(text: str) -> list[str]:
+    """Names of engines; whether a library or a dotted path is there shows when it starts."""
+    names = split(text, "--engines")
+    for name in names:
+        if name.startswith(PLAN):
+            get_backend(name.removeprefix(PLAN))
+        elif name not in ENGINES and "." not in name:
+            known = f"{', '.join(ENGINES)}, {PLAN}BACKEND or a dotted path to a function"
+            raise UsageError(f"--engines: expected {known}, got {name!r}")
     return names
 
 

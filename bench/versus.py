@@ -60,13 +60,14 @@ class Engine:
         self.child = subprocess.Popen(
             [sys.executable, "-m", "bench.peers.child", self.name, str(self.threads)],
             cwd=Path(__file__).parent.parent, env=os.environ | thread_variables(self.threads) | isa_variables(self.isa),
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
         self.hello = self._answer()
 
     def ask(self, do: str, **order: Any) -> dict[str, Any]:
         """The answer to one order; a process that dies or hangs makes it "crashed"."""
         if self.child.poll() is not None:
+            self.close()
             self._start()
         assert self.child.stdin is not None
         try:

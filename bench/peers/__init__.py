@@ -56,24 +56,13 @@ def load(name: str) -> tuple[Prepare, dict[str, str]]:
 
     Raises
     ------
-    ImportError
-        The library is not installed.
-    LookupError
-        There is no such engine.
+    ImportError, AttributeError
+        The library is not installed, or the dotted path leads nowhere.
     """
-    if name.startswith(PLAN):
-        name, backend = "planned", name.removeprefix(PLAN)
-    else:
-        backend = ""
-    path, _, function = ENGINES.get(name, name).rpartition(".")
-    if not path:
-        raise LookupError(
-            f"no engine {name!r}; known: {', '.join(ENGINES)}, {PLAN}BACKEND, or a dotted path to a function"
-        )
+    backend = name.removeprefix(PLAN) if name.startswith(PLAN) else ""
+    path, _, function = ENGINES.get("planned" if backend else name, name).rpartition(".")
     module = import_module(path)
-    if not hasattr(module, function):
-        raise LookupError(f"no engine {name!r}: module {path} has no function {function!r}")
-    prepare = getattr(module, function)
+    prepare: Any = getattr(module, function)
     facts = module.facts() if hasattr(module, "facts") else {}
     return (partial(prepare, backend=backend) if backend else prepare), facts
 

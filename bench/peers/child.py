@@ -90,7 +90,7 @@ def main() -> None:
     name, threads = sys.argv[1:]
     try:
         prepare, facts = load(name)
-    except (ImportError, LookupError) as error:
+    except (ImportError, AttributeError) as error:
         answer({"status": "unsupported", "reason": str(error)})
         return
     answer({"status": "ok", "facts": facts})
