@@ -203,7 +203,7 @@ def versus(
     Examples
     --------
       python -m bench versus --workload resnet50 --threads 1,2
-      python -m bench versus --engines torch_nchw,planned,plan:numba_direct --layers conv2 --rounds 5
+      python -m bench versus --engines torch_nchw,planned,plan:numba_direct --layers res4b --rounds 5
     """
     from bench.versus import ISAS, failures, figures, measure, ratios, sums, write_tables
 
