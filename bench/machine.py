@@ -64,16 +64,9 @@ def thread_variables(threads: int) -> dict[str, str]:
 
 def fma_peak(threads: int, seconds: float = 0.6) -> float:
     """Measured peak in GFLOP/s of float32 multiply-adds on this many threads."""
-    from bench.fma import CHAINS, LANES, chains
+    from conv_impls.limits import fma_flops_per_s
 
-    trips = 2_000_000
-    chains(1, threads)
-    best, until = 0.0, time.perf_counter() + seconds
-    while time.perf_counter() < until:
-        start = time.perf_counter()
-        chains(trips, threads)
-        best = max(best, 2 * CHAINS * LANES * trips * threads / (time.perf_counter() - start) / 1e9)
-    return best
+    return fma_flops_per_s(threads, "float32", seconds) / 1e9
 
 
 def copy_bandwidth(size_bytes: int, seconds: float = 0.2) -> float:

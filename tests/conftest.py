@@ -30,6 +30,14 @@ def pytest_report_header(config: pytest.Config) -> str:
     return "torch is not installed: its parity tests are left out" if left_out(config) else ""
 
 
+@pytest.fixture(scope="session", autouse=True)
+def user_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or writes what the package remembers for the user who runs it; child processes inherit this."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CONV_IMPLS_CACHE_DIR", str(tmp_path_factory.mktemp("user")))
+        yield
+
+
 @pytest.fixture
 def registered() -> Iterator[dict[str, registry.Backend]]:
     """The registry's table, put back as it was afterwards."""

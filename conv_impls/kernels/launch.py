@@ -27,10 +27,15 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+def usable(threads: int) -> int:
+    """How many threads a kernel gets where it asks for this many."""
+    return 1 if _forked else min(threads, numba.config.NUMBA_NUM_THREADS)
+
+
 def launch(serial: Callable[..., None], parallel: Callable[..., None], threads: int, *operands: Any) -> None:
     """Call ``parallel(threads, *operands)`` on that many threads, or ``serial(1, *operands)`` for one."""
-    threads = min(threads, numba.config.NUMBA_NUM_THREADS)
-    if threads == 1 or _forked:
+    threads = usable(threads)
+    if threads == 1:
         serial(1, *operands)
         return
     before = numba.get_num_threads()

@@ -1,0 +1,101 @@
+"""Kernels that do one thing as fast as the machine can, for `conv_impls.limits`: multiply-adds, reads, nothing.
+
+Idea
+    Independent chains of vector multiply-adds, emitted as LLVM IR through an intrinsic, give the FMA peak: no memory is
+    touched. Twenty-four chains of 512 bits keep two FMA units of latency 4 busy and fit 32 registers; on a narrower
+    machine LLVM splits each vector, and the surplus waits in registers and cache without hurting much.
+    Sums of integers give the bandwidth of reading: LLVM may reorder them, so they run in vectors.
+Source
+    The method of Agner Fog's instruction tables (latency times throughput chains in flight); LLVM language reference,
+    `llvm.fma`. Bandwidth by working set: McCalpin's STREAM, and lmbench's bw_mem.
+Limits
+    Reads only; hardware that writes slower, or all of it, is not seen.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba import njit, prange, types, uintp
+from numba.extending import intrinsic
+
+from conv_impls.kernels.cache import kernel
+
+CHAINS, VECTOR_BYTES = 24, 64
+
+
+@intrinsic
+def _run_chains(typing_context, trips, like):
+    """Run every chain ``trips`` times in vectors of ``like``'s type; return a sum, so that nothing is optimised away."""
+
+    def codegen(context, builder, signature, arguments):
+        lanes = VECTOR_BYTES * 8 // like.bitwidth
+        vector = ir.VectorType(context.get_value_type(like), lanes)
+        name = f"llvm.fma.v{lanes}f{like.bitwidth}"  # llvmlite's own declare_intrinsic knows scalars only
+        module = builder.module
+        fma = module.globals.get(name) or ir.Function(module, ir.FunctionType(vector, (vector,) * 3), name)
+        entry = builder.block
+        loop, done = builder.append_basic_block("fma_loop"), builder.append_basic_block("fma_done")
+        a, b = (ir.Constant(vector, [value] * lanes) for value in (0.999, 1e-3))
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        count = builder.phi(ir.IntType(64))
+        count.add_incoming(ir.Constant(ir.IntType(64), 0), entry)
+        phis = [builder.phi(vector) for _ in range(CHAINS)]
+        for i, phi in enumerate(phis):
+            phi.add_incoming(ir.Constant(vector, [float(i)] * lanes), entry)
+        results = [builder.call(fma, (phi, a, b)) for phi in phis]
+        following = builder.add(count, ir.Constant(ir.IntType(64), 1))
+        count.add_incoming(following, loop)
+        for phi, result in zip(phis, results, strict=True):
+            phi.add_incoming(result, loop)
+        builder.cbranch(builder.icmp_signed("<", following, arguments[0]), loop, done)
+        builder.position_at_end(done)
+        total = results[0]
+        for result in results[1:]:
+            total = builder.fadd(total, result)
+        return builder.extract_element(total, ir.Constant(ir.IntType(32), 0))
+
+    return like(types.int64, like), codegen
+
+
+@njit
+def _read(data, first, last, passes):
+    total = 0
+    for _ in range(passes):
+        for i in range(uintp(first), uintp(last)):
+            total += data[i]
+    return total
+
+
+@kernel()
+def chains_serial(parts, trips, sums):
+    sums[0] = _run_chains(trips, sums[0])
+
+
+@kernel(parallel=True)
+def chains_parallel(parts, trips, sums):
+    for part in prange(parts):
+        sums[part] = _run_chains(trips, sums[part])
+
+
+@kernel()
+def read_serial(parts, data, count, passes, sums):
+    """Each part reads its own ``count`` elements ``passes`` times."""
+    sums[0] = _read(data, 0, count, passes)
+
+
+@kernel(parallel=True)
+def read_parallel(parts, data, count, passes, sums):
+    for part in prange(parts):
+        sums[part] = _read(data, part * count, (part + 1) * count, passes)
+
+
+@kernel()
+def nothing_serial(parts, sums):
+    sums[0] = 0
+
+
+@kernel(parallel=True)
+def nothing_parallel(parts, sums):
+    for part in prange(parts):
+        sums[part] = 0
