@@ -29,19 +29,17 @@ class Layout:
         Elements of one channel, and of one row of a plane.
     tap_offset : ndarray of shape (C_in/groups * kH * kW,)
         Where the tap of output (0, 0) lies, from the first channel of its group.
-    row_source, col_source : ndarray of shape (phases, plane size)
-        Row (column) of the image that each row (column) of each phase shows; -1 is a zero.
-    inner : ndarray of shape (phases, 2)
-        Columns of each phase that lie inside the image, at equal steps of the stride.
+    stage : ndarray
+        What `conv_impls.kernels.stage` reads: images, H, W; phases and plane size along rows, then along columns; stride
+        along columns; the row of the image that each row of each phase shows, -1 for a zero; the same for columns; and for
+        each phase the range of its columns that lie inside the image, at equal steps of the stride.
     """
 
     staged: bool
     channel: int
     pitch: int
     tap_offset: Table
-    row_source: Table
-    col_source: Table
-    inner: Table
+    stage: Table
 
 
 def effective(problem: Conv2dProblem) -> Conv2dProblem:
@@ -58,9 +56,10 @@ def image_layout(problem: Conv2dProblem) -> Layout:
     channel = row_source.shape[0] * col_source.shape[0] * plane
     tap_offset = _tap_offsets(problem, channel, plane, pitch, col_source.shape[0])
     staged = problem.padding != NO_PADDING or problem.stride != (1, 1)
-    return Layout(
-        staged, channel, pitch, tap_offset, row_source, col_source, _inner(problem, *col_source.shape)
-    )
+    head = problem.batch * problem.in_channels, *problem.in_size, *row_source.shape, *col_source.shape, problem.stride[1]
+    inner = _inner(problem, *col_source.shape)
+    stage = np.concatenate([np.array(head), row_source.ravel(), col_source.ravel(), inner.ravel()])
+    return Layout(staged, channel, pitch, tap_offset, stage)
 
 
 def _sources(problem: Conv2dProblem, axis: int) -> Table:

@@ -13,9 +13,9 @@ from functools import cache
 import numpy as np
 
 from conv_impls.kernels import implicit
-from conv_impls.kernels.launch import launch
-from conv_impls.kernels.memory import aligned_zeros, read_only
+from conv_impls.kernels.memory import aligned_zeros
 from conv_impls.kernels.simd import lanes as vector_lanes
+from conv_impls.kernels.team import Job
 from conv_impls.kernels.tile import ROWS, VECTORS
 from conv_impls.layout import effective, image_layout
 from conv_impls.problem import Conv2dProblem
@@ -71,26 +71,14 @@ def _prepare(
     area = _round_up(area, 64) + 64
     sizes = np.array(
         [problem.batch, g, oc, positions, ow, layout.pitch, problem.in_channels // g * layout.channel, in_place, steps,
-         p_block, p_parts, o_parts, by_channel, layout.staged, planes, area, lanes, problem.stride[1]], np.int64)  # fmt: skip
+         p_block, p_parts, o_parts, taps, lanes, by_channel, layout.staged, planes, area], np.int64)  # fmt: skip
     offsets = np.zeros(problem.out_channels, dtype) if bias is None else bias
     floor = np.array([-np.inf, 0.0 if relu else -np.inf], dtype)
-    constants = tuple(map(read_only, (packed, offsets)))
-    tables = tuple(map(read_only, (layout.tap_offset, layout.row_source, layout.col_source, layout.inner, sizes)))
-    floor = read_only(floor)
-    idle: list[Array] = []
-
-    def workspace() -> Array:
-        return aligned_zeros((planes + threads * area,), dtype)
-
-    def call(x: Array, out: Array) -> None:
-        work = idle.pop() if idle else workspace()
-        launch(
-            implicit.convolve_serial, implicit.convolve_parallel, threads, read_only(x), out, *constants, work, floor, *tables
-        )
-        idle.append(work)
-
-    idle.append(workspace())
-    return Prepared(call, packed.nbytes, idle[0].nbytes, compile_s)
+    job = Job(
+        implicit.convolve, dtype, threads, 2 if layout.staged else 1, planes + threads * area,
+        [packed, offsets, floor, layout.tap_offset, layout.stage, sizes],
+    )  # fmt: skip
+    return Prepared(job, packed.nbytes, job.workspace_bytes, compile_s)
 
 
 def _pack_positions(weight: Array, g: int) -> Array:

@@ -7,9 +7,9 @@ from functools import cache
 import numpy as np
 
 from conv_impls.kernels import winograd
-from conv_impls.kernels.launch import launch
-from conv_impls.kernels.memory import aligned_zeros, read_only
+from conv_impls.kernels.memory import aligned_zeros
 from conv_impls.kernels.simd import lanes as vector_lanes
+from conv_impls.kernels.team import Job
 from conv_impls.kernels.tile import VECTORS
 from conv_impls.layout import image_layout
 from conv_impls.problem import Conv2dProblem
@@ -46,21 +46,13 @@ def _prepare(problem, weight, bias, threads, relu, compile_s, m=4, block=None, o
     area = -(-area // 64) * 64
     planes = -(-(problem.batch * ic * channel + width if staged else 0) // 64) * 64
     packed = aligned_zeros((panels * a * a * deep * width,), dtype)
-    scratch = aligned_zeros((threads * 1024,), dtype)
-    launch(winograd.transform_serial, winograd.transform_parallel, threads, m, read_only(weight).reshape(-1), ic, oc, packed, scratch, 1024, lanes)
+    room = 2 * lanes * max(lanes, 9)
+    Job(winograd.transform_weights, dtype, threads, 1, threads * room, [np.array([m, ic, oc, lanes, room])])(np.ascontiguousarray(weight).reshape(-1), packed)
     sizes = np.array([m, problem.batch, ic, h, w, pitch, channel, top, left, oc, oh, ow, block, blocks, o_parts, lanes, staged, planes, area], np.int64)
     offsets = np.zeros(oc, dtype) if bias is None else bias
     floor = np.array([-np.inf, 0.0 if relu else -np.inf], dtype)
-    constants = tuple(map(read_only, (packed, offsets)))
-    tables = tuple(map(read_only, (floor, layout.row_source, layout.col_source, layout.inner, sizes)))
-    idle = []
-    def workspace(): return aligned_zeros((planes + threads * area,), dtype)
-    def call(x, out):
-        work = idle.pop() if idle else workspace()
-        launch(winograd.convolve_serial, winograd.convolve_parallel, threads, read_only(x), out, *constants, work, *tables)
-        idle.append(work)
-    idle.append(workspace())
-    return Prepared(call, packed.nbytes, idle[0].nbytes, compile_s)
+    job = Job(winograd.convolve, dtype, threads, 1 + staged, planes + threads * area, [packed, offsets, floor, layout.stage, sizes])
+    return Prepared(job, packed.nbytes, job.workspace_bytes, compile_s)
 
 @cache
 def _compile(dtype: str, parallel: bool) -> None:

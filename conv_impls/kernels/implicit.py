@@ -16,12 +16,16 @@ Limits
 
 from __future__ import annotations
 
-from numba import njit, prange
+from numba import njit
 
 from conv_impls.kernels.cache import kernel
-from conv_impls.kernels.simd import finish_rows, load, load_lanes, load_rows, store, store_lanes, store_rows, transpose, writable
+from conv_impls.kernels.simd import finish_rows, load, load_lanes, load_rows, store, store_lanes, store_rows, transpose
 from conv_impls.kernels.stage import stage_part
+from conv_impls.kernels.team import WORK, X, Y, array_at, table_at
 from conv_impls.kernels.tile import ROWS, START_BIAS, START_C, START_ZERO, VECTORS, multiply
+
+# Slots of the operands.
+WEIGHT, BIAS, FLOOR, OFFSETS, STAGE, SIZES = range(3, 9)
 
 
 @njit(error_model="numpy")
@@ -49,10 +53,12 @@ def _pack(source, base, offsets, first, steps, p0, count, ow, pitch, target, to,
 
 
 @njit(error_model="numpy")
-def _by_position(part, parts, source, weight, bias, y, work, at, offsets, sizes, floor, lanes):
+def _by_position(part, parts, source, weight, bias, y, work, at, offsets, sizes, floor):
     """Vectors along positions: weight (tile, k, row) times panels of positions, straight into y."""
-    mb, groups, oc, positions, ow, pitch, image, in_place, steps, p_block, p_parts, o_parts = _sizes(sizes)
-    taps, width, tiles = offsets.size, VECTORS * lanes, -(-oc // ROWS)
+    mb, groups, oc, positions, ow, pitch, image, in_place, steps, p_block, p_parts, o_parts, taps, lanes = (
+        _sizes(sizes)
+    )
+    width, tiles = VECTORS * lanes, -(-oc // ROWS)
     tasks = mb * groups * p_parts * o_parts
     for task in range(part * tasks // parts, (part + 1) * tasks // parts):
         ob, pb, ng = task % o_parts, task // o_parts % p_parts, task // (o_parts * p_parts)
@@ -78,10 +84,12 @@ def _by_position(part, parts, source, weight, bias, y, work, at, offsets, sizes,
 
 
 @njit(error_model="numpy")
-def _by_channel(part, parts, source, weight, bias, y, work, at, offsets, sizes, floor, lanes):
+def _by_channel(part, parts, source, weight, bias, y, work, at, offsets, sizes, floor):
     """Vectors along output channels: panels of positions times weight (panel, k, channel), transposed into y."""
-    mb, groups, oc, positions, ow, pitch, image, in_place, steps, p_block, p_parts, o_parts = _sizes(sizes)
-    taps, width = offsets.size, VECTORS * lanes
+    mb, groups, oc, positions, ow, pitch, image, in_place, steps, p_block, p_parts, o_parts, taps, lanes = (
+        _sizes(sizes)
+    )
+    width = VECTORS * lanes
     channels, row = -(-oc // width), -(-p_block // lanes) * lanes
     scratch = at if in_place else at + row * steps
     tasks = mb * groups * p_parts * o_parts
@@ -116,33 +124,21 @@ def _by_channel(part, parts, source, weight, bias, y, work, at, offsets, sizes, 
 def _sizes(sizes):
     """The integers both orientations work with, in the order `conv_impls.backends.numba_simd` writes them."""
     return (sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], sizes[7], sizes[8], sizes[9], sizes[10],
-            sizes[11])  # fmt: skip
-
-
-@njit(error_model="numpy")
-def _part(part, parts, by_channel, source, weight, bias, y, work, at, offsets, sizes, floor, lanes):
-    if by_channel:
-        _by_channel(part, parts, source, weight, bias, y, work, at, offsets, sizes, floor, lanes)
-    else:
-        _by_position(part, parts, source, weight, bias, y, work, at, offsets, sizes, floor, lanes)
+            sizes[11], sizes[12], sizes[13])  # fmt: skip
 
 
 @kernel(error_model="numpy")
-def convolve_serial(parts, x, y, weight, bias, work, floor, tables, row_source, col_source, inner, sizes):
-    by_channel, staged, planes, area, lanes, stride_w = sizes[12], sizes[13], sizes[14], sizes[15], sizes[16], sizes[17]
-    if staged:
-        stage_part(0, 1, x, row_source, col_source, inner, stride_w, work)
-    source = work if staged else writable(x).reshape(-1)
-    _part(0, 1, by_channel, source, weight, bias, y.reshape(-1), work, planes, tables, sizes, floor, lanes)
-
-
-@kernel(error_model="numpy", parallel=True)
-def convolve_parallel(parts, x, y, weight, bias, work, floor, tables, row_source, col_source, inner, sizes):
-    by_channel, staged, planes, area, lanes, stride_w = sizes[12], sizes[13], sizes[14], sizes[15], sizes[16], sizes[17]
-    flat = y.reshape(-1)
-    if staged:
-        for part in prange(parts):
-            stage_part(part, parts, x, row_source, col_source, inner, stride_w, work)
-    source = work if staged else writable(x).reshape(-1)
-    for part in prange(parts):
-        _part(part, parts, by_channel, source, weight, bias, flat, work, planes + part * area, tables, sizes, floor, lanes)
+def convolve(phase, part, parts, operands):
+    """Phase 0 stages the image, where it must be; phase 1 multiplies."""
+    work, sizes = array_at(operands, WORK), table_at(operands, SIZES)
+    lanes, by_channel, staged, planes, area = sizes[13], sizes[14], sizes[15], sizes[16], sizes[17]
+    if staged and phase == 0:
+        stage_part(part, parts, array_at(operands, X), table_at(operands, STAGE), work, lanes)
+        return
+    source = work if staged else array_at(operands, X)
+    weight, bias, floor = array_at(operands, WEIGHT), array_at(operands, BIAS), array_at(operands, FLOOR)
+    offsets, y, at = table_at(operands, OFFSETS), array_at(operands, Y), planes + part * area
+    if by_channel:
+        _by_channel(part, parts, source, weight, bias, y, work, at, offsets, sizes, floor)
+    else:
+        _by_position(part, parts, source, weight, bias, y, work, at, offsets, sizes, floor)

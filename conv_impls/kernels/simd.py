@@ -19,7 +19,7 @@ import operator
 
 from llvmlite import binding, ir
 from numba import config, types
-from numba.core import cgutils, imputils
+from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 
 FEATURES = frozenset(
@@ -236,16 +236,6 @@ def at_least(typing_context, value, floor):
     return value(value, floor), codegen
 
 
-@intrinsic
-def writable(typing_context, array):
-    """The same array, its type without read-only: one compilation of what reads either kind."""
-
-    def codegen(context, builder, signature, arguments):
-        return imputils.impl_ret_borrowed(context, builder, signature.return_type, arguments[0])
-
-    return array.copy(readonly=False)(array), codegen
-
-
 def _rows(array):
     """A square of vectors: as many rows as lanes."""
     vector = Vector(array.dtype)
@@ -359,3 +349,14 @@ def transpose(typing_context, rows):
         return context.make_tuple(builder, rows, values)
 
     return rows(rows), codegen
+
+
+@intrinsic
+def evens(typing_context, a, b):
+    """The elements with even numbers of a, then of b."""
+
+    def codegen(context, builder, signature, arguments):
+        pick = ir.Constant(ir.VectorType(ir.IntType(32), a.lanes), [2 * i for i in range(a.lanes)])
+        return builder.shuffle_vector(*arguments, pick)
+
+    return a(a, b), codegen

@@ -1,60 +1,68 @@
 """Lay the padded image out so that stride disappears: one plane a stride phase. Pure kernel.
 
 Idea
-    Row ``a`` of phase ``r`` is padded row ``a*sh + r``, and the same along columns. Every tap of the kernel then reads the
+    Row ``a`` of phase ``r`` is padded row ``a*sh + r``, and the same along columns. Every tap of a convolution then reads the
     same run of positions, only shifted, whatever the padding mode, stride and dilation: `conv_impls.layout` says by how
-    much.
+    much, and makes the table this kernel reads.
 Source
-    Zhang, Franchetti & Low 2018, arXiv:1809.10170, sec. 3, for the direct convolution that reads such planes.
+    Zhang, Franchetti & Low 2018, arXiv:1809.10170, sec. 3, for direct convolution on such planes.
 Limits
-    One read and one write of the image: about 5% of a dense layer, which is why layers without padding and stride skip it.
+    One read and one write of the image, a few percent of a dense layer; layers without padding and stride skip it.
 """
 
 from __future__ import annotations
 
-from numba import njit, uintp
+from numba import njit
+
+from conv_impls.kernels.simd import constant, evens, load, load_lanes, store, store_lanes
 
 
 @njit(error_model="numpy")
-def stage_part(part, parts, x, row_source, col_source, inner, stride_w, planes):
-    """Copy this part's channels into stride phases; a source index of -1 is a zero of the padding.
-
-    ``inner[s]`` is the range of columns of phase ``s`` that lie inside the image, at equal steps of ``stride_w``.
-    """
-    mb, ic, _, _ = x.shape
-    phases_h, plane_h = row_source.shape
-    phases_w, plane_w = col_source.shape
+def stage_part(part, parts, x, table, planes, lanes):
+    """This part's channels of ``x``, in planes. ``table`` is that of `conv_impls.layout.Layout`."""
+    images, h, w, phases_h, plane_h, phases_w, plane_w, stride = (
+        table[0], table[1], table[2], table[3], table[4], table[5], table[6], table[7],
+    )  # fmt: skip
+    rows, cols = 8, 8 + phases_h * plane_h
+    inner = cols + phases_w * plane_w
     channel = phases_h * phases_w * plane_h * plane_w
-    for nc in range(part * mb * ic // parts, (part + 1) * mb * ic // parts):
-        n, c, to = nc // ic, nc % ic, nc * channel
+    zero = constant(planes, 0.0)
+    for c in range(part * images // parts, (part + 1) * images // parts):
+        to = c * channel
         for r in range(phases_h):
             for s in range(phases_w):
-                low, high = inner[s, 0], inner[s, 1]
+                low, high = table[inner + 2 * s], table[inner + 2 * s + 1]
                 for a in range(plane_h):
-                    row = row_source[r, a]
+                    row = table[rows + r * plane_h + a]
                     if row < 0:
-                        planes[to : to + plane_w] = 0
+                        for b in range(0, plane_w, lanes):
+                            store_lanes(zero, planes, to + b, plane_w - b)
                     else:
+                        line, columns = (c * h + row) * w, cols + s * plane_w
                         for b in range(low):
-                            col = col_source[s, b]
-                            planes[to + b] = x[n, c, row, col] if col >= 0 else 0
-                        _copy_row(planes, to + low, x[n, c, row], col_source[s, low], stride_w, high - low)
+                            planes[to + b] = x[line + table[columns + b]] if table[columns + b] >= 0 else 0
+                        _copy(x, line + table[columns + low], stride, planes, to + low, high - low, lanes)
                         for b in range(high, plane_w):
-                            col = col_source[s, b]
-                            planes[to + b] = x[n, c, row, col] if col >= 0 else 0
+                            planes[to + b] = x[line + table[columns + b]] if table[columns + b] >= 0 else 0
                     to += plane_w
 
 
 @njit(error_model="numpy")
-def _copy_row(planes, to, row, first, stride, count):
-    """A loop for each common stride, so that LLVM vectorises it: the general gather took a third of some layers."""
-    start = uintp(to)
-    if stride == 1:
-        for b in range(uintp(count)):
-            planes[start + b] = row[uintp(first) + b]
-    elif stride == 2:
-        for b in range(uintp(count)):
-            planes[start + b] = row[uintp(first) + b * uintp(2)]
+def _copy(source, at, step, target, to, count, lanes):
+    """target[to + b] = source[at + b*step] for b < count; whole vectors for the steps that are common."""
+    whole = count // lanes * lanes
+    if step == 1:
+        for b in range(0, whole, lanes):
+            store(load(source, at + b), target, to + b)
+        if whole < count:
+            store_lanes(load_lanes(source, at + whole, 0, count - whole), target, to + whole, count - whole)
+    elif step == 2:
+        for b in range(0, count, lanes):
+            # The last element wanted is the one before the last of 2 * (count - b).
+            left = 2 * (count - b) - 1
+            first = load_lanes(source, at + 2 * b, 0, left)
+            second = load_lanes(source, at + 2 * b + lanes, 0, left - lanes)
+            store_lanes(evens(first, second), target, to + b, count - b)
     else:
-        for b in range(uintp(count)):
-            planes[start + b] = row[uintp(first) + b * uintp(stride)]
+        for b in range(count):
+            target[to + b] = source[at + b * step]

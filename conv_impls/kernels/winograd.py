@@ -19,13 +19,14 @@ from __future__ import annotations
 from fractions import Fraction
 
 from llvmlite import ir
-from numba import njit, prange, types
+from numba import njit, types
 from numba.extending import intrinsic
 
 from conv_impls.kernels import simd
 from conv_impls.kernels.cache import kernel
-from conv_impls.kernels.simd import constant, finish_rows, load_rows, store, store_rows, transpose, writable
+from conv_impls.kernels.simd import constant, finish_rows, load_rows, store, store_rows, transpose
 from conv_impls.kernels.stage import stage_part
+from conv_impls.kernels.team import WORK, X, Y, array_at, table_at
 from conv_impls.kernels.tile import ROWS, START_ZERO, VECTORS, tile_by_lane
 
 POINTS = {
@@ -34,6 +35,8 @@ POINTS = {
     6: (0, 1, -1, 2, -2, Fraction(1, 2), Fraction(-1, 2)),
 }
 I64 = ir.IntType(64)
+# Slots of the operands of `convolve`.
+WEIGHT, BIAS, FLOOR, STAGE, SIZES = range(3, 8)
 
 
 def matrices(m):
@@ -254,32 +257,22 @@ def _sizes(sizes):
 
 
 @kernel(error_model="numpy")
-def transform_serial(parts, m, weight, ic, oc, packed, work, area, lanes):
-    _weights_part(0, 1, m, weight, ic, oc, packed, work, 0, lanes)
-
-
-@kernel(error_model="numpy", parallel=True)
-def transform_parallel(parts, m, weight, ic, oc, packed, work, area, lanes):
-    for part in prange(parts):
-        _weights_part(part, parts, m, weight, ic, oc, packed, work, part * area, lanes)
+def transform_weights(phase, part, parts, operands):
+    """X holds the weights, Y the transformed ones."""
+    sizes = table_at(operands, 3)
+    m, ic, oc, lanes, area = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]
+    work = array_at(operands, WORK)
+    _weights_part(part, parts, m, array_at(operands, X), ic, oc, array_at(operands, Y), work, part * area, lanes)
 
 
 @kernel(error_model="numpy")
-def convolve_serial(parts, x, y, packed, bias, work, floor, row_source, col_source, inner, sizes):
-    staged, planes = sizes[16], sizes[17]
-    if staged:
-        stage_part(0, 1, x, row_source, col_source, inner, 1, work)
-    source = work if staged else writable(x).reshape(-1)
-    _part(0, 1, source, packed, bias, y.reshape(-1), work, planes, sizes, floor)
-
-
-@kernel(error_model="numpy", parallel=True)
-def convolve_parallel(parts, x, y, packed, bias, work, floor, row_source, col_source, inner, sizes):
-    staged, planes, area = sizes[16], sizes[17], sizes[18]
-    flat = y.reshape(-1)
-    if staged:
-        for part in prange(parts):
-            stage_part(part, parts, x, row_source, col_source, inner, 1, work)
-    source = work if staged else writable(x).reshape(-1)
-    for part in prange(parts):
-        _part(part, parts, source, packed, bias, flat, work, planes + part * area, sizes, floor)
+def convolve(phase, part, parts, operands):
+    """Phase 0 stages the image, where it must be; phase 1 does the rest."""
+    work, sizes = array_at(operands, WORK), table_at(operands, SIZES)
+    lanes, staged, planes, area = sizes[15], sizes[16], sizes[17], sizes[18]
+    if staged and phase == 0:
+        stage_part(part, parts, array_at(operands, X), table_at(operands, STAGE), work, lanes)
+        return
+    source = work if staged else array_at(operands, X)
+    weight, bias, floor = array_at(operands, WEIGHT), array_at(operands, BIAS), array_at(operands, FLOOR)
+    _part(part, parts, source, weight, bias, array_at(operands, Y), work, planes + part * area, sizes, floor)
