@@ -1,8 +1,8 @@
 """The machine and the versions: what makes two runs comparable. The only reader of the machine.
 
 `environment` is what every run stores; its ``id`` leaves out what drifts (clock, load, date), so that two runs on one
-machine with one set of versions share it. `fma_peak` measures what the cores can do at best: independent chains of
-vector multiply-adds emitted as LLVM IR, no memory touched.
+machine with one set of versions share it. `fma_peak` is what the cores can do at best, as
+`conv_impls.limits` measures it.
 """
 
 from __future__ import annotations

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 
 import numpy as np
 
+from conv_impls import tuning
 from conv_impls import validation as check
+from conv_impls.errors import UnknownBackendError, UnsupportedError
 from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import Backend, Prepared, rectified, resolve
 from conv_impls.validation import Array, Pair, Sides
@@ -90,7 +93,7 @@ def conv2d(
     count, relu = _threads(fn, threads), _relu(fn, activation)
     shape = _result_shape(fn, out, problem, single)
     # The backend comes last, so that a wrong argument reads the same whichever one was named.
-    chosen = resolve(fn, backend, problem, precision, count, True)
+    chosen = _resolve(fn, backend, problem, precision, count, eager=True)
     images, w = check.laid_out(given), check.laid_out(kernels)
     prepared = _prepare(chosen, problem, w, b, count, relu)
     return _compute(prepared, problem, images, shape, out, (images, w) if b is None else (images, w, b))
@@ -170,6 +173,7 @@ def plan(
     precision: str = "standard",
     threads: int | None = None,
     activation: str | None = None,
+    tune: bool = False,
 ) -> Plan:
     """Prepare one convolution for many calls with constant weights.
 
@@ -182,6 +186,9 @@ def plan(
     bias : ndarray of shape (C_out,), same dtype, optional
     backend, precision, threads, activation
         As in `conv2d`.
+    tune : bool
+        Measure the likely backends now, take the fastest, and remember it on this machine: from then on "auto" takes it
+        for this problem, precision and number of threads, in every process.
 
     Returns
     -------
@@ -213,9 +220,13 @@ def plan(
     b = check.bias_vector(fn, bias, problem.out_channels, given)
     check.choice(fn, "precision", precision, check.PRECISIONS)
     count, relu = _threads(fn, threads), _relu(fn, activation)
-    chosen = resolve(fn, backend, problem, precision, count, False)
-    start = time.perf_counter()
     w = np.array(given, problem.dtype, order="C")
+    if tune and problem.macs:
+        if backend != "auto":
+            check.fail(fn, "tune", "False with a backend of your choice", tune, f"backend={backend!r}; use 'auto'")
+        tuning.tune(problem, w, precision, count)
+    chosen = _resolve(fn, backend, problem, precision, count, eager=False)
+    start = time.perf_counter()
     prepared = _prepare(chosen, problem, w, None if b is None else b.copy(), count, relu)
     return Plan(problem, chosen.name, count, prepared, time.perf_counter() - start)
 
@@ -224,6 +235,16 @@ def _threads(fn: str, threads: int | None) -> int:
     """At least 1, at most the cores this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return cores if threads is None else min(check.integer(fn, "threads", threads, 1), cores)
+
+
+def _resolve(fn: str, name: str, problem: Conv2dProblem, precision: str, threads: int, eager: bool) -> Backend:
+    """As `registry.resolve`, with "auto" giving way to what `tuning` found fastest on this machine."""
+    winner = tuning.winner(problem, precision, threads) if name == "auto" else None
+    if winner is not None:
+        # A plug-in may be gone, or a backend refuse what it took: auto then decides as if nothing had been measured.
+        with suppress(UnknownBackendError, UnsupportedError):
+            return resolve(fn, winner, problem, precision, threads, eager)
+    return resolve(fn, name, problem, precision, threads, eager)
 
 
 def _relu(fn: str, activation: str | None) -> bool:

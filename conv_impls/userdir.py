@@ -1,7 +1,7 @@
 """What the package remembers of this machine between processes: JSON files in one folder of the user's.
 
-The folder is ``$CONV_IMPLS_CACHE_DIR``, else ``$XDG_CACHE_HOME/conv_impls``, else ``~/.cache/conv_impls``, for its owner
-alone. A file holds the facts of every CPU that shares the folder, each under a stamp of what they depend on:
+The folder is ``$CONV_IMPLS_CACHE_DIR``, else ``$XDG_CACHE_HOME/conv_impls``, else ``~/.cache/conv_impls``, for its
+owner alone. A file holds the facts of every CPU that shares the folder, each under a stamp of what they depend on:
 
     {cpu: {"stamp": text, "facts": {key: value}}}
 

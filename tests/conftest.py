@@ -40,8 +40,9 @@ def user_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture
 def registered() -> Iterator[dict[str, registry.Backend]]:
-    """The registry's table, put back as it was afterwards."""
+    """The registry's table, put back as it was afterwards, with the backends imported in the meantime."""
     before = dict(registry._registered)
     yield registry._registered
+    imported = {name: entry for name, entry in registry._registered.items() if name in registry.sources()}
     registry._registered.clear()
-    registry._registered.update(before)
+    registry._registered.update(imported | before)

@@ -36,7 +36,12 @@ def forget() -> None:
 def measurements(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Instead of measuring: the numbers of threads it was asked for."""
     asked: list[int] = []
-    monkeypatch.setattr(module, "_measure", lambda threads: asked.append(threads) or MEASURED)
+
+    def measure(threads: int) -> dict[str, float]:
+        asked.append(threads)
+        return MEASURED
+
+    monkeypatch.setattr(module, "_measure", measure)
     return asked
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from math import log2
 
 from conv_impls.problem import Conv2dProblem
-from conv_impls.registry import register
+from conv_impls.registry import backends, get_backend, register
 
 # Products numba_direct does in the time scipy_fft does one operation of the count below; decision 0006 has the fit.
 DIRECT_PER_FFT = 10.0
@@ -38,3 +38,15 @@ def choose(problem: Conv2dProblem, precision: str, threads: int, eager: bool) ->
     if precision == "strict" or problem.macs <= DIRECT_PER_FFT * fft_operations(problem):
         return "numba_direct"
     return "scipy_fft"
+
+
+def candidates(problem: Conv2dProblem, precision: str, threads: int, eager: bool) -> list[str]:
+    """Backends worth measuring for this problem, the best guess first."""
+    names = [name for name in backends() if name.startswith("numba_") or name == "scipy_fft"]
+    able = [
+        backend.name
+        for backend in map(get_backend, names)
+        if backend.supports(problem) is None and (precision != "strict" or backend.accuracy == "direct")
+    ]
+    first = choose(problem, precision, threads, eager)
+    return sorted(able, key=lambda name: name != first)

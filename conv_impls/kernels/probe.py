@@ -25,7 +25,7 @@ CHAINS, VECTOR_BYTES = 24, 64
 
 @intrinsic
 def _run_chains(typing_context, trips, like):
-    """Run every chain ``trips`` times in vectors of ``like``'s type; return a sum, so that nothing is optimised away."""
+    """Run every chain ``trips`` times in vectors of ``like``'s type; a sum is returned, or LLVM would drop them."""
 
     def codegen(context, builder, signature, arguments):
         lanes = VECTOR_BYTES * 8 // like.bitwidth

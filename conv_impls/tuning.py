@@ -1,0 +1,104 @@
+"""Which backend was fastest for a problem on this machine: measured by `tune`, remembered, looked up by `winner`.
+
+The likely backends (`conv_impls.backends.auto.candidates`) are prepared for the same weights and timed in turns, so
+that a change of clock or load meets all of them. Winners are kept in ``tuning.json`` of `conv_impls.userdir`, under a
+stamp of the package's version and the kernels' sources: another version measures again.
+Limits: what another process has found since this one began to look is not seen; planned weights are measured, and the
+winner serves `conv2d` too, which packs them at each call.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from conv_impls import userdir
+from conv_impls.registry import get_backend
+from conv_impls.validation import Array
+
+if TYPE_CHECKING:
+    from conv_impls.problem import Conv2dProblem
+    from conv_impls.registry import Call
+
+FILE = "tuning.json"
+# Guesses beyond the first few have not won.
+MOST_CANDIDATES = 4
+# Each candidate is timed for about this long in total, in this many rounds at least and at most.
+CANDIDATE_S, LEAST_ROUNDS, MOST_ROUNDS = 0.1, 3, 50
+# One that takes this many times the least is not timed again.
+HOPELESS = 3.0
+# Winograd and FFT differ from direct summation by less than this, a wrong result by more; relative to the largest |y|.
+AGREEMENT = {"float32": 1e-2, "float64": 1e-6}
+
+
+def winner(problem: Conv2dProblem, precision: str, threads: int) -> str | None:
+    """The backend remembered for this problem, whatever its name; None where none was measured."""
+    known = _winners()
+    return known.get(_key(problem, precision, threads)) if known else None
+
+
+def tune(problem: Conv2dProblem, weight: Array, precision: str, threads: int) -> str:
+    """Measure the candidates with these weights, remember the fastest and return its name."""
+    from conv_impls.backends.auto import candidates
+
+    x = np.random.default_rng(0).standard_normal(problem.input_shape).astype(problem.dtype)
+    out = np.empty(problem.output_shape, problem.dtype)
+    calls: dict[str, Call] = {}
+    first: Array | None = None
+    for name in candidates(problem, precision, threads, False)[:MOST_CANDIDATES]:
+        call = get_backend(name).prepare(problem, weight, None, threads).call
+        call(x, out)
+        if first is None:
+            first = out.copy()
+        if np.abs(out - first).max() <= AGREEMENT[problem.dtype] * np.abs(first).max():
+            calls[name] = call
+    fastest = _fastest(calls, x, out)
+    _winners()[_key(problem, precision, threads)] = fastest
+    userdir.add(FILE, _stamp(), {_key(problem, precision, threads): fastest})
+    return fastest
+
+
+def _fastest(calls: dict[str, Call], x: Array, out: Array) -> str:
+    """Name of the call with the least median time."""
+    times: dict[str, list[float]] = {name: [_seconds(call, x, out)] for name, call in calls.items()}
+    least = min(taken[0] for taken in times.values())
+    times = {name: taken for name, taken in times.items() if taken[0] <= HOPELESS * least}
+    rounds = min(max(LEAST_ROUNDS, int(CANDIDATE_S / least)), MOST_ROUNDS) if len(times) > 1 else 0
+    for _ in range(rounds):
+        for name, taken in times.items():
+            taken.append(_seconds(calls[name], x, out))
+    return min(times, key=lambda name: float(np.median(times[name])))
+
+
+def _seconds(call: Call, x: Array, out: Array) -> float:
+    # The one before finds the caches and the threads as the previous backend left them, and is not counted.
+    call(x, out)
+    start = time.perf_counter()
+    call(x, out)
+    return time.perf_counter() - start
+
+
+@cache
+def _winners() -> dict[str, str]:
+    facts = userdir.read(FILE, _stamp())
+    if not all(isinstance(name, str) for name in facts.values()):
+        userdir.reject(FILE, "has winners that are no names")
+        return {}
+    return facts
+
+
+@cache
+def _stamp() -> str:
+    import conv_impls
+    from conv_impls.kernels.cache import sources_hash
+
+    return f"conv_impls {conv_impls.__version__} kernels {sources_hash()[:16]}"
+
+
+@lru_cache(maxsize=4096)
+def _key(problem: Conv2dProblem, precision: str, threads: int) -> str:
+    # Equal problems differ in name at most, so the one that came first may stand for all, once its name is off.
+    return f"{problem.replace(name='').label} {precision} {threads}"
