@@ -4,13 +4,14 @@
 
 `reference` sums tap by tap, `reference_at` output by output: two routes to one answer, tested against each other.
 Sources of the bounds: dot products, Higham 2002, "Accuracy and stability of numerical algorithms", sec. 3.1; FFT,
-ibid. sec. 24.1, in the mean-square form with the norms of whole transforms. The factors 4 and 2 leave room over
-measured errors (docs/decisions/0004-error-bounds.md).
+ibid. sec. 24.1, in the mean-square form with the norms of whole transforms; Winograd, Barabasz et al. 2018,
+arXiv:1803.10986, whose growth with the tile is measured here. All factors leave room over measured errors
+(docs/decisions/0004-error-bounds.md).
 """
 
 from __future__ import annotations
 
-from math import log2, sqrt
+from math import inf, log2, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,11 @@ from conv_impls.validation import Array
 
 Float64 = NDArray[np.float64]
 Index = NDArray[np.intp]
+
+# Accuracy classes of Winograd F(m x m, 3x3): m, and the least factor of u S; a third of it or less was measured.
+TILES = {"tile2": (2, 16), "tile4": (4, 96), "tile6": (6, 256)}
+# 2e-5 in float32, as benchdnn allows Winograd (tests/benchdnn/conv/conv.cpp, setup_cmp); up to 6e-6 was measured.
+TILE_NORM_EPS = 168
 
 
 def reference(x: Array, weight: Array, bias: Array | None, problem: Conv2dProblem) -> Float64:
@@ -72,27 +78,53 @@ def error_bound(
     """The largest |error| a method of this accuracy class may have at each output of ``at``; shape (S,).
 
     With u the unit roundoff, r the products in one output and S = sum |x||w| + |b| over its own window:
-    "direct" summation in any order: min(gamma(r+1), max(8, 4 sqrt(r)) u) S; one transform of the "image" (FFT of
-    P x Q points): 2 u log2(P Q) sum over channels of ||x_c|| ||w_c||, which knows nothing of the window.
+    "direct" summation in any order: min(gamma(r+1), max(8, 4 sqrt(r+1)) u) S; Winograd's "tile2", "tile4", "tile6":
+    max(4 sqrt(r+1), K) u times the largest S of its tile, K of `TILES`; one transform of the "image" (FFT of P x Q
+    points): 2 u log2(P Q) sum over channels of ||x_c|| ||w_c||, which knows nothing of the window.
     """
     u = float(np.finfo(problem.dtype).eps) / 2
-    magnitude = None if bias is None else np.abs(bias)
+    terms = problem.reduction + 1
+    magnitudes = np.abs(x), np.abs(weight), None if bias is None else np.abs(bias)
     if accuracy == "direct":
-        terms = problem.reduction + 1
         gamma = terms * u / (1 - terms * u)
-        return min(gamma, max(8.0, 4 * sqrt(terms)) * u) * reference_at(
-            np.abs(x), np.abs(weight), magnitude, problem, at
-        )
-    if accuracy != "image":
-        raise ValueError(f"no bound known for accuracy class {accuracy!r}")
+        return min(gamma, max(8.0, 4 * sqrt(terms)) * u) * reference_at(*magnitudes, problem, at)
+    if accuracy in TILES:
+        m, growth = TILES[accuracy]
+        return max(4 * sqrt(terms), growth) * u * _largest_of_tile(*magnitudes, problem, m, at)
+    if accuracy == "image":
+        return 2 * u * log2(_points(problem)) * _norms(*magnitudes, problem, at)
+    raise ValueError(f"no bound known for accuracy class {accuracy!r}")
+
+
+def norm_bound(problem: Conv2dProblem, accuracy: str) -> float:
+    """The largest ||error|| / ||y|| over any good number of outputs: for Winograd, inf for the other classes."""
+    return TILE_NORM_EPS * float(np.finfo(problem.dtype).eps) if accuracy in TILES else inf
+
+
+def _largest_of_tile(x: Array, weight: Array, bias: Array | None, problem: Conv2dProblem, m: int, at: Index) -> Float64:
+    """The largest output of the m x m tile, cut at the edges, that each of ``at`` lies in; shape (S,)."""
+    whole = np.repeat(at[:, None], m * m, axis=1)
+    inside = np.stack(np.divmod(np.arange(m * m), m), axis=1)
+    whole[..., 2:] = np.minimum(whole[..., 2:] // m * m + inside, np.array(problem.out_size) - 1)
+    largest: Float64 = reference_at(x, weight, bias, problem, whole.reshape(-1, 4)).reshape(len(at), -1).max(1)
+    return largest
+
+
+def _points(problem: Conv2dProblem) -> float:
+    """Twice the points of an FFT that holds the padded image and the dilated kernel: its logarithm is never 0."""
     points = 2.0
     for padded_size, k, d in zip(problem.padded_size, problem.kernel_size, problem.dilation, strict=True):
         points *= padded_size + d * (k - 1)
+    return points
+
+
+def _norms(x: Array, weight: Array, bias: Array | None, problem: Conv2dProblem, at: Index) -> Float64:
+    """Norms ||x_c|| ||w_c|| summed over the channels of each of ``at``, plus the bias; shape (S,)."""
     image = padded(x, problem.padding, problem.padding_mode).astype(np.float64)
     g = problem.groups
     x_norm = np.sqrt((image**2).sum((2, 3))).reshape(problem.batch, g, -1)
     w_norm = np.sqrt((weight.astype(np.float64) ** 2).sum((2, 3))).reshape(g, problem.out_channels // g, -1)
     norms = np.einsum("ngc,goc->ngo", x_norm, w_norm).reshape(problem.batch, problem.out_channels)
-    offset = 0.0 if magnitude is None else magnitude[at[:, 1]].astype(np.float64)
-    bound: Float64 = 2 * u * log2(points) * (norms[at[:, 0], at[:, 1]] + offset)
-    return bound
+    offset = 0.0 if bias is None else bias[at[:, 1]].astype(np.float64)
+    total: Float64 = norms[at[:, 0], at[:, 1]] + offset
+    return total

@@ -27,7 +27,7 @@ from conv_impls.validation import Array, fail_type
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-Accuracy = Literal["direct", "tile", "image"]
+Accuracy = Literal["direct", "tile2", "tile4", "tile6", "image"]
 Supports = Callable[[Conv2dProblem], str | None]
 Call = Callable[[Array, Array], None]
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -62,9 +62,10 @@ class Backend:
     ----------
     name, idea, source : str
         The idea in one line; where it comes from, with the section.
-    accuracy : {"direct", "tile", "image"}
-        What the rounding error is bounded by: the sum of |products| of each output ("direct"), of its tile (Winograd),
-        or the norms of the whole image (FFT). `conv_impls.reference.error_bound` has the formulas.
+    accuracy : {"direct", "tile2", "tile4", "tile6", "image"}
+        What the rounding error is bounded by: the sum of |products| of each output ("direct"), of its tile (Winograd
+        F(m x m, 3x3): "tile" and m), or the norms of the whole image (FFT). `conv_impls.reference.error_bound` has the
+        formulas.
     nan_spread : str
         Which outputs a NaN in the input reaches.
     deterministic : bool
