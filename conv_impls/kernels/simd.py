@@ -85,6 +85,12 @@ def store_ir(builder, value, address):
     builder.store(value, builder.bitcast(address, value.type.as_pointer()), align=itemsize(value.type.element))
 
 
+def prefetch_ir(builder, address):
+    """Ask for the cache line of an address that need not be valid."""
+    i32 = ir.IntType(32)
+    call(builder, "llvm.prefetch.p0", ir.VoidType(), builder.bitcast(address, ir.PointerType()), i32(0), i32(3), i32(1))
+
+
 def fma_ir(builder, a, b, c):
     """a*b + c, fused where the target can: llvm.fma would call a library function where it cannot."""
     return call(builder, f"llvm.fmuladd.{suffix(a.type)}", a.type, a, b, c)
