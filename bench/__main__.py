@@ -14,13 +14,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from bench import workloads
 from bench.options import RUNS, UsageError, new_run, read_backends, read_engines, read_layers, read_threads
 from bench.peers import ENGINES
 from bench.store import Run, StoreError
-from bench.workloads import WorkloadError
-from conv_impls import ConvError, backends, get_backend
+from conv_impls import ConvError, backends, get_backend, workloads
 from conv_impls.validation import DTYPES
+from conv_impls.workloads import WorkloadError
 
 ROOT = Path(__file__).parent.parent
 MAIN_WORKLOADS = "basic,sizes,resnet50,vgg16,mobilenet_v2,convnext_tiny"

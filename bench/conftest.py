@@ -14,10 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import workloads
 from bench.measure import Limits
 from bench.store import Case, Run
-from conv_impls import backends
+from conv_impls import backends, workloads
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -6,11 +6,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from bench import workloads
 from bench.peers import ENGINES, PLAN
 from bench.store import Run
-from bench.workloads import Layer
-from conv_impls import backends, get_backend
+from conv_impls import backends, get_backend, workloads
+from conv_impls.workloads import Layer
 
 RUNS = Path(__file__).parent.parent / "results" / "runs"
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from bench.machine import thread_variables
 from bench.store import Case, Record, Run
-from bench.workloads import Layer
+from conv_impls.workloads import Layer
 
 # A case has case_s for itself; beyond this many times that, plus the grace of a cold start, it hangs.
 HANG_FACTOR, HANG_GRACE_S = 5, 60

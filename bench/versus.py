@@ -27,8 +27,8 @@ from bench import stats
 from bench.machine import environment, thread_variables
 from bench.peers import ENGINES, is_peer
 from bench.store import Case, Record, Run
-from bench.workloads import Layer
 from conv_impls import Conv2dProblem
+from conv_impls.workloads import Layer
 
 # Idle pools (OpenMP, OpenBLAS, ONNX Runtime) spin for milliseconds after their last work; this outlasts them.
 SETTLE_S = 0.03

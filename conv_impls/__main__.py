@@ -1,40 +1,117 @@
-"""``python -m conv_impls trace 1x128x128 "conv 8 k3 s1 p1; conv 16 k3 s2 p1"``: follow an image through a stack."""
+"""``python -m conv_impls trace|tune|warmup``: follow an image through a stack, get this machine ready for layers."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+import time
+from collections.abc import Iterator
 
 from conv_impls.errors import ConvError
 from conv_impls.trace import GRAMMAR, trace
+from conv_impls.validation import PRECISIONS
+from conv_impls.workloads import Layer, WorkloadError, available, load
 
-EXAMPLES = f"""examples:
+TRACE = f"""examples:
   python -m conv_impls trace 1x128x128 "conv 8 k3 s1 p1; conv 16 k3 s2 p1; conv 16 k3 p1; conv 32 k3 s2 p1"
   python -m conv_impls trace 3x224x224 "conv 32 k3 s2 p1; conv 32 k3 p1 dw; conv 16 k1; maxpool k2"
 
-layers: {GRAMMAR}
-exit codes: 0 fine, 2 usage"""
+layers: {GRAMMAR}"""
+LAYERS = f"""examples:
+  python -m conv_impls tune --workload resnet50
+  python -m conv_impls warmup --workload mobilenet_v2 --threads 1,2
+  python -m conv_impls tune --workload 'mb1ic64ih56oc64oh56kh3ph1n"mine"' --precision strict
+
+workloads: {", ".join(available())}; a file of layers; or one benchdnn label"""
+EXIT = "exit codes: 0 fine, 2 usage, 130 interrupted"
+BAR = 24
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("python -m conv_impls", description=__doc__, epilog=EXAMPLES, formatter_class=form)
-    commands = parser.add_subparsers(dest="command", required=True)
-    tracer = commands.add_parser(
-        "trace", help="sizes, receptive fields, parameters, MACs", epilog=EXAMPLES, formatter_class=form
-    )
-    tracer.add_argument("input", help="CxHxW, for example 3x224x224")
-    tracer.add_argument("layers", help="layers separated by ';'")
-    options = parser.parse_args(arguments)
-    sizes = options.input.split("x")
-    if len(sizes) != 3 or not all(size.isdecimal() for size in sizes):
-        tracer.error(f"input: expected CxHxW such as 3x224x224, got {options.input!r}")
+    options = _parser().parse_args(arguments)
     try:
-        print(trace([int(size) for size in sizes], options.layers))
-    except ConvError as error:
-        tracer.error(str(error))
+        if options.command == "trace":
+            print(trace(options.input, options.layers))
+        else:
+            _prepare_layers(load(options.workload), options.threads, options.precision, options.command == "tune")
+    except (ConvError, WorkloadError) as error:
+        options.error(str(error))
+    except KeyboardInterrupt:
+        print("\ninterrupted; what was finished is kept", file=sys.stderr)
+        return 130
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    form = argparse.RawDescriptionHelpFormatter
+    every = f"{TRACE}\n\n{LAYERS}\n\n{EXIT}"
+    parser = argparse.ArgumentParser("python -m conv_impls", description=__doc__, epilog=every, formatter_class=form)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def command(name: str, text: str, examples: str) -> argparse.ArgumentParser:
+        own = f"{examples}\n\n{EXIT}"
+        added = commands.add_parser(name, help=text, description=text, epilog=own, formatter_class=form)
+        added.set_defaults(error=added.error)
+        return added
+
+    tracer = command("trace", "sizes, receptive fields, parameters, MACs", TRACE)
+    tracer.add_argument("input", type=_sizes, help="CxHxW, for example 3x224x224")
+    tracer.add_argument("layers", help="layers separated by ';'")
+    tune = "measure which backend is fastest for each layer here, and remember it for 'auto'"
+    for each in (command("tune", tune, LAYERS), command("warmup", "compile all that the layers need, once", LAYERS)):
+        each.add_argument("--workload", required=True, help="a name, a file or a label")
+        each.add_argument("--threads", type=_counts, default=[None], help="for example 1,2; all cores by default")
+        each.add_argument("--precision", choices=PRECISIONS, default="standard")
+    return parser
+
+
+def _sizes(text: str) -> list[int]:
+    sizes = text.split("x")
+    if len(sizes) != 3 or not all(size.isdecimal() for size in sizes):
+        raise argparse.ArgumentTypeError(f"expected CxHxW such as 3x224x224, got {text!r}")
+    return [int(size) for size in sizes]
+
+
+def _counts(text: str) -> list[int]:
+    counts = text.split(",")
+    if not all(count.isdecimal() and int(count) for count in counts):
+        raise argparse.ArgumentTypeError(f"expected counts such as 1,2, got {text!r}")
+    return [int(count) for count in counts]
+
+
+def _prepare_layers(layers: list[Layer], threads: list[int | None], precision: str, tune: bool) -> None:
+    """Plan every layer and call it once; print what was chosen."""
+    import numpy as np
+
+    from conv_impls.api import plan
+
+    rng, compile_s = np.random.default_rng(0), 0.0
+    for layer, count in _progress([(layer, count) for count in threads for layer in layers]):
+        problem = layer.problem
+        weight = rng.standard_normal(problem.weight_shape).astype(problem.dtype)
+        ready = plan(problem, weight, precision=precision, threads=count, tune=tune)
+        # Some kernels are compiled by their first call.
+        ready(np.zeros(problem.input_shape, problem.dtype))
+        compile_s += ready.compile_s
+        if tune:
+            print(f"{layer.name:24} {ready.threads} threads  {ready.backend}")
+    if not tune:
+        print(f"{len(layers)} layers are ready; compiling or loading kernels took {compile_s:.1f} s")
+
+
+def _progress(items: list[tuple[Layer, int | None]]) -> Iterator[tuple[Layer, int | None]]:
+    """The items, with a bar on stderr; a plain line for each where stderr is no terminal."""
+    start, total, terminal = time.perf_counter(), len(items), sys.stderr.isatty()
+    for done, item in enumerate(items):
+        left = f", {(time.perf_counter() - start) / done * (total - done):.0f} s left" if done else ""
+        text = f"{done + 1}/{total} {item[0].name}{left}"
+        bar = "#" * (BAR * done // total)
+        print(f"\r\x1b[K[{bar:{BAR}}] {text}" if terminal else text, end="" if terminal else "\n", file=sys.stderr)
+        sys.stderr.flush()
+        yield item
+        if terminal:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

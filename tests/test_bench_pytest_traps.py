@@ -17,8 +17,8 @@ from bench import measure
 from bench.machine import VOLATILE, environment, thread_variables
 from bench.run import make_cases
 from bench.store import Case, Run
-from bench.workloads import load
 from conv_impls import register, registry
+from conv_impls.workloads import load
 
 ROOT = Path(__file__).parent.parent
 LABEL = 'mb1ic2ih6oc2oh6kh3ph1n"layer"'

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import peers, workloads
+from bench import peers
 from bench.store import Case, Record, Run
 from bench.versus import failures, figures, isa_variables, measure, per_layer, ratios, sums, write_tables
-from conv_impls import Conv2dProblem, UnsupportedError
+from conv_impls import Conv2dProblem, UnsupportedError, workloads
 
 ROOT = Path(__file__).parent.parent
 TINY = 'mb1ic3ih8oc4kh3ph1n"tiny"'

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench import workloads
 from bench.conftest import built_in
 from bench.machine import cores
-from bench.workloads import Layer
-from conv_impls import Conv2dProblem, UnsupportedError, conv2d, get_backend, plan, registry
+from conv_impls import Conv2dProblem, UnsupportedError, conv2d, get_backend, plan, registry, workloads
 from conv_impls.reference import error_bound, reference, sample_outputs
 from conv_impls.validation import PADDING_MODES, Array
+from conv_impls.workloads import Layer
 
 LAYERS = workloads.load("basic")
 EVERY = pytest.mark.parametrize("backend", built_in())

@@ -14,11 +14,10 @@ from typing import Any
 import pytest
 
 import conv_impls
-from bench import workloads
 from bench.frame import frame
 from bench.report import summary_block
 from bench.store import Run
-from conv_impls import registry
+from conv_impls import registry, workloads
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -237,8 +237,8 @@ def test_the_command_line_prints_the_table() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["3x32", "conv 8 k3"], "input: expected CxHxW such as 3x224x224, got '3x32'"),
-        (["3x-1x32", "conv 8 k3"], "input: expected CxHxW such as 3x224x224, got '3x-1x32'"),
+        (["3x32", "conv 8 k3"], "argument input: expected CxHxW such as 3x224x224, got '3x32'"),
+        (["3x-1x32", "conv 8 k3"], "argument input: expected CxHxW such as 3x224x224, got '3x-1x32'"),
         (["3x0x32", "conv 8 k3"], "trace: input_size: expected (C, H, W), each >= 1, got (3, 0, 32)"),
         (["3x32x32", "conv 8"], f"trace: layers: expected {GRAMMAR}, got 'conv 8' (no kernel size)"),
         (["3x32x32", "conv ² k3"], f"trace: layers: expected {GRAMMAR}, got 'conv ² k3' (a conv starts"),

@@ -12,7 +12,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from conv_impls import Conv2dProblem, ConvError
+from conv_impls.errors import ConvError
+from conv_impls.problem import Conv2dProblem
 
 FOLDER = Path(__file__).parent
 COLUMNS = [

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import workloads
-from bench.workloads import COLUMNS, WorkloadError
+from conv_impls import workloads
+from conv_impls.workloads import COLUMNS, WorkloadError
 
 HEAD = ",".join(COLUMNS)
 ROW = "a,1,1,3,8,8,4,8,8,3,3,1,1,1,1,1,1,1,1,1"
