@@ -2,7 +2,7 @@
 
 Direct methods get small integers, for which every order of summation is exact: the whole output must equal the
 reference, bit for bit. Then everyone gets normal data, and sampled outputs must lie within the bound published for the
-backend's accuracy class (`conv_impls.reference.error_bound`). Sources: integer filling, oneDNN benchdnn
+backend's accuracy class (`conv_impls.reference.error_bound`, `norm_bound`). Sources: integer filling, oneDNN benchdnn
 doc/driver_conv.md; sampled float64 checks, XNNPACK bench/dequantization_bmm.
 """
 
@@ -15,7 +15,7 @@ from functools import lru_cache
 import numpy as np
 
 from conv_impls import Conv2dProblem
-from conv_impls.reference import Float64, error_bound, reference, reference_at, sample_outputs
+from conv_impls.reference import Float64, error_bound, norm_bound, reference, reference_at, sample_outputs
 from conv_impls.validation import Array
 
 SAMPLES = 256
@@ -85,6 +85,7 @@ class SampledCheck:
         self.at = sample_outputs(problem, SAMPLES, seed)
         self.expected = reference_at(x, weight, None, problem, self.at)
         self.bound = error_bound(x, weight, None, problem, accuracy, self.at)
+        self.norm_bound = norm_bound(problem, accuracy)
 
     def __call__(self, y: Array) -> Verdict:
         """Compare one output."""
@@ -93,6 +94,11 @@ class SampledCheck:
         scale = float(np.abs(self.expected).max()) or 1.0
         inside = distance <= self.bound
         ratio = float((distance / np.maximum(self.bound, np.finfo(np.float64).tiny)).max())
+        relative_l2 = float(np.linalg.norm(distance) / (np.linalg.norm(self.expected) or 1.0))
+        if inside.all() and relative_l2 > self.norm_bound:
+            return Verdict(
+                f"normal inputs: relative L2 error {relative_l2:.2g}, at most {self.norm_bound:.2g} is allowed"
+            )
         if inside.all():
             return Verdict("", float(distance.max()) / scale, ratio)
         worst = int(np.argmax(np.where(np.isfinite(distance), distance - self.bound, np.inf)))
