@@ -224,7 +224,7 @@ def plan(
     if tune and problem.macs:
         if backend != "auto":
             check.fail(fn, "tune", "False with a backend of your choice", tune, f"backend={backend!r}; use 'auto'")
-        tuning.tune(problem, w, precision, count)
+        tuning.tune(problem, precision, count)
     chosen = _resolve(fn, backend, problem, precision, count, eager=False)
     start = time.perf_counter()
     prepared = _prepare(chosen, problem, w, None if b is None else b.copy(), count, relu)

@@ -40,11 +40,13 @@ def winner(problem: Conv2dProblem, precision: str, threads: int) -> str | None:
     return known.get(_key(problem, precision, threads)) if known else None
 
 
-def tune(problem: Conv2dProblem, weight: Array, precision: str, threads: int) -> str:
-    """Measure the candidates with these weights, remember the fastest and return its name."""
+def tune(problem: Conv2dProblem, precision: str, threads: int) -> str:
+    """Measure the candidates, remember the fastest and return its name."""
     from conv_impls.backends.auto import candidates
 
-    x = np.random.default_rng(0).standard_normal(problem.input_shape).astype(problem.dtype)
+    # Not the caller's weights: a NaN among them would make every result look wrong, denormals every time long.
+    rng = np.random.default_rng(0)
+    x, weight = (rng.standard_normal(s).astype(problem.dtype) for s in (problem.input_shape, problem.weight_shape))
     out = np.empty(problem.output_shape, problem.dtype)
     calls: dict[str, Call] = {}
     first: Array | None = None

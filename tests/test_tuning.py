@@ -72,6 +72,11 @@ def test_a_winner_that_is_gone_leaves_the_choice_to_auto() -> None:
     assert plan(P, W, threads=1).backend == "numba_direct"
 
 
+@pytest.mark.usefixtures("contenders")
+def test_weights_that_are_no_numbers_do_not_disturb_the_measuring() -> None:
+    assert plan(P, np.full_like(W, np.nan), threads=1, tune=True).backend == "fast"
+
+
 def test_tuning_a_named_backend_is_refused() -> None:
     with pytest.raises(ProblemError, match=r"plan: tune: expected False with a backend of your choice, got True"):
         plan(P, W, backend="numba_direct", tune=True)
