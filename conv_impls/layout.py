@@ -42,6 +42,16 @@ class Layout:
     stage: Table
 
 
+def round_up(value: int, multiple: int) -> int:
+    """The least multiple that is not below ``value``."""
+    return -(-value // multiple) * multiple
+
+
+def share(parts: int, most: int, threads: int) -> int:
+    """``parts``, or a few more, so that threads get equally many; at most ``most``, and one part stays one."""
+    return parts if parts == 1 else min(round_up(parts, threads), most)
+
+
 def effective(problem: Conv2dProblem) -> Conv2dProblem:
     """The same computation with steps no longer than the image: a longer one leads to no second output either."""
     stride = tuple(min(s, size) for s, size in zip(problem.stride, problem.padded_size, strict=True))
@@ -56,7 +66,13 @@ def image_layout(problem: Conv2dProblem) -> Layout:
     channel = row_source.shape[0] * col_source.shape[0] * plane
     tap_offset = _tap_offsets(problem, channel, plane, pitch, col_source.shape[0])
     staged = problem.padding != NO_PADDING or problem.stride != (1, 1)
-    head = problem.batch * problem.in_channels, *problem.in_size, *row_source.shape, *col_source.shape, problem.stride[1]
+    head = (
+        problem.batch * problem.in_channels,
+        *problem.in_size,
+        *row_source.shape,
+        *col_source.shape,
+        problem.stride[1],
+    )
     inner = _inner(problem, *col_source.shape)
     stage = np.concatenate([np.array(head), row_source.ravel(), col_source.ravel(), inner.ravel()])
     return Layout(staged, channel, pitch, tap_offset, stage)

@@ -45,13 +45,15 @@ class Prepared:
     """What a backend's ``prepare`` may return instead of a bare callable, to report its costs.
 
     ``call(x, out)`` fills ``out`` (N, C_out, H_out, W_out) from ``x`` (N, C_in, H, W), both C-contiguous; it must be
-    right from several threads at once. Bytes that are not told are None.
+    right from several threads at once. Bytes that are not told are None. ``repack(weight, bias)``, where there is one,
+    replaces the weights, which spares `conv2d` all else that ``prepare`` does when it meets a problem again.
     """
 
     call: Call
     packed_bytes: int | None = None
     workspace_bytes: int | None = None
     compile_s: float = 0.0
+    repack: Callable[[Array, Array | None], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

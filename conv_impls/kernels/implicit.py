@@ -55,9 +55,7 @@ def _pack(source, base, offsets, first, steps, p0, count, ow, pitch, target, to,
 @njit(error_model="numpy")
 def _by_position(part, parts, source, weight, bias, y, work, at, offsets, sizes, floor):
     """Vectors along positions: weight (tile, k, row) times panels of positions, straight into y."""
-    mb, groups, oc, positions, ow, pitch, image, in_place, steps, p_block, p_parts, o_parts, taps, lanes = (
-        _sizes(sizes)
-    )
+    mb, groups, oc, positions, ow, pitch, image, in_place, steps, p_block, p_parts, o_parts, taps, lanes = _sizes(sizes)
     width, tiles = VECTORS * lanes, -(-oc // ROWS)
     tasks = mb * groups * p_parts * o_parts
     for task in range(part * tasks // parts, (part + 1) * tasks // parts):
@@ -86,9 +84,7 @@ def _by_position(part, parts, source, weight, bias, y, work, at, offsets, sizes,
 @njit(error_model="numpy")
 def _by_channel(part, parts, source, weight, bias, y, work, at, offsets, sizes, floor):
     """Vectors along output channels: panels of positions times weight (panel, k, channel), transposed into y."""
-    mb, groups, oc, positions, ow, pitch, image, in_place, steps, p_block, p_parts, o_parts, taps, lanes = (
-        _sizes(sizes)
-    )
+    mb, groups, oc, positions, ow, pitch, image, in_place, steps, p_block, p_parts, o_parts, taps, lanes = _sizes(sizes)
     width = VECTORS * lanes
     channels, row = -(-oc // width), -(-p_block // lanes) * lanes
     scratch = at if in_place else at + row * steps
@@ -125,6 +121,43 @@ def _sizes(sizes):
     """The integers both orientations work with, in the order `conv_impls.backends.numba_simd` writes them."""
     return (sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], sizes[7], sizes[8], sizes[9], sizes[10],
             sizes[11], sizes[12], sizes[13])  # fmt: skip
+
+
+@njit(error_model="numpy")
+def _pack_tiles(part, parts, weight, packed, groups, oc, taps, lanes):
+    """weight (group, o, k) -> for each group and tile of rows: (k, row)."""
+    tiles = -(-oc // ROWS)
+    for task in range(part * groups * tiles // parts, (part + 1) * groups * tiles // parts):
+        t = task % tiles
+        first = task // tiles * oc + t * oc // tiles
+        rows = (t + 1) * oc // tiles - t * oc // tiles
+        for m in range(0, rows, lanes):
+            for k in range(0, taps, lanes):
+                block = load_rows(weight, (first + m) * taps + k, taps, rows - m, taps - k)
+                store_rows(transpose(block), packed, first * taps + k * rows + m, rows, taps - k, min(lanes, rows - m))
+
+
+@njit(error_model="numpy")
+def _pack_panels(part, parts, weight, packed, groups, oc, taps, lanes):
+    """weight (group, o, k) -> for each group and panel of channels: (k, channel), zeros behind the last channel."""
+    width = VECTORS * lanes
+    panels = -(-oc // width)
+    for task in range(part * groups * panels // parts, (part + 1) * groups * panels // parts):
+        group, first = task // panels, task % panels * width
+        for o in range(first, first + width, lanes):
+            for k in range(0, taps, lanes):
+                block = load_rows(weight, (group * oc + o) * taps + k, taps, oc - o, taps - k)
+                store_rows(transpose(block), packed, (task * taps + k) * width + o - first, width, taps - k, lanes)
+
+
+@kernel(error_model="numpy")
+def pack_weights(phase, part, parts, operands):
+    """X holds the weights, Y gets the packed ones."""
+    weight, packed, sizes = array_at(operands, X), array_at(operands, Y), table_at(operands, 3)
+    if sizes[4]:
+        _pack_panels(part, parts, weight, packed, sizes[0], sizes[1], sizes[2], sizes[3])
+    else:
+        _pack_tiles(part, parts, weight, packed, sizes[0], sizes[1], sizes[2], sizes[3])
 
 
 @kernel(error_model="numpy")

@@ -74,7 +74,9 @@ def suffix(vector):
 
 def pointer(context, builder, kind, array, index):
     """Address of element ``index`` of a flat array."""
-    return builder.gep(context.make_array(kind)(context, builder, array).data, [index], source_etype=scalar_ir(kind.dtype))
+    return builder.gep(
+        context.make_array(kind)(context, builder, array).data, [index], source_etype=scalar_ir(kind.dtype)
+    )
 
 
 def load_ir(builder, vector, address):
@@ -112,9 +114,7 @@ def mask_ir(builder, vector, low, high):
         zeros = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count)
         return builder.shuffle_vector(first, ir.Constant(wide, ir.Undefined), zeros)
 
-    return builder.and_(
-        builder.icmp_signed(">=", index, spread(low)), builder.icmp_signed("<", index, spread(high))
-    )
+    return builder.and_(builder.icmp_signed(">=", index, spread(low)), builder.icmp_signed("<", index, spread(high)))
 
 
 def store_masked_ir(builder, value, address, mask):

@@ -158,7 +158,12 @@ def _make(by_lane):
              bias_at_v, start_v, floor_v) = arguments  # fmt: skip
             address = [
                 simd.pointer(context, builder, kind, value, index)
-                for kind, value, index in ((a, a_v, a_at_v), (b, b_v, b_at_v), (c, c_v, c_at_v), (bias, bias_v, bias_at_v))
+                for kind, value, index in (
+                    (a, a_v, a_at_v),
+                    (b, b_v, b_at_v),
+                    (c, c_v, c_at_v),
+                    (bias, bias_v, bias_at_v),
+                )
             ]
             done = builder.function.append_basic_block("tiles_done")
             wide = builder.icmp_signed(">", columns_v, ir.Constant(I64, vector.count))

@@ -245,7 +245,9 @@ def _part(part, parts, source, packed, bias, y, work, at, sizes, floor):
                         for q in range(0, here, lanes):
                             rows = transpose(load_rows(work, at + (r * columns + q) * lanes, lanes, lanes, lanes))
                             rows = finish_rows(rows, bias, o, oc - o, floor[1])
-                            store_rows(rows, y, ((n * oc + o) * oh + i * m + r) * ow + j * m + q, oh * ow, oc - o, here - q)
+                            store_rows(
+                                rows, y, ((n * oc + o) * oh + i * m + r) * ow + j * m + q, oh * ow, oc - o, here - q
+                            )
                     t += run
 
 

@@ -1,0 +1,25 @@
+"""Winograd F(2x2, 3x3): 16 products where direct convolution needs 36, exact on small integers.
+
+The mildest of the family: 2.25 times fewer products, errors like those of direct summation.
+See `conv_impls.kernels.winograd` for the idea and the loops.
+"""
+
+from __future__ import annotations
+
+from conv_impls import winograd
+from conv_impls.problem import Conv2dProblem
+from conv_impls.registry import Prepared, register
+from conv_impls.validation import Array
+
+
+@register(
+    "numba_winograd_f2",
+    idea="Winograd F(2x2, 3x3): 16 products where direct convolution needs 36, exact on small integers",
+    source="Lavin & Gray 2016, arXiv:1509.09308, sec. 4",
+    accuracy="tile2",
+    nan_spread="tile of 2 x 2 outputs",
+    threads="argument",
+    supports=winograd.supports,
+)
+def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int, relu: bool) -> Prepared:
+    return winograd.prepare(2, problem, weight, bias, threads, relu)

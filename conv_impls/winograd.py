@@ -1,0 +1,108 @@
+"""What the Winograd backends share: which problems they take, how tiles are cut into blocks, weights into panels.
+
+See `conv_impls.kernels.winograd` for the idea and its source. A block of tiles is as many as the caches hold of both its
+transformed image and its products, but enough of them to use each transformed weight for many products.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from conv_impls.layout import image_layout, round_up, share
+from conv_impls.problem import Conv2dProblem
+from conv_impls.registry import Prepared
+from conv_impls.validation import Array
+
+# Transformed image and products of a block: half of a 1 MiB L2. Fewer than 28 tiles would read the weights too often.
+BLOCK_BYTES = 512 * 1024
+BLOCK_TILES = 28
+
+
+def supports(problem: Conv2dProblem) -> str | None:
+    """None, or why F(m x m, 3x3) does not apply."""
+    if problem.kernel_size != (3, 3):
+        return f"kernel {problem.kernel_size[0]}x{problem.kernel_size[1]}; only 3x3"
+    if problem.stride != (1, 1) or problem.dilation != (1, 1):
+        return f"stride {problem.stride}, dilation {problem.dilation}; only 1"
+    if problem.groups != 1:
+        return f"{problem.groups} groups; only 1"
+    return None
+
+
+def tiles_across(problem: Conv2dProblem, m: int) -> tuple[int, int]:
+    """Tiles down and across one image."""
+    return -(-problem.out_size[0] // m), -(-problem.out_size[1] // m)
+
+
+def prepare(
+    m: int, problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int, relu: bool,
+    block: int | None = None, o_parts: int | None = None,
+) -> Prepared:  # fmt: skip
+    """F(m x m, 3x3) of one problem, weights transformed; ``block`` and ``o_parts`` are for experiments."""
+    start = time.perf_counter()
+    # Imported here: numba is slow to import, and `supports` needs none of it.
+    from conv_impls.kernels import winograd as kernels
+    from conv_impls.kernels.memory import aligned_zeros
+    from conv_impls.kernels.simd import lanes as vector_lanes
+    from conv_impls.kernels.team import Job, address_of
+    from conv_impls.kernels.tile import VECTORS
+
+    dtype = np.dtype(problem.dtype)
+    for kernel in (kernels.transform_weights, kernels.convolve):
+        address_of(kernel, dtype)
+    compile_s = time.perf_counter() - start
+
+    lanes, points = vector_lanes(dtype.itemsize), (m + 2) ** 2
+    width, ic, oc = VECTORS * lanes, problem.in_channels, problem.out_channels
+    deep, panels = round_up(ic, lanes), -(-oc // width)
+    layout, staged = image_layout(problem), problem.padding_mode != "zeros"
+    (h, w), (top, _), (left, _) = problem.in_size, *problem.padding
+    pitch, channel = w, h * w
+    if staged:
+        (h, w), top, left, pitch, channel = problem.padded_size, 0, 0, layout.pitch, layout.channel
+    down, across = tiles_across(problem, m)
+    tiles = problem.batch * down * across
+    if block is None:
+        block = max(BLOCK_TILES, BLOCK_BYTES // (points * (deep + width) * dtype.itemsize))
+    blocks = share(-(-tiles // block), tiles, threads)
+    block = -(-tiles // blocks)
+    if o_parts is None:
+        o_parts = 1 if blocks % threads == 0 else min(threads, panels)
+    # Rows of the image with lanes of channels; transformed tiles; products.
+    area = round_up((m + 2) * (across * m + 2 + lanes) * lanes + lanes * lanes + points * block * (deep + width), 64)
+    planes = round_up(problem.batch * ic * channel + width, 64) if staged else 0
+    sizes = [
+        m,
+        problem.batch,
+        ic,
+        h,
+        w,
+        pitch,
+        channel,
+        top,
+        left,
+        oc,
+        *problem.out_size,
+        block,
+        blocks,
+        o_parts,
+        lanes,
+    ]
+    packed = aligned_zeros((panels * points * deep * width,), dtype)
+    offsets = np.zeros(oc, dtype)
+    floor = np.array([-np.inf, 0.0 if relu else -np.inf], dtype)
+    job = Job(
+        kernels.convolve, dtype, threads, 2 if staged else 1, planes + threads * area,
+        [packed, offsets, floor, layout.stage, np.array([*sizes, staged, planes, area])],
+    )  # fmt: skip
+    room = 2 * lanes * max(lanes, 9)
+    transform = Job(kernels.transform_weights, dtype, threads, 1, threads * room, [np.array([m, ic, oc, lanes, room])])
+
+    def repack(weight: Array, bias: Array | None) -> None:
+        transform(weight.reshape(-1), packed)
+        offsets[:] = 0 if bias is None else bias
+
+    repack(weight, bias)
+    return Prepared(job, packed.nbytes, job.workspace_bytes, compile_s, repack)
