@@ -366,3 +366,31 @@ def evens(typing_context, a, b):
         return builder.shuffle_vector(*arguments, pick)
 
     return a(a, b), codegen
+
+
+@intrinsic
+def odds(typing_context, a, b):
+    """The elements with odd numbers of a, then of b."""
+
+    def codegen(context, builder, signature, arguments):
+        pick = ir.Constant(ir.VectorType(ir.IntType(32), a.lanes), [2 * i + 1 for i in range(a.lanes)])
+        return builder.shuffle_vector(*arguments, pick)
+
+    return a(a, b), codegen
+
+
+@intrinsic
+def scatter_rows(typing_context, rows, array, index, table, first):
+    """Row i to array[index + table[first + i] :]"""
+
+    def codegen(context, builder, signature, arguments):
+        tuple_v, values, index_v, table_v, first_v = arguments
+        i64 = ir.IntType(64)
+        base = pointer(context, builder, array, values, index_v)
+        places = builder.gep(context.make_array(table)(context, builder, table_v).data, [first_v], source_etype=i64)
+        for i, row in enumerate(cgutils.unpack_tuple(builder, tuple_v, rows.count)):
+            place = builder.load(builder.gep(places, [i64(i)], source_etype=i64), typ=i64)
+            store_ir(builder, row, builder.gep(base, [place], source_etype=scalar_ir(array.dtype)))
+        return context.get_dummy_value()
+
+    return types.void(rows, array, types.int64, table, types.int64), codegen

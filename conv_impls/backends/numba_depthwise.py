@@ -1,0 +1,148 @@
+"""Depthwise convolution by explicit vectors: along the rows of one channel, or across channels where rows are short.
+
+See `conv_impls.kernels.depthwise` for the idea, its source and the loops. Here: which of the two, how many rows are staged
+at once, and the tables that say where padding, taps and weights lie.
+Limits: one input channel a group; any number of output channels a group.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conv_impls.kernels import depthwise
+from conv_impls.kernels.memory import aligned_zeros
+from conv_impls.kernels.simd import lanes as vector_lanes
+from conv_impls.kernels.team import Job, address_of
+from conv_impls.layout import effective
+from conv_impls.padding import source_index
+from conv_impls.problem import Conv2dProblem
+from conv_impls.registry import Prepared, register
+from conv_impls.validation import Array
+
+Table = NDArray[np.int64]
+# Half of a 32 KiB L1 for the staged band of rows; the rest is for the result and what is read ahead.
+BAND_BYTES = 16 * 1024
+# Rows of up to this many outputs waste too much of a vector.
+NARROW = 14
+
+
+def _supports(problem: Conv2dProblem) -> str | None:
+    if problem.groups == problem.in_channels:
+        return None
+    return f"depthwise layers only: groups must equal the {problem.in_channels} input channels, got {problem.groups}"
+
+
+@register(
+    "numba_depthwise",
+    idea="one channel at a time in L1, vectors along rows; across channels where rows are short",
+    source="Zhang, Lo & Lu 2020, arXiv:2001.02504, sec. 3",
+    threads="argument",
+    supports=_supports,
+)
+def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int, relu: bool) -> Prepared:
+    return _prepare(problem, weight, bias, threads, relu)
+
+
+def _prepare(
+    problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int, relu: bool,
+    by_channel: bool | None = None, band_bytes: int = BAND_BYTES,
+) -> Prepared:  # fmt: skip
+    """`prepare`, with the choices it makes open to experiments and tests."""
+    dtype, problem = np.dtype(problem.dtype), effective(problem)
+    start = time.perf_counter()
+    address_of(depthwise.convolve, dtype)
+    compile_s = time.perf_counter() - start
+
+    lanes, same = vector_lanes(dtype.itemsize), problem.out_channels == problem.in_channels
+    if by_channel is None:
+        narrow = problem.out_size[1] <= NARROW and problem.in_channels >= lanes
+        by_channel = narrow and same and problem.padding_mode == "zeros"
+    packed, sizes, area, tables = (
+        _by_channel(problem, weight, lanes) if by_channel else _by_position(problem, weight, lanes, band_bytes)
+    )
+    offsets = np.zeros(problem.out_channels, dtype) if bias is None else bias
+    floor = np.array([-np.inf, 0.0 if relu else -np.inf], dtype)
+    area = _round_up(area, 64)
+    table = np.array([by_channel, lanes, *sizes, *[0] * (20 - len(sizes)), area], np.int64)
+    job = Job(depthwise.convolve, dtype, threads, 1, threads * area, [packed, offsets, floor, table, *tables])
+    return Prepared(job, packed.nbytes, job.workspace_bytes, compile_s)
+
+
+def _by_position(
+    problem: Conv2dProblem, weight: Array, lanes: int, band_bytes: int
+) -> tuple[Array, list[int], int, list[Table]]:
+    """Packed weights, sizes, elements of work for each part, and tables."""
+    (h, w), (oh, ow), (kh, kw) = problem.in_size, problem.out_size, problem.kernel_size
+    (sh, sw), (dh, dw), (left, right) = problem.stride, problem.dilation, problem.padding[1]
+    extent_h, extent_w = (kh - 1) * dh, (kw - 1) * dw
+    # A staged row: one run for each stride phase, in which the image starts on a cache line.
+    margin = _round_up(left // sw + 1, lanes)
+    pitch = _round_up(
+        margin + max(_round_up(-(-w // sw), lanes), ow + extent_w // sw, (left + w + right) // sw + 1), lanes
+    )
+    row = sw * pitch
+
+    def place(column: NDArray[np.intp]) -> Table:
+        phase = column % sw
+        return np.asarray(phase * pitch + margin - ((phase - left) % sw + left) // sw + column // sw, np.int64)
+
+    source = source_index(w, left, right, problem.padding_mode)
+    padding = np.r_[:left, left + w : left + w + right]
+    padding = padding[source[padding] >= 0]
+    pads = np.array([len(padding), *np.stack([place(padding), source[padding]], 1).ravel()], np.int64)
+    lines = np.asarray(source_index(h, *problem.padding[0], problem.padding_mode), np.int64)
+    taps = place(np.arange(kw) * dw)
+    # Where neighbouring outputs share no row, each row of the kernel is a pass of its own.
+    shared = sh == 1 or (sh == 2 and dh == 1)
+    apart = dh if sh == 1 else 1
+    heights = _passes(kh) if shared else [1] * kh
+    first = np.cumsum([0, *heights[:-1]])
+    which = [depthwise.PASSES.index((height, sh if shared else 1)) for height in heights]
+    chunks = np.stack([which, first * dh * row, first * kw], 1).ravel()
+    packed = np.concatenate(
+        [weight[:, 0, p : p + height].transpose(0, 2, 1).reshape(len(weight), -1)
+         for p, height in zip(first, heights, strict=True)], 1)  # fmt: skip
+    band = (band_bytes // (row * weight.itemsize) - extent_h - 1) // sh + 1
+    band = max(band // depthwise.ROWS, 1) * depthwise.ROWS
+    bands = -(-oh // band)
+    band = -(-oh // bands)
+    deep = (band - 1) * sh + extent_h + 1
+    sizes = [problem.batch * problem.in_channels, problem.in_channels, problem.out_channels // problem.in_channels, h, w, oh,
+             ow, kh, kw, sh, sw, dh, bands, row, pitch, margin, left, len(heights), apart,
+             dh * row if shared else sh * row]  # fmt: skip
+    # Whole vectors are loaded behind the last tap of a row, though never used.
+    return packed.ravel(), sizes, deep * row + depthwise.VECTORS * lanes, [lines, taps, pads, chunks]
+
+
+def _passes(kernel_rows: int) -> list[int]:
+    """Kernel rows of each pass, tallest first."""
+    heights = []
+    for height, stride in depthwise.PASSES:
+        if stride == 1:
+            heights += [height] * ((kernel_rows - sum(heights)) // height)
+    return heights
+
+
+def _by_channel(problem: Conv2dProblem, weight: Array, lanes: int) -> tuple[Array, list[int], int, list[Table]]:
+    """As `_by_position`."""
+    (h, w), (oh, ow), (kh, kw) = problem.in_size, problem.out_size, problem.kernel_size
+    (top, _), (left, _) = problem.padding
+    columns = max(left + w, (ow - 1) * problem.stride[1] + (kw - 1) * problem.dilation[1] + 1)
+    position = np.arange(_round_up(h * w, lanes))
+    # What a vector holds behind the last position goes to one place behind the image.
+    places = np.where(position < h * w, position // w * columns + left + position % w, h * columns) * lanes
+    blocks = -(-problem.in_channels // lanes)
+    packed = aligned_zeros((blocks, kh * kw, lanes), weight.dtype)
+    channel = np.arange(problem.in_channels)
+    packed[channel // lanes, :, channel % lanes] = weight.reshape(problem.in_channels, -1)
+    out_at = (h * columns + 1) * lanes
+    sizes = [problem.batch, problem.in_channels, 1, h, w, oh, ow, kh, kw, *problem.stride, *problem.dilation, top,
+             columns * lanes, out_at]  # fmt: skip
+    return packed.ravel(), sizes, out_at + _round_up(oh * ow, lanes) * lanes, [places]
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
