@@ -1,38 +1,27 @@
-"""The kernels of numba_direct: every tail, guard pages, both orientations, threads, the disk cache, vector code."""
+"""The kernels of numba_direct: every tail, both orientations, threads, the disk cache, vector code."""
 
 from __future__ import annotations
 
-import ctypes
 import json
-import mmap
-import os
 import platform
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import harness
 import numpy as np
 import pytest
+from harness import run_python
 
 from conv_impls import Conv2dProblem, conv2d, plan
 from conv_impls.kernels import direct
 from conv_impls.reference import reference
-from conv_impls.validation import Array
-
-ROOT = Path(__file__).parent.parent
 
 
 def check(problem: Conv2dProblem, threads: int = 2) -> None:
-    rng = np.random.default_rng(0)
-    x, w = (rng.integers(-4, 5, s).astype(problem.dtype) for s in (problem.input_shape, problem.weight_shape))
-    bias = rng.integers(-4, 5, problem.out_channels).astype(problem.dtype)
-    out = np.full(problem.output_shape, np.nan, problem.dtype)
-    comp = plan(problem, w, bias, backend="numba_direct", threads=threads)(x, out=out)
-    np.testing.assert_array_equal(comp, reference(x, w, bias, problem))
+    harness.check(problem, "numba_direct", threads)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -91,53 +80,6 @@ def test_phases_that_see_little_or_nothing_of_the_image(stride: int, mode: str) 
 def test_strides_that_leave_one_output_and_unseen_image(stride: tuple[int, int], out_channels: int) -> None:
     check(Conv2dProblem(1, 2, (7, 7), out_channels, (3, 3), stride))
     check(Conv2dProblem(2, 1, (9, 4), out_channels, (1, 1), stride, ((0, 1), (2, 0))))
-
-
-def guarded(values: Array, side: str = "end") -> Array:
-    """A copy of ``values`` between two pages that must not be touched, up against one of them."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    body = -(-values.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
-    memory = mmap.mmap(-1, body + 2 * mmap.PAGESIZE)
-    base = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-    for page in (base, base + mmap.PAGESIZE + body):
-        assert libc.mprotect(ctypes.c_void_p(page), mmap.PAGESIZE, 0) == 0
-    first = mmap.PAGESIZE + (body - values.nbytes if side == "end" else 0)
-    array: Array = np.frombuffer(memory, values.dtype, values.size, first).reshape(values.shape)
-    array[...] = values
-    return array
-
-
-GUARD = """
-import sys; sys.path.insert(0, {tests!r})
-import numpy as np
-from test_kernels_direct import guarded
-from conv_impls import Conv2dProblem, plan
-cases = [(7, 5, 1, 0), (4, 3, 1, 0), (7, 70, 1, 0), (8, 6, 3, 0), (9, 66, 3, 1), (20, 4, 3, 1)]
-for size, out_channels, kernel, pad in cases:
-  for stride in (1, 2, 3):
-    for side in ("start", "end"):
-        p = Conv2dProblem(1, 3, (size, size), out_channels, (kernel, kernel), (1, stride), ((pad, pad), (3, pad)))
-        x, w = guarded(np.ones(p.input_shape, "f4"), side), guarded(np.ones(p.weight_shape, "f4"), side)
-        out, bias = guarded(np.zeros(p.output_shape, "f4"), side), guarded(np.ones(out_channels, "f4"), side)
-        plan(p, w, bias, backend="numba_direct", threads=1 + stride % 2)(x, out=out)
-        assert out.min() > 0
-{tail}
-"""
-
-
-def run_python(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=os.environ | variables, capture_output=True, text=True
-    )
-
-
-def test_nothing_is_read_or_written_past_the_end_of_a_buffer() -> None:
-    tests = str(Path(__file__).parent)
-    done = run_python(GUARD.format(tests=tests, tail="print('survived')"))
-    assert done.stdout.strip() == "survived", done.stderr
-    # The guard itself: one element too far must kill the child.
-    overrun = "import ctypes; ctypes.c_float.from_address(out.ctypes.data + out.nbytes).value = 1"
-    assert run_python(GUARD.format(tests=tests, tail=overrun)).returncode < 0
 
 
 def test_one_plan_is_right_from_several_threads_at_once() -> None:
@@ -207,7 +149,6 @@ def test_read_only_and_writeable_arrays_share_one_compilation() -> None:
 def compiled_for(features: str | None, cache: Path) -> tuple[bool, str]:
     """Compile for these CPU features in a child, check results there; (is the 4x6 tile used, the assembly)."""
     code = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from test_kernels_direct import check, direct, Conv2dProblem\n"
         "for size, out_channels in ((20, 7), (7, 70)):\n"
         "    check(Conv2dProblem(1, 5, (size, size), out_channels, (3, 3), padding=((1, 1), (1, 1))), threads=1)\n"

@@ -1,0 +1,72 @@
+"""No kernel touches memory that is not its own: every buffer lies up against a page that kills who touches it.
+
+Image, weight, bias and result, and, for kernels run by `conv_impls.kernels.team`, also workspace, packed weights and
+tables. At the end of a buffer and at its start; vectors read by intrinsics escape every other check.
+"""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+from harness import NUMBA, run_python
+
+CHILD = """
+import sys
+import numpy as np
+from conv_impls import Conv2dProblem, get_backend
+from conv_impls.kernels import team
+from harness import guarded
+
+backend = get_backend({backend!r})
+shapes = [(1, 3, (7, 7), 5, (1, 1), 0), (1, 3, (4, 4), 3, (1, 1), 0), (1, 3, (7, 7), 70, (1, 1), 0),
+          (2, 17, (16, 9), 33, (1, 1), 0), (1, 3, (8, 8), 6, (3, 3), 0), (1, 17, (9, 9), 66, (3, 3), 1),
+          (1, 3, (20, 20), 4, (3, 3), 1), (2, 5, (13, 33), 15, (3, 3), 1), (1, 1, (3, 3), 1, (3, 3), 0),
+          (1, 40, (5, 6), 31, (3, 3), 2), (1, 3, (1, 33), 2, (1, 5), 2)]
+problems = [Conv2dProblem(n, c, size, o, kernel, (1, stride), ((pad, pad), (3 * (pad > 0), pad)), dtype=dtype)
+            for n, c, size, o, kernel, pad in shapes for stride in (1, 2, 3) for dtype in ("float32", "float64")]
+problems += [p.replace(padding_mode="replicate") for p in problems if p.kernel_size == (3, 3) and p.stride == (1, 1)]
+problems += [Conv2dProblem(1, c, (9, 19), o, (3, 3), (1, stride), ((1, 1), (1, 1)), groups=g)
+             for c, o, g in ((6, 8, 2), (17, 17, 17), (5, 10, 5)) for stride in (1, 2)]
+
+call = team.Job.__call__
+def call_guarded(job, x, out):
+    copies = [guarded(array, side) for array in job._arrays]
+    job._idle[-1][1][3:] = [copy.ctypes.data for copy in copies]
+    call(job, x, out)
+
+team.Job.__call__ = call_guarded
+for module in list(sys.modules.values()):
+    if hasattr(module, "aligned_zeros"):
+        module.aligned_zeros = lambda shape, dtype: guarded(np.zeros(shape, dtype), side)
+
+done = 0
+for p in problems:
+    if backend.supports(p) is None:
+        for side in ("start", "end"):
+            given = [np.ones(s, p.dtype) for s in (p.input_shape, p.weight_shape, (p.out_channels,), p.output_shape)]
+            x, weight, bias, out = (guarded(array, side) for array in given)
+            out[...] = np.nan
+            backend.prepare(p, weight, bias, 1 + done % 2).call(x, out)
+            assert out.min() > 0, p.label
+            done += 1
+assert done
+print('survived')
+"""
+
+
+@pytest.mark.parametrize("backend", NUMBA)
+def test_nothing_outside_the_buffers_is_touched(backend: str) -> None:
+    done = run_python(CHILD.format(backend=backend))
+    assert done.stdout.strip() == "survived", done.stderr
+
+
+@pytest.mark.parametrize(("side", "offset"), [("end", 12), ("start", -4)])
+def test_one_element_too_far_kills_the_child(side: str, offset: int) -> None:
+    overrun = (
+        "import ctypes, numpy as np; from harness import guarded\n"
+        f"array = guarded(np.ones(3, 'f4'), {side!r})\n"
+        "ctypes.c_float.from_address(array.ctypes.data).value = 1\n"
+        f"ctypes.c_float.from_address(array.ctypes.data + {offset}).value = 1"
+    )
+    assert run_python(overrun).returncode == -signal.SIGSEGV
