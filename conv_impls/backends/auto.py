@@ -1,52 +1,35 @@
-"""The rule that picks a backend: numba_direct, unless a large dense kernel makes FFT cheaper.
+"""The backend that a cost model, calibrated on this machine's measured limits, expects to be fastest.
 
-Direct summation costs C_in*C_out/groups*kH*kW products for each output, whatever the image; FFT costs transforms of
-C_in + C_out + C_in*C_out/groups planes and one product a frequency, whatever the kernel. The rule compares the two with
-the constant below. Source: the operation counts of Mathieu, Henaff & LeCun 2014, arXiv:1312.5851, sec. 2.
-Limits: one constant, fitted on one machine, no notion of caches; precision "strict" always means numba_direct.
+The model is `conv_impls.cost`. It chooses among direct summation, Winograd F(2x2) and F(4x4), depthwise and FFT;
+precision "strict" leaves it the direct ones. What `conv_impls.plan(..., tune=True)` has measured comes before it.
+Limits: F(6x6) is never chosen, because its error is larger than what a user would take for granted.
 """
 
 from __future__ import annotations
 
-from math import log2
-
+from conv_impls.cost import estimates
 from conv_impls.problem import Conv2dProblem
-from conv_impls.registry import backends, get_backend, register
-
-# Products numba_direct does in the time scipy_fft does one operation of the count below; decision 0006 has the fit.
-DIRECT_PER_FFT = 10.0
-
-
-def fft_operations(problem: Conv2dProblem) -> float:
-    """Multiply-adds of FFT convolution: real transforms at 2.5 P log2(P) halves, 4 for a complex product."""
-    n, g = problem.batch, problem.groups
-    pairs = problem.in_channels * problem.out_channels // g
-    points = problem.padded_size[0] * problem.padded_size[1]
-    transforms = n * (problem.in_channels + problem.out_channels) + pairs
-    return transforms * 1.25 * points * log2(max(points, 2)) + 2 * n * pairs * points
+from conv_impls.registry import get_backend, register
 
 
 @register(
     "auto",
-    idea="numba_direct, unless the kernel is so large that FFT costs less",
-    source="operation counts of Mathieu, Henaff & LeCun 2014, arXiv:1312.5851, sec. 2",
+    idea="whichever of the fast backends a cost model expects to be fastest here",
+    source="Williams, Waterman & Patterson 2009, doi:10.1145/1498765.1498785",
     accuracy="image",
-    nan_spread="image where it picks FFT",
+    nan_spread="that of the backend it picks, the image at most",
     threads="argument",
 )
 def choose(problem: Conv2dProblem, precision: str, threads: int, eager: bool) -> str:
-    if precision == "strict" or problem.macs <= DIRECT_PER_FFT * fft_operations(problem):
-        return "numba_direct"
-    return "scipy_fft"
+    return candidates(problem, precision, threads, eager)[0]
 
 
 def candidates(problem: Conv2dProblem, precision: str, threads: int, eager: bool) -> list[str]:
     """Backends worth measuring for this problem, the best guess first."""
-    names = [name for name in backends() if name.startswith("numba_") or name == "scipy_fft"]
-    able = [
-        backend.name
-        for backend in map(get_backend, names)
-        if backend.supports(problem) is None and (precision != "strict" or backend.accuracy == "direct")
-    ]
-    first = choose(problem, precision, threads, eager)
-    return sorted(able, key=lambda name: name != first)
+    expected = estimates(problem, threads, eager)
+
+    def able(name: str) -> bool:
+        backend = get_backend(name)
+        return backend.supports(problem) is None and (precision != "strict" or backend.accuracy == "direct")
+
+    return [name for name in sorted(expected, key=expected.__getitem__) if able(name)]

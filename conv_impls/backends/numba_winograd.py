@@ -1,0 +1,27 @@
+"""Winograd convolution with the tile a cost model expects to be faster: F(2x2, 3x3) or F(4x4, 3x3).
+
+F(4x4) does fewer products, F(2x2) wastes fewer tiles on small images and reads weights of less than half the size: on 7x7
+images the weights of F(4x4) take longer to arrive than its products. The model is `conv_impls.cost`.
+Limits: those of the two, see `conv_impls.kernels.winograd`; F(6x6) must be asked for by name.
+"""
+
+from __future__ import annotations
+
+from conv_impls import winograd
+from conv_impls.cost import estimates
+from conv_impls.problem import Conv2dProblem
+from conv_impls.registry import register
+
+
+@register(
+    "numba_winograd",
+    idea="Winograd F(2x2, 3x3) or F(4x4, 3x3), whichever should be faster",
+    source="Lavin & Gray 2016, arXiv:1509.09308, sec. 4",
+    accuracy="tile4",
+    nan_spread="tile of 4 x 4 outputs",
+    threads="argument",
+    supports=winograd.supports,
+)
+def choose(problem: Conv2dProblem, precision: str, threads: int, eager: bool) -> str:
+    expected = estimates(problem, threads, eager)
+    return min(("numba_winograd_f2", "numba_winograd_f4"), key=expected.__getitem__)

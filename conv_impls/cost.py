@@ -1,0 +1,104 @@
+"""Predicted seconds of each fast backend on one problem, from what the machine can do at best.
+
+The unit of work is one multiply-add of a vector. Each backend is a sum of such units (products, packing, transforms),
+divided by the measured peak, and of bytes divided by the measured bandwidth where weights must stream from memory. The
+constants are cycles counted in the assembly, rounded to what the layers of four networks showed; docs/decisions/0006 has
+the fit and its regret. Source: the roofline model, Williams, Waterman & Patterson 2009, doi:10.1145/1498765.1498785.
+Limits: good to about 20%, which is enough to rank algorithms that differ by more; `conv_impls.plan` can measure instead.
+"""
+
+from __future__ import annotations
+
+from math import log2, prod
+
+from conv_impls.limits import L3_BYTES, limits
+from conv_impls.problem import Conv2dProblem
+
+# Part of the peak that register tiles reach on long reductions.
+TILE_EFFICIENCY = 0.92
+# Units per vector: packing a panel, storing and transposing a result, staging the image.
+PACK, STORE, TRANSPOSE, STAGE = 3, 4, 8, 4
+# Units per vector of channels and tile: image and result of F(m x m); and of one transformed weight pair, for eager calls.
+IMAGE = {2: 180, 4: 450}
+RESULT = {2: 100, 4: 300}
+WEIGHT = {2: 180, 4: 330}
+# Units of one multiply-add of the FFT count below, and of a depthwise product.
+FFT_UNIT, DEPTHWISE_UNIT = 18, 1.6
+
+
+def estimates(problem: Conv2dProblem, threads: int, eager: bool) -> dict[str, float]:
+    """Seconds of one call by each backend of the cost model, whether or not it supports the problem.
+
+    Parameters
+    ----------
+    problem : Conv2dProblem
+    threads : int
+    eager : bool
+        Whether the weights are packed within the call.
+    """
+    machine = limits(threads, problem.dtype)
+    # Here, because it imports numba.
+    from conv_impls.kernels.simd import lanes as vector_lanes
+
+    lanes = vector_lanes(problem.itemsize)
+    unit_s = 2 * lanes / machine.flops_per_s
+    found = {"numba_simd": _direct(problem, lanes, eager)}
+    if problem.in_channels == problem.groups:
+        found["numba_depthwise"] = _depthwise(problem, lanes)
+    found["scipy_fft"] = FFT_UNIT * fft_operations(problem) / lanes
+    seconds = {name: units * unit_s + machine.call_s for name, units in found.items()}
+    for m in IMAGE:
+        products, rest, weight_bytes = _winograd(problem, m, lanes, eager)
+        rate = machine.l3_bytes_per_s if weight_bytes <= L3_BYTES else machine.memory_bytes_per_s
+        stream_s = weight_bytes / rate
+        seconds[f"numba_winograd_f{m}"] = max(products * unit_s, stream_s) + rest * unit_s + machine.call_s
+        if eager:
+            seconds[f"numba_winograd_f{m}"] += stream_s
+    return seconds
+
+
+def _direct(problem: Conv2dProblem, lanes: int, eager: bool) -> float:
+    """Units of `conv_impls.backends.numba_simd`: the better of its two orientations."""
+    n, g, oc = problem.batch, problem.groups, problem.out_channels // problem.groups
+    positions, taps = prod(problem.out_size), problem.reduction
+    across, staged = -(-positions // lanes), problem.padding != ((0, 0), (0, 0)) or problem.stride != (1, 1)
+    # With few rows, the loads of a tile outnumber its products.
+    loads = max(1.0, (oc + 2) / (2 * oc))
+    by_position = taps * oc * across * loads / TILE_EFFICIENCY + STORE * oc * across
+    by_channel = taps * positions * -(-oc // lanes) / TILE_EFFICIENCY + TRANSPOSE * oc * across
+    units = n * g * min(by_position, by_channel)
+    if staged or problem.kernel_size != (1, 1):
+        units += n * g * taps * across * PACK
+    if staged:
+        units += STAGE * prod(problem.input_shape) / lanes
+    if eager:
+        units += 2 * PACK * prod(problem.weight_shape) / lanes
+    return units
+
+
+def _winograd(problem: Conv2dProblem, m: int, lanes: int, eager: bool) -> tuple[float, float, int]:
+    """Units of products, units of everything else, and bytes of the transformed weights."""
+    oh, ow = problem.out_size
+    tiles, points = problem.batch * -(-oh // m) * -(-ow // m), (m + 2) ** 2
+    ic, oc = -(-problem.in_channels // lanes), -(-problem.out_channels // (2 * lanes)) * 2
+    products = points * tiles * ic * lanes * oc / TILE_EFFICIENCY
+    rest = tiles * (ic * IMAGE[m] + oc * RESULT[m])
+    if eager:
+        rest += WEIGHT[m] * problem.in_channels * oc
+    return products, rest, points * ic * oc * lanes * lanes * problem.itemsize
+
+
+def _depthwise(problem: Conv2dProblem, lanes: int) -> float:
+    return DEPTHWISE_UNIT * problem.macs / lanes + STORE * prod(problem.output_shape) / lanes
+
+
+def fft_operations(problem: Conv2dProblem) -> float:
+    """Multiply-adds of FFT convolution: real transforms at 2.5 P log2(P) halves, 4 for a complex product.
+
+    Source: the operation counts of Mathieu, Henaff & LeCun 2014, arXiv:1312.5851, sec. 2.
+    """
+    n, g = problem.batch, problem.groups
+    pairs = problem.in_channels * problem.out_channels // g
+    points = problem.padded_size[0] * problem.padded_size[1]
+    transforms = n * (problem.in_channels + problem.out_channels) + pairs
+    return transforms * 1.25 * points * log2(max(points, 2)) + 2 * n * pairs * points
