@@ -7,12 +7,14 @@ import mmap
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from conv_impls import Conv2dProblem, backends, get_backend, registry
 from conv_impls.reference import error_bound, reference, sample_outputs
+from conv_impls.registry import Prepared
 from conv_impls.validation import Array
 
 TESTS = Path(__file__).parent
@@ -41,12 +43,18 @@ def assert_right(
     np.testing.assert_array_equal(y, np.maximum(expected, 0) if relu else expected)
 
 
-def check(problem: Conv2dProblem, backend: str, threads: int = 2, relu: bool = False) -> None:
-    """One call of a backend on integers, into an output full of NaN."""
+def check(
+    problem: Conv2dProblem,
+    backend: str,
+    threads: int = 2,
+    relu: bool = False,
+    prepare: Callable[..., Prepared] | None = None,
+) -> None:
+    """One call of a backend on integers, into an output full of NaN; ``prepare`` may stand in for the backend's own."""
     x, weight, bias = integers(problem)
     entry = get_backend(backend)
     out = np.full(problem.output_shape, np.nan, problem.dtype)
-    entry.prepare(problem, weight, bias, threads, relu).call(x, out)
+    (prepare or entry.prepare)(problem, weight, bias, threads, relu).call(x, out)
     assert_right(out, x, weight, bias, problem, entry.accuracy, relu)
 
 
