@@ -23,7 +23,7 @@ from conv_impls.validation import Array
 Float64 = NDArray[np.float64]
 Index = NDArray[np.intp]
 
-# Accuracy classes of Winograd F(m x m, 3x3): m, and the least factor of u S; a third of it or less was measured.
+# Accuracy classes of Winograd F(m x m, 3x3): m, and the least factor of u S; less than a quarter of it was measured.
 TILES = {"tile2": (2, 16), "tile4": (4, 96), "tile6": (6, 256)}
 # 2e-5 in float32, as benchdnn allows Winograd (tests/benchdnn/conv/conv.cpp, setup_cmp); up to 6e-6 was measured.
 TILE_NORM_EPS = 168
