@@ -59,7 +59,7 @@ def _prepare(
     lanes, same = vector_lanes(dtype.itemsize), problem.out_channels == problem.in_channels
     if by_channel is None:
         narrow = problem.out_size[1] <= NARROW and problem.in_channels >= lanes
-        by_channel = narrow and same and problem.padding_mode == "zeros"
+        by_channel = narrow and same and problem.padding_mode == "zeros" and problem.stride[1] <= 2
     packed, sizes, area, tables = (
         _by_channel(problem, weight, lanes) if by_channel else _by_position(problem, weight, lanes, band_bytes)
     )
@@ -98,7 +98,7 @@ def _by_position(
     # Where neighbouring outputs share no row, each row of the kernel is a pass of its own.
     shared = sh == 1 or (sh == 2 and dh == 1)
     apart = dh if sh == 1 else 1
-    heights = _passes(kh) if shared else [1] * kh
+    heights = _passes(kh, sh) if shared else [1] * kh
     first = np.cumsum([0, *heights[:-1]])
     which = [depthwise.PASSES.index((height, sh if shared else 1)) for height in heights]
     chunks = np.stack([which, first * dh * row, first * kw], 1).ravel()
@@ -106,7 +106,7 @@ def _by_position(
         [weight[:, 0, p : p + height].transpose(0, 2, 1).reshape(len(weight), -1)
          for p, height in zip(first, heights, strict=True)], 1)  # fmt: skip
     band = (band_bytes // (row * weight.itemsize) - extent_h - 1) // sh + 1
-    band = max(band // depthwise.ROWS, 1) * depthwise.ROWS
+    band = max(band // depthwise.ROWS[0], 1) * depthwise.ROWS[0]
     bands = -(-oh // band)
     band = -(-oh // bands)
     deep = (band - 1) * sh + extent_h + 1
@@ -117,12 +117,11 @@ def _by_position(
     return packed.ravel(), sizes, deep * row + depthwise.VECTORS * lanes, [lines, taps, pads, chunks]
 
 
-def _passes(kernel_rows: int) -> list[int]:
+def _passes(kernel_rows: int, stride: int) -> list[int]:
     """Kernel rows of each pass, tallest first."""
-    heights = []
-    for height, stride in depthwise.PASSES:
-        if stride == 1:
-            heights += [height] * ((kernel_rows - sum(heights)) // height)
+    heights: list[int] = []
+    for height in (height for height, s in depthwise.PASSES if s == stride):
+        heights += [height] * ((kernel_rows - sum(heights)) // height)
     return heights
 
 

@@ -16,6 +16,8 @@ Limits
 
 from __future__ import annotations
 
+from itertools import product
+
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
@@ -29,12 +31,13 @@ from conv_impls.kernels.team import WORK, X, Y, array_at, table_at
 from conv_impls.kernels.tile import _loop
 
 I64 = ir.IntType(64)
-# Outputs of a tile by position: 14 accumulators and 7 weights with 32 registers, 8 with 16.
-ROWS, VECTORS = 7 if simd.REGISTERS == 32 else 4, 2
+# Outputs of a tile by position: up to 14 accumulators, beside 7 weights, with 32 registers, and 8 with 16. Images have
+# 7 * 2^n rows more often than not; other numbers take some smaller tiles.
+ROWS, VECTORS = (7, 4, 2, 1) if simd.REGISTERS == 32 else (4, 2, 1), 2
 # Outputs of a tile by channel: accumulators, one vector of weights, and the image comes from memory.
 COLUMNS = 14
 # (kernel rows of one pass, vertical stride) of the tiles there are; taller kernels take several passes.
-PASSES = tuple((height, stride) for stride in (1, 2) for height in (7, 5, 3, 2, 1))
+PASSES = ((7, 1), (5, 1), (3, 1), (1, 1), (3, 2), (1, 2))
 # Slots of the operands.
 WEIGHT, BIAS, FLOOR, SIZES, LINES, TAPS, PADS, CHUNKS = range(3, 11)
 
@@ -80,8 +83,7 @@ def position_tile(
             )
         )  # fmt: skip
         table = context.make_array(taps)(context, builder, taps_v).data
-        masks = [simd.mask_ir(builder, vector, I64(-v * lanes), builder.sub(columns_v, I64(v * lanes)))
-                 for v in range(VECTORS)]  # fmt: skip
+        row_bytes = [builder.mul(row_v, I64(i * simd.itemsize(scalar))) for i in range(5)]
         least = simd.splat_ir(builder, floor_v, vector)
         offset = simd.splat_ir(builder, builder.load(start, typ=scalar), vector)
         from_bias = builder.icmp_signed("!=", first_v, I64(0))
@@ -90,6 +92,17 @@ def position_tile(
             for term in terms:
                 base = builder.gep(base, [term if isinstance(term, ir.Value) else I64(term)], source_etype=scalar)
             return base
+
+        def below(base, rows):
+            # By fours: one pointer for each row is a chain of additions, twice as slow as the products.
+            for _ in range(rows // 4):
+                base = builder.gep(base, [row_bytes[4]], source_etype=ir.IntType(8))
+            return builder.gep(base, [row_bytes[rows % 4]], source_etype=ir.IntType(8)) if rows % 4 else base
+
+        def masks(vectors):
+            return [
+                simd.mask_ir(builder, vector, I64(0), builder.sub(columns_v, I64(v * lanes))) for v in range(vectors)
+            ]
 
         def emit(height, stride, count, vectors):
             name = f"pass{height}s{stride}_{count}x{vectors}"
@@ -102,7 +115,8 @@ def position_tile(
             entry, again, ready = builder.block, block("again"), block("ready")
             builder.cbranch(from_bias, ready, again)
             builder.position_at_end(again)
-            before = [simd.load_masked_ir(builder, vector, here[i, v], masks[v]) for i, v in tile]
+            lanes_left = masks(vectors)
+            before = [simd.load_masked_ir(builder, vector, here[i, v], lanes_left[v]) for i, v in tile]
             builder.branch(ready)
             builder.position_at_end(ready)
             sums = []
@@ -119,10 +133,9 @@ def position_tile(
                 for r in range((count - 1) * stride + height):
                     reached = [(i, r - i * stride) for i in range(count) if 0 <= r - i * stride < height]
                     for v in range(vectors if reached else 0):
-                        seen = simd.load_ir(builder, vector, at(line, v * lanes))
+                        seen = simd.load_ir(builder, vector, at(below(line, r), v * lanes))
                         for i, p in reached:
                             values[i, v] = simd.fma_ir(builder, seen, weights[p], values[i, v])
-                    line = at(line, row_v)
                 return list(values.values())
 
             walks = [(table, I64(8 // simd.itemsize(scalar))), (kernel_at, I64(height))]
@@ -134,18 +147,19 @@ def position_tile(
                     for spot, value in zip(tile, sums, strict=True):
                         simd.store_ir(builder, value, here[spot])
                 with part:
+                    lanes_left = masks(vectors)
                     for spot, value in zip(tile, sums, strict=True):
-                        simd.store_masked_ir(builder, value, here[spot], masks[spot[1]])
+                        simd.store_masked_ir(builder, value, here[spot], lanes_left[spot[1]])
 
         wide = builder.zext(builder.icmp_signed(">", columns_v, I64(lanes)), I64)
-        case = builder.add(builder.mul(builder.add(builder.mul(which_v, I64(ROWS)), rows_v), I64(VECTORS)), wide)
+        case = builder.add(builder.mul(builder.add(builder.mul(which_v, I64(ROWS[0])), rows_v), I64(VECTORS)), wide)
         done = builder.append_basic_block("tiles_done")
         switch = builder.switch(case, done)
         for index, (height, stride) in enumerate(PASSES):
-            for count in range(1, ROWS + 1):
+            for count in ROWS:
                 for vectors in range(1, VECTORS + 1):
                     block = builder.append_basic_block(f"tile{height}s{stride}_{count}x{vectors}")
-                    switch.add_case(I64((index * ROWS + count) * VECTORS + vectors - 1), block)
+                    switch.add_case(I64((index * ROWS[0] + count) * VECTORS + vectors - 1), block)
                     builder.position_at_end(block)
                     emit(height, stride, count, vectors)
                     builder.branch(done)
@@ -158,15 +172,15 @@ def position_tile(
 
 
 @intrinsic
-def channel_tile(typing_context, columns, kh, kw, source, at, row, column, step, weight, w_at, y, y_at):
-    """y[y_at + j*lanes] = sum over p < kh, q < kw of weight[w_at + (p*kw + q)*lanes] * source[at + p*row + q*column + j*step]
+def channel_tile(typing_context, columns, kh, kw, stride, source, at, row, column, weight, w_at, y, y_at):
+    """y[y_at + j*lanes] = sum over p < kh, q < kw of weight[w_at + (p*kw + q)*lanes] * source[at + p*row + q*column + j*stride*lanes]
 
-    for j < columns, all of them vectors.
+    for j < columns, all of them vectors; stride is 1 or 2.
     """
     integer, dtype = types.int64, y.dtype
 
     def codegen(context, builder, signature, arguments):
-        (columns_v, kh_v, kw_v, source_v, at_v, row_v, column_v, step_v, weight_v, w_at_v, y_v, y_at_v) = arguments
+        (columns_v, kh_v, kw_v, stride_v, source_v, at_v, row_v, column_v, weight_v, w_at_v, y_v, y_at_v) = arguments
         vector = simd.vector_ir(dtype)
         scalar, lanes = vector.element, vector.count
         image, kernel_at, out = (
@@ -181,21 +195,20 @@ def channel_tile(typing_context, columns, kh, kw, source, at, row, column, step,
 
         w_row = builder.mul(kw_v, I64(lanes))
         done = builder.append_basic_block("columns_done")
-        switch = builder.switch(columns_v, done)
-        for count in range(1, COLUMNS + 1):
-            case = builder.append_basic_block(f"columns{count}")
-            switch.add_case(I64(count), case)
+        # Strides are constants of the code: fourteen additions in a row took twice the time of the fourteen products.
+        switch = builder.switch(builder.add(builder.mul(stride_v, I64(COLUMNS)), columns_v), done)
+        for stride, count in product((1, 2), range(1, COLUMNS + 1)):
+            case = builder.append_basic_block(f"columns{count}s{stride}")
+            switch.add_case(I64(stride * COLUMNS + count), case)
             builder.position_at_end(case)
 
-            def block(name, count=count):
-                return builder.function.append_basic_block(f"columns{count}_{name}")
+            def block(name, count=count, stride=stride):
+                return builder.function.append_basic_block(f"columns{count}s{stride}_{name}")
 
-            def tap(values, seen, w):
-                weights, results = simd.load_ir(builder, vector, w), []
-                for value in values:
-                    results.append(simd.fma_ir(builder, simd.load_ir(builder, vector, seen), weights, value))
-                    seen = at(seen, step_v)
-                return results
+            def tap(values, seen, w, stride=stride):
+                weights = simd.load_ir(builder, vector, w)
+                images = [simd.load_ir(builder, vector, at(seen, j * stride * lanes)) for j in range(len(values))]
+                return [simd.fma_ir(builder, a, weights, b) for a, b in zip(images, values, strict=True)]
 
             def kernel_row(values, seen, w, block=block, tap=tap):
                 return _loop(builder, block, "tap", kw_v, [(seen, column_v), (w, I64(lanes))], values, at, tap)
@@ -208,7 +221,7 @@ def channel_tile(typing_context, columns, kh, kw, source, at, row, column, step,
         builder.position_at_end(done)
         return context.get_dummy_value()
 
-    kinds = (integer, integer, integer, source, integer, integer, integer, integer, weight, integer, y, integer)
+    kinds = (integer, integer, integer, integer, source, integer, integer, integer, weight, integer, y, integer)
     return types.void(*kinds), codegen
 
 
@@ -251,6 +264,15 @@ def _stage(x, image, w, stride, first, count, lines, pads, to, row, pitch, margi
 
 
 @njit(error_model="numpy")
+def _rows(left):
+    """Of the heights of a tile, the largest that fits."""
+    for rows in ROWS:
+        if rows <= left:
+            return rows
+    return 1
+
+
+@njit(error_model="numpy")
 def _by_position(part, parts, x, weight, bias, y, work, at, operands, sizes, floor, lanes):
     """Lanes are columns: for each band of rows of a channel, stage it and convolve it with all its kernels."""
     images, channels, multiplier, h, w, oh, ow, kh, kw, stride_h, stride_w, dilation, bands, row, pitch, margin, left = (
@@ -273,10 +295,10 @@ def _by_position(part, parts, x, weight, bias, y, work, at, operands, sizes, flo
             # Rows as far apart as the taps share their loads.
             for t in range(min(apart, i1 - i0)):
                 count = (i1 - i0 - t + apart - 1) // apart
-                groups = -(-count // ROWS)
-                for g in range(groups):
-                    i = g * count // groups
-                    here = (g + 1) * count // groups - i
+                i = here = 0
+                while i + here < count:
+                    i += here
+                    here = _rows(count - i)
                     source = at + (t + i * apart) * stride_h * row
                     target = out + (t + i * apart) * ow
                     for j in range(0, ow, VECTORS * lanes):
@@ -313,8 +335,8 @@ def _by_channel(part, parts, x, weight, bias, y, work, at, operands, sizes, floo
                 j = g * ow // groups
                 target = at + out_at + (i * ow + j) * lanes
                 if low < high:
-                    channel_tile((g + 1) * ow // groups - j, high - low, kw, work, source + j * stride_w * lanes, dilation_h * row,
-                                 dilation_w * lanes, stride_w * lanes, weight, kernel_at, work, target)  # fmt: skip
+                    channel_tile((g + 1) * ow // groups - j, high - low, kw, stride_w, work, source + j * stride_w * lanes,
+                                 dilation_h * row, dilation_w * lanes, weight, kernel_at, work, target)  # fmt: skip
                 else:
                     for k in range(j, (g + 1) * ow // groups):
                         store(constant(work, 0.0), work, target + (k - j) * lanes)
