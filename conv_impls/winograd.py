@@ -73,32 +73,17 @@ def prepare(
     # Rows of the image with lanes of channels; transformed tiles; products.
     area = round_up((m + 2) * (across * m + 2 + lanes) * lanes + lanes * lanes + points * block * (deep + width), 64)
     planes = round_up(problem.batch * ic * channel + width, 64) if staged else 0
-    sizes = [
-        m,
-        problem.batch,
-        ic,
-        h,
-        w,
-        pitch,
-        channel,
-        top,
-        left,
-        oc,
-        *problem.out_size,
-        block,
-        blocks,
-        o_parts,
-        lanes,
-    ]
+    sizes = [m, problem.batch, ic, h, w, pitch, channel, top, left, oc, *problem.out_size, block, blocks, o_parts,
+             staged, planes, area]  # fmt: skip
     packed = aligned_zeros((panels * points * deep * width,), dtype)
     offsets = np.zeros(oc, dtype)
     floor = np.array([-np.inf, 0.0 if relu else -np.inf], dtype)
     job = Job(
         kernels.convolve, dtype, threads, 2 if staged else 1, planes + threads * area,
-        [packed, offsets, floor, layout.stage, np.array([*sizes, staged, planes, area])],
+        [packed, offsets, floor, layout.stage, np.array(sizes)],
     )  # fmt: skip
     room = 2 * lanes * max(lanes, 9)
-    transform = Job(kernels.transform_weights, dtype, threads, 1, threads * room, [np.array([m, ic, oc, lanes, room])])
+    transform = Job(kernels.transform_weights, dtype, threads, 1, threads * room, [np.array([m, ic, oc, room])])
 
     def repack(weight: Array, bias: Array | None) -> None:
         transform(weight.reshape(-1), packed)

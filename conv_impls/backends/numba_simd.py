@@ -78,7 +78,7 @@ def _prepare(
         area += p_block * -(-channel_panels // o_parts) * width
     area = round_up(area + lanes, 64)
     sizes = [problem.batch, g, oc, positions, ow, layout.pitch, problem.in_channels // g * layout.channel, in_place,
-             steps, p_block, p_parts, o_parts, taps, lanes, by_channel, layout.staged, planes, area]  # fmt: skip
+             steps, p_block, p_parts, o_parts, taps, by_channel, layout.staged, planes, area]  # fmt: skip
     packed = aligned_zeros((g * taps * (channel_panels * width if by_channel else oc),), dtype)
     offsets = np.zeros(problem.out_channels, dtype)
     floor = np.array([-np.inf, 0.0 if relu else -np.inf], dtype)
@@ -86,7 +86,7 @@ def _prepare(
         implicit.convolve, dtype, threads, 2 if layout.staged else 1, planes + threads * area,
         [packed, offsets, floor, layout.tap_offset, layout.stage, np.array(sizes)],
     )  # fmt: skip
-    pack = Job(implicit.pack_weights, dtype, threads, 1, 0, [np.array([g, oc, taps, lanes, by_channel])])
+    pack = Job(implicit.pack_weights, dtype, threads, 1, 0, [np.array([g, oc, taps, by_channel])])
 
     def repack(weight: Array, bias: Array | None) -> None:
         pack(weight.reshape(-1), packed)

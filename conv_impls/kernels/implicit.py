@@ -19,7 +19,7 @@ from __future__ import annotations
 from numba import njit
 
 from conv_impls.kernels.cache import kernel
-from conv_impls.kernels.simd import finish_rows, load, load_lanes, load_rows, store, store_lanes, store_rows, transpose
+from conv_impls.kernels.simd import finish_rows, lanes_of, load, load_lanes, load_rows, store, store_lanes, store_rows, transpose
 from conv_impls.kernels.stage import stage_part
 from conv_impls.kernels.team import WORK, X, Y, array_at, table_at
 from conv_impls.kernels.tile import ROWS, START_BIAS, START_C, START_ZERO, VECTORS, multiply
@@ -29,13 +29,13 @@ WEIGHT, BIAS, FLOOR, OFFSETS, STAGE, SIZES = range(3, 9)
 
 
 @njit(error_model="numpy")
-def _pack(source, base, offsets, first, steps, p0, count, ow, pitch, target, to, row, lanes):
+def _pack(source, base, offsets, first, steps, p0, count, ow, pitch, target, to, row):
     """target[to + k*row + j] = source[base + offsets[first+k] + place(p0+j)] for k < steps, j < count.
 
     place(p) = p//ow*pitch + p%ow: a run of positions ends where a row of the image does. Lanes behind ``count`` keep what
     they held.
     """
-    j = 0
+    lanes, j = lanes_of(source), 0
     while j < count:
         p = p0 + j
         run = min(count - j, ow - p % ow) if pitch != ow else count - j
@@ -55,7 +55,8 @@ def _pack(source, base, offsets, first, steps, p0, count, ow, pitch, target, to,
 @njit(error_model="numpy")
 def _by_position(part, parts, source, weight, bias, y, work, at, offsets, sizes, floor):
     """Vectors along positions: weight (tile, k, row) times panels of positions, straight into y."""
-    mb, groups, oc, positions, ow, pitch, image, in_place, steps, p_block, p_parts, o_parts, taps, lanes = _sizes(sizes)
+    mb, groups, oc, positions, ow, pitch, image, in_place, steps, p_block, p_parts, o_parts, taps = _sizes(sizes)
+    lanes = lanes_of(y)
     width, tiles = VECTORS * lanes, -(-oc // ROWS)
     tasks = mb * groups * p_parts * o_parts
     for task in range(part * tasks // parts, (part + 1) * tasks // parts):
@@ -75,7 +76,7 @@ def _by_position(part, parts, source, weight, bias, y, work, at, offsets, sizes,
             if inside < count:
                 for j in range(inside, count, width):
                     _pack(source, base, offsets, k0, depth, p0 + j, min(width, count - j), ow, pitch,
-                          work, at + (j - inside) * depth, width, lanes)  # fmt: skip
+                          work, at + (j - inside) * depth, width)  # fmt: skip
                 multiply(oc, first, last, tiles, depth, weight, row * taps, taps, 0, k0,
                          work, at, width * depth, width,
                          y, out + inside, positions, count - inside, width, bias, row, start, least)  # fmt: skip
@@ -84,7 +85,8 @@ def _by_position(part, parts, source, weight, bias, y, work, at, offsets, sizes,
 @njit(error_model="numpy")
 def _by_channel(part, parts, source, weight, bias, y, work, at, offsets, sizes, floor):
     """Vectors along output channels: panels of positions times weight (panel, k, channel), transposed into y."""
-    mb, groups, oc, positions, ow, pitch, image, in_place, steps, p_block, p_parts, o_parts, taps, lanes = _sizes(sizes)
+    mb, groups, oc, positions, ow, pitch, image, in_place, steps, p_block, p_parts, o_parts, taps = _sizes(sizes)
+    lanes = lanes_of(y)
     width = VECTORS * lanes
     channels, row = -(-oc // width), -(-p_block // lanes) * lanes
     scratch = at if in_place else at + row * steps
@@ -103,7 +105,7 @@ def _by_channel(part, parts, source, weight, bias, y, work, at, offsets, sizes, 
                          weight, right, taps * width, width,
                          work, scratch, columns, columns, width, bias, 0, start, floor[0])  # fmt: skip
             else:
-                _pack(source, ng * image, offsets, k0, depth, p0, count, ow, pitch, work, at, row, lanes)
+                _pack(source, ng * image, offsets, k0, depth, p0, count, ow, pitch, work, at, row)
                 multiply(count, 0, tiles, tiles, depth, work, at, 1, row, 0,
                          weight, right, taps * width, width,
                          work, scratch, columns, columns, width, bias, 0, start, floor[0])  # fmt: skip
@@ -120,13 +122,13 @@ def _by_channel(part, parts, source, weight, bias, y, work, at, offsets, sizes, 
 def _sizes(sizes):
     """The integers both orientations work with, in the order `conv_impls.backends.numba_simd` writes them."""
     return (sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], sizes[7], sizes[8], sizes[9], sizes[10],
-            sizes[11], sizes[12], sizes[13])  # fmt: skip
+            sizes[11], sizes[12])  # fmt: skip
 
 
 @njit(error_model="numpy")
-def _pack_tiles(part, parts, weight, packed, groups, oc, taps, lanes):
+def _pack_tiles(part, parts, weight, packed, groups, oc, taps):
     """weight (group, o, k) -> for each group and tile of rows: (k, row)."""
-    tiles = -(-oc // ROWS)
+    lanes, tiles = lanes_of(weight), -(-oc // ROWS)
     for task in range(part * groups * tiles // parts, (part + 1) * groups * tiles // parts):
         t = task % tiles
         first = task // tiles * oc + t * oc // tiles
@@ -138,8 +140,9 @@ def _pack_tiles(part, parts, weight, packed, groups, oc, taps, lanes):
 
 
 @njit(error_model="numpy")
-def _pack_panels(part, parts, weight, packed, groups, oc, taps, lanes):
+def _pack_panels(part, parts, weight, packed, groups, oc, taps):
     """weight (group, o, k) -> for each group and panel of channels: (k, channel), zeros behind the last channel."""
+    lanes = lanes_of(weight)
     width = VECTORS * lanes
     panels = -(-oc // width)
     for task in range(part * groups * panels // parts, (part + 1) * groups * panels // parts):
@@ -154,19 +157,19 @@ def _pack_panels(part, parts, weight, packed, groups, oc, taps, lanes):
 def pack_weights(phase, part, parts, operands):
     """X holds the weights, Y gets the packed ones."""
     weight, packed, sizes = array_at(operands, X), array_at(operands, Y), table_at(operands, 3)
-    if sizes[4]:
-        _pack_panels(part, parts, weight, packed, sizes[0], sizes[1], sizes[2], sizes[3])
+    if sizes[3]:
+        _pack_panels(part, parts, weight, packed, sizes[0], sizes[1], sizes[2])
     else:
-        _pack_tiles(part, parts, weight, packed, sizes[0], sizes[1], sizes[2], sizes[3])
+        _pack_tiles(part, parts, weight, packed, sizes[0], sizes[1], sizes[2])
 
 
 @kernel(error_model="numpy")
 def convolve(phase, part, parts, operands):
     """Phase 0 stages the image, where it must be; phase 1 multiplies."""
     work, sizes = array_at(operands, WORK), table_at(operands, SIZES)
-    lanes, by_channel, staged, planes, area = sizes[13], sizes[14], sizes[15], sizes[16], sizes[17]
+    by_channel, staged, planes, area = sizes[13], sizes[14], sizes[15], sizes[16]
     if staged and phase == 0:
-        stage_part(part, parts, array_at(operands, X), table_at(operands, STAGE), work, lanes)
+        stage_part(part, parts, array_at(operands, X), table_at(operands, STAGE), work)
         return
     source = work if staged else array_at(operands, X)
     weight, bias, floor = array_at(operands, WEIGHT), array_at(operands, BIAS), array_at(operands, FLOOR)

@@ -105,14 +105,14 @@ def splat_ir(builder, scalar, vector):
 
 
 def mask_ir(builder, vector, low, high):
-    """Lanes from ``low`` to ``high`` - 1; the bounds may lie outside the vector."""
-    wide = ir.VectorType(ir.IntType(64), vector.count)
+    """Lanes from ``low`` to ``high`` - 1; the bounds may lie outside the vector, but not beyond 32 bits."""
+    i32 = ir.IntType(32)
+    wide = ir.VectorType(i32, vector.count)
     index = ir.Constant(wide, list(range(vector.count)))
 
     def spread(bound):
-        first = builder.insert_element(ir.Constant(wide, ir.Undefined), bound, ir.Constant(ir.IntType(32), 0))
-        zeros = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count)
-        return builder.shuffle_vector(first, ir.Constant(wide, ir.Undefined), zeros)
+        first = builder.insert_element(ir.Constant(wide, ir.Undefined), builder.trunc(bound, i32), i32(0))
+        return builder.shuffle_vector(first, ir.Constant(wide, ir.Undefined), ir.Constant(wide, [0] * vector.count))
 
     return builder.and_(builder.icmp_signed(">=", index, spread(low)), builder.icmp_signed("<", index, spread(high)))
 
@@ -124,6 +124,16 @@ def store_masked_ir(builder, value, address, mask):
 def load_masked_ir(builder, vector, address, mask):
     zero = ir.Constant(vector, [0.0] * vector.count)
     return call(builder, f"llvm.masked.load.{suffix(vector)}.p0", vector, address, mask, zero)
+
+
+@intrinsic
+def lanes_of(typing_context, array):
+    """Lanes of a vector of the array's dtype: a constant, so that dividing by it is a shift."""
+
+    def codegen(context, builder, signature, arguments):
+        return ir.IntType(64)(lanes(array.dtype.bitwidth // 8))
+
+    return types.int64(array), codegen
 
 
 @intrinsic

@@ -14,15 +14,16 @@ from __future__ import annotations
 
 from numba import njit
 
-from conv_impls.kernels.simd import constant, evens, load, load_lanes, store, store_lanes
+from conv_impls.kernels.simd import constant, evens, lanes_of, load, load_lanes, store, store_lanes
 
 
 @njit(error_model="numpy")
-def stage_part(part, parts, x, table, planes, lanes):
+def stage_part(part, parts, x, table, planes):
     """This part's channels of ``x``, in planes. ``table`` is that of `conv_impls.layout.Layout`."""
     images, h, w, phases_h, plane_h, phases_w, plane_w, stride = (
         table[0], table[1], table[2], table[3], table[4], table[5], table[6], table[7],
     )  # fmt: skip
+    lanes = lanes_of(planes)
     rows, cols = 8, 8 + phases_h * plane_h
     inner = cols + phases_w * plane_w
     channel = phases_h * phases_w * plane_h * plane_w
@@ -41,28 +42,31 @@ def stage_part(part, parts, x, table, planes, lanes):
                         line, columns = (c * h + row) * w, cols + s * plane_w
                         for b in range(low):
                             planes[to + b] = x[line + table[columns + b]] if table[columns + b] >= 0 else 0
-                        _copy(x, line + table[columns + low], stride, planes, to + low, high - low, lanes)
+                        _copy(x, line + table[columns + low], stride, planes, to + low, high - low)
                         for b in range(high, plane_w):
                             planes[to + b] = x[line + table[columns + b]] if table[columns + b] >= 0 else 0
                     to += plane_w
 
 
 @njit(error_model="numpy")
-def _copy(source, at, step, target, to, count, lanes):
+def _copy(source, at, step, target, to, count):
     """target[to + b] = source[at + b*step] for b < count; whole vectors for the steps that are common."""
-    whole = count // lanes * lanes
+    lanes = lanes_of(source)
     if step == 1:
+        whole = count // lanes * lanes
         for b in range(0, whole, lanes):
             store(load(source, at + b), target, to + b)
         if whole < count:
             store_lanes(load_lanes(source, at + whole, 0, count - whole), target, to + whole, count - whole)
-    elif step == 2:
-        for b in range(0, count, lanes):
-            # The last element wanted is the one before the last of 2 * (count - b).
-            left = 2 * (count - b) - 1
-            first = load_lanes(source, at + 2 * b, 0, left)
-            second = load_lanes(source, at + 2 * b + lanes, 0, left - lanes)
-            store_lanes(evens(first, second), target, to + b, count - b)
+    elif step == 2 and count > 0:
+        # The last vector would read one element behind the last wanted.
+        inside = (count - 1) // lanes * lanes
+        for b in range(0, inside, lanes):
+            store(evens(load(source, at + 2 * b), load(source, at + 2 * b + lanes)), target, to + b)
+        left = 2 * (count - inside) - 1
+        first = load_lanes(source, at + 2 * inside, 0, left)
+        second = load_lanes(source, at + 2 * inside + lanes, 0, left - lanes)
+        store_lanes(evens(first, second), target, to + inside, count - inside)
     else:
         for b in range(count):
             target[to + b] = source[at + b * step]

@@ -24,7 +24,7 @@ from numba.extending import intrinsic
 
 from conv_impls.kernels import simd
 from conv_impls.kernels.cache import kernel
-from conv_impls.kernels.simd import constant, finish_rows, load_rows, store, store_rows, transpose
+from conv_impls.kernels.simd import constant, finish_rows, lanes_of, load_rows, store, store_rows, transpose
 from conv_impls.kernels.stage import stage_part
 from conv_impls.kernels.team import WORK, X, Y, array_at, table_at
 from conv_impls.kernels.tile import ROWS, START_ZERO, VECTORS, tile_by_lane
@@ -155,12 +155,12 @@ _output_tile = _transform(2, lambda m: m + 2)
 
 
 @njit(error_model="numpy")
-def _gather(source, base, channel, pitch, h, w, top, left, rows, columns, here, target, at, lanes):
+def _gather(source, base, channel, pitch, h, w, top, left, rows, columns, here, target, at):
     """target[at + (i*columns + j)*lanes + c] = image[c, top+i, left+j], zero outside, for ``here`` channels.
 
     One vector row behind the last is written too.
     """
-    zero = constant(target, 0.0)
+    lanes, zero = lanes_of(target), constant(target, 0.0)
     low, high = max(0, -left), min(columns, w - left)
     for i in range(rows):
         line = at + i * columns * lanes
@@ -176,8 +176,9 @@ def _gather(source, base, channel, pitch, h, w, top, left, rows, columns, here, 
 
 
 @njit(error_model="numpy")
-def _weights_part(part, parts, m, weight, ic, oc, packed, work, at, lanes):
+def _weights_part(part, parts, m, weight, ic, oc, packed, work, at):
     """packed (panel, tile point, ic, channel of the panel) = G w G^T; lanes are output channels."""
+    lanes = lanes_of(weight)
     width, points, deep = VECTORS * lanes, (m + 2) * (m + 2), -(-ic // lanes) * lanes
     panels = -(-oc // width)
     for task in range(part * panels * ic // parts, (part + 1) * panels * ic // parts):
@@ -197,7 +198,8 @@ def _weights_part(part, parts, m, weight, ic, oc, packed, work, at, lanes):
 @njit(error_model="numpy")
 def _part(part, parts, source, packed, bias, y, work, at, sizes, floor):
     """Blocks of tiles, from image to y. ``sizes`` as `conv_impls.backends` writes them."""
-    (m, mb, ic, h, w, pitch, channel, top, left, oc, oh, ow, block, blocks, o_parts, lanes) = _sizes(sizes)
+    (m, mb, ic, h, w, pitch, channel, top, left, oc, oh, ow, block, blocks, o_parts) = _sizes(sizes)
+    lanes = lanes_of(y)
     width, a = VECTORS * lanes, m + 2
     points, deep, panels = a * a, -(-ic // lanes) * lanes, -(-oc // width)
     across, down = -(-ow // m), -(-oh // m)
@@ -217,7 +219,7 @@ def _part(part, parts, source, packed, bias, y, work, at, sizes, floor):
                     run = min(t1 - t, across - j)
                     columns = run * m + 2
                     _gather(source, (n * ic + c) * channel, channel, pitch, h, w, i * m - top, j * m - left, a, columns,
-                            ic - c, work, at, lanes)  # fmt: skip
+                            ic - c, work, at)  # fmt: skip
                     for r in range(run):
                         _input_tile(m, work, at + r * m * lanes, columns * lanes, lanes, work,
                                     v_at + (c * count + (t - t0 + r) * lanes), a * deep * count, deep * count)  # fmt: skip
@@ -255,25 +257,25 @@ def _part(part, parts, source, packed, bias, y, work, at, sizes, floor):
 def _sizes(sizes):
     """The integers of `_part`, in the order the backends write them."""
     return (sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], sizes[7], sizes[8], sizes[9], sizes[10],
-            sizes[11], sizes[12], sizes[13], sizes[14], sizes[15])  # fmt: skip
+            sizes[11], sizes[12], sizes[13], sizes[14])  # fmt: skip
 
 
 @kernel(error_model="numpy")
 def transform_weights(phase, part, parts, operands):
     """X holds the weights, Y the transformed ones."""
     sizes = table_at(operands, 3)
-    m, ic, oc, lanes, area = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]
+    m, ic, oc, area = sizes[0], sizes[1], sizes[2], sizes[3]
     work = array_at(operands, WORK)
-    _weights_part(part, parts, m, array_at(operands, X), ic, oc, array_at(operands, Y), work, part * area, lanes)
+    _weights_part(part, parts, m, array_at(operands, X), ic, oc, array_at(operands, Y), work, part * area)
 
 
 @kernel(error_model="numpy")
 def convolve(phase, part, parts, operands):
     """Phase 0 stages the image, where it must be; phase 1 does the rest."""
     work, sizes = array_at(operands, WORK), table_at(operands, SIZES)
-    lanes, staged, planes, area = sizes[15], sizes[16], sizes[17], sizes[18]
+    staged, planes, area = sizes[15], sizes[16], sizes[17]
     if staged and phase == 0:
-        stage_part(part, parts, array_at(operands, X), table_at(operands, STAGE), work, lanes)
+        stage_part(part, parts, array_at(operands, X), table_at(operands, STAGE), work)
         return
     source = work if staged else array_at(operands, X)
     weight, bias, floor = array_at(operands, WEIGHT), array_at(operands, BIAS), array_at(operands, FLOOR)
