@@ -10,6 +10,7 @@ SciPy; a backend is imported when it is first used.
 """
 
 from conv_impls.api import Plan, conv2d, plan
+from conv_impls.eager import clear_cache
 from conv_impls.errors import (
     BackendError,
     ConvError,
@@ -42,6 +43,7 @@ __all__ = [
     "UnsupportedError",
     "apply_kernel",
     "backends",
+    "clear_cache",
     "col2im",
     "conv2d",
     "conv2d_input",

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import numpy as np
 
-from conv_impls import tuning
+from conv_impls import eager, tuning
 from conv_impls import validation as check
 from conv_impls.errors import UnknownBackendError, UnsupportedError
 from conv_impls.problem import Conv2dProblem
@@ -65,6 +65,11 @@ def conv2d(
         x's dtype, C-contiguous, freshly owned unless ``out`` was given.
         H_out = (H + top + bottom - dilation*(kH-1) - 1)//stride + 1.
 
+    Notes
+    -----
+    What was prepared for a problem is kept for its next call, which packs its own weights into it: 256 MiB at most, the
+    least recently used goes first, `clear_cache` frees it. Weights that stay the same are packed once by `plan`.
+
     Raises
     ------
     ProblemError
@@ -93,10 +98,13 @@ def conv2d(
     count, relu = _threads(fn, threads), _relu(fn, activation)
     shape = _result_shape(fn, out, problem, single)
     # The backend comes last, so that a wrong argument reads the same whichever one was named.
-    chosen = _resolve(fn, backend, problem, precision, count, eager=True)
+    chosen = _resolve(fn, backend, problem, precision, count, once=True)
     images, w = check.laid_out(given), check.laid_out(kernels)
-    prepared = _prepare(chosen, problem, w, b, count, relu)
-    return _compute(prepared, problem, images, shape, out, (images, w) if b is None else (images, w, b))
+    key = chosen, problem, count, relu
+    prepared = eager.take(key, w, b) or _prepare(chosen, problem, w, b, count, relu)
+    y = _compute(prepared, problem, images, shape, out, (images, w) if b is None else (images, w, b))
+    eager.put(key, prepared)
+    return y
 
 
 class Plan:
@@ -225,7 +233,7 @@ def plan(
         if backend != "auto":
             check.fail(fn, "tune", "False with a backend of your choice", tune, f"backend={backend!r}; use 'auto'")
         tuning.tune(problem, precision, count)
-    chosen = _resolve(fn, backend, problem, precision, count, eager=False)
+    chosen = _resolve(fn, backend, problem, precision, count, once=False)
     start = time.perf_counter()
     prepared = _prepare(chosen, problem, w, None if b is None else b.copy(), count, relu)
     return Plan(problem, chosen.name, count, prepared, time.perf_counter() - start)
@@ -237,14 +245,14 @@ def _threads(fn: str, threads: int | None) -> int:
     return cores if threads is None else min(check.integer(fn, "threads", threads, 1), cores)
 
 
-def _resolve(fn: str, name: str, problem: Conv2dProblem, precision: str, threads: int, eager: bool) -> Backend:
+def _resolve(fn: str, name: str, problem: Conv2dProblem, precision: str, threads: int, once: bool) -> Backend:
     """As `registry.resolve`, with "auto" giving way to what `tuning` found fastest on this machine."""
     winner = tuning.winner(problem, precision, threads) if name == "auto" else None
     if winner is not None:
         # A plug-in may be gone, or a backend refuse what it took: auto then decides as if nothing had been measured.
         with suppress(UnknownBackendError, UnsupportedError):
-            return resolve(fn, winner, problem, precision, threads, eager)
-    return resolve(fn, name, problem, precision, threads, eager)
+            return resolve(fn, winner, problem, precision, threads, once)
+    return resolve(fn, name, problem, precision, threads, once)
 
 
 def _relu(fn: str, activation: str | None) -> bool:
@@ -253,7 +261,7 @@ def _relu(fn: str, activation: str | None) -> bool:
 
 def _result_shape(fn: str, out: Array | None, problem: Conv2dProblem, single: bool) -> tuple[int, ...]:
     """The shape of the result, after checking ``out`` against it."""
-    shape = problem.output_shape[1:] if single else problem.output_shape
+    shape = problem.output_shape[1 if single else 0 :]
     if out is not None:
         check.output(fn, out, shape, np.dtype(problem.dtype))
     return shape
@@ -283,7 +291,7 @@ def _compute(
     """Run into ``out``, by way of a temporary where it overlaps an input, or into a fresh array."""
     direct = out is not None and not any(np.may_share_memory(out, source) for source in inputs)
     y = out if out is not None and direct else np.empty(shape, problem.dtype)
-    prepared.call(x, y.reshape(problem.output_shape))
+    prepared.call(x, y if y.ndim == 4 else y[None])
     if out is None or direct:
         return y
     out[...] = y

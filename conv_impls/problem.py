@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -148,9 +149,12 @@ class Conv2dProblem:
         """As `from_arrays`, for arrays `validation` has described; ``fn`` is the function the user called."""
         check.same_dtype(fn, "weight", weight, "x", x)
         arguments = stride, padding, dilation, groups, padding_mode
-        full = check.convolution(fn, x.shape, weight.shape, x.itemsize, *arguments)
-        (n, c, h, w), (o, _, kh, kw) = x.shape, weight.shape
-        return cls(n, c, (h, w), o, (kh, kw), *full, x.dtype.name)
+        try:
+            hash(arguments)
+        except TypeError:  # a list or an array is a fine argument, but no key
+            return _checked.__wrapped__(fn, x.shape, weight.shape, x.itemsize, "", *arguments)
+        # True == 1 == 1.0, and only one of them is a stride: the text tells them apart.
+        return _checked(fn, x.shape, weight.shape, x.itemsize, repr(arguments), *arguments)
 
     @classmethod
     def from_label(cls, text: str) -> Conv2dProblem:
@@ -276,6 +280,17 @@ class Conv2dProblem:
         """A copy with some fields changed, checked anew."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return Conv2dProblem(**(values | changes))
+
+
+# Remembered, because checking takes 30 us and eager calls ask each time; refusals are not.
+@lru_cache(maxsize=4096)
+def _checked(
+    fn: str, x_shape: tuple[int, ...], weight_shape: tuple[int, ...], itemsize: int, spelling: str, *arguments: Any
+) -> Conv2dProblem:
+    """The problem of these shapes; arguments are stride, padding, dilation, groups, padding_mode."""
+    full = check.convolution(fn, x_shape, weight_shape, itemsize, *arguments)
+    (n, c, h, w), (o, _, kh, kw) = x_shape, weight_shape
+    return Conv2dProblem(n, c, (h, w), o, (kh, kw), *full, f"float{8 * itemsize}")
 
 
 def _tokens(text: str) -> tuple[dict[str, int], dict[str, str]]:

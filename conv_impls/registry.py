@@ -11,7 +11,7 @@ import difflib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -46,7 +46,8 @@ class Prepared:
 
     ``call(x, out)`` fills ``out`` (N, C_out, H_out, W_out) from ``x`` (N, C_in, H, W), both C-contiguous; it must be
     right from several threads at once. Bytes that are not told are None. ``repack(weight, bias)``, where there is one,
-    replaces the weights, which spares `conv2d` all else that ``prepare`` does when it meets a problem again.
+    replaces the weights, which spares `conv2d` all else that ``prepare`` does when it meets a problem again. `conv2d`
+    keeps what can repack and tells its bytes, and never hands one to two calls at once.
     """
 
     call: Call
@@ -56,7 +57,7 @@ class Prepared:
     repack: Callable[[Array, Array | None], None] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Backend:
     """One way to compute a convolution, and what a reader should know of it.
 
@@ -157,7 +158,7 @@ def register(
         ``run(x, weight, bias, problem) -> y``; ``prepare(problem, weight, bias, threads) -> callable(x, out)`` or
         `Prepared`, with a fifth parameter ``relu`` (bool) where it can apply max(y, 0) itself;
         ``choose(problem, precision, threads, eager) -> name`` of the backend to use, where ``eager`` says that the
-        weights are prepared for one call only.
+        weights are prepared for one call only; equal questions are asked once.
 
     Raises
     ------
@@ -276,7 +277,12 @@ def resolve(fn: str, name: str, problem: Conv2dProblem, precision: str, threads:
     """The backend that will compute ``problem``: follows "choose" backends and refuses, in words, what cannot be."""
     if not isinstance(name, str):
         fail_type(fn, "backend", "a name (str)", type(name).__name__)
-    backend = get_backend(name)
+    return _settled(fn, get_backend(name), problem, precision, threads, eager)
+
+
+# Remembered, because eager calls ask each time and a cost model takes 0.1 ms; refusals are not.
+@lru_cache(maxsize=4096)
+def _settled(fn: str, backend: Backend, problem: Conv2dProblem, precision: str, threads: int, eager: bool) -> Backend:
     reason = backend.supports(problem)
     if reason is None and backend.kind == "choose":
         chosen = backend.function(problem, precision, threads, eager)
@@ -284,5 +290,5 @@ def resolve(fn: str, name: str, problem: Conv2dProblem, precision: str, threads:
     if reason is None and precision == "strict" and backend.accuracy != "direct":
         reason = "precision='strict' allows direct summation only; use precision='standard'"
     if reason is not None:
-        raise UnsupportedError(f"{fn}: backend {name!r} cannot do {problem.label}: {reason}")
+        raise UnsupportedError(f"{fn}: backend {backend.name!r} cannot do {problem.label}: {reason}")
     return backend

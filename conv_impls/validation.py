@@ -133,6 +133,9 @@ def laid_out(given: Array) -> Array:
     Copies only where the memory layout calls for it: negative strides, foreign byte order, misaligned data and
     read-only arrays are all welcome.
     """
+    flags = given.flags
+    if flags.c_contiguous and flags.aligned and given.dtype.isnative:
+        return given
     return np.require(given, dtype=given.dtype.newbyteorder("="), requirements=("C", "A"))
 
 
@@ -143,6 +146,8 @@ def array(fn: str, argument: str, value: object, ndims: tuple[int, ...], layout:
 
 def same_dtype(fn: str, argument: str, value: Array, other: str, like: Array) -> None:
     """Refuse mixed dtypes rather than promote in silence; the byte order does not count."""
+    if value.dtype == like.dtype:
+        return
     got, expected = value.dtype.name, like.dtype.name
     if got != expected:
         fail_type(fn, argument, f"dtype {expected} like {other}", got, "mixed dtypes are not promoted; convert one")

@@ -14,7 +14,10 @@ import conv_impls
 ROOT = Path(__file__).parent.parent
 MODULES = sorted(p for folder in ("conv_impls", "bench") for p in (ROOT / folder).rglob("*.py"))
 # Who may import whom inside conv_impls; bench may import all of it, and nothing imports bench or tests.
-PLUMBING = {"errors", "validation", "problem", "padding", "patches", "registry", "reference", "limits"}
+PLUMBING = {
+    "cost", "errors", "layout", "limits", "padding", "patches", "problem", "reference", "registry", "validation",
+    "winograd",
+}  # fmt: skip
 
 
 def imports(path: Path) -> set[str]:
