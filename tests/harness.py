@@ -18,7 +18,12 @@ from conv_impls.registry import Prepared
 from conv_impls.validation import Array
 
 TESTS = Path(__file__).parent
-NUMBA = [name for name in backends() if name.startswith("numba_") and name in registry.sources()]
+# The compiled backends, without those that only choose among them.
+NUMBA = [
+    name
+    for name in backends()
+    if name.startswith("numba_") and name in registry.sources() and get_backend(name).kind == "prepare"
+]
 # Accuracy classes whose every step is exact on small integers; the others are right after rounding.
 EXACT = "direct", "tile2"
 
