@@ -1,7 +1,7 @@
 """Depthwise convolution by explicit vectors: along the rows of one channel, or across channels where rows are short.
 
-See `conv_impls.kernels.depthwise` for the idea, its source and the loops. Here: which of the two, how many rows are staged
-at once, and the tables that say where padding, taps and weights lie.
+See `conv_impls.kernels.depthwise` for the idea, its source and the loops. Here: which of the two, how many rows are
+staged at once, and the tables that say where padding, taps and weights lie.
 Limits: one input channel a group; any number of output channels a group.
 """
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conv_impls.kernels import depthwise
+from conv_impls.kernels.depthwise_tile import PASSES, ROWS, VECTORS
 from conv_impls.kernels.memory import aligned_zeros
 from conv_impls.kernels.simd import lanes as vector_lanes
 from conv_impls.kernels.team import Job, address_of
@@ -60,10 +61,10 @@ def _prepare(
     if by_channel is None:
         narrow = problem.out_size[1] <= NARROW and problem.in_channels >= lanes
         by_channel = narrow and same and problem.padding_mode == "zeros" and problem.stride[1] <= 2
-    packed, sizes, area, tables = (
-        _by_channel(problem, weight, lanes) if by_channel else _by_position(problem, weight, lanes, band_bytes)
-    )
     offsets = np.zeros(problem.out_channels, dtype) if bias is None else bias
+    packed, sizes, area, tables = (
+        _by_channel(problem, weight, offsets, lanes) if by_channel else _by_position(problem, weight, lanes, band_bytes)
+    )
     floor = np.array([-np.inf, 0.0 if relu else -np.inf], dtype)
     area = _round_up(area, 64)
     table = np.array([by_channel, lanes, *sizes, *[0] * (20 - len(sizes)), area], np.int64)
@@ -100,32 +101,34 @@ def _by_position(
     apart = dh if sh == 1 else 1
     heights = _passes(kh, sh) if shared else [1] * kh
     first = np.cumsum([0, *heights[:-1]])
-    which = [depthwise.PASSES.index((height, sh if shared else 1)) for height in heights]
+    which = [PASSES.index((height, sh if shared else 1)) for height in heights]
     chunks = np.stack([which, first * dh * row, first * kw], 1).ravel()
     packed = np.concatenate(
         [weight[:, 0, p : p + height].transpose(0, 2, 1).reshape(len(weight), -1)
          for p, height in zip(first, heights, strict=True)], 1)  # fmt: skip
     band = (band_bytes // (row * weight.itemsize) - extent_h - 1) // sh + 1
-    band = max(band // depthwise.ROWS[0], 1) * depthwise.ROWS[0]
+    band = max(band // ROWS[0], 1) * ROWS[0]
     bands = -(-oh // band)
     band = -(-oh // bands)
     deep = (band - 1) * sh + extent_h + 1
-    sizes = [problem.batch * problem.in_channels, problem.in_channels, problem.out_channels // problem.in_channels, h, w, oh,
-             ow, kh, kw, sh, sw, dh, bands, row, pitch, margin, left, len(heights), apart,
+    sizes = [problem.batch * problem.in_channels, problem.in_channels, problem.out_channels // problem.in_channels,
+             h, w, oh, ow, kh, kw, sh, sw, dh, bands, row, pitch, margin, left, len(heights), apart,
              dh * row if shared else sh * row]  # fmt: skip
     # Whole vectors are loaded behind the last tap of a row, though never used.
-    return packed.ravel(), sizes, deep * row + depthwise.VECTORS * lanes, [lines, taps, pads, chunks]
+    return packed.ravel(), sizes, deep * row + VECTORS * lanes, [lines, taps, pads, chunks]
 
 
 def _passes(kernel_rows: int, stride: int) -> list[int]:
     """Kernel rows of each pass, tallest first."""
     heights: list[int] = []
-    for height in (height for height, s in depthwise.PASSES if s == stride):
+    for height in (height for height, s in PASSES if s == stride):
         heights += [height] * ((kernel_rows - sum(heights)) // height)
     return heights
 
 
-def _by_channel(problem: Conv2dProblem, weight: Array, lanes: int) -> tuple[Array, list[int], int, list[Table]]:
+def _by_channel(
+    problem: Conv2dProblem, weight: Array, bias: Array, lanes: int
+) -> tuple[Array, list[int], int, list[Table]]:
     """As `_by_position`."""
     (h, w), (oh, ow), (kh, kw) = problem.in_size, problem.out_size, problem.kernel_size
     (top, _), (left, _) = problem.padding
@@ -134,10 +137,12 @@ def _by_channel(problem: Conv2dProblem, weight: Array, lanes: int) -> tuple[Arra
     # What a vector holds behind the last position goes to one place behind the image.
     places = np.where(position < h * w, position // w * columns + left + position % w, h * columns) * lanes
     blocks = -(-problem.in_channels // lanes)
-    packed = aligned_zeros((blocks, kh * kw, lanes), weight.dtype)
+    # For each vector of channels all taps, then the bias.
+    packed = aligned_zeros((blocks, kh * kw + 1, lanes), weight.dtype)
     channel = np.arange(problem.in_channels)
-    packed[channel // lanes, :, channel % lanes] = weight.reshape(problem.in_channels, -1)
-    out_at = (h * columns + 1) * lanes
+    packed[channel // lanes, :-1, channel % lanes] = weight.reshape(problem.in_channels, -1)
+    packed[channel // lanes, -1, channel % lanes] = bias
+    out_at = (h * columns + 1 + columns) * lanes
     sizes = [problem.batch, problem.in_channels, 1, h, w, oh, ow, kh, kw, *problem.stride, *problem.dilation, top,
              columns * lanes, out_at]  # fmt: skip
     return packed.ravel(), sizes, out_at + _round_up(oh * ow, lanes) * lanes, [places]

@@ -1,0 +1,222 @@
+"""The register tiles of depthwise convolution: outputs kept in registers while the taps of one channel go by.
+
+Idea
+    By position, lanes are columns of one channel: a kernel column's weights stay in registers, and a vector of the
+    image serves every output row that it reaches. By channel, lanes are channels: a vector of weights serves a run of
+    outputs. One generator emits every size behind a switch; phi nodes carry the accumulators, as in
+    `conv_impls.kernels.tile`.
+Source
+    As `conv_impls.kernels.depthwise`.
+Limits
+    Vectors are loaded whole: the image must go on behind the last tap. Results end where the output does.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from conv_impls.kernels import simd
+from conv_impls.kernels.tile import _loop
+
+I64 = ir.IntType(64)
+# Outputs of a tile by position: up to 14 accumulators, beside 7 weights, with 32 registers, and 8 with 16. Images have
+# 7 * 2^n rows more often than not; other numbers take some smaller tiles.
+ROWS, VECTORS = (7, 4, 2, 1) if simd.REGISTERS == 32 else (4, 2, 1), 2
+# Outputs of a tile by channel: accumulators, one vector of weights, and the image comes from memory.
+COLUMNS = 14
+# (kernel rows of one pass, vertical stride) of the tiles there are; taller kernels take several passes.
+PASSES = ((7, 1), (5, 1), (3, 1), (1, 1), (3, 2), (1, 2))
+
+
+@intrinsic
+def position_tile(
+    typing_context,
+    which,
+    rows,
+    kw,
+    source,
+    at,
+    row,
+    taps,
+    weight,
+    w_at,
+    y,
+    y_at,
+    y_row,
+    columns,
+    bias,
+    bias_at,
+    first,
+    floor,
+):
+    """y[y_at + i*y_row + j] = max(floor, start + sum over taps) for i < rows, j < columns, in one pass of a kernel.
+
+    The tap (p, q) of output (i, j) is source[at + (i*stride + p)*row + taps[q] + j], its weight
+    weight[w_at + q*height + p]; (height, stride) is PASSES[which]. Sums start from bias[bias_at], or from y where
+    not ``first``.
+    """
+    integer, dtype = types.int64, y.dtype
+
+    def codegen(context, builder, signature, arguments):
+        (which_v, rows_v, kw_v, source_v, at_v, row_v, taps_v, weight_v, w_at_v, y_v, y_at_v, y_row_v, columns_v,
+         bias_v, bias_at_v, first_v, floor_v) = arguments  # fmt: skip
+        vector = simd.vector_ir(dtype)
+        scalar, lanes = vector.element, vector.count
+        image, kernel_at, out, start = (
+            simd.pointer(context, builder, kind, value, index)
+            for kind, value, index in (
+                (source, source_v, at_v), (weight, weight_v, w_at_v), (y, y_v, y_at_v), (bias, bias_v, bias_at_v),
+            )
+        )  # fmt: skip
+        table = context.make_array(taps)(context, builder, taps_v).data
+        row_bytes = [builder.mul(row_v, I64(i * simd.itemsize(scalar))) for i in range(5)]
+        least = simd.splat_ir(builder, floor_v, vector)
+        offset = simd.splat_ir(builder, builder.load(start, typ=scalar), vector)
+        from_bias = builder.icmp_signed("!=", first_v, I64(0))
+
+        def at(base, *terms):
+            for term in terms:
+                base = builder.gep(base, [term if isinstance(term, ir.Value) else I64(term)], source_etype=scalar)
+            return base
+
+        def below(base, rows):
+            # By fours: one pointer for each row is a chain of additions, twice as slow as the products.
+            for _ in range(rows // 4):
+                base = builder.gep(base, [row_bytes[4]], source_etype=ir.IntType(8))
+            return builder.gep(base, [row_bytes[rows % 4]], source_etype=ir.IntType(8)) if rows % 4 else base
+
+        def masks(vectors):
+            return [
+                simd.mask_ir(builder, vector, I64(0), builder.sub(columns_v, I64(v * lanes))) for v in range(vectors)
+            ]
+
+        def emit(height, stride, count, vectors):
+            name = f"pass{height}s{stride}_{count}x{vectors}"
+
+            def block(suffix):
+                return builder.function.append_basic_block(f"{name}_{suffix}")
+
+            tile = [(i, v) for i in range(count) for v in range(vectors)]
+            here = {(i, v): at(out, builder.mul(y_row_v, I64(i)), v * lanes) for i, v in tile}
+            entry, again, ready = builder.block, block("again"), block("ready")
+            builder.cbranch(from_bias, ready, again)
+            builder.position_at_end(again)
+            lanes_left = masks(vectors)
+            before = [simd.load_masked_ir(builder, vector, here[i, v], lanes_left[v]) for i, v in tile]
+            builder.branch(ready)
+            builder.position_at_end(ready)
+            sums = []
+            for value in before:
+                phi = builder.phi(vector)
+                phi.add_incoming(offset, entry)
+                phi.add_incoming(value, again)
+                sums.append(phi)
+
+            def column(values, tap, w):
+                values = dict(zip(tile, values, strict=True))
+                weights = [simd.splat_ir(builder, builder.load(at(w, p), typ=scalar), vector) for p in range(height)]
+                line = at(image, builder.load(tap, typ=I64))
+                for r in range((count - 1) * stride + height):
+                    reached = [(i, r - i * stride) for i in range(count) if 0 <= r - i * stride < height]
+                    for v in range(vectors if reached else 0):
+                        seen = simd.load_ir(builder, vector, at(below(line, r), v * lanes))
+                        for i, p in reached:
+                            values[i, v] = simd.fma_ir(builder, seen, weights[p], values[i, v])
+                return list(values.values())
+
+            walks = [(table, I64(8 // simd.itemsize(scalar))), (kernel_at, I64(height))]
+            sums = _loop(builder, block, "column", kw_v, walks, sums, at, column)
+            sums = [builder.select(builder.fcmp_ordered("<", x, least), least, x) for x in sums]
+            whole = builder.icmp_signed(">=", columns_v, I64(vectors * lanes))
+            with builder.if_else(whole) as (full, part):
+                with full:
+                    for spot, value in zip(tile, sums, strict=True):
+                        simd.store_ir(builder, value, here[spot])
+                with part:
+                    lanes_left = masks(vectors)
+                    for spot, value in zip(tile, sums, strict=True):
+                        simd.store_masked_ir(builder, value, here[spot], lanes_left[spot[1]])
+
+        wide = builder.zext(builder.icmp_signed(">", columns_v, I64(lanes)), I64)
+        case = builder.add(builder.mul(builder.add(builder.mul(which_v, I64(ROWS[0])), rows_v), I64(VECTORS)), wide)
+        done = builder.append_basic_block("tiles_done")
+        switch = builder.switch(case, done)
+        for index, (height, stride) in enumerate(PASSES):
+            for count in ROWS:
+                for vectors in range(1, VECTORS + 1):
+                    block = builder.append_basic_block(f"tile{height}s{stride}_{count}x{vectors}")
+                    switch.add_case(I64((index * ROWS[0] + count) * VECTORS + vectors - 1), block)
+                    builder.position_at_end(block)
+                    emit(height, stride, count, vectors)
+                    builder.branch(done)
+        builder.position_at_end(done)
+        return context.get_dummy_value()
+
+    kinds = (integer, integer, integer, source, integer, integer, taps, weight, integer, y, integer, integer, integer,
+             bias, integer, integer, dtype)  # fmt: skip
+    return types.void(*kinds), codegen
+
+
+@intrinsic
+def channel_tile(typing_context, columns, kh, kw, stride, source, at, row, column, weight, w_at, b_at, floor, y, y_at):
+    """y[y_at + j*lanes] = max(floor, weight[b_at] + sum over taps) for j < columns, all of them vectors.
+
+    The tap (p, q), p < kh, q < kw, is source[at + p*row + q*column + j*stride*lanes], its weight
+    weight[w_at + (p*kw + q)*lanes]; stride is 1 or 2.
+    """
+    integer, dtype = types.int64, y.dtype
+
+    def codegen(context, builder, signature, arguments):
+        (columns_v, kh_v, kw_v, stride_v, source_v, at_v, row_v, column_v, weight_v, w_at_v, b_at_v, floor_v,
+         y_v, y_at_v) = arguments  # fmt: skip
+        vector = simd.vector_ir(dtype)
+        scalar, lanes = vector.element, vector.count
+        image, kernel_at, bias_at, out = (
+            simd.pointer(context, builder, kind, value, index)
+            for kind, value, index in (
+                (source, source_v, at_v), (weight, weight_v, w_at_v), (weight, weight_v, b_at_v), (y, y_v, y_at_v),
+            )
+        )  # fmt: skip
+        least = simd.splat_ir(builder, floor_v, vector)
+
+        def at(base, *terms):
+            for term in terms:
+                base = builder.gep(base, [term if isinstance(term, ir.Value) else I64(term)], source_etype=scalar)
+            return base
+
+        w_row = builder.mul(kw_v, I64(lanes))
+        done = builder.append_basic_block("columns_done")
+        # Strides are constants of the code: fourteen additions in a row took twice the time of the fourteen products.
+        switch = builder.switch(builder.add(builder.mul(stride_v, I64(COLUMNS)), columns_v), done)
+        for stride, count in product((1, 2), range(1, COLUMNS + 1)):
+            case = builder.append_basic_block(f"columns{count}s{stride}")
+            switch.add_case(I64(stride * COLUMNS + count), case)
+            builder.position_at_end(case)
+
+            def block(name, count=count, stride=stride):
+                return builder.function.append_basic_block(f"columns{count}s{stride}_{name}")
+
+            def tap(values, seen, w, stride=stride):
+                weights = simd.load_ir(builder, vector, w)
+                images = [simd.load_ir(builder, vector, at(seen, j * stride * lanes)) for j in range(len(values))]
+                return [simd.fma_ir(builder, a, weights, b) for a, b in zip(images, values, strict=True)]
+
+            def kernel_row(values, seen, w, block=block, tap=tap):
+                return _loop(builder, block, "tap", kw_v, [(seen, column_v), (w, I64(lanes))], values, at, tap)
+
+            start = [simd.load_ir(builder, vector, bias_at)] * count
+            sums = _loop(builder, block, "row", kh_v, [(image, row_v), (kernel_at, w_row)], start, at, kernel_row)
+            for j, value in enumerate(sums):
+                value = builder.select(builder.fcmp_ordered("<", value, least), least, value)
+                simd.store_ir(builder, value, at(out, j * lanes))
+            builder.branch(done)
+        builder.position_at_end(done)
+        return context.get_dummy_value()
+
+    kinds = (integer, integer, integer, integer, source, integer, integer, integer, weight, integer, integer, dtype, y,
+             integer)  # fmt: skip
+    return types.void(*kinds), codegen
