@@ -22,8 +22,11 @@ PACK, STORE, TRANSPOSE, STAGE = 3, 4, 8, 4
 IMAGE = {2: 180, 4: 450}
 RESULT = {2: 100, 4: 300}
 WEIGHT = {2: 180, 4: 330}
-# Units of one multiply-add of the FFT count below, and of a depthwise product.
-FFT_UNIT, DEPTHWISE_UNIT = 18, 1.6
+# Lane units per point and level of a transformed plane, and per point of a product of two, which goes slower in groups.
+FFT_PLANE, FFT_PRODUCT, FFT_GROUPED_PRODUCT = 17, 90, 300
+FFT_THREADS = 1.0, 1.2
+# Units of a depthwise product.
+DEPTHWISE_UNIT = 1.3
 
 
 def estimates(problem: Conv2dProblem, threads: int, eager: bool) -> dict[str, float]:
@@ -45,8 +48,9 @@ def estimates(problem: Conv2dProblem, threads: int, eager: bool) -> dict[str, fl
     found = {"numba_simd": _direct(problem, lanes, eager)}
     if problem.in_channels == problem.groups:
         found["numba_depthwise"] = _depthwise(problem, lanes)
-    found["scipy_fft"] = FFT_UNIT * fft_operations(problem) / lanes
     seconds = {name: units * unit_s + machine.call_s for name, units in found.items()}
+    # Its threads help the transforms and hinder the products: two were never faster than one.
+    seconds["scipy_fft"] = FFT_THREADS[threads > 1] * _fft(problem, eager) * 2 / limits(1, problem.dtype).flops_per_s
     for m in IMAGE:
         products, rest, weight_bytes = _winograd(problem, m, lanes, eager)
         rate = machine.l3_bytes_per_s if weight_bytes <= L3_BYTES else machine.memory_bytes_per_s
@@ -63,7 +67,7 @@ def _direct(problem: Conv2dProblem, lanes: int, eager: bool) -> float:
     positions, taps = prod(problem.out_size), problem.reduction
     across, staged = -(-positions // lanes), problem.padding != ((0, 0), (0, 0)) or problem.stride != (1, 1)
     # With few rows, the loads of a tile outnumber its products.
-    loads = max(1.0, (oc + 2) / (2 * oc))
+    loads = max(1.0, (oc + 2) / (2 * max(oc, 1)))
     by_position = taps * oc * across * loads / TILE_EFFICIENCY + STORE * oc * across
     by_channel = taps * positions * -(-oc // lanes) / TILE_EFFICIENCY + TRANSPOSE * oc * across
     units = n * g * min(by_position, by_channel)
@@ -92,13 +96,14 @@ def _depthwise(problem: Conv2dProblem, lanes: int) -> float:
     return DEPTHWISE_UNIT * problem.macs / lanes + STORE * prod(problem.output_shape) / lanes
 
 
-def fft_operations(problem: Conv2dProblem) -> float:
-    """Multiply-adds of FFT convolution: real transforms at 2.5 P log2(P) halves, 4 for a complex product.
+def _fft(problem: Conv2dProblem, eager: bool) -> float:
+    """Lane units of `conv_impls.backends.scipy_fft`, whose planned weights are transformed before.
 
     Source: the operation counts of Mathieu, Henaff & LeCun 2014, arXiv:1312.5851, sec. 2.
     """
     n, g = problem.batch, problem.groups
     pairs = problem.in_channels * problem.out_channels // g
-    points = problem.padded_size[0] * problem.padded_size[1]
-    transforms = n * (problem.in_channels + problem.out_channels) + pairs
-    return transforms * 1.25 * points * log2(max(points, 2)) + 2 * n * pairs * points
+    points = prod(problem.padded_size)
+    planes = n * (problem.in_channels + problem.out_channels) + (pairs if eager else 0)
+    product = FFT_PRODUCT if g == 1 else FFT_GROUPED_PRODUCT
+    return points * (FFT_PLANE * planes * log2(max(points, 2)) + product * n * pairs)

@@ -1,0 +1,106 @@
+"""How much slower than the best own backend `auto` is: ``python -m bench.regret``, three minutes.
+
+Every layer of the workloads is run by every fast backend that the cost model does not expect to take several times as
+long as the best, in turns; the regret of a layer is the time of auto's choice over the least time. The workload
+"kernels" is made here: growing kernels, dense and depthwise, where direct summation gives way to FFT.
+Writes a table to ``results/auto_regret.md``. Limits: single layers move by 10% and more on a shared machine.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+import typer
+
+from bench.machine import environment
+from bench.measure import SETTLE_S
+from conv_impls import Conv2dProblem, get_backend, workloads
+from conv_impls.backends.auto import candidates
+from conv_impls.cost import estimates
+from conv_impls.workloads import Layer
+
+NETWORKS = "resnet50,vgg16,mobilenet_v2,convnext_tiny,kernels"
+# A backend predicted to take this many times the best estimate is not run.
+UNLIKELY = 4.0
+ROUNDS, ROUND_S = 4, 0.004
+OUT = Path("results/auto_regret.md")
+
+
+def kernels() -> list[Layer]:
+    """Kernels of 7 to 63 on images of 64 and 128: dense with few and many channels, and depthwise."""
+    channels = ((1, 1, 1), (4, 4, 1), (16, 16, 1), (64, 64, 1), (64, 64, 64))
+    layers = []
+    for size, (ic, oc, groups), k in product((64, 128), channels, (7, 15, 31, 63)):
+        sides = ((k // 2, k // 2), (k // 2, k // 2))
+        problem = Conv2dProblem(1, ic, (size, size), oc, (k, k), padding=sides, groups=groups)
+        if k < size and problem.macs < 1e10:
+            layers.append(Layer("kernels", f"{ic}-{oc}/{groups} k{k} @{size}", 1, problem))
+    return layers
+
+
+def least_seconds(problem: Conv2dProblem, names: list[str], threads: int) -> dict[str, float]:
+    """Least time of one call of each backend, taken in turns."""
+    rng = np.random.default_rng(0)
+    x, weight = (rng.standard_normal(s).astype(problem.dtype) for s in (problem.input_shape, problem.weight_shape))
+    out = np.empty(problem.output_shape, problem.dtype)
+    calls: dict[str, Callable[[], None]] = {}
+    for name in names:
+        call = get_backend(name).prepare(problem, weight, None, threads).call
+        calls[name] = lambda call=call: call(x, out)  # type: ignore[misc]
+    least = dict.fromkeys(names, float("inf"))
+    for _ in range(ROUNDS):
+        for name, run in calls.items():
+            # FFT's own threads must have stopped spinning, and the caches must be as this backend leaves them.
+            time.sleep(SETTLE_S if "scipy_fft" in names else 0)
+            run()
+            spent = 0.0
+            while spent < ROUND_S:
+                start = time.perf_counter()
+                run()
+                taken = time.perf_counter() - start
+                least[name], spent = min(least[name], taken), spent + taken
+    return least
+
+
+def main(
+    workload: Annotated[str, typer.Option(help="names or files, separated by commas")] = NETWORKS,
+    threads: Annotated[str, typer.Option(help="thread counts, separated by commas")] = "1,2",
+    out: Annotated[Path, typer.Option(help="where the table goes")] = OUT,
+) -> None:
+    """Measure the regret of auto and write a table of sums and worst layers."""
+    rows = []
+    for count, name in product(map(int, threads.split(",")), workload.split(",")):
+        chosen_s = least_s = 0.0
+        worst = (1.0, "none")
+        for layer in kernels() if name == "kernels" else workloads.load(name):
+            expected = estimates(layer.problem, count, False)
+            able = candidates(layer.problem, "standard", count, False)
+            likely = [n for n in able if expected[n] <= UNLIKELY * expected[able[0]]]
+            seconds = least_seconds(layer.problem, likely, count)
+            regret, best = seconds[able[0]] / min(seconds.values()), min(seconds, key=seconds.__getitem__)
+            chosen_s += seconds[able[0]] * layer.count
+            least_s += min(seconds.values()) * layer.count
+            worst = max(worst, (regret, f"{layer.name}: {able[0]}, best {best}"))
+            facts = ", ".join(f"{n} {1e3 * s:.3f} (expected {1e3 * expected[n]:.3f})" for n, s in seconds.items())
+            typer.echo(f"{name} {count}t {layer.name}: regret {regret:.2f}; ms: {facts}", err=True)
+        rows.append((name, count, 1e3 * chosen_s, 1e3 * least_s, chosen_s / least_s, *worst))
+    columns = ["workload", "threads", "auto (ms)", "best backend per layer (ms)", "regret", "worst layer", "which"]
+    table = pd.DataFrame(rows, columns=columns).to_markdown(index=False, floatfmt=".3f")
+    facts = environment()
+    text = (
+        "# Regret of auto\n\nTime of the backend that `auto` picks over that of the best own backend, count-weighted, planned, "
+        f"float32, batch 1. Made by `python -m bench.regret` on {facts['cpu']}.\n\n{table}\n"
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(text, encoding="utf-8")
+    typer.echo(text)
+
+
+if __name__ == "__main__":
+    typer.run(main)
