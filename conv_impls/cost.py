@@ -25,6 +25,7 @@ WEIGHT = {2: 180, 4: 330}
 # Lane units per point and level of a transformed plane, and per point of a product of two, which goes slower in groups.
 FFT_PLANE, FFT_PRODUCT, FFT_GROUPED_PRODUCT = 17, 90, 300
 FFT_THREADS = 1.0, 1.2
+FFT_CALL_S = 5e-5
 # Units of a depthwise product.
 DEPTHWISE_UNIT = 1.3
 
@@ -50,7 +51,8 @@ def estimates(problem: Conv2dProblem, threads: int, eager: bool) -> dict[str, fl
         found["numba_depthwise"] = _depthwise(problem, lanes)
     seconds = {name: units * unit_s + machine.call_s for name, units in found.items()}
     # Its threads help the transforms and hinder the products: two were never faster than one.
-    seconds["scipy_fft"] = FFT_THREADS[threads > 1] * _fft(problem, eager) * 2 / limits(1, problem.dtype).flops_per_s
+    fft_s = _fft(problem, eager) * 2 / limits(1, problem.dtype).flops_per_s
+    seconds["scipy_fft"] = FFT_THREADS[threads > 1] * fft_s + FFT_CALL_S
     for m in IMAGE:
         products, rest, weight_bytes = _winograd(problem, m, lanes, eager)
         rate = machine.l3_bytes_per_s if weight_bytes <= L3_BYTES else machine.memory_bytes_per_s

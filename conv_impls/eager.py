@@ -83,6 +83,10 @@ def put(key: Key, prepared: Prepared) -> None:
 def clear_cache() -> None:
     """Free the memory that `conv_impls.conv2d` keeps for its next calls, 256 MiB at most.
 
+    Returns
+    -------
+    None
+
     Examples
     --------
     >>> clear_cache()

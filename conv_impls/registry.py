@@ -192,6 +192,7 @@ def register(
             name, idea, source, accuracy, nan_spread, deterministic, threads, supports, function, kind,
             fuses_relu=parameters == FUSED,
         )  # fmt: skip
+        _settled.cache_clear()
         return function
 
     return decorate

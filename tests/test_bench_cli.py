@@ -13,9 +13,12 @@ from pathlib import Path
 import pytest
 
 from bench.store import Run
+from conv_impls import Conv2dProblem, backends, get_backend
 
 ROOT = Path(__file__).parent.parent
 TINY = 'mb1ic3ih8oc4kh3ph1n"tiny"'
+# Where no kernel is cached, the first cases compile theirs: about 10 s for each, more on a busy machine.
+FIRST_RECORDS_S = 300
 
 # Backends that misbehave, handed to the measuring child as a pytest plug-in of its own.
 EVIL = """
@@ -44,12 +47,19 @@ def bench(*arguments: str | Path, **variables: str) -> subprocess.CompletedProce
     )
 
 
+def assert_nothing_failed(run: Run) -> None:
+    """Every case is ok, or one that its backend refuses."""
+    for record in run.records():
+        reason = get_backend(record.case.backend).supports(Conv2dProblem.from_label(record.case.label))
+        assert record.status == ("ok" if reason is None else "unsupported"), record
+
+
 def test_a_smoke_run_and_its_report(tmp_path: Path) -> None:
     done = bench("run", "--workload", "smoke", "--out", tmp_path / "run", "--budget", "120", "--threads", "1,2")
     assert done.returncode == 0, done.stderr
     run = Run.open(tmp_path / "run")
-    assert len(run.records()) == len(run.cases) == 4 * 6 * 2
-    assert {record.status for record in run.records()} == {"ok"}
+    assert len(run.records()) == len(run.cases) == 4 * len(backends()) * 2
+    assert_nothing_failed(run)
     assert {record.case.threads for record in run.records()} == {1, 2}
     assert not list((tmp_path / "run").glob("running-*"))
     again = bench("run", "--workload", "smoke", "--out", tmp_path / "run")
@@ -104,13 +114,13 @@ def start(folder: Path) -> subprocess.Popen[str]:
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     signal.signal(signal.SIGINT, before)
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
+    end = time.monotonic() + FIRST_RECORDS_S
+    while time.monotonic() < end and child.poll() is None:
         records = folder / "records.jsonl"
         if records.exists() and records.read_text().count("\n") >= 3:
             return child
         time.sleep(0.05)
-    raise AssertionError("the run wrote no record within a minute")
+    raise AssertionError(f"no three records: exit code {child.poll()} (None: {FIRST_RECORDS_S} s are over)")
 
 
 def test_a_killed_run_keeps_its_records_and_resumes(tmp_path: Path) -> None:
@@ -142,7 +152,7 @@ def test_ctrl_c_says_how_to_go_on_and_exits_with_130(tmp_path: Path) -> None:
     assert len(interrupted) <= 1
     assert not run.done() & set(interrupted)
     assert bench("run", "--resume", run.folder).returncode == 0
-    assert {record.status for record in run.records()} == {"ok"}
+    assert_nothing_failed(run)
 
 
 @pytest.mark.parametrize(
