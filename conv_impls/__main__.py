@@ -6,10 +6,16 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator
+from itertools import product
+from typing import TypeVar
 
+import numpy as np
+
+from conv_impls.api import plan, settle, thread_count
 from conv_impls.errors import ConvError
+from conv_impls.problem import Conv2dProblem
 from conv_impls.trace import GRAMMAR, trace
-from conv_impls.validation import PRECISIONS
+from conv_impls.validation import PRECISIONS, Array
 from conv_impls.workloads import Layer, WorkloadError, available, load
 
 TRACE = f"""examples:
@@ -25,6 +31,7 @@ LAYERS = f"""examples:
 workloads: {", ".join(available())}; a file of layers; or one benchdnn label"""
 EXIT = "exit codes: 0 fine, 2 usage, 130 interrupted"
 BAR = 24
+Item = TypeVar("Item")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,7 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "trace":
             print(trace(options.input, options.layers))
         else:
-            _prepare_layers(load(options.workload), options.threads, options.precision, options.command == "tune")
+            work = _tune if options.command == "tune" else _warm_up
+            work(load(options.workload), options.threads, options.precision)
     except (ConvError, WorkloadError) as error:
         options.error(str(error))
     except KeyboardInterrupt:
@@ -80,32 +88,36 @@ def _counts(text: str) -> list[int]:
     return [int(count) for count in counts]
 
 
-def _prepare_layers(layers: list[Layer], threads: list[int | None], precision: str, tune: bool) -> None:
-    """Plan every layer and call it once; print what was chosen."""
-    import numpy as np
+def _tune(layers: list[Layer], threads: list[int | None], precision: str) -> None:
+    """Measure every layer; print what won."""
+    for _, (layer, count) in _progress([(layer.name, (layer, count)) for count in threads for layer in layers]):
+        ready = plan(layer.problem, _weight(layer.problem), precision=precision, threads=count, tune=True)
+        print(f"{layer.name:24} {ready.threads} threads  {ready.backend}")
 
-    from conv_impls.api import plan
 
-    rng, compile_s = np.random.default_rng(0), 0.0
-    for layer, count in _progress([(layer, count) for count in threads for layer in layers]):
-        problem = layer.problem
-        weight = rng.standard_normal(problem.weight_shape).astype(problem.dtype)
-        ready = plan(problem, weight, precision=precision, threads=count, tune=tune)
+def _warm_up(layers: list[Layer], threads: list[int | None], precision: str) -> None:
+    """Plan and call one layer for each backend, dtype and number of threads that the layers lead to."""
+    start, found = time.perf_counter(), {}
+    for count, layer, once in product(threads, layers, (True, False)):
+        cores, problem = thread_count("warmup", count), layer.problem
+        backend = settle("warmup", "auto", problem, precision, cores, once).name
+        found[f"{backend} {problem.dtype} {cores} threads"] = backend, problem, cores
+    for _, (backend, problem, cores) in _progress(list(found.items())):
         # Some kernels are compiled by their first call.
-        ready(np.zeros(problem.input_shape, problem.dtype))
-        compile_s += ready.compile_s
-        if tune:
-            print(f"{layer.name:24} {ready.threads} threads  {ready.backend}")
-    if not tune:
-        print(f"{len(layers)} layers are ready; compiling or loading kernels took {compile_s:.1f} s")
+        plan(problem, _weight(problem), backend=backend, threads=cores)(np.zeros(problem.input_shape, problem.dtype))
+    print(f"{len(layers)} layers are ready; compiling or loading kernels took {time.perf_counter() - start:.1f} s")
 
 
-def _progress(items: list[tuple[Layer, int | None]]) -> Iterator[tuple[Layer, int | None]]:
-    """The items, with a bar on stderr; a plain line for each where stderr is no terminal."""
+def _weight(problem: Conv2dProblem) -> Array:
+    return np.ones(problem.weight_shape, problem.dtype)
+
+
+def _progress(items: list[tuple[str, Item]]) -> Iterator[tuple[str, Item]]:
+    """The named items, with a bar on stderr; a plain line for each where stderr is no terminal."""
     start, total, terminal = time.perf_counter(), len(items), sys.stderr.isatty()
     for done, item in enumerate(items):
         left = f", {(time.perf_counter() - start) / done * (total - done):.0f} s left" if done else ""
-        text = f"{done + 1}/{total} {item[0].name}{left}"
+        text = f"{done + 1}/{total} {item[0]}{left}"
         bar = "#" * (BAR * done // total)
         print(f"\r\x1b[K[{bar:{BAR}}] {text}" if terminal else text, end="" if terminal else "\n", file=sys.stderr)
         sys.stderr.flush()

@@ -95,10 +95,10 @@ def conv2d(
     problem = Conv2dProblem.from_checked(fn, given, kernels, stride, padding, dilation, groups, padding_mode)
     b = check.bias_vector(fn, bias, problem.out_channels, given)
     check.choice(fn, "precision", precision, check.PRECISIONS)
-    count, relu = _threads(fn, threads), _relu(fn, activation)
+    count, relu = thread_count(fn, threads), _relu(fn, activation)
     shape = _result_shape(fn, out, problem, single)
     # The backend comes last, so that a wrong argument reads the same whichever one was named.
-    chosen = _resolve(fn, backend, problem, precision, count, once=True)
+    chosen = settle(fn, backend, problem, precision, count, once=True)
     images, w = check.laid_out(given), check.laid_out(kernels)
     key = chosen, problem, count, relu
     prepared = eager.take(key, w, b) or _prepare(chosen, problem, w, b, count, relu)
@@ -227,25 +227,25 @@ def plan(
         check.fail(fn, "weight", f"shape {problem.weight_shape}", given.shape, f"problem {problem.label}")
     b = check.bias_vector(fn, bias, problem.out_channels, given)
     check.choice(fn, "precision", precision, check.PRECISIONS)
-    count, relu = _threads(fn, threads), _relu(fn, activation)
+    count, relu = thread_count(fn, threads), _relu(fn, activation)
     w = np.array(given, problem.dtype, order="C")
     if tune and problem.macs:
         if backend != "auto":
             check.fail(fn, "tune", "False with a backend of your choice", tune, f"backend={backend!r}; use 'auto'")
         tuning.tune(problem, precision, count)
-    chosen = _resolve(fn, backend, problem, precision, count, once=False)
+    chosen = settle(fn, backend, problem, precision, count, once=False)
     start = time.perf_counter()
     prepared = _prepare(chosen, problem, w, None if b is None else b.copy(), count, relu)
     return Plan(problem, chosen.name, count, prepared, time.perf_counter() - start)
 
 
-def _threads(fn: str, threads: int | None) -> int:
+def thread_count(fn: str, threads: int | None) -> int:
     """At least 1, at most the cores this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return cores if threads is None else min(check.integer(fn, "threads", threads, 1), cores)
 
 
-def _resolve(fn: str, name: str, problem: Conv2dProblem, precision: str, threads: int, once: bool) -> Backend:
+def settle(fn: str, name: str, problem: Conv2dProblem, precision: str, threads: int, once: bool) -> Backend:
     """As `registry.resolve`, with "auto" giving way to what `tuning` found fastest on this machine."""
     winner = tuning.winner(problem, precision, threads) if name == "auto" else None
     if winner is not None:
