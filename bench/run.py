@@ -21,8 +21,8 @@ from bench.machine import thread_variables
 from bench.store import Case, Record, Run
 from conv_impls.workloads import Layer
 
-# A case has case_s for itself; beyond this many times that, plus the grace of a cold start, it hangs. Compiling takes 10 s
-# and more for each kernel and dtype.
+# A case has case_s for itself; beyond this many times that, plus the grace of a cold start, it hangs. Compiling
+# takes 10 s and more for each kernel and dtype.
 HANG_FACTOR, HANG_GRACE_S = 5, 180
 POLL_S = 0.2
 # (finished cases, all cases, the case under way or "", seconds left or None)

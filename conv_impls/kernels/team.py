@@ -149,5 +149,7 @@ class Job:
             mine = self._idle.pop()
         except IndexError:
             mine = self._make()
-        launch(alone, together, self._threads, self._address, self._phases, read_only(x), out, mine[1])
+        # Flat, so that one compilation serves every rank.
+        x, out = read_only(x.reshape(-1)), out.reshape(-1)
+        launch(alone, together, self._threads, self._address, self._phases, x, out, mine[1])
         self._idle.append(mine)
