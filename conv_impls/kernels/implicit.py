@@ -19,7 +19,18 @@ from __future__ import annotations
 from numba import njit
 
 from conv_impls.kernels.cache import kernel
-from conv_impls.kernels.simd import finish_rows, lanes_of, load, load_lanes, load_rows, store, store_lanes, store_rows, transpose
+from conv_impls.kernels.simd import (
+    evens,
+    finish_rows,
+    lanes_of,
+    load,
+    load_lanes,
+    load_rows,
+    store,
+    store_lanes,
+    store_rows,
+    transpose,
+)
 from conv_impls.kernels.stage import stage_part
 from conv_impls.kernels.team import WORK, X, Y, array_at, table_at
 from conv_impls.kernels.tile import ROWS, START_BIAS, START_C, START_ZERO, VECTORS, multiply
@@ -53,6 +64,62 @@ def _pack(source, base, offsets, first, steps, p0, count, ow, pitch, target, to,
 
 
 @njit(error_model="numpy")
+def _pack_image(source, base, sizes, first, channels, p0, count, ow, target, to, row):
+    """As `_pack`, for ``channels`` whole channels of an image that was not staged: padding is masked, strides shuffled.
+
+    The loop over channels is the inner one, so that bounds and masks are made once for many vectors.
+    """
+    h, w, kh, kw, sh, sw, dh, dw, top, left = (
+        sizes[17], sizes[18], sizes[19], sizes[20], sizes[21], sizes[22], sizes[23], sizes[24], sizes[25], sizes[26],
+    )  # fmt: skip
+    lanes, plane, step, j = lanes_of(source), h * w, kh * kw * row, 0
+    while j < count:
+        i, q0 = (p0 + j) // ow, (p0 + j) % ow
+        run = min(count - j, ow - q0)
+        for tap in range(kh * kw):
+            line = i * sh + tap // kw * dh - top
+            for v in range(0, run, lanes):
+                here = min(lanes, run - v)
+                column = (q0 + v) * sw + tap % kw * dw - left
+                low, high = -column, min(w - column, (here - 1) * sw + 1)
+                if line < 0 or line >= h:
+                    high = 0
+                at, there = base + first * plane + line * w + column, to + tap * row + j + v
+                if sw == 1 and low <= 0 and high == lanes:
+                    for c in range(channels):
+                        store(load(source, at + c * plane), target, there + c * step)
+                elif sw == 1:
+                    for c in range(channels):
+                        store_lanes(load_lanes(source, at + c * plane, low, high), target, there + c * step, here)
+                elif sw == 2:
+                    for c in range(channels):
+                        store_lanes(_second(source, at + c * plane, low, high), target, there + c * step, here)
+                else:
+                    for c in range(channels):
+                        near = _second(source, at + c * plane, low, high)
+                        far = _second(source, at + c * plane + 2 * lanes, low - 2 * lanes, high - 2 * lanes)
+                        store_lanes(evens(near, far), target, there + c * step, here)
+        j += run
+
+
+@njit(error_model="numpy")
+def _second(source, at, low, high):
+    """Every second of 2*lanes elements, those from ``low`` to ``high``-1; the others count as zeros."""
+    lanes = lanes_of(source)
+    return evens(load_lanes(source, at, low, high), load_lanes(source, at + lanes, low - lanes, high - lanes))
+
+
+@njit(error_model="numpy")
+def _fill(source, base, offsets, sizes, k0, depth, p0, count, ow, pitch, target, to, row):
+    """Pack steps k0 to k0+depth of positions p0 to p0+count, from planes or from the image itself."""
+    if sizes[14]:
+        _pack(source, base, offsets, k0, depth, p0, count, ow, pitch, target, to, row)
+    else:
+        area = sizes[19] * sizes[20]
+        _pack_image(source, base, sizes, k0 // area, depth // area, p0, count, ow, target, to, row)
+
+
+@njit(error_model="numpy")
 def _by_position(part, parts, source, weight, bias, y, work, at, offsets, sizes, floor):
     """Vectors along positions: weight (tile, k, row) times panels of positions, straight into y."""
     mb, groups, oc, positions, ow, pitch, image, in_place, steps, p_block, p_parts, o_parts, taps = _sizes(sizes)
@@ -75,7 +142,7 @@ def _by_position(part, parts, source, weight, bias, y, work, at, offsets, sizes,
                          y, out, positions, inside, width, bias, row, start, least)  # fmt: skip
             if inside < count:
                 for j in range(inside, count, width):
-                    _pack(source, base, offsets, k0, depth, p0 + j, min(width, count - j), ow, pitch,
+                    _fill(source, base, offsets, sizes, k0, depth, p0 + j, min(width, count - j), ow, pitch,
                           work, at + (j - inside) * depth, width)  # fmt: skip
                 multiply(oc, first, last, tiles, depth, weight, row * taps, taps, 0, k0,
                          work, at, width * depth, width,
@@ -105,7 +172,7 @@ def _by_channel(part, parts, source, weight, bias, y, work, at, offsets, sizes, 
                          weight, right, taps * width, width,
                          work, scratch, columns, columns, width, bias, 0, start, floor[0])  # fmt: skip
             else:
-                _pack(source, ng * image, offsets, k0, depth, p0, count, ow, pitch, work, at, row)
+                _fill(source, ng * image, offsets, sizes, k0, depth, p0, count, ow, pitch, work, at, row)
                 multiply(count, 0, tiles, tiles, depth, work, at, 1, row, 0,
                          weight, right, taps * width, width,
                          work, scratch, columns, columns, width, bias, 0, start, floor[0])  # fmt: skip
