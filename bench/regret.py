@@ -87,15 +87,15 @@ def main(
             chosen_s += seconds[able[0]] * layer.count
             least_s += min(seconds.values()) * layer.count
             worst = max(worst, (regret, f"{layer.name}: {able[0]}, best {best}"))
-            facts = ", ".join(f"{n} {1e3 * s:.3f} (expected {1e3 * expected[n]:.3f})" for n, s in seconds.items())
-            typer.echo(f"{name} {count}t {layer.name}: regret {regret:.2f}; ms: {facts}", err=True)
+            timed = ", ".join(f"{n} {1e3 * s:.3f} (expected {1e3 * expected[n]:.3f})" for n, s in seconds.items())
+            typer.echo(f"{name} {count}t {layer.name}: regret {regret:.2f}; ms: {timed}", err=True)
         rows.append((name, count, 1e3 * chosen_s, 1e3 * least_s, chosen_s / least_s, *worst))
     columns = ["workload", "threads", "auto (ms)", "best backend per layer (ms)", "regret", "worst layer", "which"]
     table = pd.DataFrame(rows, columns=columns).to_markdown(index=False, floatfmt=".3f")
     facts = environment()
     text = (
-        "# Regret of auto\n\nTime of the backend that `auto` picks over that of the best own backend, count-weighted, planned, "
-        f"float32, batch 1. Made by `python -m bench.regret` on {facts['cpu']}.\n\n{table}\n"
+        "# Regret of auto\n\nTime of the backend that `auto` picks over that of the best own backend, count-weighted, "
+        f"planned, float32, batch 1. Made by `python -m bench.regret` on {facts['cpu']}.\n\n{table}\n"
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(text, encoding="utf-8")

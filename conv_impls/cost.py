@@ -2,9 +2,10 @@
 
 The unit of work is one multiply-add of a vector. Each backend is a sum of such units (products, packing, transforms),
 divided by the measured peak, and of bytes divided by the measured bandwidth where weights must stream from memory. The
-constants are cycles counted in the assembly, rounded to what the layers of four networks showed; docs/decisions/0006 has
-the fit and its regret. Source: the roofline model, Williams, Waterman & Patterson 2009, doi:10.1145/1498765.1498785.
-Limits: good to about 20%, which is enough to rank algorithms that differ by more; `conv_impls.plan` can measure instead.
+constants are cycles counted in the assembly, rounded to what the layers of four networks showed; docs/decisions/0006
+has the fit and its regret. Source: the roofline model, Williams, Waterman & Patterson 2009,
+doi:10.1145/1498765.1498785. Limits: good to about 20%, which is enough to rank algorithms that differ by more;
+`conv_impls.plan` can measure instead.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from conv_impls.problem import Conv2dProblem
 TILE_EFFICIENCY = 0.92
 # Units per vector: packing a panel, storing and transposing a result, staging the image.
 PACK, STORE, TRANSPOSE, STAGE = 3, 4, 8, 4
-# Units per vector of channels and tile: image and result of F(m x m); and of one transformed weight pair, for eager calls.
+# Units per vector of channels and tile: image and result of F(m x m); and of one transformed weight pair, for eager
+# calls.
 IMAGE = {2: 180, 4: 450}
 RESULT = {2: 100, 4: 300}
 WEIGHT = {2: 180, 4: 330}

@@ -30,9 +30,9 @@ class Layout:
     tap_offset : ndarray of shape (C_in/groups * kH * kW,)
         Where the tap of output (0, 0) lies, from the first channel of its group.
     stage : ndarray
-        What `conv_impls.kernels.stage` reads: images, H, W; phases and plane size along rows, then along columns; stride
-        along columns; the row of the image that each row of each phase shows, -1 for a zero; the same for columns; and for
-        each phase the range of its columns that lie inside the image, at equal steps of the stride.
+        What `conv_impls.kernels.stage` reads: images, H, W; phases and plane size along rows, then along columns;
+        stride along columns; the row of the image that each row of each phase shows, -1 for a zero; the same for
+        columns; and for each phase the range of its columns that lie inside the image, at equal steps of the stride.
     """
 
     staged: bool

@@ -1,7 +1,7 @@
 """What the Winograd backends share: which problems they take, how tiles are cut into blocks, weights into panels.
 
-See `conv_impls.kernels.winograd` for the idea and its source. A block of tiles is as many as the caches hold of both its
-transformed image and its products, but enough of them to use each transformed weight for many products.
+See `conv_impls.kernels.winograd` for the idea and its source. A block of tiles is as many as the caches hold of both
+its transformed image and its products, but enough of them to use each transformed weight for many products.
 """
 
 from __future__ import annotations

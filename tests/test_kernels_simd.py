@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conv_impls.kernels import simd
+from conv_impls.kernels import simd, square
 from conv_impls.kernels.cache import kernel
 from conv_impls.kernels.tile import ROWS, START_BIAS, START_C, START_ZERO, VECTORS, multiply, tile, tile_by_lane
 from conv_impls.validation import Array
@@ -44,13 +44,13 @@ def _elementwise(a: Any, b: Any, c: Any, target: Any, lanes: int) -> None:
 
 def _transpose(source: Any, target: Any, step: int, count: int, width: int) -> None:
     """Reads ``count`` rows of ``width``, writes ``width`` rows of ``count``."""
-    rows = simd.load_rows(source, 0, step, count, width)
-    simd.store_rows(simd.transpose(rows), target, 0, step, width, count)
+    rows = square.load_rows(source, 0, step, count, width)
+    square.store_rows(square.transpose(rows), target, 0, step, width, count)
 
 
 def _finish(source: Any, target: Any, bias: Any, count: int, floor: Any, lanes: int) -> None:
-    rows = simd.load_rows(source, 0, lanes, lanes, lanes)
-    simd.store_rows(simd.finish_rows(rows, bias, 1, count, floor), target, 0, lanes, lanes, lanes)
+    rows = square.load_rows(source, 0, lanes, lanes, lanes)
+    square.store_rows(square.finish_rows(rows, bias, 1, count, floor), target, 0, lanes, lanes, lanes)
 
 
 def _tiles(by_lane: bool, rows: int, k: int, a: Any, a_step: int, b: Any, b_step: int, c: Any, c_at: int, c_step: int,

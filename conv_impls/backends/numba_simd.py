@@ -1,7 +1,7 @@
 """Direct convolution by explicit vectors: register tiles of a matrix product that is packed panel by panel, in cache.
 
-Any kernel size, stride, dilation, groups and padding mode; see `conv_impls.kernels.implicit` for the idea, its source and
-the loops. Here: along which axis the vectors run, how large the panels are, and how the weights are packed.
+Any kernel size, stride, dilation, groups and padding mode; see `conv_impls.kernels.implicit` for the idea, its source
+and the loops. Here: along which axis the vectors run, how large the panels are, and how the weights are packed.
 Limits: groups with few output channels fill the tiles badly; depthwise layers have a backend of their own.
 """
 
@@ -25,8 +25,8 @@ from conv_impls.validation import Array
 # Steps of the reduction between two visits of an accumulator, and bytes of a packed panel: a quarter of a 1 MiB L2.
 STEPS = 768
 PANEL_BYTES = 256 * 1024
-# Vectors run along channels where an image has fewer positions than this many panels: rows of 49 waste a quarter of four
-# vectors. Up to the second number, where the transpose of the result is small beside a long reduction.
+# Vectors run along channels where an image has fewer positions than this many panels: rows of 49 waste a quarter of
+# four vectors. Up to the second number, where the transpose of the result is small beside a long reduction.
 SMALL_PANELS, MEDIUM_PANELS, LONG_REDUCTION = 4, 8, 1024
 # Strides that need no staging, and how many taps a channel may have for that: 7x7 stride 2 on 3 channels gains 14% by
 # staging, 3x3 stride 1 on 3 channels 19%; 3x3 stride 2 and 4x4 stride 4 lose as much.
@@ -62,8 +62,8 @@ def _prepare(
     if by_channel is None:
         panels = SMALL_PANELS if taps < LONG_REDUCTION else MEDIUM_PANELS
         by_channel = positions < panels * width and oc >= lanes
-    # The kernels mask zero padding and shuffle these strides while they pack, tap by tap; all else is staged first, and so
-    # are images of few channels under large kernels, where the masks would cost more than the copy.
+    # The kernels mask zero padding and shuffle these strides while they pack, tap by tap; all else is staged first,
+    # and so are images of few channels under large kernels, where the masks would cost more than the copy.
     few = UNSTAGED.get(problem.stride[1], 0) if problem.padding_mode == "zeros" else 0
     staged = layout.staged and prod(problem.kernel_size) > few * problem.in_channels // g
     in_place = in_place and problem.kernel_size == (1, 1) and not layout.staged

@@ -1,7 +1,7 @@
 """Winograd convolution with the tile a cost model expects to be faster: F(2x2, 3x3) or F(4x4, 3x3).
 
-F(4x4) does fewer products, F(2x2) wastes fewer tiles on small images and reads weights of less than half the size: on 7x7
-images the weights of F(4x4) take longer to arrive than its products. The model is `conv_impls.cost`.
+F(4x4) does fewer products; F(2x2) wastes fewer tiles on small images and reads weights of less than half the size: on
+7x7 images the weights of F(4x4) take longer to arrive than its products. The model is `conv_impls.cost`.
 Limits: those of the two, see `conv_impls.kernels.winograd`; F(6x6) must be asked for by name.
 """
 

@@ -3,13 +3,13 @@
     y[o, p] = sum over k of weight[o, k] * image[tap_offset[k] + place(p)],   k over (c, kh, kw), p over positions
 
 Idea
-    Panels of the patch matrix, as large as the L2 cache likes, are packed from the staged image and multiplied by register
-    tiles (`conv_impls.kernels.tile`). Vectors run along positions, the natural axis of NCHW, or, where an image is
-    smaller than a vector can use well, along output channels, with one transpose of the result at the end.
+    Panels of the patch matrix, as large as the L2 cache likes, are packed from the staged image and multiplied by
+    register tiles (`conv_impls.kernels.tile`). Vectors run along positions, the natural axis of NCHW, or, where an
+    image is smaller than a vector can use well, along output channels, with one transpose of the result at the end.
     1x1 kernels skip the packing: their panel is the image.
 Source
-    Implicit GEMM: Chetlur et al. 2014, cuDNN, arXiv:1410.0759, sec. 3.1. Packing and blocking: Goto & van de Geijn 2008,
-    doi:10.1145/1356052.1356053, sec. 4.
+    Implicit GEMM: Chetlur et al. 2014, cuDNN, arXiv:1410.0759, sec. 3.1. Packing and blocking: Goto & van de Geijn
+    2008, doi:10.1145/1356052.1356053, sec. 4.
 Limits
     Every panel is packed by the thread that uses it; groups of few output channels leave the tiles half empty.
 """
@@ -19,18 +19,8 @@ from __future__ import annotations
 from numba import njit
 
 from conv_impls.kernels.cache import kernel
-from conv_impls.kernels.simd import (
-    evens,
-    finish_rows,
-    lanes_of,
-    load,
-    load_lanes,
-    load_rows,
-    store,
-    store_lanes,
-    store_rows,
-    transpose,
-)
+from conv_impls.kernels.simd import evens, lanes_of, load, load_lanes, store, store_lanes
+from conv_impls.kernels.square import finish_rows, load_rows, store_rows, transpose
 from conv_impls.kernels.stage import stage_part
 from conv_impls.kernels.team import WORK, X, Y, array_at, table_at
 from conv_impls.kernels.tile import ROWS, START_BIAS, START_C, START_ZERO, VECTORS, multiply
@@ -43,8 +33,8 @@ WEIGHT, BIAS, FLOOR, OFFSETS, STAGE, SIZES = range(3, 9)
 def _pack(source, base, offsets, first, steps, p0, count, ow, pitch, target, to, row):
     """target[to + k*row + j] = source[base + offsets[first+k] + place(p0+j)] for k < steps, j < count.
 
-    place(p) = p//ow*pitch + p%ow: a run of positions ends where a row of the image does. Lanes behind ``count`` keep what
-    they held.
+    place(p) = p//ow*pitch + p%ow: a run of positions ends where a row of the image does. Lanes behind ``count`` keep
+    what they held.
     """
     lanes, j = lanes_of(source), 0
     while j < count:
@@ -187,9 +177,10 @@ def _by_channel(part, parts, source, weight, bias, y, work, at, offsets, sizes, 
 
 @njit(error_model="numpy")
 def _sizes(sizes):
-    """The integers both orientations work with, in the order `conv_impls.backends.numba_simd` writes them."""
-    return (sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], sizes[7], sizes[8], sizes[9], sizes[10],
-            sizes[11], sizes[12])  # fmt: skip
+    """Images, groups, C_out and positions of a group, W_out, row pitch, group pitch, whether 1x1 in place, steps of the
+    reduction a visit, positions a block, blocks, parts of the channels, taps."""
+    return (sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], sizes[7], sizes[8], sizes[9],
+            sizes[10], sizes[11], sizes[12])  # fmt: skip
 
 
 @njit(error_model="numpy")

@@ -1,9 +1,9 @@
 """Lay the padded image out so that stride disappears: one plane a stride phase. Pure kernel.
 
 Idea
-    Row ``a`` of phase ``r`` is padded row ``a*sh + r``, and the same along columns. Every tap of a convolution then reads the
-    same run of positions, only shifted, whatever the padding mode, stride and dilation: `conv_impls.layout` says by how
-    much, and makes the table this kernel reads.
+    Row ``a`` of phase ``r`` is padded row ``a*sh + r``, and the same along columns. Every tap of a convolution then
+    reads the same run of positions, only shifted, whatever the padding mode, stride and dilation: `conv_impls.layout`
+    says by how much, and makes the table this kernel reads.
 Source
     Zhang, Franchetti & Low 2018, arXiv:1809.10170, sec. 3, for direct convolution on such planes.
 Limits

@@ -1,8 +1,8 @@
 """Run one compiled kernel on a team of threads: a kernel is compiled once, for one thread and for many.
 
 Idea
-    Numba compiles the body of every ``prange`` several times over: 31 s instead of 10 for the Winograd kernels. Here the
-    parallel loop is compiled once, knows nothing of any kernel, and calls one by its address:
+    Numba compiles the body of every ``prange`` several times over: 31 s instead of 10 for the Winograd kernels. Here
+    the parallel loop is compiled once, knows nothing of any kernel, and calls one by its address:
 
         kernel(phase, part, parts, operands)        operands: addresses of arrays
 

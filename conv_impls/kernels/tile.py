@@ -1,8 +1,8 @@
 """The register tile: rows x vectors of a matrix product kept in registers over the whole reduction.
 
 Idea
-    C[m, j] = floor_at(start[m, j] + sum over k of A[k, m] * B[k, j]): one element of A in every lane times one vector of
-    B. All accumulators are LLVM values carried by phi nodes, so they stay in registers from the first product to the
+    C[m, j] = floor_at(start[m, j] + sum over k of A[k, m] * B[k, j]): one element of A in every lane times one vector
+    of B. All accumulators are LLVM values carried by phi nodes, so they stay in registers from the first product to the
     last. One generator emits every size up to `ROWS` x `VECTORS` behind a switch; the loop over k is not unrolled: 28
     products for 16 loads leave room enough for its three instructions.
 Source
@@ -24,8 +24,8 @@ VECTORS = 2
 # 14 x 2 with 32 registers, 6 x 2 with 16: accumulators, two vectors of B and a broadcast.
 ROWS = 14 if simd.REGISTERS == 32 else 6
 
-# Steps of B asked for ahead of use: panels stream from L2, and their rows in place are too far apart for the hardware to
-# foresee. 3 to 8% on most layers; asking for A as well gained nothing more.
+# Steps of B asked for ahead of use: panels stream from L2, and their rows in place are too far apart for the hardware
+# to foresee. 3 to 8% on most layers; asking for A as well gained nothing more.
 AHEAD = 8
 
 I64 = ir.IntType(64)
@@ -89,18 +89,18 @@ def _emit(builder, vector, rows, vectors, a_row, k, a, a_step, b, b_step, c, c_s
         return result
 
     if a_row == 1:
-        accumulators = _loop(builder, block, "k", k, [(a, a_step), (b, b_step)], accumulators, at, step)
+        accumulators = loop(builder, block, "k", k, [(a, a_step), (b, b_step)], accumulators, at, step)
     else:
         # A lies in groups of `lanes` steps: within a group the next step is the next element.
         def group(values, a_here, b_here):
             one = ir.Constant(I64, 1)
-            return _loop(
+            return loop(
                 builder, block, "lane", ir.Constant(I64, lanes), [(a_here, one), (b_here, b_step)], values, at, step
             )
 
         groups = builder.sdiv(k, ir.Constant(I64, lanes))
         b_group = builder.mul(b_step, ir.Constant(I64, lanes))
-        accumulators = _loop(builder, block, "group", groups, [(a, a_step), (b, b_group)], accumulators, at, group)
+        accumulators = loop(builder, block, "group", groups, [(a, a_step), (b, b_group)], accumulators, at, group)
 
     # Most layers have no activation, and 28 comparisons are 4% of a short reduction.
     before, clamp, clamped = builder.block, block("clamp"), block("clamped")
@@ -128,7 +128,7 @@ def _emit(builder, vector, rows, vectors, a_row, k, a, a_step, b, b_step, c, c_s
     builder.position_at_end(done)
 
 
-def _loop(builder, block, name, trips, walks, values, at, body):
+def loop(builder, block, name, trips, walks, values, at, body):
     """Run ``body`` ``trips`` >= 1 times over walking addresses and values in registers; returns the last values."""
     entry, inside, after = builder.block, block(f"{name}_loop"), block(f"{name}_done")
     builder.branch(inside)
@@ -161,8 +161,8 @@ def _make(by_lane):
         """C[m, j] = max(floor, start + sum over k of A[k, m] * B[k, j]) for m < rows, j < columns.
 
         B[k, j] is b[b_at + k*b_step + j] and is read for whole vectors; A[k, m] is a[a_at + k*a_step + m], or by lane,
-        a[a_at + k//lanes*a_step + m*lanes + k%lanes] with k a multiple of lanes. ``start`` says where sums begin: at zero,
-        at bias[bias_at + m] or at C itself.
+        a[a_at + k//lanes*a_step + m*lanes + k%lanes] with k a multiple of lanes. ``start`` says where sums begin: at
+        zero, at bias[bias_at + m] or at C itself.
         """
         integer = types.int64
         dtype = c.dtype
@@ -215,9 +215,9 @@ def multiply(rows, first, last, tiles, depth, a, a_at, a_row, a_step, a_skip, b,
              columns, width, bias, bias_at, start, floor):  # fmt: skip
     """Tiles ``first`` to ``last`` of the ``tiles`` that share out ``rows``, against all panels of ``width`` columns.
 
-    Sharing rows out evenly, 64 as 13+13+13+13+12 rather than 14+14+14+14+8, keeps every tile full enough to hide the latency
-    of its products. Row m of A starts at a_at + m*a_row; a_step 0 stands for A packed tile by tile, of which the first
-    ``a_skip`` steps of each are left out.
+    Sharing rows out evenly, 64 as 13+13+13+13+12 rather than 14+14+14+14+8, keeps every tile full enough to hide the
+    latency of its products. Row m of A starts at a_at + m*a_row; a_step 0 stands for A packed tile by tile, of which
+    the first ``a_skip`` steps of each are left out.
     """
     for t in range(first, last):
         m = t * rows // tiles

@@ -3,15 +3,16 @@
     Y = A^T [ sum over c of (G w G^T) * (B^T x B) ] A        for each tile of m x m outputs, a = m + 2
 
 Idea
-    Blocks of tiles small enough for the caches go through all three steps before the next block: 16 (or a vector's worth of)
-    channels of the image are transposed so that lanes are channels, transformed, multiplied in a*a matrix products by
-    register tiles, transformed back and transposed into y. Nothing of the transformed image ever reaches memory.
-    The matrices are made here from their interpolation points, and the straight-line code of each from its matrix.
+    Blocks of tiles small enough for the caches go through all three steps before the next block: 16 (or a vector's
+    worth of) channels of the image are transposed so that lanes are channels, transformed, multiplied in a*a matrix
+    products by register tiles, transformed back and transposed into y. Nothing of the transformed image ever reaches
+    memory. The matrices are made here from their interpolation points, and the straight-line code of each from its
+    matrix.
 Source
     Lavin & Gray 2016, arXiv:1509.09308, sec. 4; Toom-Cook matrices: Barabasz et al. 2018, arXiv:1803.10986, sec. 2.
 Limits
-    3x3 kernels, stride 1, dilation 1, one group. The error grows with m: 2 is exact on small integers, 6 is for those who
-    ask for it. The transformed weights take (m+2)^2/9 times the room of the weights.
+    3x3 kernels, stride 1, dilation 1, one group. The error grows with m: 2 is exact on small integers, 6 is for those
+    who ask for it. The transformed weights take (m+2)^2/9 times the room of the weights.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from numba.extending import intrinsic
 
 from conv_impls.kernels import simd
 from conv_impls.kernels.cache import kernel
-from conv_impls.kernels.simd import constant, finish_rows, lanes_of, load_rows, store, store_rows, transpose
+from conv_impls.kernels.simd import constant, lanes_of, store
+from conv_impls.kernels.square import finish_rows, load_rows, store_rows, transpose
 from conv_impls.kernels.stage import stage_part
 from conv_impls.kernels.team import WORK, X, Y, array_at, table_at
 from conv_impls.kernels.tile import ROWS, START_ZERO, VECTORS, tile_by_lane
@@ -196,68 +198,85 @@ def _weights_part(part, parts, m, weight, ic, oc, packed, work, at):
 
 
 @njit(error_model="numpy")
+def _image_block(source, sizes, t0, t1, work, at, v_at):
+    """Tiles t0 to t1 of the image, transformed, to v_at: (tile point, group of channels, tile, channel)."""
+    m, _, ic, h, w, pitch, channel, top, left, _, oh, ow, _, _, _ = _sizes(sizes)
+    lanes, a, across, down = lanes_of(work), m + 2, -(-ow // m), -(-oh // m)
+    count, deep = t1 - t0, -(-ic // lanes_of(work)) * lanes_of(work)
+    for c in range(0, ic, lanes):
+        t = t0
+        while t < t1:
+            n, i, j = t // (across * down), t // across % down, t % across
+            run = min(t1 - t, across - j)
+            columns = run * m + 2
+            _gather(source, (n * ic + c) * channel, channel, pitch, h, w, i * m - top, j * m - left, a, columns,
+                    ic - c, work, at)  # fmt: skip
+            for r in range(run):
+                to = v_at + c * count + (t - t0 + r) * lanes
+                _input_tile(
+                    m, work, at + r * m * lanes, columns * lanes, lanes, work, to, a * deep * count, deep * count
+                )
+            t += run
+
+
+@njit(error_model="numpy")
+def _result_block(y, bias, sizes, t0, t1, o, work, at, m_at, floor):
+    """A vector of channels from ``o`` on of products at m_at, transformed back, finished and transposed into y."""
+    m, _, _, _, _, _, _, _, _, oc, oh, ow, _, _, _ = _sizes(sizes)
+    lanes, a, across, down = lanes_of(y), m + 2, -(-ow // m), -(-oh // m)
+    width, count = VECTORS * lanes_of(y), t1 - t0
+    t = t0
+    while t < t1:
+        n, i, j = t // (across * down), t // across % down, t % across
+        run = min(t1 - t, across - j)
+        columns = run * m
+        for r in range(run):
+            _output_tile(m, work, m_at + (t - t0 + r) * width + o % width, a * count * width, count * width,
+                         work, at + r * m * lanes, columns * lanes, lanes)  # fmt: skip
+        here = min(columns, ow - j * m)
+        for r in range(min(m, oh - i * m)):
+            line = ((n * oc + o) * oh + i * m + r) * ow + j * m
+            for q in range(0, here, lanes):
+                rows = transpose(load_rows(work, at + (r * columns + q) * lanes, lanes, lanes, lanes))
+                rows = finish_rows(rows, bias, o, oc - o, floor[1])
+                store_rows(rows, y, line + q, oh * ow, oc - o, here - q)
+        t += run
+
+
+@njit(error_model="numpy")
 def _part(part, parts, source, packed, bias, y, work, at, sizes, floor):
-    """Blocks of tiles, from image to y. ``sizes`` as `conv_impls.backends` writes them."""
-    (m, mb, ic, h, w, pitch, channel, top, left, oc, oh, ow, block, blocks, o_parts) = _sizes(sizes)
-    lanes = lanes_of(y)
-    width, a = VECTORS * lanes, m + 2
-    points, deep, panels = a * a, -(-ic // lanes) * lanes, -(-oc // width)
-    across, down = -(-ow // m), -(-oh // m)
-    tiles = mb * across * down
+    """Blocks of tiles, from image to y. ``sizes`` as `conv_impls.winograd` writes them."""
+    m, mb, ic, _, _, _, _, _, _, oc, oh, ow, block, blocks, o_parts = _sizes(sizes)
+    lanes, a, across = lanes_of(y), m + 2, -(-ow // m)
+    width, points, deep = VECTORS * lanes_of(y), a * a, -(-ic // lanes_of(y)) * lanes_of(y)
+    tiles, panels = mb * across * -(-oh // m), -(-oc // width)
     # Work area of this part: image rows with lanes of channels, then transformed tiles, then products.
     v_at = at + a * (across * m + 2 + lanes) * lanes
     m_at = v_at + points * block * deep
-    for task in range(part * blocks * o_parts // parts, (part + 1) * blocks * o_parts // parts):
+    first_task = part * blocks * o_parts // parts
+    for task in range(first_task, (part + 1) * blocks * o_parts // parts):
         b, ob = task // o_parts, task % o_parts
         t0, t1 = b * tiles // blocks, (b + 1) * tiles // blocks
-        count = t1 - t0
-        if ob == 0 or task == part * blocks * o_parts // parts:
-            for c in range(0, ic, lanes):
-                t = t0
-                while t < t1:
-                    n, i, j = t // (across * down), t // across % down, t % across
-                    run = min(t1 - t, across - j)
-                    columns = run * m + 2
-                    _gather(source, (n * ic + c) * channel, channel, pitch, h, w, i * m - top, j * m - left, a, columns,
-                            ic - c, work, at)  # fmt: skip
-                    for r in range(run):
-                        _input_tile(m, work, at + r * m * lanes, columns * lanes, lanes, work,
-                                    v_at + (c * count + (t - t0 + r) * lanes), a * deep * count, deep * count)  # fmt: skip
-                    t += run
+        count, groups = t1 - t0, -(-(t1 - t0) // ROWS)
+        if ob == 0 or task == first_task:
+            _image_block(source, sizes, t0, t1, work, at, v_at)
         for panel in range(ob * panels // o_parts, (ob + 1) * panels // o_parts):
-            groups = -(-count // ROWS)
             for point in range(points):
-                right = (panel * points + point) * deep * width
+                left, right = v_at + point * deep * count, (panel * points + point) * deep * width
                 for g in range(groups):
                     first = g * count // groups
-                    tile_by_lane((g + 1) * count // groups - first, deep, work, v_at + point * deep * count + first * lanes,
-                                 count * lanes, packed, right, width, work, m_at + (point * count + first) * width, width,
+                    tile_by_lane((g + 1) * count // groups - first, deep, work, left + first * lanes, count * lanes,
+                                 packed, right, width, work, m_at + (point * count + first) * width, width,
                                  width, bias, 0, START_ZERO, floor[0])  # fmt: skip
             for o in range(panel * width, min((panel + 1) * width, oc), lanes):
-                t = t0
-                while t < t1:
-                    n, i, j = t // (across * down), t // across % down, t % across
-                    run = min(t1 - t, across - j)
-                    columns = run * m
-                    for r in range(run):
-                        _output_tile(m, work, m_at + (t - t0 + r) * width + o % width, a * count * width, count * width,
-                                     work, at + r * m * lanes, columns * lanes, lanes)  # fmt: skip
-                    for r in range(min(m, oh - i * m)):
-                        here = min(columns, ow - j * m)
-                        for q in range(0, here, lanes):
-                            rows = transpose(load_rows(work, at + (r * columns + q) * lanes, lanes, lanes, lanes))
-                            rows = finish_rows(rows, bias, o, oc - o, floor[1])
-                            store_rows(
-                                rows, y, ((n * oc + o) * oh + i * m + r) * ow + j * m + q, oh * ow, oc - o, here - q
-                            )
-                    t += run
+                _result_block(y, bias, sizes, t0, t1, o, work, at, m_at, floor)
 
 
 @njit(error_model="numpy")
 def _sizes(sizes):
-    """The integers of `_part`, in the order the backends write them."""
-    return (sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], sizes[7], sizes[8], sizes[9], sizes[10],
-            sizes[11], sizes[12], sizes[13], sizes[14])  # fmt: skip
+    """m, images, channels, H, W, row and channel pitch, top, left, C_out, H_out, W_out, tiles a block, blocks, parts."""
+    return (sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], sizes[7], sizes[8], sizes[9],
+            sizes[10], sizes[11], sizes[12], sizes[13], sizes[14])  # fmt: skip
 
 
 @kernel(error_model="numpy")

@@ -1,0 +1,163 @@
+"""Squares of vectors, as many rows as lanes: loaded, transposed in registers, finished and stored.
+
+Idea
+    What turns channels of an image into lanes and back: a 16 x 16 block costs 76 cycles with its loads and stores, a
+    third of what moving single elements would. Rows and lanes beyond the data are masked, never touched.
+Source
+    LLVM language reference, ``shufflevector``; the rotation of index bits by interleaving is the perfect shuffle of
+    Stone 1971, doi:10.1109/T-C.1971.223205, sec. II.
+Limits
+    All rows of a square live in registers at once: with 16 registers and 8 lanes nothing else does.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from conv_impls.kernels.simd import (
+    Vector,
+    load_ir,
+    load_masked_ir,
+    mask_ir,
+    pointer,
+    scalar_ir,
+    splat_ir,
+    store_ir,
+    store_masked_ir,
+    vector_ir,
+)  # fmt: skip
+
+
+def _rows(array):
+    """A square of vectors: as many rows as lanes."""
+    vector = Vector(array.dtype)
+    return types.UniTuple(vector, vector.lanes)
+
+
+def _branch(builder, fast, whole, part):
+    """Values of ``whole()`` where ``fast`` holds, of ``part()`` elsewhere: two blocks and phi nodes."""
+    blocks = [builder.append_basic_block(name) for name in ("whole", "part", "joined")]
+    builder.cbranch(fast, *blocks[:2])
+    results = []
+    for block, emit in zip(blocks[:2], (whole, part), strict=True):
+        builder.position_at_end(block)
+        values = emit()
+        results.append((values, builder.block))
+        builder.branch(blocks[2])
+    builder.position_at_end(blocks[2])
+    joined = []
+    for pair in zip(*(values for values, _ in results), strict=True):
+        phi = builder.phi(pair[0].type)
+        for value, (_, block) in zip(pair, results, strict=True):
+            phi.add_incoming(value, block)
+        joined.append(phi)
+    return joined
+
+
+@intrinsic
+def load_rows(typing_context, array, index, step, count, width):
+    """lanes vectors, one every ``step`` elements; only ``width`` lanes of the first ``count`` rows are read."""
+    rows = _rows(array)
+
+    def codegen(context, builder, signature, arguments):
+        values, first, step_v, count_v, width_v = arguments
+        vector, n = vector_ir(array.dtype), rows.count
+        i64 = ir.IntType(64)
+        base = pointer(context, builder, array, values, first)
+        scalar = vector.element
+        at = [builder.gep(base, [builder.mul(step_v, i64(i))], source_etype=scalar) for i in range(n)]
+        full = builder.and_(builder.icmp_signed(">=", count_v, i64(n)), builder.icmp_signed(">=", width_v, i64(n)))
+
+        def part():
+            none = i64(0)
+            widths = [builder.select(builder.icmp_signed("<", i64(i), count_v), width_v, none) for i in range(n)]
+            return [load_masked_ir(builder, vector, a, mask_ir(builder, vector, none, w))
+                    for a, w in zip(at, widths, strict=True)]  # fmt: skip
+
+        loaded = _branch(builder, full, lambda: [load_ir(builder, vector, a) for a in at], part)
+        return context.make_tuple(builder, rows, loaded)
+
+    return rows(array, *[types.int64] * 4), codegen
+
+
+@intrinsic
+def store_rows(typing_context, rows, array, index, step, count, width):
+    """Row i to array[index + i*step :], only ``width`` lanes of the first ``count`` rows."""
+
+    def codegen(context, builder, signature, arguments):
+        tuple_v, values, first, step_v, count_v, width_v = arguments
+        vector, n = vector_ir(array.dtype), rows.count
+        i64, scalar = ir.IntType(64), vector.element
+        base = pointer(context, builder, array, values, first)
+        results = cgutils.unpack_tuple(builder, tuple_v, n)
+        at = [builder.gep(base, [builder.mul(step_v, i64(i))], source_etype=scalar) for i in range(n)]
+        full = builder.and_(builder.icmp_signed(">=", count_v, i64(n)), builder.icmp_signed(">=", width_v, i64(n)))
+        with builder.if_else(full) as (whole, part):
+            with whole:
+                for value, address in zip(results, at, strict=True):
+                    store_ir(builder, value, address)
+            with part:
+                mask = mask_ir(builder, vector, i64(0), width_v)
+                for i in range(n):
+                    with builder.if_then(builder.icmp_signed("<", i64(i), count_v)):
+                        store_masked_ir(builder, results[i], at[i], mask)
+        return context.get_dummy_value()
+
+    return types.void(rows, array, *[types.int64] * 4), codegen
+
+
+@intrinsic
+def finish_rows(typing_context, rows, bias, index, count, floor):
+    """Row i plus bias[index + i] for i < count, at least ``floor``; NaN stays NaN."""
+
+    def codegen(context, builder, signature, arguments):
+        tuple_v, values, first, count_v, floor_v = arguments
+        vector, n, i64 = vector_ir(bias.dtype), rows.count, ir.IntType(64)
+        base = pointer(context, builder, bias, values, first)
+        offsets = load_masked_ir(builder, vector, base, mask_ir(builder, vector, i64(0), count_v))
+        least = splat_ir(builder, floor_v, vector)
+        results = []
+        for i, row in enumerate(cgutils.unpack_tuple(builder, tuple_v, n)):
+            value = builder.fadd(row, splat_ir(builder, builder.extract_element(offsets, i64(i)), vector))
+            results.append(builder.select(builder.fcmp_ordered("<", value, least), least, value))
+        return context.make_tuple(builder, rows, results)
+
+    return rows(rows, bias, types.int64, types.int64, bias.dtype), codegen
+
+
+@intrinsic
+def transpose(typing_context, rows):
+    """Row i, lane j becomes row j, lane i, in log2(lanes) rounds of two-register shuffles."""
+
+    def codegen(context, builder, signature, arguments):
+        n = rows.count
+        values = cgutils.unpack_tuple(builder, arguments[0], n)
+        # Interleaving row i with row i + n/2 rotates the (row, lane) bits by one; log2(n) times swaps the two.
+        low = ir.Constant(ir.VectorType(ir.IntType(32), n), [i // 2 + i % 2 * n for i in range(n)])
+        high = ir.Constant(ir.VectorType(ir.IntType(32), n), [n // 2 + i // 2 + i % 2 * n for i in range(n)])
+        for _ in range(n.bit_length() - 1):
+            pairs = [(values[i], values[i + n // 2]) for i in range(n // 2)]
+            values = [builder.shuffle_vector(a, b, half) for a, b in pairs for half in (low, high)]
+        return context.make_tuple(builder, rows, values)
+
+    return rows(rows), codegen
+
+
+@intrinsic
+def scatter_rows(typing_context, rows, array, index, table, first):
+    """Row i to array[index + table[first + i] :]"""
+
+    def codegen(context, builder, signature, arguments):
+        tuple_v, values, index_v, table_v, first_v = arguments
+        i64 = ir.IntType(64)
+        base = pointer(context, builder, array, values, index_v)
+        places = builder.gep(context.make_array(table)(context, builder, table_v).data, [first_v], source_etype=i64)
+        for i, row in enumerate(cgutils.unpack_tuple(builder, tuple_v, rows.count)):
+            place = builder.load(builder.gep(places, [i64(i)], source_etype=i64), typ=i64)
+            store_ir(builder, row, builder.gep(base, [place], source_etype=scalar_ir(array.dtype)))
+        return context.get_dummy_value()
+
+    return types.void(rows, array, types.int64, table, types.int64), codegen
