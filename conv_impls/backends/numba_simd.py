@@ -17,7 +17,7 @@ from conv_impls.kernels.memory import aligned_zeros
 from conv_impls.kernels.simd import lanes as vector_lanes
 from conv_impls.kernels.team import Job, address_of
 from conv_impls.kernels.tile import ROWS, VECTORS
-from conv_impls.layout import effective, image_layout, round_up, share
+from conv_impls.layout import effective, image_layout, round_up
 from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import Prepared, register
 from conv_impls.validation import Array
@@ -69,21 +69,24 @@ def _prepare(
     in_place = in_place and problem.kernel_size == (1, 1) and not layout.staged
     area = prod(problem.kernel_size)
     steps = min(max(steps // area, 1) * area, taps)
-    # Positions of a panel: as many as fit, evenly cut, in whole vectors.
-    fitting = max(width, panel_bytes // (steps * dtype.itemsize) // width * width)
-    p_parts = -(-positions // fitting)
-    if not by_channel:
-        p_parts = share(p_parts, -(-positions // width), threads)
-    p_block = round_up(-(-positions // p_parts), width)
-    p_parts = -(-positions // p_block)
-    row_panels, channel_panels = -(-oc // ROWS), -(-oc // width)
+    row_tiles, channel_panels = -(-oc // ROWS), -(-oc // width)
+    # Positions are cut into blocks whose panels fit the cache, for threads too unless channels share out more evenly.
+    unit, o_units = (ROWS, channel_panels) if by_channel else (width, row_tiles)
+    p_units = -(-positions // unit)
+    fitting = max(1, panel_bytes // (steps * dtype.itemsize * unit))
+    p_parts = -(-p_units // fitting)
     if o_parts is None:
-        whole = problem.batch * g * p_parts % threads == 0
-        o_parts = 1 if whole else min(threads, channel_panels if by_channel else row_panels)
+        by_o, by_p = _idle(o_units, threads), _idle(problem.batch * g * p_units, threads)
+        o_parts = threads if by_o < by_p or (by_channel and by_o == by_p) else 1
+    if o_parts == 1 and problem.batch * g % threads:
+        p_parts = min(round_up(p_parts, threads), p_units)
+    o_parts = min(o_parts, o_units)
+    p_block = -(-positions // p_parts) if by_channel else -(-p_units // p_parts) * width
+    p_parts = -(-positions // p_block)
     planes = problem.batch * problem.in_channels * layout.channel if staged else 0
     # Behind the planes, vectors may be loaded, though never used.
     planes = round_up(planes + width, 64)
-    room = p_block * steps
+    room = round_up(p_block, lanes) * steps
     if by_channel:
         room += p_block * -(-channel_panels // o_parts) * width
     room = round_up(room + lanes, 64)
@@ -106,3 +109,8 @@ def _prepare(
 
     repack(weight, bias)
     return Prepared(job, packed.nbytes, job.workspace_bytes, compile_s, repack)
+
+
+def _idle(units: int, threads: int) -> float:
+    """Part of their time that threads wait when so many equal units are shared out."""
+    return 1 - units / round_up(units, threads)

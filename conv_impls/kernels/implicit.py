@@ -117,7 +117,7 @@ def _by_position(part, parts, source, weight, bias, y, work, at, offsets, sizes,
     width, tiles = VECTORS * lanes, -(-oc // ROWS)
     tasks = mb * groups * p_parts * o_parts
     for task in range(part * tasks // parts, (part + 1) * tasks // parts):
-        ob, pb, ng = task % o_parts, task // o_parts % p_parts, task // (o_parts * p_parts)
+        pb, ng, ob = task % p_parts, task // p_parts % (mb * groups), task // (p_parts * mb * groups)
         base, row, p0 = ng * image, ng % groups * oc, pb * p_block
         first, last, count = ob * tiles // o_parts, (ob + 1) * tiles // o_parts, min(p_block, positions - p0)
         # The panel that ends behind the image is packed even where the image itself would serve.
