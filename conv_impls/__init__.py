@@ -1,4 +1,4 @@
-"""2-D convolution for NumPy arrays, computed by a ladder of backends: loops, im2col, strides, Numba, FFT.
+"""2-D convolution for NumPy arrays, computed by a ladder of backends: loops, im2col, FFT, Numba, SIMD, Winograd.
 
     >>> import numpy as np
     >>> from conv_impls import conv2d
@@ -27,7 +27,7 @@ from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import Backend, Prepared, backends, get_backend, register
 from conv_impls.trace import trace
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "KERNELS",

@@ -50,8 +50,8 @@ def conv2d(
     backend : str
         A name of `conv_impls.backends`.
     precision : {"standard", "strict"}
-        "strict" allows direct summation only; "standard" also FFT within its published bound, which spreads rounding
-        errors, and a NaN, over the whole image.
+        "strict" allows direct summation only; "standard" also Winograd and FFT within their published bounds, which
+        spread rounding errors, and a NaN, over a tile of outputs or over the whole image.
     threads : int, optional
         At most this many; all cores by default. Backends on BLAS follow BLAS's own setting instead.
     activation : {None, "relu"}
