@@ -99,15 +99,19 @@ def test_numba_simd_in_parts_of_the_reduction_the_image_and_the_channels(kernel:
 
 
 @ON_ONE_AND_TWO_THREADS
-@BY_POSITION_AND_BY_CHANNEL
+@pytest.mark.parametrize("way", ["slide", "position", "channel"])
 @pytest.mark.parametrize(
     ("kernel", "stride", "dilation"), [(1, 1, 1), (3, 1, 1), (3, 2, 1), (5, 1, 2), (7, 2, 1), (4, 3, 1)]
 )
 @IN_BOTH_DTYPES
 def test_numba_depthwise_at_every_residue(
-    dtype: str, step: int, kernel: int, stride: int, dilation: int, by_channel: bool, threads: int
+    dtype: str, step: int, kernel: int, stride: int, dilation: int, way: numba_depthwise.Way, threads: int
 ) -> None:
-    prepare = partial(numba_depthwise._prepare, by_channel=by_channel)
+    if way == "slide" and (kernel != 3 or dilation != 1):
+        pytest.skip("only 3x3 slides")
+    if way == "channel" and stride > 2:
+        pytest.skip("by channel there are strides 1 and 2")
+    prepare = partial(numba_depthwise._prepare, way=way)
     sides = ((dilation * (kernel - 1),) * 2,) * 2
     for n in range(1, panel(dtype) + 2, step):
         for channels, size in ((3, (5, n)), (n, (9, 7)), (1, (n, 4))):

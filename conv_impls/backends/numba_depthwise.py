@@ -1,18 +1,20 @@
 """Depthwise convolution by explicit vectors: along the rows of one channel, or across channels where rows are short.
 
-See `conv_impls.kernels.depthwise` for the idea, its source and the loops. Here: which of the two, how many rows are
-staged at once, and the tables that say where padding, taps and weights lie.
+See `conv_impls.kernels.depthwise_slide`, for most 3x3 layers, and `conv_impls.kernels.depthwise`, for all others: the
+ideas, their sources and the loops. Here: which of the three ways, how many rows are staged at once, and the tables that
+say where padding, taps and weights lie.
 Limits: one input channel a group; any number of output channels a group.
 """
 
 from __future__ import annotations
 
 import time
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from conv_impls.kernels import depthwise
+from conv_impls.kernels import depthwise, depthwise_slide
 from conv_impls.kernels.depthwise_tile import PASSES, ROWS, VECTORS
 from conv_impls.kernels.memory import aligned_zeros
 from conv_impls.kernels.simd import lanes as vector_lanes
@@ -24,9 +26,12 @@ from conv_impls.registry import Prepared, register
 from conv_impls.validation import Array
 
 Table = NDArray[np.int64]
+Way = Literal["slide", "position", "channel"]
+# Bands of each thread, at the least.
+BANDS = 4
 # Half of a 32 KiB L1 for the staged band of rows; the rest is for the result and what is read ahead.
 BAND_BYTES = 16 * 1024
-# Rows of up to this many outputs waste too much of a vector.
+# Rows of up to this many outputs waste too much of a vector; 3x3 kernels, which slide, bear half a vector.
 NARROW = 14
 
 
@@ -38,7 +43,7 @@ def _supports(problem: Conv2dProblem) -> str | None:
 
 @register(
     "numba_depthwise",
-    idea="one channel at a time in L1, vectors along rows; across channels where rows are short",
+    idea="3x3 slides down the image, others tile one channel at a time in L1; across channels where rows are short",
     source="Zhang, Lo & Lu 2020, arXiv:2001.02504, sec. 3",
     threads="argument",
     supports=_supports,
@@ -49,27 +54,51 @@ def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: 
 
 def _prepare(
     problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int, relu: bool,
-    by_channel: bool | None = None, band_bytes: int = BAND_BYTES,
+    way: Way | None = None, band_bytes: int = BAND_BYTES,
 ) -> Prepared:  # fmt: skip
     """`prepare`, with the choices it makes open to experiments and tests."""
     dtype, problem = np.dtype(problem.dtype), effective(problem)
     start = time.perf_counter()
-    address_of(depthwise.convolve, dtype)
+    # Both, whichever this layer takes: after one layer all others are ready.
+    for module in (depthwise, depthwise_slide):
+        address_of(module.convolve, dtype)
     compile_s = time.perf_counter() - start
 
-    lanes, same = vector_lanes(dtype.itemsize), problem.out_channels == problem.in_channels
-    if by_channel is None:
-        narrow = problem.out_size[1] <= NARROW and problem.in_channels >= lanes
-        by_channel = narrow and same and problem.padding_mode == "zeros" and problem.stride[1] <= 2
+    lanes = vector_lanes(dtype.itemsize)
+    way = way or _way(problem, lanes)
     offsets = np.zeros(problem.out_channels, dtype) if bias is None else bias
-    packed, sizes, area, tables = (
-        _by_channel(problem, weight, offsets, lanes) if by_channel else _by_position(problem, weight, lanes, band_bytes)
-    )
     floor = np.array([-np.inf, 0.0 if relu else -np.inf], dtype)
-    area = _round_up(area, 64)
-    table = np.array([by_channel, lanes, *sizes, *[0] * (20 - len(sizes)), area], np.int64)
-    job = Job(depthwise.convolve, dtype, threads, 1, threads * area, [packed, offsets, floor, table, *tables])
+    if way == "slide":
+        packed, table = weight.reshape(-1).copy(), _slide_sizes(problem, threads)
+        job = Job(depthwise_slide.convolve, dtype, threads, 1, 0, [packed, offsets, floor, table])
+    else:
+        packed, sizes, area, tables = (
+            _by_channel(problem, weight, offsets, lanes)
+            if way == "channel"
+            else _by_position(problem, weight, lanes, band_bytes)
+        )
+        area = _round_up(area, 64)
+        table = np.array([way == "channel", lanes, *sizes, *[0] * (20 - len(sizes)), area], np.int64)
+        job = Job(depthwise.convolve, dtype, threads, 1, threads * area, [packed, offsets, floor, table, *tables])
     return Prepared(job, packed.nbytes, job.workspace_bytes, compile_s)
+
+
+def _way(problem: Conv2dProblem, lanes: int) -> Way:
+    zeros, (sh, sw), columns = problem.padding_mode == "zeros", problem.stride, problem.out_size[1]
+    slides = problem.kernel_size == (3, 3) and problem.dilation == (1, 1) and sh == sw <= 2
+    narrow = columns <= (lanes // 2 if slides else NARROW) and problem.in_channels >= lanes
+    if zeros and narrow and sw <= 2 and problem.out_channels == problem.in_channels:
+        return "channel"
+    return "slide" if zeros and slides else "position"
+
+
+def _slide_sizes(problem: Conv2dProblem, threads: int) -> Table:
+    images = problem.batch * problem.in_channels
+    # Few images are cut into bands, so that every thread has its share.
+    bands = min(problem.out_size[0], -(-BANDS * threads // images)) if threads > 1 else 1
+    sizes = [images, problem.in_channels, problem.out_channels // problem.in_channels, *problem.in_size,
+             *problem.out_size, problem.stride[0], problem.padding[0][0], problem.padding[1][0], bands]  # fmt: skip
+    return np.array(sizes, np.int64)
 
 
 def _by_position(

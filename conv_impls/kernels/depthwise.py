@@ -11,7 +11,8 @@ Source
     Zhang, Lo & Lu 2020, "High performance depthwise and pointwise convolutions on mobile devices", arXiv:2001.02504,
     sec. 3; by channel it is the NCHWc layout of Georganas et al. 2018, arXiv:1808.05567, sec. II, made on the way.
 Limits
-    One input channel a group. By channel: zero padding, as many output channels as input channels.
+    One input channel a group. By channel: zero padding, as many output channels as input channels. Most 3x3 layers are
+    faster without the copy: `conv_impls.kernels.depthwise_slide`.
 """
 
 from __future__ import annotations
@@ -20,18 +21,8 @@ from numba import njit
 
 from conv_impls.kernels.cache import kernel
 from conv_impls.kernels.depthwise_tile import COLUMNS, ROWS, VECTORS, channel_tile, position_tile
-from conv_impls.kernels.simd import (
-    constant,
-    evens,
-    load,
-    load_lanes,
-    load_rows,
-    odds,
-    scatter_rows,
-    store,
-    store_rows,
-    transpose,
-)  # fmt: skip
+from conv_impls.kernels.simd import constant, evens, load, load_lanes, odds, store
+from conv_impls.kernels.square import load_rows, scatter_rows, store_rows, transpose
 from conv_impls.kernels.team import WORK, X, Y, array_at, table_at
 
 # Slots of the operands.

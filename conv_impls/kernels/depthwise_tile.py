@@ -20,7 +20,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from conv_impls.kernels import simd
-from conv_impls.kernels.tile import _loop
+from conv_impls.kernels.tile import loop
 
 I64 = ir.IntType(64)
 # Outputs of a tile by position: up to 14 accumulators, beside 7 weights, with 32 registers, and 8 with 16. Images have
@@ -129,7 +129,7 @@ def position_tile(
                 return list(values.values())
 
             walks = [(table, I64(8 // simd.itemsize(scalar))), (kernel_at, I64(height))]
-            sums = _loop(builder, block, "column", kw_v, walks, sums, at, column)
+            sums = loop(builder, block, "column", kw_v, walks, sums, at, column)
             sums = [builder.select(builder.fcmp_ordered("<", x, least), least, x) for x in sums]
             whole = builder.icmp_signed(">=", columns_v, I64(vectors * lanes))
             with builder.if_else(whole) as (full, part):
@@ -206,10 +206,10 @@ def channel_tile(typing_context, columns, kh, kw, stride, source, at, row, colum
                 return [simd.fma_ir(builder, a, weights, b) for a, b in zip(images, values, strict=True)]
 
             def kernel_row(values, seen, w, block=block, tap=tap):
-                return _loop(builder, block, "tap", kw_v, [(seen, column_v), (w, I64(lanes))], values, at, tap)
+                return loop(builder, block, "tap", kw_v, [(seen, column_v), (w, I64(lanes))], values, at, tap)
 
             start = [simd.load_ir(builder, vector, bias_at)] * count
-            sums = _loop(builder, block, "row", kh_v, [(image, row_v), (kernel_at, w_row)], start, at, kernel_row)
+            sums = loop(builder, block, "row", kh_v, [(image, row_v), (kernel_at, w_row)], start, at, kernel_row)
             for j, value in enumerate(sums):
                 value = builder.select(builder.fcmp_ordered("<", value, least), least, value)
                 simd.store_ir(builder, value, at(out, j * lanes))

@@ -1,0 +1,136 @@
+"""3x3 depthwise convolution straight from the image: nothing is staged, each row is read once on the way down.
+
+Idea
+    A vector of columns walks down the image with the nine weights and three sums in registers: a row ends the sum of
+    one output row, goes on with that of the next and begins a third. Rows in the padding are left out, columns in the
+    padding are masked; a stride of two takes every second element in registers.
+Source
+    Zhang, Lo & Lu 2020, arXiv:2001.02504, sec. 3, where the tile stays and the image is walked instead.
+Limits
+    3x3, dilation 1, zero padding, the same stride 1 or 2 both ways.
+"""
+
+from __future__ import annotations
+
+from numba import njit
+
+from conv_impls.kernels.cache import kernel
+from conv_impls.kernels.simd import (
+    at_least,
+    constant,
+    evens,
+    fma,
+    lanes_of,
+    load,
+    load_lanes,
+    odds,
+    splat,
+    store,
+    store_lanes,
+)
+from conv_impls.kernels.team import X, Y, array_at, table_at
+
+# Slots of the operands.
+WEIGHT, BIAS, FLOOR, SIZES = range(3, 7)
+
+
+@kernel(error_model="numpy")
+def convolve(phase, part, parts, operands):
+    """All of it in one phase: this part's bands of rows."""
+    x, y, sizes = array_at(operands, X), array_at(operands, Y), table_at(operands, SIZES)
+    weight, bias, floor = array_at(operands, WEIGHT), array_at(operands, BIAS), array_at(operands, FLOOR)
+    images, channels, multiplier, h, w, oh, ow, stride, top, left, bands = (
+        sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], sizes[7], sizes[8], sizes[9], sizes[10],
+    )  # fmt: skip
+    least = constant(y, floor[1])
+    for task in range(part * images * bands // parts, (part + 1) * images * bands // parts):
+        image, band = task // bands, task % bands
+        i0, i1 = band * oh // bands, (band + 1) * oh // bands
+        for m in range(multiplier):
+            o = image % channels * multiplier + m
+            out = (image * multiplier + m) * oh * ow
+            weights = (
+                splat(weight, 9 * o), splat(weight, 9 * o + 1), splat(weight, 9 * o + 2),
+                splat(weight, 9 * o + 3), splat(weight, 9 * o + 4), splat(weight, 9 * o + 5),
+                splat(weight, 9 * o + 6), splat(weight, 9 * o + 7), splat(weight, 9 * o + 8),
+            )  # fmt: skip
+            start = splat(bias, o)
+            for j in range(0, ow, lanes_of(x)):
+                column = j * stride - left
+                at = image * h * w + column
+                if stride == 1:
+                    _down(x, at, h, w, -column, w - column, weights, start, least, y, out + j, i0, i1, top, ow, ow - j)
+                else:
+                    _down_by_two(x, at, h, w, -column, w - column, weights, start, least, y, out + j, i0, i1, top, ow,
+                                 ow - j)  # fmt: skip
+
+
+@njit(error_model="numpy")
+def _down(x, at, h, w, low, high, weights, start, least, y, out, i0, i1, top, ow, count):
+    """Output rows i0 to i1 - 1 of one vector of columns; those of the image are ``low`` to ``high`` - 1."""
+    lanes = lanes_of(x)
+    inside = low <= 0 and high >= lanes + 2
+    ending = going = start
+    for i in range(i0 - 2, i1):
+        begun, line = start, i + 2 - top
+        if 0 <= line < h:
+            here = at + line * w
+            if inside:
+                a, b, c = load(x, here), load(x, here + 1), load(x, here + 2)
+            else:
+                a = load_lanes(x, here, low, high)
+                b = load_lanes(x, here + 1, low - 1, high - 1)
+                c = load_lanes(x, here + 2, low - 2, high - 2)
+            ending = _add(a, b, c, weights[6], weights[7], weights[8], ending)
+            going = _add(a, b, c, weights[3], weights[4], weights[5], going)
+            begun = _add(a, b, c, weights[0], weights[1], weights[2], begun)
+        if i >= i0:
+            _put(at_least(ending, least), y, out + i * ow, count)
+        ending, going = going, begun
+
+
+@njit(error_model="numpy")
+def _down_by_two(x, at, h, w, low, high, weights, start, least, y, out, i0, i1, top, ow, count):
+    """As `_down`, at stride 2: of three rows an output sees, the last is also the first of the next output."""
+    ending = start
+    for i in range(i0 - 1, i1):
+        begun, line = start, 2 * i + 1 - top
+        if i >= i0 and 0 <= line < h:
+            a, b, c = _apart(x, at + line * w, low, high)
+            ending = _add(a, b, c, weights[3], weights[4], weights[5], ending)
+        line += 1
+        if 0 <= line < h:
+            a, b, c = _apart(x, at + line * w, low, high)
+            ending = _add(a, b, c, weights[6], weights[7], weights[8], ending)
+            begun = _add(a, b, c, weights[0], weights[1], weights[2], begun)
+        if i >= i0:
+            _put(at_least(ending, least), y, out + i * ow, count)
+        ending = begun
+
+
+@njit(error_model="numpy")
+def _apart(x, at, low, high):
+    """What three taps see at stride 2."""
+    lanes = lanes_of(x)
+    if low <= 0 and high >= 2 * lanes + 2:
+        one, two = load(x, at), load(x, at + lanes)
+        three, four = load(x, at + 2), load(x, at + lanes + 2)
+    else:
+        one, two = load_lanes(x, at, low, high), load_lanes(x, at + lanes, low - lanes, high - lanes)
+        three = load_lanes(x, at + 2, low - 2, high - 2)
+        four = load_lanes(x, at + lanes + 2, low - lanes - 2, high - lanes - 2)
+    return evens(one, two), odds(one, two), evens(three, four)
+
+
+@njit(error_model="numpy")
+def _add(a, b, c, one, two, three, value):
+    """One row of the kernel."""
+    return fma(c, three, fma(b, two, fma(a, one, value)))
+
+
+@njit(error_model="numpy")
+def _put(value, y, at, count):
+    if count >= lanes_of(y):
+        store(value, y, at)
+    else:
+        store_lanes(value, y, at, count)
