@@ -255,13 +255,13 @@ def list_() -> None:
     """Backends and workloads, one line each."""
     for name in backends():
         backend = get_backend(name)
-        console.print(f"{name:<16}{backend.idea} [{backend.accuracy}; {backend.source}]", markup=False, highlight=False)
+        console.print(f"{name:<20}{backend.idea} [{backend.accuracy}; {backend.source}]", markup=False, highlight=False)
     console.print()
     for name in workloads.available():
         layers = workloads.load(name)
         macs = sum(layer.count * layer.problem.macs for layer in layers)
         text = (
-            f"{name:<16}{len(layers)} layers, {sum(layer.count for layer in layers)} with counts, {macs / 1e9:.3g} GMAC"
+            f"{name:<20}{len(layers)} layers, {sum(layer.count for layer in layers)} with counts, {macs / 1e9:.3g} GMAC"
         )
         console.print(text, highlight=False)
 

@@ -28,6 +28,8 @@ WEIGHT = {2: 180, 4: 330}
 FFT_PLANE, FFT_PRODUCT, FFT_GROUPED_PRODUCT = 17, 90, 300
 FFT_THREADS = 1.0, 1.2
 FFT_CALL_S = 5e-5
+# Starting the threads of a kernel takes no longer than this where they have cores to run on.
+START_S = 2e-5
 # Units of a depthwise product.
 DEPTHWISE_UNIT = 1.3
 
@@ -48,10 +50,12 @@ def estimates(problem: Conv2dProblem, threads: int, eager: bool) -> dict[str, fl
 
     lanes = vector_lanes(problem.itemsize)
     unit_s = 2 * lanes / machine.flops_per_s
+    # Measured while another program held a core, a start once seemed to take half a millisecond.
+    start_s = min(machine.call_s, START_S)
     found = {"numba_simd": _direct(problem, lanes, eager)}
     if problem.in_channels == problem.groups:
         found["numba_depthwise"] = _depthwise(problem, lanes)
-    seconds = {name: units * unit_s + machine.call_s for name, units in found.items()}
+    seconds = {name: units * unit_s + start_s for name, units in found.items()}
     # Its threads help the transforms and hinder the products: two were never faster than one.
     fft_s = _fft(problem, eager) * 2 / limits(1, problem.dtype).flops_per_s
     seconds["scipy_fft"] = FFT_THREADS[threads > 1] * fft_s + FFT_CALL_S
@@ -59,7 +63,7 @@ def estimates(problem: Conv2dProblem, threads: int, eager: bool) -> dict[str, fl
         products, rest, weight_bytes = _winograd(problem, m, lanes, eager)
         rate = machine.l3_bytes_per_s if weight_bytes <= L3_BYTES else machine.memory_bytes_per_s
         stream_s = weight_bytes / rate
-        seconds[f"numba_winograd_f{m}"] = max(products * unit_s, stream_s) + rest * unit_s + machine.call_s
+        seconds[f"numba_winograd_f{m}"] = max(products * unit_s, stream_s) + rest * unit_s + start_s
         if eager:
             seconds[f"numba_winograd_f{m}"] += stream_s
     return seconds
