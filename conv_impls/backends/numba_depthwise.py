@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from conv_impls.kernels import depthwise, depthwise_slide
 from conv_impls.kernels.depthwise_tile import PASSES, ROWS, VECTORS
 from conv_impls.kernels.memory import aligned_zeros
+from conv_impls.kernels.simd import VECTOR_BYTES
 from conv_impls.kernels.simd import lanes as vector_lanes
 from conv_impls.kernels.team import Job, address_of
 from conv_impls.layout import effective
@@ -31,8 +32,11 @@ Way = Literal["slide", "position", "channel"]
 BANDS = 4
 # Half of a 32 KiB L1 for the staged band of rows; the rest is for the result and what is read ahead.
 BAND_BYTES = 16 * 1024
-# Rows of up to this many outputs waste too much of a vector; 3x3 kernels, which slide, bear half a vector.
+# Rows of up to this many outputs waste too much of a vector.
 NARROW = 14
+# So does the slide, in parts of a vector of 64 bytes: 384 channels of 14x14 take 25 us, and 38 across channels; 960 of 7x7
+# take 42 and 29. With vectors of 32 bytes it is NARROW again: 51 and 42 us at 14x14.
+NARROW_SLIDE = 5 / 8
 
 
 def _supports(problem: Conv2dProblem) -> str | None:
@@ -86,7 +90,8 @@ def _prepare(
 def _way(problem: Conv2dProblem, lanes: int) -> Way:
     zeros, (sh, sw), columns = problem.padding_mode == "zeros", problem.stride, problem.out_size[1]
     slides = problem.kernel_size == (3, 3) and problem.dilation == (1, 1) and sh == sw <= 2
-    narrow = columns <= (lanes // 2 if slides else NARROW) and problem.in_channels >= lanes
+    bound = NARROW_SLIDE * lanes if slides and VECTOR_BYTES == 64 else NARROW
+    narrow = columns <= bound and problem.in_channels >= lanes
     if zeros and narrow and sw <= 2 and problem.out_channels == problem.in_channels:
         return "channel"
     return "slide" if zeros and slides else "position"

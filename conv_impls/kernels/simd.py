@@ -272,3 +272,14 @@ def odds(typing_context, a, b):
         return builder.shuffle_vector(*arguments, pick)
 
     return a(a, b), codegen
+
+
+@intrinsic
+def following(typing_context, a, b):
+    """The elements of a from the second on, then the first of b."""
+
+    def codegen(context, builder, signature, arguments):
+        pick = ir.Constant(ir.VectorType(ir.IntType(32), a.lanes), list(range(1, a.lanes + 1)))
+        return builder.shuffle_vector(*arguments, pick)
+
+    return a(a, b), codegen
