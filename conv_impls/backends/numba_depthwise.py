@@ -34,8 +34,8 @@ BANDS = 4
 BAND_BYTES = 16 * 1024
 # Rows of up to this many outputs waste too much of a vector.
 NARROW = 14
-# So does the slide, in parts of a vector of 64 bytes: 384 channels of 14x14 take 25 us, and 38 across channels; 960 of 7x7
-# take 42 and 29. With vectors of 32 bytes it is NARROW again: 51 and 42 us at 14x14.
+# So does the slide, in parts of a vector of 64 bytes: 384 channels of 14x14 take 25 us, and 38 across channels; 960 of
+# 7x7 take 42 and 29. With vectors of 32 bytes it is NARROW again: 51 and 42 us at 14x14.
 NARROW_SLIDE = 5 / 8
 
 
