@@ -17,8 +17,8 @@ from conv_impls.problem import Conv2dProblem
 
 # Part of the peak that register tiles reach on long reductions.
 TILE_EFFICIENCY = 0.92
-# Units per vector: packing a panel, storing and transposing a result, staging the image.
-PACK, STORE, TRANSPOSE, STAGE = 3, 4, 8, 4
+# Units per vector: packing a panel, storing and transposing a result.
+PACK, STORE, TRANSPOSE = 3, 4, 8
 # Units per vector of channels and tile: image and result of F(m x m); and of one transformed weight pair, for eager
 # calls.
 IMAGE = {2: 180, 4: 450}
@@ -26,8 +26,13 @@ RESULT = {2: 100, 4: 300}
 WEIGHT = {2: 180, 4: 330}
 # Lane units per point and level of a transformed plane, and per point of a product of two, which goes slower in groups.
 FFT_PLANE, FFT_PRODUCT, FFT_GROUPED_PRODUCT = 17, 90, 300
+# Part of a product's cost that the second and later tiles of a call pay; tiles as multiples of the kernel's extent.
+FFT_REUSE = 0.3
+FFT_TILES = 1.5, 2.0, 3.0, 4.0, 6.0
 FFT_THREADS = 1.0, 1.2
 FFT_CALL_S = 5e-5
+# Below so many taps FFT never won, and its module, slow to import, is not asked.
+FFT_TAPS = 25
 # Starting the threads of a kernel takes no longer than this where they have cores to run on.
 START_S = 2e-5
 # Units of a depthwise product.
@@ -35,7 +40,7 @@ DEPTHWISE_UNIT = 1.3
 
 
 def estimates(problem: Conv2dProblem, threads: int, eager: bool) -> dict[str, float]:
-    """Seconds of one call by each backend of the cost model, whether or not it supports the problem.
+    """Seconds of one call by each backend of the cost model; Winograd's stand there for any problem.
 
     Parameters
     ----------
@@ -56,9 +61,10 @@ def estimates(problem: Conv2dProblem, threads: int, eager: bool) -> dict[str, fl
     if problem.in_channels == problem.groups:
         found["numba_depthwise"] = _depthwise(problem, lanes)
     seconds = {name: units * unit_s + start_s for name, units in found.items()}
-    # Its threads help the transforms and hinder the products: two were never faster than one.
-    fft_s = _fft(problem, eager) * 2 / limits(1, problem.dtype).flops_per_s
-    seconds["scipy_fft"] = FFT_THREADS[threads > 1] * fft_s + FFT_CALL_S
+    if prod(problem.kernel_size) >= FFT_TAPS:
+        # Its threads help the transforms and hinder the products: two were never faster than one.
+        fft_s = _fft(problem, eager) * 2 / limits(1, problem.dtype).flops_per_s
+        seconds["scipy_fft"] = FFT_THREADS[threads > 1] * fft_s + FFT_CALL_S
     for m in IMAGE:
         products, rest, weight_bytes = _winograd(problem, m, lanes, eager)
         rate = machine.l3_bytes_per_s if weight_bytes <= L3_BYTES else machine.memory_bytes_per_s
@@ -73,16 +79,14 @@ def _direct(problem: Conv2dProblem, lanes: int, eager: bool) -> float:
     """Units of `conv_impls.backends.numba_simd`: the better of its two orientations."""
     n, g, oc = problem.batch, problem.groups, problem.out_channels // problem.groups
     positions, taps = prod(problem.out_size), problem.reduction
-    across, staged = -(-positions // lanes), problem.padding != ((0, 0), (0, 0)) or problem.stride != (1, 1)
+    across, packed = -(-positions // lanes), problem.padding != ((0, 0), (0, 0)) or problem.stride != (1, 1)
     # With few rows, the loads of a tile outnumber its products.
     loads = max(1.0, (oc + 2) / (2 * max(oc, 1)))
     by_position = taps * oc * across * loads / TILE_EFFICIENCY + STORE * oc * across
     by_channel = taps * positions * -(-oc // lanes) / TILE_EFFICIENCY + TRANSPOSE * oc * across
     units = n * g * min(by_position, by_channel)
-    if staged or problem.kernel_size != (1, 1):
+    if packed or problem.kernel_size != (1, 1):
         units += n * g * taps * across * PACK
-    if staged:
-        units += STAGE * prod(problem.input_shape) / lanes
     if eager:
         units += 2 * PACK * prod(problem.weight_shape) / lanes
     return units
@@ -104,14 +108,42 @@ def _depthwise(problem: Conv2dProblem, lanes: int) -> float:
     return DEPTHWISE_UNIT * problem.macs / lanes + STORE * prod(problem.output_shape) / lanes
 
 
+def fft_size(problem: Conv2dProblem) -> tuple[int, int]:
+    """Rows and columns of the transforms of `conv_impls.backends.scipy_fft` that should be fastest for this problem."""
+    return min(_fft_sizes(problem), key=lambda size: _fft_units(problem, size, False))
+
+
+def _fft_sizes(problem: Conv2dProblem) -> list[tuple[int, int]]:
+    """The whole padded image, and tiles of some multiples of the kernel's extent that are smaller."""
+    from scipy.fft import next_fast_len
+
+    whole = tuple(next_fast_len(length, real=True) for length in problem.padded_size)
+    sizes = [whole]
+    for multiple in FFT_TILES:
+        extents = [d * (k - 1) + 1 for d, k in zip(problem.dilation, problem.kernel_size, strict=True)]
+        tile = [min(w, next_fast_len(int(e * multiple) + 1, real=True)) for w, e in zip(whole, extents, strict=True)]
+        sizes.append(tuple(tile))
+    return [(rows, columns) for rows, columns in sizes]
+
+
 def _fft(problem: Conv2dProblem, eager: bool) -> float:
-    """Lane units of `conv_impls.backends.scipy_fft`, whose planned weights are transformed before.
+    return min(_fft_units(problem, size, eager) for size in _fft_sizes(problem))
+
+
+def _fft_units(problem: Conv2dProblem, size: tuple[int, int], eager: bool) -> float:
+    """Lane units of FFT convolution by tiles of this size; planned weights are transformed before.
 
     Source: the operation counts of Mathieu, Henaff & LeCun 2014, arXiv:1312.5851, sec. 2.
     """
-    n, g = problem.batch, problem.groups
+    g, tiles = problem.groups, problem.batch
+    for length, out, k, d, s in zip(
+        size, problem.out_size, problem.kernel_size, problem.dilation, problem.stride, strict=True
+    ):
+        tiles *= -(-out // ((length - d * (k - 1) - 1) // s + 1))
     pairs = problem.in_channels * problem.out_channels // g
-    points = prod(problem.padded_size)
-    planes = n * (problem.in_channels + problem.out_channels) + (pairs if eager else 0)
+    points = prod(size)
+    planes = tiles * (problem.in_channels + problem.out_channels) + (pairs if eager else 0)
     product = FFT_PRODUCT if g == 1 else FFT_GROUPED_PRODUCT
-    return points * (FFT_PLANE * planes * log2(max(points, 2)) + product * n * pairs)
+    # The product of one tile waits for the spectra of the kernels; each further one uses them again.
+    products = pairs * (1 + (tiles - 1) * FFT_REUSE)
+    return points * (FFT_PLANE * planes * log2(max(points, 2)) + product * products)

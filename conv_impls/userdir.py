@@ -13,6 +13,7 @@ of one. Limits: of two processes that add a fact at the same moment, one may los
 from __future__ import annotations
 
 import os
+import tempfile
 import warnings
 from contextlib import suppress
 from functools import cache
@@ -25,7 +26,10 @@ def folder() -> Path:
     """Where the files are; it need not exist."""
     if own := os.environ.get("CONV_IMPLS_CACHE_DIR"):
         return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "conv_impls"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "conv_impls"
+    except RuntimeError:  # a user without a home
+        return Path(tempfile.gettempdir()) / f"conv_impls-{os.getuid()}"
 
 
 def read(name: str, stamp: str) -> dict[str, Any]:
@@ -39,7 +43,7 @@ def read(name: str, stamp: str) -> dict[str, Any]:
         current = entry["stamp"] == stamp
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         reject(name, f"cannot be read ({type(error).__name__}: {error})")
         return {}
     if not current:

@@ -24,10 +24,12 @@ shapes = [(1, 3, (7, 7), 5, (1, 1), 0), (1, 3, (4, 4), 3, (1, 1), 0), (1, 3, (7,
           (1, 3, (20, 20), 4, (3, 3), 1), (2, 5, (13, 33), 15, (3, 3), 1), (1, 1, (3, 3), 1, (3, 3), 0),
           (1, 40, (5, 6), 31, (3, 3), 2), (1, 3, (1, 33), 2, (1, 5), 2)]
 problems = [Conv2dProblem(n, c, size, o, kernel, (1, stride), ((pad, pad), (3 * (pad > 0), pad)), dtype=dtype)
-            for n, c, size, o, kernel, pad in shapes for stride in (1, 2, 3) for dtype in ("float32", "float64")]
+            for n, c, size, o, kernel, pad in shapes for stride in (1, 2, 3, 4) for dtype in ("float32", "float64")]
 problems += [p.replace(padding_mode="replicate") for p in problems if p.kernel_size == (3, 3) and p.stride == (1, 1)]
 problems += [Conv2dProblem(1, c, (9, 19), o, (3, 3), (1, stride), ((1, 1), (1, 1)), groups=g)
              for c, o, g in ((6, 8, 2), (17, 17, 17), (5, 10, 5)) for stride in (1, 2)]
+problems += [Conv2dProblem(1, 3, (5, 70), o, (3, 3), (stride, stride), ((1, 1), (1, 1)), groups=3, dtype=dtype)
+             for o in (3, 6) for stride in (1, 2) for dtype in ("float32", "float64")]
 
 call = team.Job.__call__
 def call_guarded(job, x, out):

@@ -7,6 +7,8 @@ Limits: F(6x6) is never chosen, because its error is larger than what a user wou
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from conv_impls.cost import estimates
 from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import get_backend, register
@@ -21,15 +23,18 @@ from conv_impls.registry import get_backend, register
     threads="argument",
 )
 def choose(problem: Conv2dProblem, precision: str, threads: int, eager: bool) -> str:
-    return candidates(problem, precision, threads, eager)[0]
+    return next(_able(problem, precision, threads, eager))
 
 
 def candidates(problem: Conv2dProblem, precision: str, threads: int, eager: bool) -> list[str]:
     """Backends worth measuring for this problem, the best guess first."""
+    return list(_able(problem, precision, threads, eager))
+
+
+def _able(problem: Conv2dProblem, precision: str, threads: int, eager: bool) -> Iterator[str]:
+    """One at a time, so that a choice imports no backend behind the one it takes."""
     expected = estimates(problem, threads, eager)
-
-    def able(name: str) -> bool:
+    for name in sorted(expected, key=expected.__getitem__):
         backend = get_backend(name)
-        return backend.supports(problem) is None and (precision != "strict" or backend.accuracy == "direct")
-
-    return [name for name in sorted(expected, key=expected.__getitem__) if able(name)]
+        if backend.supports(problem) is None and (precision != "strict" or backend.accuracy == "direct"):
+            yield name

@@ -9,6 +9,7 @@ Limits: one input channel a group; any number of output channels a group.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -20,7 +21,7 @@ from conv_impls.kernels.memory import aligned_zeros
 from conv_impls.kernels.simd import VECTOR_BYTES
 from conv_impls.kernels.simd import lanes as vector_lanes
 from conv_impls.kernels.team import Job, address_of
-from conv_impls.layout import effective
+from conv_impls.layout import effective, round_up
 from conv_impls.padding import source_index
 from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import Prepared, register
@@ -28,6 +29,8 @@ from conv_impls.validation import Array
 
 Table = NDArray[np.int64]
 Way = Literal["slide", "position", "channel"]
+# (weight, bias) -> flat array as the kernel reads it.
+Pack = Callable[[Array, Array], Array]
 # Bands of each thread, at the least.
 BANDS = 4
 # Half of a 32 KiB L1 for the staged band of rows; the rest is for the result and what is read ahead.
@@ -70,21 +73,26 @@ def _prepare(
 
     lanes = vector_lanes(dtype.itemsize)
     way = way or _way(problem, lanes)
-    offsets = np.zeros(problem.out_channels, dtype) if bias is None else bias
+    offsets = np.zeros(problem.out_channels, dtype)
     floor = np.array([-np.inf, 0.0 if relu else -np.inf], dtype)
     if way == "slide":
-        packed, table = weight.reshape(-1).copy(), _slide_sizes(problem, threads)
+        packed, table = np.empty(weight.size, dtype), _slide_sizes(problem, threads)
         job = Job(depthwise_slide.convolve, dtype, threads, 1, 0, [packed, offsets, floor, table])
     else:
-        packed, sizes, area, tables = (
-            _by_channel(problem, weight, offsets, lanes)
-            if way == "channel"
-            else _by_position(problem, weight, lanes, band_bytes)
+        pack, sizes, area, tables = (
+            _by_channel(problem, lanes) if way == "channel" else _by_position(problem, lanes, band_bytes)
         )
-        area = _round_up(area, 64)
+        area = round_up(area, 64)
+        packed = pack(weight, offsets)
         table = np.array([way == "channel", lanes, *sizes, *[0] * (20 - len(sizes)), area], np.int64)
         job = Job(depthwise.convolve, dtype, threads, 1, threads * area, [packed, offsets, floor, table, *tables])
-    return Prepared(job, packed.nbytes, job.workspace_bytes, compile_s)
+
+    def repack(weight: Array, bias: Array | None) -> None:
+        offsets[:] = 0 if bias is None else bias
+        packed[:] = weight.reshape(-1) if way == "slide" else pack(weight, offsets)
+
+    repack(weight, bias)
+    return Prepared(job, packed.nbytes, job.workspace_bytes, compile_s, repack)
 
 
 def _way(problem: Conv2dProblem, lanes: int) -> Way:
@@ -106,17 +114,15 @@ def _slide_sizes(problem: Conv2dProblem, threads: int) -> Table:
     return np.array(sizes, np.int64)
 
 
-def _by_position(
-    problem: Conv2dProblem, weight: Array, lanes: int, band_bytes: int
-) -> tuple[Array, list[int], int, list[Table]]:
-    """Packed weights, sizes, elements of work for each part, and tables."""
+def _by_position(problem: Conv2dProblem, lanes: int, band_bytes: int) -> tuple[Pack, list[int], int, list[Table]]:
+    """How weights are packed, sizes, elements of work for each part, and tables."""
     (h, w), (oh, ow), (kh, kw) = problem.in_size, problem.out_size, problem.kernel_size
     (sh, sw), (dh, dw), (left, right) = problem.stride, problem.dilation, problem.padding[1]
     extent_h, extent_w = (kh - 1) * dh, (kw - 1) * dw
     # A staged row: one run for each stride phase, in which the image starts on a cache line.
-    margin = _round_up(left // sw + 1, lanes)
-    pitch = _round_up(
-        margin + max(_round_up(-(-w // sw), lanes), ow + extent_w // sw, (left + w + right) // sw + 1), lanes
+    margin = round_up(left // sw + 1, lanes)
+    pitch = round_up(
+        margin + max(round_up(-(-w // sw), lanes), ow + extent_w // sw, (left + w + right) // sw + 1), lanes
     )
     row = sw * pitch
 
@@ -137,10 +143,13 @@ def _by_position(
     first = np.cumsum([0, *heights[:-1]])
     which = [PASSES.index((height, sh if shared else 1)) for height in heights]
     chunks = np.stack([which, first * dh * row, first * kw], 1).ravel()
-    packed = np.concatenate(
-        [weight[:, 0, p : p + height].transpose(0, 2, 1).reshape(len(weight), -1)
-         for p, height in zip(first, heights, strict=True)], 1)  # fmt: skip
-    band = (band_bytes // (row * weight.itemsize) - extent_h - 1) // sh + 1
+
+    def pack(weight: Array, bias: Array) -> Array:
+        passes = [weight[:, 0, p : p + height].transpose(0, 2, 1).reshape(len(weight), -1)
+                  for p, height in zip(first, heights, strict=True)]  # fmt: skip
+        return np.concatenate(passes, 1).reshape(-1)
+
+    band = (band_bytes // (row * problem.itemsize) - extent_h - 1) // sh + 1
     band = max(band // ROWS[0], 1) * ROWS[0]
     bands = -(-oh // band)
     band = -(-oh // bands)
@@ -149,7 +158,7 @@ def _by_position(
              h, w, oh, ow, kh, kw, sh, sw, dh, bands, row, pitch, margin, left, len(heights), apart,
              dh * row if shared else sh * row]  # fmt: skip
     # Whole vectors are loaded behind the last tap of a row, though never used.
-    return packed.ravel(), sizes, deep * row + VECTORS * lanes, [lines, taps, pads, chunks]
+    return pack, sizes, deep * row + VECTORS * lanes, [lines, taps, pads, chunks]
 
 
 def _passes(kernel_rows: int, stride: int) -> list[int]:
@@ -160,27 +169,26 @@ def _passes(kernel_rows: int, stride: int) -> list[int]:
     return heights
 
 
-def _by_channel(
-    problem: Conv2dProblem, weight: Array, bias: Array, lanes: int
-) -> tuple[Array, list[int], int, list[Table]]:
+def _by_channel(problem: Conv2dProblem, lanes: int) -> tuple[Pack, list[int], int, list[Table]]:
     """As `_by_position`."""
     (h, w), (oh, ow), (kh, kw) = problem.in_size, problem.out_size, problem.kernel_size
     (top, _), (left, _) = problem.padding
     columns = max(left + w, (ow - 1) * problem.stride[1] + (kw - 1) * problem.dilation[1] + 1)
-    position = np.arange(_round_up(h * w, lanes))
+    position = np.arange(round_up(h * w, lanes))
     # What a vector holds behind the last position goes to one place behind the image.
     places = np.where(position < h * w, position // w * columns + left + position % w, h * columns) * lanes
     blocks = -(-problem.in_channels // lanes)
-    # For each vector of channels all taps, then the bias.
-    packed = aligned_zeros((blocks, kh * kw + 1, lanes), weight.dtype)
-    channel = np.arange(problem.in_channels)
-    packed[channel // lanes, :-1, channel % lanes] = weight.reshape(problem.in_channels, -1)
-    packed[channel // lanes, -1, channel % lanes] = bias
+
+    def pack(weight: Array, bias: Array) -> Array:
+        """For each vector of channels all taps, then the bias."""
+        packed = aligned_zeros((blocks * lanes, kh * kw + 1), weight.dtype)
+        packed[: len(weight), :-1] = weight.reshape(len(weight), -1)
+        packed[: len(weight), -1] = bias
+        turned = aligned_zeros((blocks, kh * kw + 1, lanes), weight.dtype)
+        turned[...] = packed.reshape(blocks, lanes, -1).transpose(0, 2, 1)
+        return turned.reshape(-1)
+
     out_at = (h * columns + 1 + columns) * lanes
     sizes = [problem.batch, problem.in_channels, 1, h, w, oh, ow, kh, kw, *problem.stride, *problem.dilation, top,
              columns * lanes, out_at]  # fmt: skip
-    return packed.ravel(), sizes, out_at + _round_up(oh * ow, lanes) * lanes, [places]
-
-
-def _round_up(value: int, multiple: int) -> int:
-    return -(-value // multiple) * multiple
+    return pack, sizes, out_at + round_up(oh * ow, lanes) * lanes, [places]

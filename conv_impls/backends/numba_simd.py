@@ -25,7 +25,10 @@ from conv_impls.validation import Array
 # Steps of the reduction between two visits of an accumulator, and bytes of a packed panel: a quarter of a 1 MiB L2.
 STEPS = 768
 PANEL_BYTES = 256 * 1024
-# Bytes of results by channel before their transpose: 1x1 512 -> 2048 at 7x7 gains 15% on two threads over twice as many.
+# A 1x1 panel is the image itself where the image of a group is no larger. 384 rows 12 KB apart were read at half speed
+# in some places of memory, and packing made 384 -> 96 at 56x56 8% faster; with up to 256 rows it costs 5 to 14%.
+IN_PLACE_BYTES = 4 * 2**20
+# Bytes of results by channel before their transpose: 1x1 512 -> 2048 at 7x7 gains 15% on two threads.
 RESULT_BYTES = 128 * 1024
 # Vectors run along channels where an image has fewer positions than this many panels: rows of 49 waste a quarter of
 # four vectors. Up to the second number, where the transpose of the result is small beside a long reduction.
@@ -69,6 +72,7 @@ def _prepare(
     few = UNSTAGED.get(problem.stride[1], 0) if problem.padding_mode == "zeros" else 0
     staged = layout.staged and prod(problem.kernel_size) > few * problem.in_channels // g
     in_place = in_place and problem.kernel_size == (1, 1) and not layout.staged
+    in_place = in_place and (by_channel or taps * positions * dtype.itemsize <= IN_PLACE_BYTES)
     area = prod(problem.kernel_size)
     steps = min(max(steps // area, 1) * area, taps)
     row_tiles, channel_panels = -(-oc // ROWS), -(-oc // width)
@@ -86,7 +90,12 @@ def _prepare(
     p_block = -(-positions // p_parts) if by_channel else -(-p_units // p_parts) * width
     p_parts = -(-positions // p_block)
     # Nothing is packed twice for it in place, so that results waiting to be transposed can be kept few.
-    while in_place and by_channel and p_block * -(-channel_panels // o_parts) * width * dtype.itemsize > RESULT_BYTES:
+    while (
+        in_place
+        and by_channel
+        and o_parts < channel_panels
+        and p_block * -(-channel_panels // o_parts) * width * dtype.itemsize > RESULT_BYTES
+    ):
         o_parts *= 2
     planes = problem.batch * problem.in_channels * layout.channel if staged else 0
     # Behind the planes, vectors may be loaded, though never used.

@@ -1,25 +1,29 @@
-"""Convolution as a product of spectra: channels are summed in the frequency domain, strides subsample the result.
+"""Convolution as a product of spectra, tile by tile: channels are summed in the frequency domain.
 
     Y[o] = sum over c of X[c] * conj(W[o, c])        cross-correlation, hence the conjugate
 
-Both axes are padded to a length whose factors are small (`scipy.fft.next_fast_len`), at least the padded image, so the
-outputs that are kept never wrap around. Source: Mathieu, Henaff & LeCun 2014, arXiv:1312.5851, sec. 2.
+The padded image is cut into overlapping tiles, of which each gives the outputs that do not wrap around (overlap-save);
+`conv_impls.cost.fft_size` weighs many small transforms against few large ones, down to one of the whole image. Strides
+subsample the result. Sources: Mathieu, Henaff & LeCun 2014, arXiv:1312.5851, sec. 2; overlap-save: Oppenheim & Schafer,
+"Discrete-time signal processing", sec. 8.7.3.
 Limits: the spectra of all C_out*C_in kernels are kept up to `KEPT_BYTES`, and beyond it made anew at each call, block
-by block; a stride throws work away; the rounding error follows the norm of the whole image, and one NaN reaches its
-whole output image.
+by block; a stride throws work away; the rounding error follows the norm of the whole image, and one NaN reaches all
+outputs of its tiles, the whole image at most.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 from scipy import fft
 
+from conv_impls.cost import fft_size
 from conv_impls.padding import padded
 from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import Prepared, register
 from conv_impls.validation import Array
 
-# Spectra of the kernels held at once: large enough for long transforms, small beside the memory of any machine.
+# Spectra held at once: large enough for long transforms, small beside the memory of any machine.
 BLOCK_BYTES = 64 * 2**20
 # Spectra a plan keeps at most; 512 to 512 channels at 14x14 would take 380 MB where the weights take 9.
 KEPT_BYTES = 256 * 2**20
@@ -27,22 +31,29 @@ KEPT_BYTES = 256 * 2**20
 
 @register(
     "scipy_fft",
-    idea="real FFTs, channels summed in the frequency domain, stride by subsampling",
+    idea="real FFTs of overlapping tiles (overlap-save), channels summed in the frequency domain",
     source="Mathieu, Henaff & LeCun 2014, arXiv:1312.5851, sec. 2",
     accuracy="image",
     nan_spread="image",
     threads="argument for the transforms, BLAS for the products",
 )
 def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int) -> Prepared:
-    g = problem.groups
+    n, g = problem.batch, problem.groups
     ic, oc = problem.in_channels // g, problem.out_channels // g
     (oh, ow), (sh, sw), (dh, dw) = problem.out_size, problem.stride, problem.dilation
-    size = tuple(fft.next_fast_len(length, real=True) for length in problem.padded_size)
+    size = fft_size(problem)
     spectrum = size[0] * (size[1] // 2 + 1)
-    extent = (d * (k - 1) + 1 for d, k in zip(problem.dilation, problem.kernel_size, strict=True))
+    extent = [d * (k - 1) + 1 for d, k in zip(problem.dilation, problem.kernel_size, strict=True)]
+    # Outputs of a tile along each axis, and how many tiles cover the image.
+    th, tw = ((length - e) // s + 1 for length, e, s in zip(size, extent, problem.stride, strict=True))
+    down, across = -(-oh // th), -(-ow // tw)
+    needed = (down - 1) * th * sh + size[0], (across - 1) * tw * sw + size[1]
     spread = np.zeros((g, oc, ic, *extent), problem.dtype)
     spread[..., ::dh, ::dw] = weight.reshape(g, oc, ic, *problem.kernel_size)
-    block = max(1, BLOCK_BYTES // (g * ic * spectrum * 2 * problem.itemsize))
+    # Spectra of the kernels of a block, and what becomes of all tiles under them, stay within bounds together.
+    images, point = n * down * across, g * spectrum * 2 * problem.itemsize
+    block = min(oc, max(1, BLOCK_BYTES // ((ic + 3 * images) * point)))
+    workspace_bytes = images * (2 * ic + 3 * block) * point
 
     def spectra(first: int) -> Array:
         kernels = fft.rfft2(spread[:, first : first + block], size, workers=threads).conj()
@@ -52,18 +63,28 @@ def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: 
     packed_bytes = g * oc * ic * spectrum * 2 * problem.itemsize
     kept = [spectra(first) for first in range(0, oc, block)] if packed_bytes <= KEPT_BYTES else None
 
-    def call(x: Array, out: Array) -> None:
+    def tiles(x: Array) -> Array:
+        """Overlapping tiles of the padded image, zeros behind its end: (N * down * across, C_in, *size)."""
         image = padded(x, problem.padding, problem.padding_mode)
-        seen = fft.rfft2(image, size, workers=threads).reshape(problem.batch, g, ic, spectrum)
-        # Frequency first: one small (N, C_in) @ (C_in, C_out) product for each frequency and group.
+        short = [(0, max(0, want - have)) for want, have in zip(needed, image.shape[2:], strict=True)]
+        image = np.pad(image, ((0, 0), (0, 0), *short)) if any(end for _, end in short) else image
+        by_n, by_c, by_h, by_w = image.strides
+        strides = by_n, th * sh * by_h, tw * sw * by_w, by_c, by_h, by_w
+        seen: Array = as_strided(image, (n, down, across, problem.in_channels, *size), strides, writeable=False)
+        return seen.reshape(-1, problem.in_channels, *size)
+
+    def call(x: Array, out: Array) -> None:
+        seen = fft.rfft2(tiles(x), workers=threads).reshape(-1, g, ic, spectrum)
+        # Frequency first: one small (tiles, C_in) @ (C_in, C_out) product for each frequency and group.
         seen = np.ascontiguousarray(seen.transpose(1, 3, 0, 2))
-        y = out.reshape(problem.batch, g, oc, oh, ow)
+        y = out.reshape(n, g, oc, oh, ow)
         for index, first in enumerate(range(0, oc, block)):
             kernels = spectra(first) if kept is None else kept[index]
-            mixed = (seen @ kernels).transpose(2, 0, 3, 1).reshape(problem.batch, g, -1, size[0], size[1] // 2 + 1)
-            full = fft.irfft2(mixed, size, workers=threads, overwrite_x=True)
-            y[:, :, first : first + block] = full[..., : oh * sh : sh, : ow * sw : sw]
+            mixed = (seen @ kernels).transpose(2, 0, 3, 1).reshape(-1, g, kernels.shape[3], size[0], size[1] // 2 + 1)
+            full = fft.irfft2(mixed, size, workers=threads, overwrite_x=True)[..., : th * sh : sh, : tw * sw : sw]
+            whole = full.reshape(n, down, across, *full.shape[1:]).transpose(0, 3, 4, 1, 5, 2, 6)
+            y[:, :, first : first + block] = whole.reshape(n, g, -1, down * th, across * tw)[..., :oh, :ow]
         if bias is not None:
             out += bias[:, None, None]
 
-    return Prepared(call, spread.nbytes if kept is None else packed_bytes)
+    return Prepared(call, spread.nbytes if kept is None else packed_bytes, workspace_bytes)

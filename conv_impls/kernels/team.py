@@ -80,14 +80,14 @@ def _call(typing_context, address, phase, part, parts, operands):
     return types.void(integer, integer, integer, integer, operands), codegen
 
 
-@kernel(error_model="numpy")
+@kernel(error_model="numpy", nogil=True)
 def alone(parts, address, phases, x, y, operands):
     operands[0], operands[1] = x.ctypes.data, y.ctypes.data
     for phase in range(phases):
         _call(address, phase, 0, 1, operands)
 
 
-@kernel(error_model="numpy", parallel=True)
+@kernel(error_model="numpy", parallel=True, nogil=True)
 def together(parts, address, phases, x, y, operands):
     operands[0], operands[1] = x.ctypes.data, y.ctypes.data
     for phase in range(phases):

@@ -274,7 +274,7 @@ def _part(part, parts, source, packed, bias, y, work, at, sizes, floor):
 
 @njit(error_model="numpy")
 def _sizes(sizes):
-    """m, images, channels, H, W, row and channel pitch, top, left, C_out, H_out, W_out, tiles a block, blocks, parts."""
+    """m, N, C_in, H, W, row and channel pitch, top, left, C_out, H_out, W_out, tiles a block, blocks, o_parts."""
     return (sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], sizes[7], sizes[8], sizes[9],
             sizes[10], sizes[11], sizes[12], sizes[13], sizes[14])  # fmt: skip
 
