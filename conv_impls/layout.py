@@ -24,7 +24,7 @@ class Layout:
     Attributes
     ----------
     staged : bool
-        Whether the image must be staged; if not, it serves as it is.
+        Whether the image is padded or strided; backends may still read it as it is.
     channel, pitch : int
         Elements of one channel, and of one row of a plane.
     tap_offset : ndarray of shape (C_in/groups * kH * kW,)

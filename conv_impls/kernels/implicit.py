@@ -1,12 +1,14 @@
 """Convolution as a matrix product whose right-hand side is never stored whole: implicit GEMM. Pure kernels.
 
-    y[o, p] = sum over k of weight[o, k] * image[tap_offset[k] + place(p)],   k over (c, kh, kw), p over positions
+    y[o, p] = sum over k of weight[o, k] * planes[tap_offset[k] + place(p)],   k over (c, kh, kw), p over positions
 
 Idea
-    Panels of the patch matrix, as large as the L2 cache likes, are packed from the staged image and multiplied by
-    register tiles (`conv_impls.kernels.tile`). Vectors run along positions, the natural axis of NCHW, or, where an
-    image is smaller than a vector can use well, along output channels, with one transpose of the result at the end.
-    1x1 kernels skip the packing: their panel is the image.
+    Panels of the patch matrix, as large as the L2 cache likes, are packed and multiplied by register tiles
+    (`conv_impls.kernels.tile`). They are packed from the image itself, padding masked and strides shuffled, or, for
+    other padding modes and strides, from staged planes (`conv_impls.kernels.stage`), which the formula is for. Vectors
+    run along positions, the natural axis of NCHW, or, where an image is smaller than a vector can use well, along
+    output channels, with one transpose of the result at the end. 1x1 kernels skip the packing: their panel is the
+    image.
 Source
     Implicit GEMM: Chetlur et al. 2014, cuDNN, arXiv:1410.0759, sec. 3.1. Packing and blocking: Goto & van de Geijn
     2008, doi:10.1145/1356052.1356053, sec. 4.

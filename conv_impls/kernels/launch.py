@@ -1,8 +1,8 @@
 """Start a compiled kernel on some threads, safely: the one place that knows Numba's threading layers.
 
 Source: Numba's documentation, "The Threading Layers", section "Setting the Number of Threads".
-Limits: the workqueue layer aborts when entered twice, so calls take turns there; a process forked after threads had
-started runs the serial kernels, since OpenMP would end it.
+Limits: the workqueue layer aborts when entered twice, so calls take turns there; any forked child runs the serial
+kernels, since OpenMP would end one whose parent had started threads.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ Idea
 Source
     Zhang, Franchetti & Low 2018, arXiv:1809.10170, sec. 3, for direct convolution on such planes.
 Limits
-    One read and one write of the image, a few percent of a dense layer; layers without padding and stride skip it.
+    One read and one write of the image, a few percent of a dense layer; skipped where there is neither padding
+    nor stride, and where a kernel masks and shuffles for itself.
 """
 
 from __future__ import annotations

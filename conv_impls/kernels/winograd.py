@@ -158,10 +158,7 @@ _output_tile = _transform(2, lambda m: m + 2)
 
 @njit(error_model="numpy")
 def _gather(source, base, channel, pitch, h, w, top, left, rows, columns, here, target, at):
-    """target[at + (i*columns + j)*lanes + c] = image[c, top+i, left+j], zero outside, for ``here`` channels.
-
-    One vector row behind the last is written too.
-    """
+    """target[at + (i*columns + j)*lanes + c] = image[c, top+i, left+j], zero outside, for ``here`` channels."""
     lanes, zero = lanes_of(target), constant(target, 0.0)
     low, high = max(0, -left), min(columns, w - left)
     for i in range(rows):
@@ -170,6 +167,7 @@ def _gather(source, base, channel, pitch, h, w, top, left, rows, columns, here, 
         first, last = (low, high) if inside else (columns, columns)
         for j in range(first):
             store(zero, target, line + j * lanes)
+        # Up to a vector less one of rows behind the last are written too.
         for j in range(first, last, lanes):
             block = load_rows(source, base + (top + i) * pitch + left + j, channel, here, last - j)
             store_rows(transpose(block), target, line + j * lanes, lanes, lanes, lanes)
