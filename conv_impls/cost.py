@@ -27,9 +27,9 @@ WEIGHT = {2: 180, 4: 330}
 # Lane units per point and level of a transformed plane, and per point of a product of two, which goes slower in groups.
 FFT_PLANE, FFT_PRODUCT, FFT_GROUPED_PRODUCT = 17, 90, 300
 # Part of a product's cost that the second and later tiles of a call pay; tiles as multiples of the kernel's extent.
-FFT_REUSE = 0.3
+FFT_REUSE = 0.1
 FFT_TILES = 1.5, 2.0, 3.0, 4.0, 6.0
-FFT_THREADS = 1.0, 1.2
+FFT_THREADS = 1.0, 0.8
 FFT_CALL_S = 5e-5
 # Below so many taps FFT never won, and its module, slow to import, is not asked.
 FFT_TAPS = 25
@@ -62,7 +62,7 @@ def estimates(problem: Conv2dProblem, threads: int, eager: bool) -> dict[str, fl
         found["numba_depthwise"] = _depthwise(problem, lanes)
     seconds = {name: units * unit_s + start_s for name, units in found.items()}
     if prod(problem.kernel_size) >= FFT_TAPS:
-        # Its threads help the transforms and hinder the products: two were never faster than one.
+        # Its threads help the transforms and do little for the products, which are many and small.
         fft_s = _fft(problem, eager) * 2 / limits(1, problem.dtype).flops_per_s
         seconds["scipy_fft"] = FFT_THREADS[threads > 1] * fft_s + FFT_CALL_S
     for m in IMAGE:
