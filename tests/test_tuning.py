@@ -37,7 +37,7 @@ def contenders(registered: dict[str, registry.Backend], monkeypatch: pytest.Monk
     """Three backends: slow and right, fast and right, fastest and wrong."""
     for name, seconds, value in (("slow", 2e-3, 1.0), ("fast", 1e-3, 1.0), ("wrong", 0.0, 2.0)):
         register(name)(backend(seconds, value))
-    monkeypatch.setattr(auto, "candidates", lambda *facts: ["slow", "fast", "wrong"])
+    monkeypatch.setattr(auto, "_able", lambda *facts: iter(["slow", "fast", "wrong"]))
 
 
 def backend(seconds: float, value: float) -> Callable[..., Any]:

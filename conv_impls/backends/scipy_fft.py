@@ -18,6 +18,7 @@ from numpy.lib.stride_tricks import as_strided
 from scipy import fft
 
 from conv_impls.cost import fft_size
+from conv_impls.layout import effective
 from conv_impls.padding import padded
 from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import Prepared, register
@@ -38,6 +39,7 @@ KEPT_BYTES = 256 * 2**20
     threads="argument for the transforms, BLAS for the products",
 )
 def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int) -> Prepared:
+    problem = effective(problem)
     n, g = problem.batch, problem.groups
     ic, oc = problem.in_channels // g, problem.out_channels // g
     (oh, ow), (sh, sw), (dh, dw) = problem.out_size, problem.stride, problem.dilation
