@@ -98,19 +98,18 @@ def test_numba_simd_in_parts_of_the_reduction_the_image_and_the_channels(kernel:
         check(problem, "numba_simd", relu=True, prepare=prepare)
 
 
+# Kernel, stride and dilation: only 3x3 slides, and by channel there are strides 1 and 2.
+STEPS = [(1, 1, 1), (3, 1, 1), (3, 2, 1), (5, 1, 2), (7, 2, 1), (4, 3, 1)]
+WAYS = [("position", *steps) for steps in STEPS]
+WAYS += [("channel", *steps) for steps in STEPS[:5]] + [("slide", *steps) for steps in STEPS[1:3]]
+
+
 @ON_ONE_AND_TWO_THREADS
-@pytest.mark.parametrize("way", ["slide", "position", "channel"])
-@pytest.mark.parametrize(
-    ("kernel", "stride", "dilation"), [(1, 1, 1), (3, 1, 1), (3, 2, 1), (5, 1, 2), (7, 2, 1), (4, 3, 1)]
-)
+@pytest.mark.parametrize(("way", "kernel", "stride", "dilation"), WAYS)
 @IN_BOTH_DTYPES
 def test_numba_depthwise_at_every_residue(
     dtype: str, step: int, kernel: int, stride: int, dilation: int, way: numba_depthwise.Way, threads: int
 ) -> None:
-    if way == "slide" and (kernel != 3 or dilation != 1):
-        pytest.skip("only 3x3 slides")
-    if way == "channel" and stride > 2:
-        pytest.skip("by channel there are strides 1 and 2")
     prepare = partial(numba_depthwise._prepare, way=way)
     sides = ((dilation * (kernel - 1),) * 2,) * 2
     for n in range(1, panel(dtype) + 2, step):
