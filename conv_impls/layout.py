@@ -61,10 +61,10 @@ def effective(problem: Conv2dProblem) -> Conv2dProblem:
 
 def image_layout(problem: Conv2dProblem) -> Layout:
     """The layout of an `effective` problem."""
-    row_source, col_source = (_sources(problem, axis) for axis in (0, 1))
+    row_source, col_source = (sources(problem, axis) for axis in (0, 1))
     plane, pitch = row_source.shape[1] * col_source.shape[1], col_source.shape[1]
     channel = row_source.shape[0] * col_source.shape[0] * plane
-    tap_offset = _tap_offsets(problem, channel, plane, pitch, col_source.shape[0])
+    tap_offset = tap_offsets(problem, channel, plane, pitch, col_source.shape[0])
     staged = problem.padding != NO_PADDING or problem.stride != (1, 1)
     head = (
         problem.batch * problem.in_channels,
@@ -73,12 +73,12 @@ def image_layout(problem: Conv2dProblem) -> Layout:
         *col_source.shape,
         problem.stride[1],
     )
-    inner = _inner(problem, *col_source.shape)
+    inner = inner_columns(problem, *col_source.shape)
     stage = np.concatenate([np.array(head), row_source.ravel(), col_source.ravel(), inner.ravel()])
     return Layout(staged, channel, pitch, tap_offset, stage)
 
 
-def _sources(problem: Conv2dProblem, axis: int) -> Table:
+def sources(problem: Conv2dProblem, axis: int) -> Table:
     """Source row (column) of each row (column) of each stride phase; -1 is a zero. Shape (phases, plane size)."""
     size, kernel, stride, dilation = (
         value[axis] for value in (problem.in_size, problem.kernel_size, problem.stride, problem.dilation)
@@ -90,7 +90,7 @@ def _sources(problem: Conv2dProblem, axis: int) -> Table:
     return np.where(padded_row < len(index), index[np.minimum(padded_row, len(index) - 1)], -1)
 
 
-def _inner(problem: Conv2dProblem, phases: int, width: int) -> Table:
+def inner_columns(problem: Conv2dProblem, phases: int, width: int) -> Table:
     """Range (low, high) of the columns of each stride phase that lie inside the image; shape (phases, 2)."""
     left, (size, stride) = problem.padding[1][0], (problem.in_size[1], problem.stride[1])
     phase = np.arange(phases)
@@ -100,7 +100,7 @@ def _inner(problem: Conv2dProblem, phases: int, width: int) -> Table:
     return np.where(high > low, np.stack([low, high]), 0).T.copy()
 
 
-def _tap_offsets(problem: Conv2dProblem, channel: int, plane: int, pitch: int, phases_w: int) -> Table:
+def tap_offsets(problem: Conv2dProblem, channel: int, plane: int, pitch: int, phases_w: int) -> Table:
     """Where each tap (c, p, q) finds the window of output (0, 0) in the staged image; shape (C_in/groups*kH*kW,)."""
     (kh, kw), (sh, sw), (dh, dw) = problem.kernel_size, problem.stride, problem.dilation
     row, col = np.arange(kh) * dh, np.arange(kw) * dw

@@ -13,12 +13,12 @@ import time
 from functools import cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from conv_impls.kernels import direct
 from conv_impls.kernels.launch import launch
 from conv_impls.kernels.memory import aligned_zeros, read_only
-from conv_impls.padding import NO_PADDING, source_index
+from conv_impls.layout import effective, inner_columns, round_up, sources, tap_offsets
+from conv_impls.padding import NO_PADDING
 from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import Prepared, register
 from conv_impls.validation import Array
@@ -43,25 +43,25 @@ def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: 
 
 
 def _prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int, compile_s: float) -> Prepared:
-    dtype, problem = np.dtype(problem.dtype), _effective(problem)
+    dtype, problem = np.dtype(problem.dtype), effective(problem)
     g, taps, (oh, ow) = problem.groups, problem.reduction, problem.out_size
     oc = problem.out_channels // g
     by_channel = oh * ow <= CHANNEL_POSITIONS and oc >= CHANNEL_MINIMUM
-    row_source, col_source = (_sources(problem, axis) for axis in (0, 1))
+    row_source, col_source = (sources(problem, axis) for axis in (0, 1))
     plane = row_source.shape[1] * col_source.shape[1]
     channel = row_source.shape[0] * col_source.shape[0] * plane
     pitch = col_source.shape[1]
-    tap_offset = _tap_offsets(problem, channel, plane, pitch, col_source.shape[0])
+    tap_offset = tap_offsets(problem, channel, plane, pitch, col_source.shape[0])
     span = (oh - 1) * pitch + ow
     if by_channel:
-        lanes = min(direct.BLOCK, _round_up(-(-oc // threads), direct.LANES))
+        lanes = min(direct.BLOCK, round_up(-(-oc // threads), direct.LANES))
         rows = _rows(direct.ROWS, oh * ow, problem.batch * g * -(-oc // lanes), threads)
         row_base = (np.arange(oh)[:, None] * pitch + np.arange(ow)).ravel()
-        packed = aligned_zeros((g, taps, _round_up(oc, direct.LANES)), dtype)
+        packed = aligned_zeros((g, taps, round_up(oc, direct.LANES)), dtype)
         packed[:, :, :oc] = weight.reshape(g, oc, taps).transpose(0, 2, 1)
     else:
         blocks = -(-span // direct.BLOCK)
-        lanes = _round_up(-(-span // blocks), direct.LANES)
+        lanes = round_up(-(-span // blocks), direct.LANES)
         # Half of what ROWS allows: a 56x56 image of 64 channels then gives 26 tasks, which two threads can share.
         rows = _rows(direct.ROWS // 2, oc, problem.batch * g * blocks, threads)
         row_base = np.arange(problem.out_channels) * taps
@@ -74,7 +74,7 @@ def _prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads:
         map(read_only, (packed.reshape(-1), np.zeros(problem.out_channels, dtype) if bias is None else bias))
     )
     tables = tuple(map(read_only, (tap_offset, tap_step, row_base)))
-    sources = *map(read_only, (row_source, col_source, _inner(problem, *col_source.shape))), problem.stride[1]
+    shown = *map(read_only, (row_source, col_source, inner_columns(problem, *col_source.shape))), problem.stride[1]
     # Workspaces wait on a stack; a call takes one and puts it back, so calls in flight never share one.
     idle: list[tuple[Array, Array]] = []
 
@@ -85,7 +85,7 @@ def _prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads:
         scratch, acc = idle.pop() if idle else workspace()
         image = read_only(x)
         if staged:
-            launch(direct.stage_serial, direct.stage_parallel, threads, image, *sources, scratch)
+            launch(direct.stage_serial, direct.stage_parallel, threads, image, *shown, scratch)
         planes = read_only(scratch if staged else x.reshape(-1))
         launch(
             direct.convolve_serial, direct.convolve_parallel, threads,
@@ -98,56 +98,12 @@ def _prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads:
     return Prepared(call, packed.nbytes if by_channel else 0, sum(a.nbytes for a in idle[0]), compile_s)
 
 
-def _effective(problem: Conv2dProblem) -> Conv2dProblem:
-    """The same computation with steps no longer than the image: a longer one leads to no second output either."""
-    stride = tuple(min(s, size) for s, size in zip(problem.stride, problem.padded_size, strict=True))
-    dilation = tuple(d if k > 1 else 1 for d, k in zip(problem.dilation, problem.kernel_size, strict=True))
-    return problem.replace(stride=stride, dilation=dilation)
-
-
 def _rows(most: int, count: int, others: int, threads: int) -> int:
     """Rows of a task: as many as allowed, but few enough that every thread gets a task."""
     rows = most
     while rows > 4 and others * -(-count // rows) < threads:
         rows //= 2
     return rows
-
-
-def _round_up(value: int, multiple: int) -> int:
-    return -(-value // multiple) * multiple
-
-
-def _sources(problem: Conv2dProblem, axis: int) -> NDArray[np.intp]:
-    """Source row (column) of each row (column) of each stride phase; -1 is a zero. Shape (phases, plane size)."""
-    size, kernel, stride, dilation = (
-        value[axis] for value in (problem.in_size, problem.kernel_size, problem.stride, problem.dilation)
-    )
-    extent = (kernel - 1) * dilation
-    phases = min(stride, extent + 1)
-    padded_row = np.arange(problem.out_size[axis] + extent // stride) * stride + np.arange(phases)[:, None]
-    index = source_index(size, *problem.padding[axis], problem.padding_mode)
-    return np.where(padded_row < len(index), index[np.minimum(padded_row, len(index) - 1)], -1)
-
-
-def _inner(problem: Conv2dProblem, phases: int, width: int) -> NDArray[np.intp]:
-    """Range (low, high) of the columns of each stride phase that lie inside the image; shape (phases, 2)."""
-    left, (size, stride) = problem.padding[1][0], (problem.in_size[1], problem.stride[1])
-    phase = np.arange(phases)
-    low = np.clip(-(-(left - phase) // stride), 0, width)
-    high = np.clip((left + size - 1 - phase) // stride + 1, 0, width)
-    # A phase that shows none of the image gets an empty range at an index that exists.
-    return np.where(high > low, np.stack([low, high]), 0).T.copy()
-
-
-def _tap_offsets(problem: Conv2dProblem, channel: int, plane: int, pitch: int, phases_w: int) -> NDArray[np.intp]:
-    """Where each tap (c, p, q) finds the window of output (0, 0) in the staged image; shape (C_in/groups*kH*kW,)."""
-    (kh, kw), (sh, sw), (dh, dw) = problem.kernel_size, problem.stride, problem.dilation
-    row, col = np.arange(kh) * dh, np.arange(kw) * dw
-    phase = (row % sh)[:, None] * phases_w + col % sw
-    shift = (row // sh)[:, None] * pitch + col // sw
-    channels = np.arange(problem.in_channels // problem.groups) * channel
-    offsets: NDArray[np.intp] = (channels[:, None, None] + phase * plane + shift).ravel()
-    return offsets
 
 
 @cache
