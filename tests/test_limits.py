@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+import tempfile
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -123,10 +124,20 @@ def test_writers_at_once_leave_a_whole_file(folder: Path) -> None:
     assert [path.name for path in folder.iterdir()] == ["x.json"]
 
 
-def test_the_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("CONV_IMPLS_CACHE_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", "/x")
     assert userdir.folder() == Path("/x/conv_impls")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", "/home/me")
-    assert userdir.folder() == Path("/home/me/.cache/conv_impls")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert userdir.folder() == tmp_path / ".cache" / "conv_impls"
+
+
+def test_a_user_without_a_home_gets_a_folder_for_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless(path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("CONV_IMPLS_CACHE_DIR")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    assert userdir.folder().parent == Path(tempfile.gettempdir())

@@ -117,7 +117,7 @@ class Job:
     workspace : int
         Elements of its own that each call in flight needs; they start as zeros, on a cache line.
     arrays : list of ndarray
-        Slots 3, 4, ...: of the dtype, or int64 for tables. Kept alive, and not to be changed.
+        Slots 3, 4, ...: of the dtype, or int64 for tables. Kept alive; only a repack changes them.
     """
 
     __slots__ = ("_address", "_arrays", "_dtype", "_idle", "_length", "_phases", "_slots", "_threads")
