@@ -10,7 +10,10 @@ import pandas as pd
 from bench.stats import geometric_mean
 
 # Slowest idea first: the ladder a learner climbs.
-LADDER = ("python_loops", "numpy_im2col", "numpy_strided", "scipy_fft", "numba_direct", "auto")
+LADDER = (
+    "python_loops", "numpy_im2col", "numpy_strided", "scipy_fft", "numba_direct", "numba_simd", "numba_winograd_f2",
+    "numba_winograd_f4", "numba_winograd_f6", "numba_winograd", "numba_depthwise", "auto",
+)  # fmt: skip
 
 
 def order(names: pd.Series | list[str]) -> list[str]:
