@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from dataclasses import replace
@@ -235,19 +236,30 @@ def versus(
 
 
 @app.command()
-def machine() -> None:
-    """Measure and print what this machine can do: FMA peak, copy bandwidth by working set, threads, versions."""
-    from bench.machine import copy_bandwidth, cores, environment, fma_peak
+def machine(
+    seconds: Annotated[float, typer.Option(help="For all probes together; more is steadier on a busy machine.")] = 10.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what a run stores, as JSON.")] = False,
+) -> None:
+    """Measure what this machine can do: FMA peak by threads, bandwidth of each cache, start of threads, timer.
 
-    for key, value in environment().items():
-        console.print(f"{key:>14}  {value}", soft_wrap=True, highlight=False)
-    for threads in sorted({1, cores()}):
-        console.print(f"{f'FMA peak, {threads}t':>14}  {fma_peak(threads):.1f} GFLOP/s (float32)", highlight=False)
-    for size in (2**14, 2**19, 2**23, 2**28):
-        console.print(
-            f"{f'copy, {size // 1024} KiB':>14}  {copy_bandwidth(size):.1f} GB/s read + write, 1 thread",
-            highlight=False,
-        )
+    Examples
+    --------
+      python -m bench machine
+      python -m bench machine --seconds 3 --json
+    """
+    from bench.machine import environment, measure_machine, tables
+
+    if not 0 < seconds < float("inf"):
+        raise UsageError(f"--seconds: expected a number above 0, got {seconds:g}")
+    facts, measured = environment(), measure_machine(seconds)
+    if as_json:
+        print(json.dumps(facts | {"machine": measured}, indent=1))
+        return
+    for key, value in facts.items():
+        console.print(f"{key:>22}  {value}", soft_wrap=True, highlight=False, markup=False)
+    for title, table in tables(measured).items():
+        _print_table(table, title)
+    console.print(f"measured in {measured['took_s']:.1f} s")
 
 
 @app.command(name="list")

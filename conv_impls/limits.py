@@ -17,12 +17,15 @@ from math import isfinite
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from conv_impls import userdir
 
 FILE = "limits.json"
 # Working sets: what each thread's own cache holds, what a shared cache holds, what no cache does.
 CACHE_BYTES, L3_BYTES, MEMORY_BYTES = 256 * 2**10, 8 * 2**20, 128 * 2**20
+# A thread reads this much a run at least, so that starting it (some us) does not count even in L1.
+READ_BYTES = 16 * 2**20
 # Seconds for each of the five rates; the best of these many runs, not their mean, is the limit.
 RATE_S = 0.02
 # A modest desktop core, for where measuring fails.
@@ -64,11 +67,44 @@ def limits(threads: int, dtype: str) -> Limits:
 def fma_flops_per_s(threads: int, dtype: str, seconds: float) -> float:
     """Best rate of vector multiply-adds, two operations each, over this many seconds."""
     from conv_impls.kernels import probe
-    from conv_impls.kernels.launch import launch
+    from conv_impls.kernels.launch import launch, usable
 
+    threads = usable(threads)
     trips, sums = 100_000, np.zeros(threads, dtype)
     flops = 2 * probe.CHAINS * (probe.VECTOR_BYTES // sums.itemsize) * trips * threads
     return flops / _least_s(lambda: launch(probe.chains_serial, probe.chains_parallel, threads, trips, sums), seconds)
+
+
+def working_set(size_bytes: int) -> NDArray[np.int64]:
+    """Memory for `read_bytes_per_s`: written once, for pages never written are all one page of zeros."""
+    from conv_impls.kernels.memory import aligned_zeros
+
+    # Aligned: vectors that straddle cache lines read L1 at half its rate (94 for 210 GB/s on Zen 4).
+    data = aligned_zeros((size_bytes // 8,), np.int64)
+    data.fill(1)
+    return data
+
+
+def read_bytes_per_s(threads: int, data: NDArray[np.int64], seconds: float) -> float:
+    """Best rate at which the threads together read ``data``, each its own part again and again."""
+    from conv_impls.kernels import probe
+    from conv_impls.kernels.launch import launch, usable
+
+    threads = usable(threads)
+    # Parts of whole cache lines: eight numbers.
+    count, sums = data.size // threads // 8 * 8, np.zeros(threads, np.int64)
+    operands = data, count, max(1, READ_BYTES // (8 * count)), sums
+    least_s = _least_s(lambda: launch(probe.read_serial, probe.read_parallel, threads, *operands), seconds)
+    return 8 * count * threads * operands[2] / least_s
+
+
+def launch_s(threads: int, seconds: float) -> float:
+    """Least seconds of starting a kernel on the threads and waiting for all of them."""
+    from conv_impls.kernels import probe
+    from conv_impls.kernels.launch import launch, usable
+
+    sums = np.zeros(usable(threads), np.int64)
+    return _least_s(lambda: launch(probe.nothing_serial, probe.nothing_parallel, threads, sums), seconds)
 
 
 @cache
@@ -100,26 +136,14 @@ def _plausible(facts: Any) -> bool:
 
 
 def _measure(threads: int) -> dict[str, float]:
-    from conv_impls.kernels import probe
-    from conv_impls.kernels.launch import launch
-
-    sums, data = np.zeros(threads, np.int64), np.ones(MEMORY_BYTES // 8, np.int64)
-
-    def reads(total_bytes: int) -> float:
-        count = total_bytes // 8 // threads
-        # At least 2 MB a run, so that starting it does not count.
-        passes = max(1, 2 * 2**20 // (8 * count))
-        operands = data, count, passes, sums
-        least_s = _least_s(lambda: launch(probe.read_serial, probe.read_parallel, threads, *operands), RATE_S)
-        return 8 * count * threads * passes / least_s
-
+    data = working_set(MEMORY_BYTES)
     return {
         "float32": fma_flops_per_s(threads, "float32", RATE_S),
         "float64": fma_flops_per_s(threads, "float64", RATE_S),
-        "cache": reads(min(CACHE_BYTES * threads, MEMORY_BYTES)),
-        "l3": reads(L3_BYTES),
-        "memory": reads(MEMORY_BYTES),
-        "call_s": _least_s(lambda: launch(probe.nothing_serial, probe.nothing_parallel, threads, sums), RATE_S),
+        "cache": read_bytes_per_s(threads, data[: CACHE_BYTES * threads // 8], RATE_S),
+        "l3": read_bytes_per_s(threads, data[: L3_BYTES // 8], RATE_S),
+        "memory": read_bytes_per_s(threads, data, RATE_S),
+        "call_s": launch_s(threads, RATE_S),
     }
 
 

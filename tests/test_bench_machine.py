@@ -1,0 +1,136 @@
+"""What is measured of the machine: every number there is positive, in its unit, and belongs to a level that exists."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import machine
+from bench.machine import environment, measure_machine, tables, thread_counts, working_sets
+
+KIB, MIB = 2**10, 2**20
+
+
+@pytest.fixture(scope="module")
+def measured() -> dict[str, Any]:
+    return measure_machine(0.05)
+
+
+def fake_cpus(monkeypatch: pytest.MonkeyPatch, caches: dict[int, list[tuple[str, str, str]]]) -> None:
+    monkeypatch.setattr(machine, "_cpus", lambda: sorted(caches))
+    monkeypatch.setattr(machine, "_caches", lambda cpu: iter(caches[cpu]))
+
+
+def test_every_thread_count_has_a_peak_of_each_dtype_and_a_start(measured: dict[str, Any]) -> None:
+    rows = measured["by_threads"]
+    assert [row["threads"] for row in rows] == thread_counts(rows[-1]["threads"])
+    for row in rows:
+        assert row["fma_float32_gflops"] > row["fma_float64_gflops"] > 0.1
+        assert 0 < row["launch_us"] < 1e5
+
+
+def test_every_level_of_cache_and_memory_is_read_by_one_thread_and_by_all(measured: dict[str, Any]) -> None:
+    rows, most = measured["by_level"], measured["by_threads"][-1]["threads"]
+    for threads in {1, most}:
+        mine = [row for row in rows if row["threads"] == threads]
+        assert {row["level"]: row["working_set_bytes"] for row in mine} == working_sets(threads)
+        assert all(row["read_gb_per_s"] > 0 for row in mine)
+    assert len(rows) == len({1, most}) * len(working_sets(1))
+
+
+def test_the_timer_is_known(measured: dict[str, Any]) -> None:
+    assert 0 < measured["timer_ns"] < 1e7
+    assert 0 < measured["timer_call_ns"] < 1e6
+
+
+def test_what_is_measured_is_plain_json(measured: dict[str, Any]) -> None:
+    assert json.loads(json.dumps(measured, allow_nan=False)) == measured
+
+
+def test_tables_name_the_units_and_hold_the_measured_numbers(measured: dict[str, Any]) -> None:
+    peaks, reads, timer = tables(measured).values()
+    assert [f"{row['fma_float32_gflops']:.1f}" for row in measured["by_threads"]] == list(peaks["float32 (GFLOP/s)"])
+    assert list(reads.level) == [row["level"] for row in measured["by_level"]]
+    assert peaks["each, of 1 alone (%)"][0] == "100"
+    units = " ".join([*peaks, *reads, *timer])
+    assert all(unit in units for unit in ("GFLOP/s", "GB/s", "KiB", "(us)", "(ns)"))
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
+def test_a_time_that_is_none_is_refused(seconds: float) -> None:
+    with pytest.raises(ValueError, match=f"seconds: expected a number above 0, got {seconds}"):
+        measure_machine(seconds)
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 4, 5, 8, 12, 96, 128])
+def test_thread_counts_rise_to_all(most: int) -> None:
+    counts = thread_counts(most)
+    assert counts == sorted(set(counts))
+    assert counts[0] == 1
+    assert counts[-1] == most
+    assert set(range(1, min(most, 4) + 1)) <= set(counts)
+
+
+def test_working_sets_lie_between_the_levels(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Two cores with caches of their own below a shared one, as the first index of a shared cache says.
+    own = {cpu: [("L1", "32K", str(cpu)), ("L2", "1024K", str(cpu)), ("L3", "16M", "0-1")] for cpu in (0, 1)}
+    fake_cpus(monkeypatch, own)
+    assert working_sets(1) == {"L1": 16 * KIB, "L2": 528 * KIB, "L3": 8704 * KIB, "memory": 128 * MIB}
+    assert working_sets(2) == {"L1": 32 * KIB, "L2": 1056 * KIB, "L3": 9 * MIB, "memory": 128 * MIB}
+
+
+def test_threads_of_one_core_share_its_caches(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_cpus(monkeypatch, {cpu: [("L1", "48K", "0,1")] for cpu in (0, 1)})
+    assert working_sets(2)["L1"] == working_sets(1)["L1"] == 24 * KIB
+
+
+def test_memory_is_beyond_all_last_caches_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_cpus(monkeypatch, {cpu: [("L3", "32M", str(cpu))] for cpu in range(4)})
+    assert working_sets(1)["memory"] == 512 * MIB
+
+
+def test_unknown_caches_leave_one_unnamed_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_cpus(monkeypatch, {0: []})
+    assert working_sets(1) == {"cache": 8 * MIB, "memory": 128 * MIB}
+
+
+def test_facts_that_change_speed_are_part_of_the_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = environment()
+    assert {"cpus", "smt", "cpu_quota_cores", "hypervisor", "governor", "transparent_huge_pages"} <= set(first)
+    monkeypatch.setattr(machine, "_huge_pages", lambda: "another")
+    assert environment()["id"] != first["id"]
+
+
+def test_facts_are_plain_where_nothing_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_text", lambda path: "")
+    facts = environment()
+    unknown = "smt", "cpu_quota_cores", "hypervisor", "governor", "transparent_huge_pages"
+    assert [facts[key] for key in unknown] == [None] * 5
+    assert facts["caches"] == {}
+
+
+def test_a_quota_is_in_cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for text, cores in (("max 100000", None), ("150000 100000", 1.5)):
+        monkeypatch.setattr(machine, "_text", lambda path, text=text: text)
+        assert machine._cpu_quota() == cores
+
+
+def test_the_command_prints_json_that_a_run_would_store() -> None:
+    command = [sys.executable, "-m", "bench", "machine", "--seconds", "0.05", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(machine.__file__).parents[1])
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["id"] == environment()["id"]
+    assert told["machine"]["by_level"][-1]["level"] == "memory"
+
+
+def test_the_command_refuses_a_time_below_zero() -> None:
+    command = [sys.executable, "-m", "bench", "machine", "--seconds", "-1"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(machine.__file__).parents[1])
+    assert done.returncode == 2
+    assert "--seconds: expected a number above 0, got -1" in done.stderr
