@@ -2,8 +2,7 @@
 
 Every layer of the workloads is run by every backend that could be fastest, in turns, those that prove to take several
 times as long as the best only twice; the regret of a layer is the time of auto's choice over the least time. F(6x6) is
-left out: it is for those who ask for it. The workload
-"kernels" is made here: growing kernels, dense and depthwise, where direct summation gives way to FFT.
+left out: it is for those who ask for it.
 Writes a table to ``results/auto_regret.md``. Limits: single layers move by 10% and more on a shared machine.
 """
 
@@ -24,27 +23,14 @@ from bench.measure import SETTLE_S
 from conv_impls import Conv2dProblem, get_backend, workloads
 from conv_impls.backends.auto import candidates
 from conv_impls.cost import estimates
-from conv_impls.workloads import Layer
 
-NETWORKS = "resnet50,vgg16,mobilenet_v2,convnext_tiny,kernels"
+NETWORKS = "resnet50,vgg16,mobilenet_v2,convnext_tiny,kernel_sizes"
 # A backend that takes this many times the least is not timed again.
 HOPELESS = 3.0
 # Beside those the cost model knows. Products by BLAS are left out: its idle threads spin and slow whoever comes next.
 OTHERS = ("numba_direct",)
 ROUNDS, ROUND_S = 4, 0.004
 OUT = Path("results/auto_regret.md")
-
-
-def kernels() -> list[Layer]:
-    """Kernels of 7 to 63 on images of 64 and 128: dense with few and many channels, and depthwise."""
-    channels = ((1, 1, 1), (4, 4, 1), (16, 16, 1), (64, 64, 1), (64, 64, 64))
-    layers = []
-    for size, (ic, oc, groups), k in product((64, 128), channels, (7, 15, 31, 63)):
-        sides = ((k // 2, k // 2), (k // 2, k // 2))
-        problem = Conv2dProblem(1, ic, (size, size), oc, (k, k), padding=sides, groups=groups)
-        if k < size and problem.macs < 1e10:
-            layers.append(Layer("kernels", f"{ic}-{oc}/{groups} k{k} @{size}", 1, problem))
-    return layers
 
 
 def least_seconds(problem: Conv2dProblem, names: list[str], threads: int) -> dict[str, float]:
@@ -84,7 +70,7 @@ def main(
     for count, name in product(map(int, threads.split(",")), workload.split(",")):
         chosen_s = least_s = 0.0
         worst = (1.0, "none")
-        for layer in kernels() if name == "kernels" else workloads.load(name):
+        for layer in workloads.load(name):
             expected = estimates(layer.problem, count, False)
             able = candidates(layer.problem, "standard", count, False)
             seconds = least_seconds(layer.problem, [*able, *OTHERS], count)

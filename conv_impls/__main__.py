@@ -26,9 +26,10 @@ layers: {GRAMMAR}"""
 LAYERS = f"""examples:
   python -m conv_impls tune --workload resnet50
   python -m conv_impls warmup --workload mobilenet_v2 --threads 1,2
+  python -m conv_impls tune --workload model.onnx
   python -m conv_impls tune --workload 'mb1ic64ih56oc64oh56kh3ph1n"mine"' --precision strict
 
-workloads: {", ".join(available())}; a file of layers; or one benchdnn label"""
+workloads: {", ".join(available())}; a file of layers; an ONNX model; or one benchdnn label"""
 EXIT = "exit codes: 0 fine, 2 usage, 130 interrupted"
 BAR = 24
 Item = TypeVar("Item")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,6 +50,38 @@ def test_sizes_steps_through_images_kernels_and_channels() -> None:
     assert len({p.in_channels for p in problems}) >= 4
 
 
+def test_kernel_sizes_grow_in_three_series() -> None:
+    problems = [layer.problem for layer in workloads.load("kernel_sizes")]
+    series = {(p.in_channels, p.groups, p.in_size) for p in problems}
+    assert series == {(4, 1, (128, 128)), (64, 1, (56, 56)), (64, 64, (112, 112))}
+    assert [p.kernel_size[0] for p in problems] == 3 * [1, 3, 5, 7, 9, 11, 15, 21, 31]
+    assert all(p.out_size == p.in_size for p in problems)
+
+
+def test_batch_and_dtype_replace_those_of_every_layer(tmp_path: Path) -> None:
+    for name in ("basic", "resnet50"):
+        layers = workloads.load(name, batch=7, dtype="float64")
+        assert {(layer.problem.batch, layer.problem.dtype) for layer in layers} == {(7, "float64")}
+        assert [layer.name for layer in layers] == [layer.name for layer in workloads.load(name)]
+    path = tmp_path / "mine.txt"
+    path.write_text("mb3ic3ih8oc4kh3ph1\n")
+    assert workloads.load(str(path), batch=7)[0].name == "mb7ic3ih8oc4oh8kh3ph1"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"batch": 0}, "batch: expected an integer >= 1"),
+        ({"batch": 2**40}, r"batch: expected an integer >= 1 and below 2\*\*31"),
+        ({"batch": 2**30}, "resnet50: Conv2dProblem: "),
+        ({"dtype": "float16"}, "resnet50: Conv2dProblem: dtype: expected one of 'float32', 'float64'"),
+    ],
+)
+def test_a_batch_or_dtype_that_cannot_be_is_told(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(WorkloadError, match=words):
+        workloads.load("resnet50", **options)
+
+
 def test_a_file_of_labels_takes_comments_and_counts(tmp_path: Path) -> None:
     path = tmp_path / "mine.txt"
     path.write_text('# mine\n\nic3ih8oc4kh3ph1n"a" x7  # seven of them\nic3ih8oc4kh1\n')
@@ -72,7 +105,15 @@ def test_one_label_is_a_workload() -> None:
         ("a.csv", "x,y\n1,2\n", r"a\.csv:1: expected the columns name,count,"),
         ("a.csv", f"{HEAD}\n{ROW.replace('3,8', 'x,8')}\n", r"a\.csv:2: invalid literal"),
         ("a.csv", f"{HEAD}\n{ROW.replace('4,8,8', '4,9,8')}\n", r"a\.csv:2: oh x ow is 9x8"),
-        ("a.csv", f"{HEAD}\n{ROW[:-2]}\n", r"a\.csv:2: "),
+        ("a.csv", f"{HEAD}\n{ROW[:-2]}\n", r"a\.csv:2: expected 20 values, got another number"),
+        ("a.csv", f"{HEAD}\n{ROW},1\n", r"a\.csv:2: expected 20 values, got another number"),
+        ("a.csv", f"{HEAD}\n{ROW.replace('a,1', 'a,0')}\n", r"a\.csv:2: expected a count from 1"),
+        ("a.csv", f"{HEAD}\n{ROW}\n{'9' * 200_000}\n", r"a\.csv:3: field larger than field limit"),
+        ("a.csv", f"{HEAD}\n{ROW.replace('a,1', 'a,' + '9' * 5000)}\n", r"a\.csv:2: Exceeds the limit"),
+        ("a.csv", "", r"a\.csv:1: expected the columns"),
+        ("a.txt", "ic3ih8oc4kh3 x0\n", r"a\.txt:1: expected a count from 1"),
+        ("a.txt", f"ic3ih8oc4kh3 x{'9' * 5000}\n", r"a\.txt:1: from_label"),
+        ("a.txt", f"ic{'9' * 5000}ih8oc4kh3\n", r"a\.txt:1: from_label"),
         ("a.csv", HEAD + "\n", r"a\.csv: no layers"),
     ],
 )
@@ -86,6 +127,18 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(WorkloadError, match="cannot be read as text"):
         workloads.load(str(tmp_path / "a.txt"))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "no workload"), (".", "folder"), ("none.txt", "no file 'none.txt'"), ("../none", "no file"),
+        ("\0", "no workload"), ("x" * 9999, "no workload"), ("ic3" + "x" * 9999, "from_label: text"),
+    ],
+)  # fmt: skip
+def test_what_is_no_workload_gets_one_line(text: str, words: str) -> None:
+    with pytest.raises(WorkloadError, match=words):
+        workloads.load(text)
 
 
 def test_an_unknown_name_suggests_and_lists() -> None:

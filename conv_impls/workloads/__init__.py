@@ -1,19 +1,26 @@
-"""Layers to measure, as data: a text file of benchdnn labels or a CSV table of layers, one layer a line.
+"""Layers to measure, as data: a text file of benchdnn labels, a CSV table of layers, or an ONNX model.
 
 Adding a layer is adding a line, adding a workload is adding a file to this folder; a path to a file of your own, or one
-label on the command line, does as well. Every error names the file and the line.
+label on the command line, does as well. Every error names the file, and the line where there are lines.
 """
 
 from __future__ import annotations
 
 import csv
 import difflib
+import os.path
 import re
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from conv_impls.errors import ConvError
 from conv_impls.problem import Conv2dProblem
+from conv_impls.workloads import onnx_model
+from conv_impls.workloads.layer import Layer, WorkloadError
+
+__all__ = ["COLUMNS", "FOLDER", "Layer", "WorkloadError", "available", "load"]
 
 FOLDER = Path(__file__).parent
 COLUMNS = [
@@ -38,20 +45,8 @@ COLUMNS = [
     "dw",
     "groups",
 ]
-
-
-class WorkloadError(ValueError):
-    """A workload that cannot be found or read."""
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One layer of a workload and how often the network has it."""
-
-    workload: str
-    name: str
-    count: int
-    problem: Conv2dProblem
+# More of a layer than any network has is a slip.
+MOST_OF_A_LAYER = 10**6
 
 
 def available() -> dict[str, Path]:
@@ -59,30 +54,76 @@ def available() -> dict[str, Path]:
     return {path.stem: path for path in sorted(FOLDER.iterdir()) if path.suffix in (".txt", ".csv")}
 
 
-def load(text: str) -> list[Layer]:
+def load(text: str, batch: int | None = None, dtype: str | None = None) -> list[Layer]:
     """Layers of a built-in workload, of a file, or of one label.
+
+    Parameters
+    ----------
+    text : str
+        A name, a file (``.csv``, ``.onnx``, otherwise labels, one a line) or a benchdnn label.
+    batch : int >= 1, optional
+        The batch of every layer; in a model, of its inputs.
+    dtype : {"float32", "float64"}, optional
+        The dtype of every layer.
+
+    Returns
+    -------
+    list of Layer
+        At least one, with names that tell them apart.
+
+    Raises
+    ------
+    WorkloadError
+        If there is no such workload, or a file, label, batch or dtype is wrong.
 
     Examples
     --------
     >>> len(load("basic")), load("ic3ih8oc4kh3ph1")[0].problem.output_shape
     (18, (2, 4, 8, 8))
+    >>> load("ic3ih8oc4kh3ph1", batch=8, dtype="float64")[0].name
+    'mb8ic3ih8oc4oh8kh3ph1dt"float64"'
     """
+    if batch is not None and not 1 <= batch < 2**31:
+        raise WorkloadError(f"batch: expected an integer >= 1 and below 2**31, got {batch}")
     path = available().get(text, Path(text))
-    if path.is_file():
-        layers = _read_csv(path) if path.suffix == ".csv" else _read_labels(path)
-        names = [layer.name for layer in layers]
-        for name in names:
-            if names.count(name) > 1:
-                raise WorkloadError(f"{path}: layer name {name!r} comes twice; names tell layers apart")
-        if not layers:
-            raise WorkloadError(f"{path}: no layers in it")
-        return layers
+    changes: dict[str, Any] = {"batch": batch, "dtype": dtype}
+    if os.path.isfile(path):
+        if path.suffix.lower() == ".onnx":
+            # Inside a model a batch may be a multiple of that of its inputs.
+            layers = onnx_model.read(path, changes.pop("batch"))
+        else:
+            layers = _read_csv(path) if path.suffix.lower() == ".csv" else _read_labels(path)
+    else:
+        layers = [_read_label(text)]
+    try:
+        layers = [_changed(layer, {k: v for k, v in changes.items() if v is not None}) for layer in layers]
+    except ConvError as error:
+        raise WorkloadError(f"{text}: {error}") from None
+    if not layers:
+        raise WorkloadError(f"{path}: no layers in it")
+    name, times = Counter(layer.name for layer in layers).most_common(1)[0]
+    if times > 1:
+        raise WorkloadError(f"{path}: layer name {name!r} comes twice; names tell layers apart")
+    return layers
+
+
+def _changed(layer: Layer, changes: dict[str, Any]) -> Layer:
+    """The layer with another batch or dtype; one named by its label gets the new label."""
+    problem = layer.problem.replace(**changes)
+    return replace(layer, problem=problem, name=layer.name if problem.name else problem.label)
+
+
+def _read_label(text: str) -> Layer:
     if re.match(r"(g\d+)?(mb\d+)?ic\d", text):
         try:
             problem = Conv2dProblem.from_label(text)
         except ConvError as error:
             raise WorkloadError(str(error)) from None
-        return [Layer("label", problem.name or problem.label, 1, problem)]
+        return Layer("label", problem.name or problem.label, 1, problem)
+    if os.path.isdir(text):
+        raise WorkloadError(f"{text}: expected a file of layers, got a folder")
+    if re.search(r"[./\\]", text):
+        raise WorkloadError(f"no file {text!r}")
     close = difflib.get_close_matches(text, available(), n=1, cutoff=0.4)
     hint = f"did you mean {close[0]!r}? " if close else ""
     raise WorkloadError(
@@ -96,42 +137,46 @@ def _read_labels(path: Path) -> list[Layer]:
         text = line.split("#")[0].strip()
         if not text:
             continue
-        match = re.fullmatch(r"(.*?)(?:\s+x(\d+))?", text)
+        match = re.fullmatch(r"(.*?)(?:\s+x([0-9]{1,9}))?", text)
         assert match is not None
         try:
             problem = Conv2dProblem.from_label(match[1])
-        except ConvError as error:
+            layers.append(Layer(path.stem, problem.name or problem.label, _count(int(match[2] or 1)), problem))
+        except (ConvError, ValueError) as error:
             raise WorkloadError(f"{path}:{number}: {error}") from None
-        if match[2] and int(match[2]) < 1:
-            raise WorkloadError(f"{path}:{number}: a count is at least 1, got x{match[2]}")
-        layers.append(Layer(path.stem, problem.name or problem.label, int(match[2] or 1), problem))
     return layers
 
 
 def _read_csv(path: Path) -> list[Layer]:
     rows = csv.DictReader(_lines(path))
-    if rows.fieldnames != COLUMNS:
-        raise WorkloadError(
-            f"{path}:1: expected the columns {','.join(COLUMNS)}, got {','.join(rows.fieldnames or [])}"
-        )
-    layers = []
-    for row in rows:
-        where = f"{path}:{rows.line_num}"
-        try:
-            v = {column: int(row[column]) for column in COLUMNS[1:]}
-            problem = Conv2dProblem(
-                v["n"], v["ic"], (v["ih"], v["iw"]), v["oc"], (v["kh"], v["kw"]), (v["sh"], v["sw"]),
-                ((v["ph"], v["ph_end"]), (v["pw"], v["pw_end"])), (v["dh"], v["dw"]), v["groups"], name=row["name"],
-            )  # fmt: skip
-        except (ConvError, ValueError, TypeError) as error:
-            raise WorkloadError(f"{where}: {error}") from None
-        if problem.out_size != (v["oh"], v["ow"]) or v["count"] < 1:
-            raise WorkloadError(
-                f"{where}: oh x ow is {v['oh']}x{v['ow']}, the other columns give {problem.out_size}; "
-                f"count is {v['count']}"
-            )
-        layers.append(Layer(path.stem, row["name"].split(":")[-1], v["count"], problem))
-    return layers
+    try:
+        if rows.fieldnames != COLUMNS:
+            got = ",".join(rows.fieldnames or [])[:200]
+            raise ValueError(f"expected the columns {','.join(COLUMNS)}, got {got}")
+        return [_read_row(path.stem, row) for row in rows]
+    except (ConvError, ValueError, csv.Error) as error:
+        # A line that is no CSV is not counted yet.
+        line = max(1, rows.line_num + isinstance(error, csv.Error))
+        raise WorkloadError(f"{path}:{line}: {error}") from None
+
+
+def _read_row(workload: str, row: dict[str, str]) -> Layer:
+    if list(row) != COLUMNS or None in row.values():
+        raise ValueError(f"expected {len(COLUMNS)} values, got another number")
+    v = {column: int(row[column]) for column in COLUMNS[1:]}
+    problem = Conv2dProblem(
+        v["n"], v["ic"], (v["ih"], v["iw"]), v["oc"], (v["kh"], v["kw"]), (v["sh"], v["sw"]),
+        ((v["ph"], v["ph_end"]), (v["pw"], v["pw_end"])), (v["dh"], v["dw"]), v["groups"], name=row["name"],
+    )  # fmt: skip
+    if problem.out_size != (v["oh"], v["ow"]):
+        raise ValueError(f"oh x ow is {v['oh']}x{v['ow']}, the other columns give {problem.out_size}")
+    return Layer(workload, row["name"].split(":")[-1], _count(v["count"]), problem)
+
+
+def _count(number: int) -> int:
+    if not 1 <= number <= MOST_OF_A_LAYER:
+        raise ValueError(f"expected a count from 1 to {MOST_OF_A_LAYER}, got {number}")
+    return number
 
 
 def _lines(path: Path) -> list[str]:
