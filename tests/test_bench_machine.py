@@ -1,4 +1,4 @@
-"""What is measured of the machine: every number there is positive, in its unit, and belongs to a level that exists."""
+"""What is measured of the machine, each number in its unit and of a level that exists; and layers under that roof."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from bench import machine
 from bench.machine import environment, measure_machine, tables, thread_counts, working_sets
+from bench.plots import NothingToDraw, save
+from bench.roofline import roofline, utilisation
+from conv_impls import Conv2dProblem
 
 KIB, MIB = 2**10, 2**20
 
@@ -134,3 +138,108 @@ def test_the_command_refuses_a_time_below_zero() -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(machine.__file__).parents[1])
     assert done.returncode == 2
     assert "--seconds: expected a number above 0, got -1" in done.stderr
+
+
+# One thread has half of what two have: 200 GFLOP/s, 40 GB/s from the last cache, 20 from memory.
+MACHINE = {
+    "by_threads": [{"threads": n, "fma_float32_gflops": 100.0 * n, "fma_float64_gflops": 50.0 * n} for n in (1, 2)],
+    "by_level": [
+        {"level": level, "threads": n, "read_gb_per_s": rate * n / 2}
+        for n in (1, 2)
+        for level, rate in (("L1", 400.0), ("L2", 40.0), ("memory", 20.0))
+    ],
+}
+ENVIRONMENT = {"cpu": "Test", "cores": 2, "date": "2026-01-01", "machine": MACHINE}
+DENSE, THIN = "mb1ic64ih56oc64oh56kh3ph1", "g64mb1ic64ih56oc64oh56kh3ph1"
+
+
+def row(layer: str, label: str, backend: str, gflops: float, **changes: Any) -> dict[str, Any]:
+    flops = Conv2dProblem.from_label(label).flops
+    return {
+        "workload": "resnet50", "layer": layer, "label": label, "count": 1, "backend": backend,
+        "algorithm": "numba_simd", "threads": 2, "direction": "fwd", "status": "ok",
+        "median_s": flops / gflops / 1e9, "gflops_effective": gflops, "executed_flops": float(flops),
+        "fma_peak_gflops": 200.0,
+    } | changes  # fmt: skip
+
+
+def test_utilisation_counts_executed_operations_and_effective_ones_side_by_side() -> None:
+    flops = Conv2dProblem.from_label(DENSE).flops
+    table = pd.DataFrame(
+        [
+            row("a", DENSE, "auto", 400.0, executed_flops=flops / 4),
+            row("a", DENSE, "torch_nchw", 150.0, executed_flops=float("nan")),
+            row("b", DENSE, "auto", 100.0, fma_peak_gflops=float("nan")),
+            row("b", DENSE, "scipy_fft", float("nan"), status="timeout"),
+        ]
+    )
+    found = utilisation(table)
+    assert list(found.layer) == ["a", "a", "b"]
+    assert list(found.gflops_effective) == [400, 150, 100]
+    assert found.gflops_executed[0] == pytest.approx(100)
+    assert found.executed_percent_of_peak[0] == pytest.approx(50)
+    assert found.gflops_executed.isna().tolist() == [False, True, False]
+    assert found.executed_percent_of_peak.isna().tolist() == [False, True, True]
+
+
+def texts(table: pd.DataFrame, environment: dict[str, Any] = ENVIRONMENT) -> tuple[str, list[str]]:
+    """Title on one line, and all texts within the axes and the legend."""
+    figure = roofline(table, environment)
+    (axes,) = figure.axes
+    legend = axes.get_legend()
+    assert legend is not None
+    return " ".join(figure.get_suptitle().split()), [text.get_text() for text in [*axes.texts, *legend.get_texts()]]
+
+
+def test_the_roofline_counts_layers_by_what_the_roof_allows_them() -> None:
+    table = pd.DataFrame(
+        [
+            row("dense", DENSE, "auto", 180.0),
+            row("winograd", DENSE, "auto", 380.0, algorithm="numba_winograd_f4"),
+            row("slow", DENSE, "auto", 90.0),
+            row("slow", DENSE, "numba_simd", 195.0),
+            # 2.2 FLOP/byte at 40 GB/s allow 90 GFLOP/s: far from the peak, and not from the roof.
+            row("thin", THIN, "auto", 80.0),
+            row("slow", DENSE, "torch_nchw", 150.0),
+            row("slow", DENSE, "onnxruntime", 120.0),
+            row("dense", DENSE, "auto", 90.0, threads=1),
+        ]
+    )
+    title, told = texts(table)
+    assert title == "ResNet-50: 3 of 4 layers reach 85% of the machine's roof, 1 of them by doing fewer operations"
+    assert {"winograd: 190%", "slow: 45%", "FMA peak 200 GFLOP/s", "L2 40 GB/s", "memory 20 GB/s"} <= set(told)
+    assert told[-3:] == ["ours", "ours, fewer operations", "best peer"]
+
+
+def test_the_roofline_takes_the_fastest_of_ours_without_auto_and_no_failed_case() -> None:
+    table = pd.DataFrame(
+        [
+            row("a", DENSE, "numba_simd", 100.0),
+            row("a", DENSE, "numba_direct", 50.0),
+            row("a", DENSE, "numba_winograd", 500.0, status="wrong_result"),
+        ]
+    )
+    title, told = texts(table)
+    assert title == "ResNet-50: 0 of 1 layers reach 85% of the machine's roof"
+    assert "a: 50%" in told
+    assert told[-1] == "ours"
+
+
+def test_a_run_of_one_thread_is_held_to_the_peak_of_one() -> None:
+    title, told = texts(pd.DataFrame([row("a", DENSE, "auto", 90.0, threads=1)]))
+    assert "1 of 1 layers" in title
+    assert {"FMA peak 100 GFLOP/s", "L2 20 GB/s"} <= set(told)
+
+
+def test_no_roofline_without_layers_or_without_the_machine() -> None:
+    table = pd.DataFrame([row("a", DENSE, "auto", 90.0)])
+    with pytest.raises(NothingToDraw, match="no measured layers of vgg16"):
+        roofline(table, ENVIRONMENT, "vgg16")
+    with pytest.raises(NothingToDraw, match="no measurement of the machine"):
+        roofline(table, {"cpu": "Test"})
+
+
+def test_the_same_data_draw_the_same_file(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        save(roofline(pd.DataFrame([row("a", DENSE, "auto", 90.0)]), ENVIRONMENT), tmp_path / name)
+    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
