@@ -209,10 +209,10 @@ def save(figure: Figure, stem: Path) -> None:
         figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None})
 
 
-def _figure(height: float, title: str) -> tuple[Figure, Any]:
+def _figure(height: float, title: str, rows: int = 1) -> tuple[Figure, Any]:
     with mpl.rc_context(RC):
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        axes = figure.subplots()
+        axes = figure.subplots(rows)
         figure.suptitle(_wrap(title), fontweight="bold", fontsize=13.5, x=0.02, ha="left")
     return figure, axes
 

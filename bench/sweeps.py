@@ -1,0 +1,270 @@
+"""Frame -> how time follows one axis: number of threads, batch, kernel size. Pure, as `bench.plots` is.
+
+A sweep compares like with like: only layers that a backend measured at every point of the axis enter its sums. The
+other axes stay at their plain value (forward, warm, float32, all threads, the smallest batch) where the run has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import groupby
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator
+
+from bench import tables
+from bench.plots import NothingToDraw, _corner, _figure, _label_end, _style, _time
+
+PLAIN = {"direction": "fwd", "cache": "warm", "dtype": "float32"}
+SETTING = ["workload", "direction", "cache", "dtype"]
+# Of the kernel sizes only backends that come this near the fastest are drawn: more lines hide the crossings.
+NEAR = 4.0
+SHADES = {"direct": "#009E73", "Winograd": "#0072B2", "FFT": "#CC79A7"}
+# Height of a label in heights of the axes, for axes of 3 inches.
+LABEL = 0.062
+
+ALT = {
+    "threads": "Speed-up of each backend against the number of threads",
+    "batch": "Time an image of each backend against the batch, log-log",
+    "kernel_sizes": "Time of one call against kernel size, log-log, with the method that leads at each size",
+}
+
+
+def thread_efficiency(table: pd.DataFrame) -> pd.DataFrame:
+    """How each backend gains from threads: a row a workload, setting, backend and number of threads.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `bench.frame.frame`.
+
+    Returns
+    -------
+    DataFrame
+        Columns workload, direction, cache, dtype, batch, backend, layers (those measured at every number of threads),
+        threads, sum_s (count-weighted seconds of these layers), speedup (over the least number of threads) and
+        efficiency (speedup over the ratio of threads; 1 is ideal). No row where only one number of threads was
+        measured.
+
+    Examples
+    --------
+    >>> case = {"workload": "w", "direction": "fwd", "cache": "warm", "dtype": "float32", "batch": 1, "backend": "b",
+    ...         "label": "l", "count": 3, "status": "ok"}
+    >>> table = pd.DataFrame([case | {"threads": 1, "median_s": 1.0}, case | {"threads": 4, "median_s": 0.5}])
+    >>> thread_efficiency(table)[["threads", "sum_s", "speedup", "efficiency"]].to_numpy().tolist()
+    [[1.0, 3.0, 1.0, 1.0], [4.0, 1.5, 2.0, 0.5]]
+    """
+    rows = []
+    keys = [*SETTING, "batch", "backend"]
+    for key, part in table[table.status == "ok"].groupby(keys, sort=False):
+        layers = _points(part, "label", "threads")
+        if len(layers.columns) < 2 or layers.empty:
+            continue
+        least, sums = layers.columns[0], layers.sum()
+        for threads, sum_s in sums.items():
+            speedup = sums[least] / sum_s
+            row = {"layers": len(layers), "threads": threads, "sum_s": sum_s, "speedup": speedup}
+            rows.append(dict(zip(keys, key, strict=True)) | row | {"efficiency": speedup * least / threads})
+    return pd.DataFrame(rows, columns=[*keys, "layers", "threads", "sum_s", "speedup", "efficiency"])
+
+
+def threads(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
+    """Speed-up of each backend against the number of threads, on the workload with the most work."""
+    rows = thread_efficiency(_plain(table, "batch"))
+    if rows.empty:
+        raise NothingToDraw("no layer measured with more than one number of threads")
+    part = _largest(table, rows)
+    counts = sorted(part.threads.unique())
+    most = part[part.threads == counts[-1]]
+    best = most.loc[most[most.layers == most.layers.max()].sum_s.idxmin()]
+    title = (
+        f"{best.backend} runs {best.workload} {best.speedup:.2f} times as fast with {counts[-1]} threads as with "
+        f"{counts[0]}: efficiency {best.efficiency:.0%}"
+    )
+    figure, axes = _figure(5.2, title)
+    ideal = [count / counts[0] for count in counts]
+    axes.plot(counts, ideal, color="#777777", ls="--", lw=1.2)
+    ends = [(counts[-1], ideal[-1], "ideal", "#555555")]
+    for backend in tables.order(part.backend):
+        mine = part[part.backend == backend]
+        colour, marker = _style(backend)
+        axes.plot(mine.threads, mine.speedup, color=colour, marker=marker, lw=1.8)
+        last = mine.iloc[-1]
+        ends.append((last.threads, last.speedup, f"{backend} {last.efficiency:.0%}", colour))
+    axes.set(xlabel="threads", ylabel=f"times as fast as with {counts[0]}")
+    axes.set_xticks(counts)
+    axes.set_xlim(counts[0] - 0.04 * (counts[-1] - counts[0]), counts[0] + 1.5 * (counts[-1] - counts[0]))
+    _label_ends(axes, ends)
+    note = "count-weighted sum of the layers a backend measured at every number of threads; % is efficiency"
+    _corner(figure, environment, note)
+    return figure
+
+
+def batch(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
+    """Time an image against the batch, on the workload with the most work; backends that measured all its layers."""
+    plain = _plain(table, "threads")
+    # A layer is the same at every batch, whatever its label says.
+    plain = plain.assign(same=plain.label.str.replace(r"^(g\d+)?mb\d+", r"\1", regex=True))
+    sums = {}
+    for (workload, backend), part in plain.groupby(["workload", "backend"], sort=False):
+        layers = _points(part, "same", "batch")
+        if len(layers.columns) > 1 and not layers.empty:
+            sums[workload, backend] = layers.sum() / layers.columns, len(layers)
+    if not sums:
+        raise NothingToDraw("no layer measured with more than one batch")
+    workload = _largest(table, pd.DataFrame(list(sums), columns=["workload", "backend"])).workload.iloc[0]
+    layers = max(count for (name, _), (_, count) in sums.items() if name == workload)
+    image_s = {b: s for (name, b), (s, count) in sums.items() if name == workload and count == layers}
+    best = min(image_s, key=lambda backend: image_s[backend].iloc[-1])
+    first, last = image_s[best].index[[0, -1]]
+    gain = image_s[best].iloc[0] / image_s[best].iloc[-1]
+    change = f"{gain:.2f} times as fast" if gain >= 1 else f"{1 / gain:.2f} times as slow"
+    figure, axes = _figure(
+        5.2, f"With {best} an image of {workload} is {change} in a batch of {last} as in one of {first}"
+    )
+    ends = []
+    for backend in tables.order(list(image_s)):
+        mine = image_s[backend]
+        colour, marker = _style(backend)
+        axes.plot(mine.index, mine, color=colour, marker=marker, lw=1.8)
+        ends.append((mine.index[-1], mine.iloc[-1], backend, colour))
+    batches = sorted({size for mine in image_s.values() for size in mine.index})
+    axes.set(xscale="log", yscale="log", xlabel="batch", ylabel="time an image")
+    _time_axis(axes, (1, 2, 5))
+    axes.set_xticks(batches, [str(size) for size in batches])
+    axes.minorticks_off()
+    axes.set_xlim(batches[0] * 0.9, batches[0] * 0.9 * (batches[-1] / batches[0]) ** 1.5)
+    _label_ends(axes, ends)
+    _corner(figure, environment, f"{layers} layers, count-weighted sum over the batch, {_threads(plain)}")
+    return figure
+
+
+def kernel_sizes(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
+    """Time against kernel size, a panel a series of the workload kernel_sizes, shaded by the method that leads."""
+    part = _plain(table[table.workload == "kernel_sizes"], "threads", "batch")
+    names = part.layer.str.extract(r"^(?P<channels>\S+) k(?P<size>\d+) (?P<image>@\d+)$")
+    part = part.assign(series=names.channels + " " + names.image, size=names["size"].astype(float)).dropna(
+        subset="size"
+    )
+    panels = {name: rows for name, rows in part.groupby("series", sort=False) if rows["size"].nunique() > 1}
+    if not panels:
+        raise NothingToDraw("no measured kernel sizes (workload kernel_sizes)")
+    leads = {name: leaders(rows) for name, rows in panels.items()}
+    figure, grid = _figure(3.0 * len(panels) + 0.9, _who_takes_over(leads), len(panels))
+    for axes, (name, rows) in zip([grid] if len(panels) == 1 else grid, panels.items(), strict=True):
+        _kernel_panel(axes, rows, leads[name])
+        axes.set_title(
+            f"{name}: " + ", ".join(f"{method} from {first:.0f}" for method, first, _ in leads[name]),
+            loc="left",
+            fontsize=11.5,
+        )
+    axes.set_xlabel("kernel height = width")
+    note = f"channels in-out/groups @image, {_threads(part)}; backends that come within {NEAR:g} times the least time"
+    _corner(figure, environment, note)
+    return figure
+
+
+def leaders(rows: pd.DataFrame) -> list[tuple[str, float, float]]:
+    """The method that is fastest over each stretch of kernel sizes: (method, first size, last size)."""
+    fastest = rows.loc[rows.groupby("size").median_s.idxmin()].sort_values("size")
+    stretches = groupby(zip(fastest.backend.map(_method), fastest["size"], strict=True), key=lambda pair: pair[0])
+    return [(method, sizes[0], sizes[-1]) for method, run in stretches if (sizes := [size for _, size in run])]
+
+
+FIGURES: dict[str, Callable[[pd.DataFrame, dict[str, Any]], Figure]] = {
+    "threads": threads, "batch": batch, "kernel_sizes": kernel_sizes,
+}  # fmt: skip
+
+
+def _kernel_panel(axes: Any, rows: pd.DataFrame, leads: list[tuple[str, float, float]]) -> None:
+    least = rows.groupby("size").median_s.min()
+    near = rows[rows.median_s <= NEAR * rows["size"].map(least)].backend
+    sizes, ends = sorted(rows["size"].unique()), []
+    axes.set(xscale="log", yscale="log", ylabel="time of one call")
+    _time_axis(axes, (1,))
+    for backend in tables.order(near):
+        mine = rows[rows.backend == backend].sort_values("size")
+        colour, marker = _style(backend)
+        axes.plot(mine["size"], mine.median_s, color=colour, marker=marker, lw=1.8, ms=5)
+        ends.append((mine["size"].iloc[-1], mine.median_s.iloc[-1], backend, colour))
+    axes.set_xticks(sizes, [f"{size:.0f}" for size in sizes])
+    axes.minorticks_off()
+    axes.set_xlim(sizes[0] * 0.9, sizes[-1] * 3.0)
+    for i, (method, first, last) in enumerate(leads):
+        # The change lies somewhere between two measured sizes.
+        left = sizes[0] * 0.9 if i == 0 else (first * leads[i - 1][2]) ** 0.5
+        right = sizes[-1] * 1.1 if i == len(leads) - 1 else (last * leads[i + 1][1]) ** 0.5
+        axes.axvspan(left, right, color=SHADES[method], alpha=0.16, lw=0)
+        middle = (left * right) ** 0.5
+        axes.text(middle, 0.02, method, transform=axes.get_xaxis_transform(), ha="center", fontsize=9, color="#444444")
+    _label_ends(axes, ends)
+
+
+def _method(backend: str) -> str:
+    return "Winograd" if "winograd" in backend else "FFT" if "fft" in backend else "direct"
+
+
+def _who_takes_over(leads: dict[str, list[tuple[str, float, float]]]) -> str:
+    """The finding: from which kernel size FFT stays ahead, and where Winograd leads."""
+    fft = [f"{runs[-1][1]:.0f} ({name})" for name, runs in leads.items() if runs[-1][0] == "FFT"]
+    winograd = {
+        f"{a:.0f}" if a == b else f"{a:.0f} to {b:.0f}"
+        for runs in leads.values()
+        for m, a, b in runs
+        if m == "Winograd"
+    }
+    title = f"FFT takes over for good at kernel {', '.join(fft)}" if fft else "FFT never takes over for good"
+    return title + (f"; Winograd leads at {', '.join(sorted(winograd))}" if winograd else "; Winograd never leads")
+
+
+def _plain(table: pd.DataFrame, *fixed: str) -> pd.DataFrame:
+    """What was measured, each axis that is not swept at its plain value; threads and batch only where ``fixed``."""
+    # "auto" is a choice among the others, not a contender.
+    part = table[(table.status == "ok") & (table.backend != "auto")]
+    if part.empty:
+        raise NothingToDraw("nothing was measured")
+    wanted: dict[str, Any] = dict(PLAIN)
+    if "threads" in fixed:
+        wanted["threads"] = part.threads.max()
+    if "batch" in fixed:
+        wanted["batch"] = part.batch.min()
+    for column, value in wanted.items():
+        part = part[part[column] == (value if (part[column] == value).any() else part[column].iloc[0])]
+    return part
+
+
+def _points(part: pd.DataFrame, layer: str, axis: str) -> pd.DataFrame:
+    """Count-weighted seconds, a row a layer measured at every point of the axis, a column a point."""
+    weighted = part.assign(weighted_s=part["count"] * part.median_s)
+    return weighted.pivot_table(index=layer, columns=axis, values="weighted_s", aggfunc="sum").dropna()
+
+
+def _largest(table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """Those rows that belong to the workload with the most work."""
+    layers = table.drop_duplicates(["workload", "label"])
+    work = (layers["count"] * layers.macs).groupby(layers.workload).sum()
+    return rows[rows.workload == work[rows.workload.unique()].idxmax()]
+
+
+def _threads(part: pd.DataFrame) -> str:
+    count = part.threads.iloc[0]
+    return f"{count} thread{'s' if count > 1 else ''}"
+
+
+def _time_axis(axes: Any, steps: tuple[int, ...]) -> None:
+    """Ticks at these multiples of the powers of ten, with units."""
+    axes.yaxis.set_major_locator(LogLocator(subs=steps))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda seconds, _: _time(seconds)))
+    axes.margins(y=0.12)
+
+
+def _label_ends(axes: Any, ends: list[tuple[float, float, str, str]]) -> None:
+    """Labels (x, y, text, colour) behind the ends of lines, moved apart where they would cover each other."""
+    to_axes = axes.transData - axes.transAxes
+    lowest = -1.0
+    for x, y, text, colour in sorted(ends, key=lambda end: end[1]):
+        at_x, at_y = to_axes.transform((x, y))
+        lowest = max(at_y, lowest + LABEL)
+        _label_end(axes, x, float(to_axes.inverted().transform((at_x, lowest))[1]), text, colour)

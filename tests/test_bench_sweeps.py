@@ -1,0 +1,162 @@
+"""Sweeps over threads, batch and kernel size: like is compared with like, and the title says what the data say."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.text import Annotation
+
+from bench import plots, sweeps
+from bench.plots import NothingToDraw
+from conv_impls import workloads
+
+ENVIRONMENT = {"cpu": "a CPU", "cores": 4, "date": "2026-01-01"}
+CASE: dict[str, Any] = {
+    "workload": "net", "layer": "a", "label": 'mb1ic8ih8oc8oh8kh3ph1n"a"', "count": 1, "backend": "numba_simd",
+    "algorithm": "", "threads": 1, "direction": "fwd", "cache": "warm", "batch": 1, "dtype": "float32", "kernel": "3x3",
+    "in_height": 8, "macs": 36864, "status": "ok", "median_s": 1.0,
+}  # fmt: skip
+
+
+def frame(*changes: dict[str, Any]) -> pd.DataFrame:
+    """One row for each set of changes to `CASE`."""
+    return pd.DataFrame([CASE | change for change in changes])
+
+
+def case(
+    layer: str, backend: str, seconds: float | None, threads: int = 1, batch: int = 1, **more: Any
+) -> dict[str, Any]:
+    label = f'mb{batch}ic8ih8oc8oh8kh3ph1n"{layer}"'
+    status = {"status": "timeout"} if seconds is None else {"median_s": seconds}
+    return {"layer": layer, "label": label, "backend": backend, "threads": threads, "batch": batch} | status | more
+
+
+def title(figure: Any) -> str:
+    return " ".join(figure.get_suptitle().split())
+
+
+THREADS = frame(
+    *(case("a", "numba_simd", 6.0 / t, t, count=2) for t in (1, 2, 3)),
+    *(case("b", "numba_simd", 1.0, t) for t in (1, 2, 3)),
+    case("c", "numba_simd", 9.0, 1), case("c", "numba_simd", None, 2), case("c", "numba_simd", 9.0, 3),
+    *(case("a", "numba_direct", 50.0, t, count=2) for t in (1, 2, 3)),
+    case("a", "python_loops", 99.0, 1),
+    *(case("a", "numba_simd", 1.0, t, direction="bwd_d") for t in (1, 2)),
+)  # fmt: skip
+
+
+def test_efficiency_sums_the_layers_measured_at_every_number_of_threads() -> None:
+    rows = sweeps.thread_efficiency(THREADS)
+    mine = rows[(rows.backend == "numba_simd") & (rows.direction == "fwd")]
+    assert list(mine.layers) == [2, 2, 2]
+    assert list(mine.sum_s) == pytest.approx([13, 7, 5])
+    assert list(mine.speedup) == pytest.approx([1, 13 / 7, 13 / 5])
+    assert list(mine.efficiency) == pytest.approx([1, 13 / 14, 13 / 15])
+    assert "python_loops" not in set(rows.backend)
+    assert list(rows[rows.direction == "bwd_d"].threads) == [1, 2]
+
+
+def test_layers_no_two_of_which_were_measured_alike_have_no_efficiency() -> None:
+    assert sweeps.thread_efficiency(frame(case("a", "b", 1.0, 1), case("c", "b", 1.0, 2))).empty
+
+
+def test_efficiency_is_relative_to_the_least_number_of_threads() -> None:
+    rows = sweeps.thread_efficiency(frame(case("a", "b", 4.0, 2), case("a", "b", 2.0, 8)))
+    assert list(rows.efficiency) == [1.0, 0.5]
+
+
+def test_one_number_of_threads_has_no_efficiency() -> None:
+    assert sweeps.thread_efficiency(frame({})).empty
+
+
+def test_the_title_of_threads_states_the_gain_of_the_fastest() -> None:
+    figure = sweeps.threads(THREADS, ENVIRONMENT)
+    assert title(figure) == "numba_simd runs net 2.60 times as fast with 3 threads as with 1: efficiency 87%"
+    (axes,) = figure.axes
+    assert {text.get_text() for text in axes.texts} == {"ideal", "numba_simd 87%", "numba_direct 33%"}
+
+
+def test_threads_are_drawn_of_the_workload_with_the_most_work() -> None:
+    small = [case("a", "scipy_fft", 1.0, t, workload="small", macs=10) for t in (1, 2)]
+    assert "net" in title(sweeps.threads(pd.concat([frame(*small), THREADS]), ENVIRONMENT))
+
+
+BATCH = frame(
+    *(case(layer, "numba_simd", 3.0 + b, batch=b, count=2) for layer in "ab" for b in (1, 2, 4)),
+    *(case(layer, "scipy_fft", 20.0 * b, batch=b) for layer in "ab" for b in (1, 2, 4)),
+    *(case("a", "numba_direct", 8.0 * b, batch=b) for b in (1, 2, 4)),
+)  # fmt: skip
+
+
+def test_batch_divides_by_the_images_and_leaves_out_who_misses_layers() -> None:
+    figure = sweeps.batch(BATCH, ENVIRONMENT)
+    # Two layers, twice each: (3 + 1) * 4 s for one image, (3 + 4) * 4 s for four.
+    assert title(figure) == "With numba_simd an image of net is 2.29 times as fast in a batch of 4 as in one of 1"
+    (axes,) = figure.axes
+    assert [np.asarray(line.get_ydata()).tolist() for line in axes.lines] == [[40.0, 40.0, 40.0], [16.0, 10.0, 7.0]]
+    assert {text.get_text() for text in axes.texts} == {"numba_simd", "scipy_fft"}
+
+
+def test_a_loss_by_batch_is_stated_as_one() -> None:
+    figure = sweeps.batch(frame(case("a", "b", 1.0, batch=1), case("a", "b", 4.0, batch=2)), ENVIRONMENT)
+    assert "2.00 times as slow in a batch of 2" in title(figure)
+
+
+def kernels(direct: float = 1.0, winograd: float = 2.0, fft: float = 100.0) -> pd.DataFrame:
+    """Times that grow with the kernel's area, Winograd at 3x3 only, and FFT's constant one."""
+    rows = []
+    for layer in workloads.load("kernel_sizes"):
+        k, depthwise = layer.problem.kernel_size[0], layer.problem.groups > 1
+        times = {"numba_simd": direct * k * k / (10 if depthwise else 1), "scipy_fft": fft, "auto": 1e-9}
+        times |= {"numba_winograd_f4": winograd} if k == 3 and not depthwise else {}
+        for backend, seconds in times.items():
+            facts = {"workload": "kernel_sizes", "layer": layer.name, "label": layer.problem.label}
+            rows.append(facts | {"backend": backend, "median_s": seconds, "macs": layer.problem.macs})
+    return frame(*rows)
+
+
+def test_the_crossings_of_kernel_sizes_are_found() -> None:
+    figure = sweeps.kernel_sizes(kernels(), ENVIRONMENT)
+    assert title(figure) == "FFT takes over for good at kernel 11 (4-4 @128), 11 (64-64 @56); Winograd leads at 3"
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [
+        "4-4 @128: direct from 1, Winograd from 3, direct from 5, FFT from 11",
+        "64-64 @56: direct from 1, Winograd from 3, direct from 5, FFT from 11",
+        "64-64/64 @112: direct from 1",
+    ]
+
+
+def test_a_method_that_never_leads_is_said_to_never_lead() -> None:
+    figure = sweeps.kernel_sizes(kernels(direct=1e-3), ENVIRONMENT)
+    assert title(figure) == "FFT never takes over for good; Winograd never leads"
+
+
+def test_one_series_makes_one_panel() -> None:
+    table = kernels()
+    assert len(sweeps.kernel_sizes(table[table.layer.str.startswith("4-4 ")], ENVIRONMENT).axes) == 1
+
+
+@pytest.mark.parametrize("name", sweeps.FIGURES)
+@pytest.mark.parametrize("table", [frame({}), frame({"status": "timeout"}), frame({"workload": "kernel_sizes"})])
+def test_a_run_without_the_axis_is_told(name: str, table: pd.DataFrame) -> None:
+    with pytest.raises(NothingToDraw, match="measured"):
+        sweeps.FIGURES[name](table, ENVIRONMENT)
+
+
+@pytest.mark.parametrize(("name", "table"), [("threads", THREADS), ("batch", BATCH), ("kernel_sizes", kernels())])
+def test_every_figure_is_saved_with_an_alternative_text(name: str, table: pd.DataFrame, tmp_path: Path) -> None:
+    plots.save(sweeps.FIGURES[name](table, ENVIRONMENT), tmp_path / name)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".png", ".svg"}
+    assert sweeps.ALT[name]
+
+
+def test_labels_of_equal_ends_do_not_cover_each_other() -> None:
+    rows = [case("a", f"backend_{i}", 1.0 / t, t) for i in range(5) for t in (1, 2)]
+    (axes,) = sweeps.threads(frame(*rows), ENVIRONMENT).axes
+    ends = [text.xy for text in axes.texts if isinstance(text, Annotation)]
+    heights = sorted((axes.transData - axes.transAxes).transform(end)[1] for end in ends)
+    assert min(b - a for a, b in pairwise(heights)) >= 0.99 * sweeps.LABEL
