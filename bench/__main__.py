@@ -1,12 +1,10 @@
-"""``python -m bench``: run, report, compare, check, versus, machine, list."""
+"""``python -m bench``: run, report, compare, check, machine, list."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
-from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,59 +13,103 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from bench.options import RUNS, UsageError, new_run, read_backends, read_engines, read_layers, read_threads
-from bench.peers import ENGINES
-from bench.store import Run, StoreError
+from bench.options import RESULTS, RUNS, Options, UsageError, new_run, resumed
+from bench.peers import OWN, PEERS, missing
+from bench.store import FAILED, Run, StoreError
 from conv_impls import ConvError, backends, get_backend, workloads
-from conv_impls.validation import DTYPES
 from conv_impls.workloads import WorkloadError
 
-ROOT = Path(__file__).parent.parent
-MAIN_WORKLOADS = "basic,sizes,resnet50,vgg16,mobilenet_v2,convnext_tiny"
 USAGE, WRONG, INTERRUPTED = 2, 1, 130
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, help=__doc__)
 console = Console()
 complain = Console(stderr=True)
 
+
+def _complete(known: list[str]) -> Any:
+    """Completion of the last of several names separated by commas."""
+
+    def complete(incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",")
+        return [before + comma + name for name in known if name.startswith(last)]
+
+    return complete
+
+
 Workload = Annotated[
-    str, typer.Option(help="Built-in names, files or one benchdnn label, separated by commas; see `list`.")
+    str,
+    typer.Option(
+        help="Built-in names, files (.txt, .csv, .onnx) or one benchdnn label, separated by commas; see `list`.",
+        autocompletion=_complete(list(workloads.available())),
+    ),
 ]
-Backends = Annotated[str, typer.Option(help="Names separated by commas, or all.")]
-Seed = Annotated[int, typer.Option(help="Seed of the data.", min=0)]
+Backends = Annotated[
+    str,
+    typer.Option(
+        help="Names separated by commas; all (the package's), fast (those auto weighs), peers (those installed).",
+        autocompletion=_complete([*backends(), *OWN, *PEERS, "all", "fast", "peers"]),
+    ),
+]
+Threads = Annotated[str, typer.Option(help="Thread counts separated by commas; all cores by default.")]
+Direction = Annotated[str, typer.Option(help="fwd, bwd_d (gradient of the image), bwd_w (of the weights), by commas.")]
+Batch = Annotated[str, typer.Option(help="Batch sizes for every layer, by commas; the workload's own by default.")]
+Dtype = Annotated[str, typer.Option(help="float32, float64, or both; the workload's own by default.")]
+Layers = Annotated[str, typer.Option(help="Only layers with this in their name.")]
+Plugin = Annotated[str, typer.Option(help="Python module to import first; it registers backends of your own.")]
+Seed = Annotated[int, typer.Option(help="Seed of the data and of the order.", min=0)]
+DEFAULT = Options()
 
 
 @app.command()
 def run(
     context: typer.Context,
-    workload: Workload = MAIN_WORKLOADS,
-    backends: Backends = "all",
-    threads: Annotated[str, typer.Option(help="Thread counts separated by commas; all cores by default.")] = "",
-    direction: Annotated[str, typer.Option(help="fwd; gradients are not measured yet.")] = "fwd",
-    repetitions: Annotated[int, typer.Option(help="Whole rounds over all cases, each in processes of its own.")] = 1,
+    workload: Workload = DEFAULT.workload,
+    backends: Backends = DEFAULT.backends,
+    threads: Threads = "",
+    direction: Direction = DEFAULT.direction,
+    cache: Annotated[
+        str, typer.Option(help="warm; cold: nothing in the caches; weights: those alone are cold; by commas.")
+    ] = DEFAULT.cache,
+    batch: Batch = "",
+    dtype: Dtype = "",
+    layers: Layers = "",
+    repetitions: Annotated[int, typer.Option(help="Whole rounds over all layers.")] = DEFAULT.repetitions,
+    seconds: Annotated[float, typer.Option(help="Timing of a case in one repetition, in turns.")] = DEFAULT.seconds,
     timeout: Annotated[
-        float, typer.Option(help="Seconds for the two calls a case needs at least; a slower one is over_budget.")
-    ] = 1.2,
-    budget: Annotated[float, typer.Option(help="Seconds for the run; what does not fit is over_budget.")] = 255.0,
+        float, typer.Option(help="Seconds one call may take; what is slower is over_budget, what hangs is killed.")
+    ] = DEFAULT.timeout,
+    budget: Annotated[
+        float, typer.Option(help="Seconds for the run; what does not fit is left for --resume.")
+    ] = DEFAULT.budget,
+    isa: Annotated[str, typer.Option(help="avx2: hold the backends to it; the machine's own by default.")] = "",
+    compile: Annotated[
+        str, typer.Option(help="kept: use the kernels compiled before; fresh: compile all anew, and see what it costs.")
+    ] = DEFAULT.compile,
+    plugin: Plugin = "",
     out: Annotated[Path | None, typer.Option(help="Run folder; results/runs/<date-time> by default.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Finish the run in this folder, with its own settings.")] = None,
     seed: Seed = 0,
 ) -> None:
-    """Check and time backends on layers; one record a case, written as it finishes.
+    """Check and time backends on layers, in turns, each in its own process; one record a case, written as it finishes.
 
     Examples
     --------
-      python -m bench run --workload resnet50 --backends numba_direct,numpy_strided --threads 1,2
+      python -m bench run --workload resnet50 --backends fast,peers --threads 1,2 --repetitions 3 --budget 900
+      python -m bench run --workload my_network.onnx --batch 1,8 --backends fast
       python -m bench run --workload my_layers.txt --out results/runs/mine --budget 60
+      python -m bench run --workload 'mb1ic64ih56oc64oh56kh3ph1' --backends all --cache warm,cold,weights
       python -m bench run --resume results/runs/mine
     """
+    values = {name: value for name, value in context.params.items() if name not in ("out", "resume")}
     if resume is not None:
         sources = {name: context.get_parameter_source(name) for name in context.params}
-        if any(s is not None and s.name == "COMMANDLINE" for name, s in sources.items() if name != "resume"):
-            raise UsageError("--resume: expected no other option, for the run keeps its settings; start a new run")
-        current = Run.open(resume)
+        given = {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
+        if "out" in given:
+            raise UsageError("--out: expected none beside --resume, for the run stays in its folder")
+        current = resumed(resume, {name: value for name, value in values.items() if name in given})
     else:
-        current = new_run(workload, backends, threads, direction, repetitions, timeout, budget, out, seed)
+        console.print("measuring the machine", highlight=False)
+        current = new_run(Options(**values), out)
     start = time.monotonic()
     try:
         _drive(current)
@@ -76,15 +118,18 @@ def run(
             f"\ninterrupted; finish with: python -m bench run --resume {current.folder}", markup=False, soft_wrap=True
         )
         raise typer.Exit(INTERRUPTED) from None
-    records = current.records()
-    bad = [record for record in records if record.status in ("wrong_result", "crashed", "timeout", "oom", "error")]
+    records, total = current.records(), len(current.cases)
+    bad = [record for record in records if record.status in FAILED]
     console.print(
-        f"\n{len(records)} cases in {time.monotonic() - start:.0f} s, {len(bad)} failed; run folder {current.folder}"
+        f"\n{len(records)} cases in {time.monotonic() - start:.0f} s, {len(bad)} failed; run folder {current.folder}",
+        soft_wrap=True,
     )
+    if len(records) < total:
+        text = f"the budget left out {total - len(records)}; finish with: python -m bench run --resume {current.folder}"
+        complain.print(text, markup=False, soft_wrap=True)
     for record in bad:
-        complain.print(
-            f"{record.case.key}: {record.status}: {record.reason}\n  repeat: {record.case.repro}", markup=False
-        )
+        text = f"{record.case.key}: {record.status}: {record.reason}\n  repeat: {_repeat(record.case.repro, current)}"
+        complain.print(text, markup=False, soft_wrap=True)
     if bad:
         raise typer.Exit(WRONG)
 
@@ -92,7 +137,7 @@ def run(
 @app.command()
 def report(
     run: Annotated[Path | None, typer.Argument(help="Run folder; the newest of results/runs by default.")] = None,
-    out: Annotated[Path, typer.Option(help="Where tables, figures and README.md go.")] = ROOT / "results",
+    out: Annotated[Path, typer.Option(help="Where tables, figures and README.md go.")] = RESULTS,
     readme: Annotated[Path | None, typer.Option(help="Page whose generated block to renew as well.")] = None,
 ) -> None:
     """Make tables, figures and results/README.md from the stored records of a run.
@@ -145,93 +190,50 @@ def compare(
 
 
 @app.command()
-def check(workload: Workload = "basic", backends: Backends = "all", seed: Seed = 0) -> None:
+def check(
+    workload: Workload = "basic",
+    backends: Backends = "all",
+    threads: Threads = "",
+    direction: Direction = "fwd",
+    batch: Batch = "",
+    dtype: Dtype = "",
+    layers: Layers = "",
+    timeout: Annotated[float, typer.Option(help="Seconds one call may take; a slower one is over_budget.")] = 20.0,
+    plugin: Plugin = "",
+    seed: Seed = 0,
+) -> None:
     """Check backends against the float64 reference, without timing; exit 1 on any wrong result.
 
     Examples
     --------
       python -m bench check --workload basic --backends all
-      python -m bench check --workload 'mb1ic64ih56oc64oh56kh3ph1' --backends numba_direct
+      python -m bench check --workload 'mb1ic64ih56oc64oh56kh3ph1' --backends numba_direct --direction fwd,bwd_d,bwd_w
     """
-    from bench.measure import check_only
-    from bench.run import make_cases
+    from bench.run import check_cases
 
-    names = read_backends(backends)
-    cases = make_cases(read_layers(workload), names, read_threads(""), 1)
-    counts = {name: {"right": 0, "unsupported": 0, "over budget": 0, "wrong": 0} for name in names}
+    options = Options(
+        workload, backends, threads, direction, batch=batch, dtype=dtype, layers=layers, timeout=timeout,
+        plugin=plugin, seed=seed,
+    )  # fmt: skip
+    cases = options.cases()
+    counts: dict[str, dict[str, int]] = {}
     with _progress() as bar:
         task = bar.add_task("", total=len(cases), left="")
-        for case in cases:
+        for case, status, reason in check_cases(cases, options.timeout, options.variables(), seed):
             bar.update(task, description=f"{case.layer}  {case.backend}")
-            record = check_only(case, seed)
-            word = {"ok": "right", "unsupported": "unsupported", "over_budget": "over budget"}.get(
-                record.status, "wrong"
-            )
-            counts[case.backend][word] += 1
+            row = counts.setdefault(case.backend, {"right": 0, "unsupported": 0, "over budget": 0, "wrong": 0})
+            word = {"ok": "right", "unsupported": "unsupported", "over_budget": "over budget"}.get(status, "wrong")
+            row[word] += 1
             if word == "wrong":
-                complain.print(f"{case.key}: {record.status}: {record.reason}\n  repeat: {case.repro}", markup=False)
+                complain.print(f"{case.key}: {status}: {reason}\n  repeat: {case.repro}", markup=False, soft_wrap=True)
             bar.advance(task)
     table = Table("backend", *next(iter(counts.values())))
-    for name, row in counts.items():
-        table.add_row(name, *map(str, row.values()))
+    for name, numbers in counts.items():
+        table.add_row(name, *map(str, numbers.values()))
     console.print(table)
-    wrong = sum(row["wrong"] for row in counts.values())
+    wrong = sum(numbers["wrong"] for numbers in counts.values())
     console.print(f"{len(cases)} cases, {wrong} wrong")
     if wrong:
-        raise typer.Exit(WRONG)
-
-
-@app.command()
-def versus(
-    workload: Workload = "resnet50",
-    engines: Annotated[
-        str,
-        typer.Option(help="Names separated by commas: those of `bench.peers.ENGINES`, plan:BACKEND, a dotted path."),
-    ] = ",".join(ENGINES),
-    threads: Annotated[str, typer.Option(help="Thread counts separated by commas; all cores by default.")] = "",
-    rounds: Annotated[int, typer.Option(help="Turns of every engine at every layer.", min=1)] = 3,
-    seconds: Annotated[float, typer.Option(help="Timing of one turn; at least three calls.", min=0)] = 0.05,
-    batch: Annotated[int, typer.Option(help="Batch of every layer; the workload's own by default.", min=0)] = 0,
-    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
-    layers: Annotated[str, typer.Option(help="Only layers with this in their name.")] = "",
-    isa: Annotated[str, typer.Option(help="avx2: hold the engines to it; the machine's own by default.")] = "",
-    out: Annotated[Path | None, typer.Option(help="Folder; results/peers/<date-time> by default.")] = None,
-    seed: Seed = 0,
-) -> None:
-    """Time other libraries and ours in turns, layer by layer; records and tables in a folder.
-
-    Examples
-    --------
-      python -m bench versus --workload resnet50 --threads 1,2
-      python -m bench versus --engines torch_nchw,planned,plan:numba_direct --layers res4b --rounds 5
-    """
-    from bench.versus import ISAS, failures, figures, measure, ratios, sums, write_tables
-
-    if isa and isa not in ISAS:
-        raise UsageError(f"--isa: expected {', '.join(ISAS)}, got {isa!r}")
-    if dtype not in DTYPES:
-        raise UsageError(f"--dtype: expected {' or '.join(DTYPES)}, got {dtype!r}")
-    changes = {"dtype": dtype} | ({"batch": batch} if batch else {})
-    asked = [replace(layer, problem=layer.problem.replace(**changes)) for layer in read_layers(workload)]
-    chosen = [layer for layer in asked if layers in layer.name]
-    if not chosen:
-        raise UsageError(f"--layers: expected part of a layer's name, got {layers!r}")
-    current = measure(
-        out or ROOT / "results" / "peers" / datetime.now().strftime("%Y%m%d-%H%M%S"), chosen,
-        read_engines(engines), read_threads(threads), rounds=rounds, seconds=seconds, isa=isa, seed=seed,
-        progress=lambda text: complain.print(text, markup=False, highlight=False),
-    )  # fmt: skip
-    for name, told in current.environment["engines"].items():
-        if isinstance(told, str):
-            complain.print(f"left out: {name}: {told}", markup=False, soft_wrap=True)
-    if not (records := current.records()):
-        raise UsageError("--engines: expected one at least that is installed")
-    page, table = write_tables(current), figures(records)
-    _print_table(sums(table), "Network sums, count-weighted")
-    _print_table(ratios(table), "Ratios of network sums; above 1 ours is faster")
-    console.print(f"tables: {page}", soft_wrap=True)
-    if bad := failures(records):
-        complain.print("\n".join(bad), markup=False, soft_wrap=True)
         raise typer.Exit(WRONG)
 
 
@@ -267,13 +269,16 @@ def list_() -> None:
     """Backends and workloads, one line each."""
     for name in backends():
         backend = get_backend(name)
-        console.print(f"{name:<20}{backend.idea} [{backend.accuracy}; {backend.source}]", markup=False, highlight=False)
+        text = f"{name:<24}{backend.idea} [{backend.mode}; {backend.accuracy}; {backend.source}]"
+        console.print(text, markup=False, highlight=False)
+    for name in PEERS:
+        console.print(f"{name:<24}peer: {missing(name) or 'installed'}", markup=False, highlight=False)
     console.print()
     for name in workloads.available():
         layers = workloads.load(name)
         macs = sum(layer.count * layer.problem.macs for layer in layers)
         text = (
-            f"{name:<20}{len(layers)} layers, {sum(layer.count for layer in layers)} with counts, {macs / 1e9:.3g} GMAC"
+            f"{name:<24}{len(layers)} layers, {sum(layer.count for layer in layers)} with counts, {macs / 1e9:.3g} GMAC"
         )
         console.print(text, highlight=False)
 
@@ -287,15 +292,18 @@ def _drive(current: Run) -> None:
 
         def show(done: int, total: int, at: str, left: float | None) -> None:
             clock = "" if left is None else f"{int(left) // 60}:{int(left) % 60:02d} left"
-            # Key: workload/layer/backend/...; what varies, cut to leave room for the numbers.
-            name = "  ".join(at.split("/")[1:3])[:40] if at else "starting a process"
-            bar.update(task, completed=done, description=name, left=clock)
+            bar.update(task, completed=done, description=at[:44], left=clock)
             # Where nobody watches (CI, a log file) a line now and then does what the bar does.
             if not console.is_terminal and time.monotonic() - said[0] > 15:
                 said[0] = time.monotonic()
                 print(f"{done}/{total} {clock} {at}", flush=True)
 
         drive(current, show)
+
+
+def _repeat(command: str, current: Run) -> str:
+    plugin = current.config["options"]["plugin"]
+    return f"{command} --plugin {plugin}" if plugin else command
 
 
 def _progress() -> Progress:

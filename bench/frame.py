@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
 import pandas as pd
 
 from bench.stats import weakness
@@ -12,18 +13,12 @@ from conv_impls import Conv2dProblem
 
 BASELINE = "python_loops"
 NUMBERS = [
-    "median_s",
-    "q1_s",
-    "q3_s",
-    "iqr_s",
-    "gflops_effective",
-    "error",
-    "error_over_bound",
-    "estimate_s",
-    "first_call_s",
-]
+    "median_s", "q1_s", "q3_s", "iqr_s", "gflops_effective", "error", "error_over_bound", "estimate_s",
+    "first_call_s", "prepare_s", "executed_flops", "executed_gflops", "fma_peak_gflops", "utilisation", "packed_bytes",
+    "workspace_bytes", "peak_bytes",
+]  # fmt: skip
 NOT_RUN = "the run did not come this far; finish it with --resume"
-GROUP = ["workload", "layer", "threads", "direction"]
+GROUP = ["workload", "layer", "label", "threads", "direction", "cache"]
 
 
 def frame(records: Iterable[Record], cases: Iterable[Case] = ()) -> pd.DataFrame:
@@ -31,8 +26,9 @@ def frame(records: Iterable[Record], cases: Iterable[Case] = ()) -> pd.DataFrame
 
     Of the ``cases`` those without a record get one as well, with the status "interrupted".
 
-    Columns beside those of `Record`: kernel, in_height, macs, samples, weak (why a number is weak) and speedup, the
-    time of python_loops over this one, where both were measured.
+    Columns beside those of `Record`: kernel, in_height, batch, dtype, macs, flops, min_bytes, executed_gflops,
+    utilisation (of the peak measured beside the case), samples (their number), turns (time of each, by repetition and
+    round), weak (why a number is weak) and speedup, the time of python_loops over this one, where both were measured.
     """
     finished = list(records)
     keys = {record.case.key for record in finished}
@@ -40,8 +36,12 @@ def frame(records: Iterable[Record], cases: Iterable[Case] = ()) -> pd.DataFrame
     merged: dict[tuple[object, ...], list[Record]] = {}
     for record in finished + missing:
         case = record.case
-        merged.setdefault((case.workload, case.layer, case.backend, case.threads, case.direction), []).append(record)
-    table = pd.DataFrame([_row(group) for group in merged.values()])
+        where = case.workload, case.layer, case.label, case.direction, case.cache, case.backend, case.threads
+        merged.setdefault(where, []).append(record)
+    best: dict[int, float] = {}
+    for record in finished:
+        best[record.case.threads] = max(best.get(record.case.threads, 0.0), record.fma_peak_gflops or 0.0)
+    table = pd.DataFrame([_row(group, best) for group in merged.values()])
     if table.empty:
         return table
     table[NUMBERS] = table[NUMBERS].astype(float)
@@ -51,27 +51,38 @@ def frame(records: Iterable[Record], cases: Iterable[Case] = ()) -> pd.DataFrame
     return table
 
 
-def _row(group: list[Record]) -> dict[str, object]:
+def _row(group: list[Record], best_peak: dict[int, float]) -> dict[str, object]:
     # Only a case that is right in every repetition counts as right.
     worst = next((r for r in group if r.status != "ok"), group[0])
     case, problem = worst.case, Conv2dProblem.from_label(worst.case.label)
     row: dict[str, object] = {
         "workload": case.workload, "layer": case.layer, "label": case.label, "count": case.count,
-        "backend": case.backend, "threads": case.threads, "direction": case.direction,
-        "status": worst.status, "reason": worst.reason, "algorithm": worst.algorithm,
-        "kernel": "x".join(map(str, problem.kernel_size)), "in_height": problem.in_size[0], "macs": problem.macs,
+        "backend": case.backend, "threads": case.threads, "direction": case.direction, "cache": case.cache,
+        "mode": worst.mode, "threads_seen": worst.threads_seen,
+        "status": worst.status, "reason": worst.reason, "algorithm": worst.algorithm, "repeat": case.repro,
+        "kernel": "x".join(map(str, problem.kernel_size)), "in_height": problem.in_size[0], "batch": problem.batch,
+        "dtype": problem.dtype, "macs": problem.macs, "flops": problem.flops, "min_bytes": problem.min_bytes,
         "error": max((r.error for r in group if r.error is not None), default=None),
         "error_over_bound": worst.error_over_bound, "estimate_s": worst.estimate_s,
         "compile_s": max((r.compile_s or 0.0 for r in group), default=0.0), "prepare_s": worst.prepare_s,
-        "first_call_s": worst.first_call_s,
-        "packed_bytes": worst.packed_bytes, "workspace_bytes": worst.workspace_bytes,
-        "median_s": None, "q1_s": None, "q3_s": None, "iqr_s": None, "samples": 0, "gflops_effective": None, "weak": "",
+        "first_call_s": worst.first_call_s, "executed_flops": worst.executed_flops, "fma_peak_gflops": None,
+        "packed_bytes": worst.packed_bytes, "workspace_bytes": worst.workspace_bytes, "peak_bytes": worst.peak_bytes,
+        "median_s": None, "q1_s": None, "q3_s": None, "iqr_s": None, "samples": 0, "turns": {},
+        "gflops_effective": None, "executed_gflops": None, "utilisation": None, "weak": "",
     }  # fmt: skip
     if worst.status == "ok":
-        pooled = pd.Series([s for r in group for s in r.samples_s])
-        q1, middle, q3 = (float(v) for v in pooled.quantile([0.25, 0.5, 0.75]))
+        pooled = [s for r in group for s in r.samples_s]
+        q1, middle, q3 = (float(v) for v in np.percentile(pooled, [25, 50, 75]))
+        peaks = [r.fma_peak_gflops for r in group if r.fma_peak_gflops]
         row |= {
             "median_s": middle, "q1_s": q1, "q3_s": q3, "iqr_s": q3 - q1, "samples": len(pooled),
-            "gflops_effective": problem.flops / middle / 1e9, "weak": weakness(list(pooled)),
+            "turns": {(r.case.repetition, i): t for r in group for i, t in enumerate(r.turns_s)},
+            "gflops_effective": problem.flops / middle / 1e9,
+            "weak": weakness(pooled, peaks, best_peak.get(case.threads, 0.0)),
         }  # fmt: skip
+        if peaks:
+            row["fma_peak_gflops"] = float(np.median(peaks))
+        if worst.executed_flops:
+            rate = row["executed_gflops"] = worst.executed_flops / middle / 1e9
+            row["utilisation"] = rate / row["fma_peak_gflops"] if peaks else None  # type: ignore[operator]
     return row

@@ -1,58 +1,59 @@
-"""One case from problem to record: probe, check, time, check again.
+"""One case from problem to samples, in the process of its backend: probe, check, time, check again.
 
     probe    the layer cut to a few output rows, integers, whole output compared; its time, scaled, is the estimate
-    budget   a case estimated beyond its share is recorded as over_budget, with the estimate, and not run
+    budget   a case estimated beyond what a call may take is over_budget, with the estimate, and not run
     check    integers on the whole layer where that is quick, then normal data within the published bound
-    time     the samples of the timer handed in, plan and output made before; compile and prepare kept apart
-    check    the last timed output, against the same reference
+    turn     samples of the call, after one that warms up; plan and output made before; compile and prepare kept apart
+    check    the output of each turn, against the same reference
 
-Nothing raised by a backend gets past here: it becomes a status with a reason.
+A `Subject` goes through this as `bench.worker` is told to. What goes wrong is an exception that has a status.
+Cold caches are made by rotation: enough copies of image, weights and output that each is evicted before its next call;
+"weights" rotates those alone, as a network does that runs layer after layer. Source: oneDNN's benchdnn,
+doc/knob_cold_cache.md.
 """
 
 from __future__ import annotations
 
+import gc
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
 from typing import Any
 
 import numpy as np
 
-from bench import stats
-from bench.check import Verdict, check_integers, integer_inputs, normal_inputs, sampled_check
-from bench.store import Case, Record
-from conv_impls import Conv2dProblem, Plan, UnsupportedError, get_backend, plan
+from bench.check import SampledCheck, Verdict, check_integers, integer_inputs, normal_inputs
+from bench.directions import as_forward, every
+from bench.peers import GRADIENTS
+from bench.store import Case
+from bench.usage import PeakMemory
+from conv_impls import Conv2dProblem, UnsupportedError, get_backend, plan
 from conv_impls.validation import Array
-
-# (function to call, warm-up rounds, rounds, calls a round) -> seconds a call, one for each round.
-Timer = Callable[[Callable[[], object], int, int, int], list[float]]
 
 PROBE_ROWS = 16
 # Estimates beyond this many times the limit are believed: a second probe of such a case would itself take long.
 HOPELESS = 6
 # Integers on the whole layer cost one more call and one more reference: worth it below this estimate.
 WHOLE_CHECK_S = 0.15
-# A round shorter than this is made of several calls, so that the timer's resolution does not show.
-ROUND_S = 50e-6
-MIN_ROUNDS, MAX_ROUNDS = 3, 30
-# OpenBLAS's idle threads spin for a while after the reference, and would take a core from the backend: on two cores
-# numba_direct took 7 ms where it takes 1. `machine.thread_variables` makes them stop after 6 ms; this outlasts it.
-SETTLE_S = 0.012
+# A sample shorter than this is made of several calls, so that the timer's resolution does not show.
+SAMPLE_S = 50e-6
+MAX_SAMPLES = 30
+# Making copies for a cold cache takes no longer than this.
+ROTATION_S = 3.0
+CACHES = ("warm", "cold", "weights")
+# What is about to be done: plan, call or check. The parent allows each its time.
+Note = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How long things may take, in seconds.
+    """Seconds a call may take and the bytes a cold cache must be flooded with."""
 
-    All rounds of a quick case, all rounds of a slow one (which may be a single round), one call and its check, and the
-    end of the run on the monotonic clock.
-    """
-
-    rounds_s: float = 0.12
-    slow_s: float = 0.7
-    case_s: float = 1.2
-    deadline: float = float("inf")
+    call_s: float = 0.6
+    rotate_bytes: int = 64 * 2**20
 
 
 class WrongResult(Exception):
@@ -63,34 +64,201 @@ class OverBudget(Exception):
     """The estimate breaks a limit; the text says which."""
 
 
-def measure(case: Case, limits: Limits, seed: int, environment_id: str, timer: Timer) -> Record:
-    """Measure one case; never raises for what a backend does wrong."""
-    facts: dict[str, Any] = {}
+class Unreliable(Exception):
+    """What was asked for cannot be measured here."""
+
+
+def outcome(action: Callable[[], None]) -> tuple[str, str]:
+    """The status and reason that a step of a case ends with; nothing a backend raises gets past here."""
     try:
-        _measure(case, limits, seed, timer, facts)
-        status, reason = "ok", ""
+        action()
     except UnsupportedError as error:
-        status, reason = "unsupported", str(error)
+        return "unsupported", str(error)
     except WrongResult as error:
-        status, reason = "wrong_result", str(error)
+        return "wrong_result", str(error)
     except OverBudget as error:
-        status, reason = "over_budget", str(error)
+        return "over_budget", str(error)
+    except Unreliable as error:
+        return "unreliable", str(error)
     except MemoryError as error:
-        status, reason = "oom", str(error) or "out of memory"
+        return "oom", str(error) or "out of memory"
     # A backend may raise anything, SystemExit included, and one broken backend must not end the run.
     except (Exception, SystemExit) as error:
-        status, reason = "error", f"{type(error).__name__}: {error}"
-    if status != "ok":
-        for name in ("samples_s", "median_s", "iqr_s", "gflops_effective"):
-            facts.pop(name, None)
-    return Record(case, status, reason, environment_id, **facts)
+        return "error", f"{type(error).__name__}: {error}"
+    return "ok", ""
 
 
-def check_only(case: Case, seed: int) -> Record:
-    """The checks of `measure` without the timing: probe, integers, normal data."""
-    return measure(
-        case, Limits(case_s=float("inf")), seed, "", lambda call, warmup, rounds, iterations: [_seconds(call)]
-    )
+@dataclass(frozen=True)
+class Bound:
+    """A call with everything in place, and how to read the array it computed."""
+
+    call: Callable[[], Any]
+    read: Callable[[Any], Array]
+
+
+class Subject:
+    """One case under way; ``facts`` are the fields of its record known so far."""
+
+    def __init__(self, case: Case, limits: Limits, seed: int, note: Note = lambda stage: None) -> None:
+        self.case, self.limits, self.seed, self.note = case, limits, seed, note
+        self.given = Conv2dProblem.from_label(case.label)
+        self.problem = as_forward(self.given, case.direction)
+        self.every = every(self.given, case.direction)
+        self.facts: dict[str, Any] = {}
+        self._gradient = GRADIENTS.get((case.backend, case.direction))
+        self._done = 0
+
+    def prepare(self) -> None:
+        """Probe, check and make ready; afterwards `turn` may be called any number of times."""
+        facts, limit = self.facts, self.limits.call_s
+        backend = get_backend(self.case.backend)
+        facts["mode"] = backend.mode
+        if reason := backend.supports(self.given if self._gradient else self.problem):
+            raise UnsupportedError(reason)
+        estimate = facts["estimate_s"] = self._estimate()
+        if estimate > limit:
+            raise OverBudget(f"about {estimate:.3g} s a call, over the {limit:g} s one may take")
+        if estimate < WHOLE_CHECK_S:
+            self._check_integers(self.given)
+        x, weight = self.arrays = normal_inputs(self.problem, self.seed, self.every)
+        self.digest = self._digest()
+        with PeakMemory() as memory:
+            bound, accuracy = self._bound(self.given, x, weight)
+            self.note("call")
+            start = time.perf_counter()
+            returned = bound.call()
+            facts["first_call_s"] = time.perf_counter() - start
+        facts["peak_bytes"] = memory.added_bytes
+        self.note("check")
+        self.compare = SampledCheck(self.problem, accuracy, self.seed, self.every)
+        verdict = self._verdict(bound.read(returned))
+        facts |= {"error": verdict.error, "error_over_bound": verdict.error_over_bound}
+        _raise(verdict)
+        if facts["first_call_s"] > 2 * limit:
+            raise OverBudget(f"the first call took {facts['first_call_s']:.3g} s, one may take {limit:g}")
+        self.calls = [bound] if self.case.cache == "warm" else self._rotation(bound, x, weight)
+
+    def turn(self, seconds: float) -> dict[str, Any]:
+        """Samples of about so many seconds in all, in seconds a call; the last output is checked afterwards.
+
+        Calls before them fill the caches anew, unless cold ones are asked for or a call takes longer than the turn.
+        """
+        self.note("call")
+        calls, clock, warm = self.calls, time.perf_counter, self.case.cache == "warm"
+        once = self.facts["first_call_s"]
+        if warm and once < 3 * seconds:
+            calls[0].call()
+            start = clock()
+            calls[0].call()
+            once = max(clock() - start, 1e-9)
+        iterations = max(1, ceil(SAMPLE_S / once)) if warm else 1
+        count = max(1, min(MAX_SAMPLES, int(seconds / (once * iterations))))
+        samples = []
+        gc.disable()
+        for i in range(self._done, self._done + count):
+            bound = calls[i % len(calls)]
+            call = bound.call
+            start = clock()
+            for _ in range(iterations):
+                returned = call()
+            samples.append((clock() - start) / iterations)
+        gc.enable()
+        self._done += count
+        self.note("check")
+        _raise(self._verdict(bound.read(returned)), "after timing: ")
+        return {"samples_s": samples, "iterations": iterations}
+
+    def _estimate(self) -> float:
+        """Seconds one call of the whole layer should take, from one or two cut ones, which are checked on the way."""
+        limit, rows = self.limits.call_s, self.given.out_size[0]
+        cut = ceil(rows / PROBE_ROWS)
+        macs, seconds = self._probe(cut)
+        estimate = seconds * self.given.macs / max(macs, 1)
+        if not limit < estimate < HOPELESS * limit or 2 * cut >= rows:
+            return estimate
+        # Scaling multiplies what a call costs whatever its height (the transform of the kernels, say). Before a case
+        # is given up for it, a second height tells the two parts apart.
+        more_macs, more_s = self._probe(2 * cut)
+        slope = max(0.0, more_s - seconds) / max(more_macs - macs, 1)
+        return min(estimate, more_s + slope * (self.given.macs - more_macs))
+
+    def _probe(self, rows: int) -> tuple[int, float]:
+        """Multiply-adds and seconds of the layer cut to this many output rows, which is checked on the way."""
+        small = shrunk(self.given, rows)
+        bound, seconds = self._check_integers(small)
+        # The first call may still pay for page faults and thread start; more tell, where they are cheap.
+        if seconds < 0.05:
+            self.note("call")
+            seconds = min(seconds, *(_seconds(bound.call) for _ in range(3)))
+        return small.macs, seconds
+
+    def _check_integers(self, given: Conv2dProblem) -> tuple[Bound, float]:
+        """The call on integers, exact where the backend sums directly, and the time of the first."""
+        problem = as_forward(given, self.case.direction)
+        bound, accuracy = self._bound(given, *integer_inputs(problem, self.seed, self.every))
+        self.note("call")
+        start = time.perf_counter()
+        returned = bound.call()
+        seconds = time.perf_counter() - start
+        if accuracy == "direct":
+            self.note("check")
+            _raise(check_integers(bound.read(returned), problem, self.seed, self.every))
+        return bound, seconds
+
+    def _bound(self, given: Conv2dProblem, x: Array, weight: Array) -> tuple[Bound, str]:
+        """The backend on one problem and its arrays, and the accuracy class of what it picked."""
+        self.note("plan")
+        case, facts = self.case, self.facts
+        problem = as_forward(given, case.direction)
+        start = time.perf_counter()
+        if self._gradient is None:
+            ready = plan(problem, weight, backend=case.backend, threads=case.threads)
+            made, name, prepare_s = ready.prepared, ready.backend, ready.prepare_s
+        else:
+            made, name = self._gradient(given, weight, case.threads), case.backend
+            prepare_s = time.perf_counter() - start
+        accuracy = get_backend(name).accuracy
+        executed = made.executed_flops
+        # A library does not tell what it does inside; direct summation of ours does what the definition says.
+        if executed is None and not made.algorithm and accuracy == "direct":
+            executed = problem.flops
+        facts |= {
+            "algorithm": made.algorithm or name, "executed_flops": executed, "prepare_s": prepare_s,
+            # The probe compiles, the layer packs: the larger of both is what a user pays.
+            "compile_s": max(facts.get("compile_s", 0.0), made.compile_s),
+            "packed_bytes": made.packed_bytes, "workspace_bytes": made.workspace_bytes,
+        }  # fmt: skip
+        if made.bind is not None:
+            return Bound(*made.bind(x)), accuracy
+        # NaN where the backend leaves an output unwritten.
+        out = np.full(problem.output_shape, np.nan, problem.dtype)
+        return Bound(partial(ready, x, out=out), lambda y: y), accuracy
+
+    def _verdict(self, y: Array) -> Verdict:
+        return self.compare(y) if self._digest() == self.digest else Verdict("it changed its input")
+
+    def _digest(self) -> list[int]:
+        return [zlib.crc32(array) for array in self.arrays]
+
+    def _rotation(self, first: Bound, x: Array, weight: Array) -> list[Bound]:
+        """Calls on copies that together are larger than the caches by far."""
+        one = weight.nbytes if self.case.cache == "weights" else self.problem.min_bytes
+        needed = max(2, -(-self.limits.rotate_bytes // one))
+        calls, until = [first], time.perf_counter() + ROTATION_S
+        while len(calls) < needed:
+            if time.perf_counter() > until:
+                reached = len(calls) * one / 2**20
+                wanted = self.limits.rotate_bytes / 2**20
+                raise Unreliable(f"the caches hold {wanted:.0f} MiB, copies of only {reached:.1f} were made in time")
+            # An array of its own each time, or the very same image where only weights are to be cold.
+            image = x if self.case.cache == "weights" else x.copy()
+            calls.append(self._bound(self.given, image, weight)[0])
+        return calls
+
+
+def check_only(case: Case, seed: int) -> tuple[str, str]:
+    """The checks without the timing, in this process: status and reason."""
+    return outcome(lambda: Subject(case, Limits(call_s=float("inf")), seed).prepare())
 
 
 def shrunk(problem: Conv2dProblem, rows: int) -> Conv2dProblem:
@@ -102,97 +270,6 @@ def shrunk(problem: Conv2dProblem, rows: int) -> Conv2dProblem:
     least = 1 if problem.padding_mode == "zeros" else max(top, bottom) + 1
     height = min(problem.in_size[0], max(least, needed))
     return problem.replace(in_size=(height, problem.in_size[1]))
-
-
-def _measure(case: Case, limits: Limits, seed: int, timer: Timer, facts: dict[str, Any]) -> None:
-    problem = Conv2dProblem.from_label(case.label)
-    reason = get_backend(case.backend).supports(problem)
-    if reason:
-        raise UnsupportedError(reason)
-    estimate = _estimate(case, problem, limits, seed, facts)
-    facts["estimate_s"] = estimate
-    # Twice: the call that is checked and the one that is timed.
-    if 2 * estimate > limits.case_s:
-        raise OverBudget(f"about {estimate:.3g} s a call, twice that is over the {limits.case_s:g} s of a case")
-    if time.monotonic() + 2 * estimate > limits.deadline:
-        raise OverBudget(f"about {estimate:.3g} s a call, and the time budget of the run is used up")
-
-    x, weight = normal_inputs(problem, seed)
-    ready = _plan(case, problem, weight, facts)
-    if estimate < WHOLE_CHECK_S and _exact(ready):
-        whole_x, whole_w = integer_inputs(problem, seed)
-        _raise(check_integers(_plan(case, problem, whole_w, {})(whole_x), problem, seed))
-    compare = sampled_check(problem, get_backend(ready.backend).accuracy, seed)
-    out = np.empty(problem.output_shape, problem.dtype)
-    start = time.perf_counter()
-    ready(x, out=out)
-    facts["first_call_s"] = time.perf_counter() - start
-    if facts["first_call_s"] > limits.case_s:
-        raise OverBudget(f"the first call took {facts['first_call_s']:.3g} s, over the {limits.case_s:g} s of a case")
-    verdict = compare(out)
-    facts |= {"error": verdict.error, "error_over_bound": verdict.error_over_bound}
-    _raise(verdict)
-
-    quick = estimate < limits.rounds_s
-    once = _seconds(lambda: ready(x, out=out)) if quick else facts["first_call_s"]
-    rounds = max(MIN_ROUNDS, min(MAX_ROUNDS, int(limits.rounds_s / max(once, 1e-9))))
-    rounds = max(1, min(rounds, int(limits.slow_s / max(once, 1e-9))))
-    iterations = max(1, ceil(ROUND_S / max(once, 1e-9)))
-    out.fill(np.nan)
-    time.sleep(SETTLE_S)
-    samples = timer(lambda: ready(x, out=out), int(quick), rounds, iterations)
-    _raise(compare(out), "after timing: ")
-    middle = stats.median(samples)
-    facts |= {
-        "samples_s": samples, "iterations": iterations, "median_s": middle, "iqr_s": stats.iqr(samples),
-        "gflops_effective": problem.flops / middle / 1e9,
-    }  # fmt: skip
-
-
-def _estimate(case: Case, problem: Conv2dProblem, limits: Limits, seed: int, facts: dict[str, Any]) -> float:
-    """Seconds one call of the whole layer should take, from one or two cut ones, which are checked on the way."""
-    rows = ceil(problem.out_size[0] / PROBE_ROWS)
-    small, seconds = _probe(case, problem, rows, seed, facts)
-    estimate = seconds * problem.macs / max(small.macs, 1)
-    if not limits.case_s < 2 * estimate < HOPELESS * limits.case_s or 2 * rows >= problem.out_size[0]:
-        return estimate
-    # Scaling multiplies what a call costs whatever its height (the transform of the kernels, say). Before a case is
-    # given up for it, a second height tells the two parts apart.
-    taller, more = _probe(case, problem, 2 * rows, seed, facts)
-    slope = max(0.0, more - seconds) / max(taller.macs - small.macs, 1)
-    return min(estimate, more + slope * (problem.macs - taller.macs))
-
-
-def _probe(
-    case: Case, problem: Conv2dProblem, rows: int, seed: int, facts: dict[str, Any]
-) -> tuple[Conv2dProblem, float]:
-    """The layer cut to this many output rows, checked with integers, and its time."""
-    small = shrunk(problem, rows)
-    x, weight = integer_inputs(small, seed)
-    ready = _plan(case, small, weight, facts)
-    out = np.empty(small.output_shape, small.dtype)
-    cold = _seconds(lambda: ready(x, out=out))
-    if _exact(ready):
-        _raise(check_integers(out, small, seed))
-    # The first call may still pay for page faults and thread start; a second tells, where it is cheap.
-    return small, min(cold, _seconds(lambda: ready(x, out=out))) if cold < 0.05 else cold
-
-
-def _plan(case: Case, problem: Conv2dProblem, weight: Array, facts: dict[str, Any]) -> Plan:
-    ready = plan(problem, weight, backend=case.backend, threads=case.threads)
-    facts["algorithm"] = ready.backend
-    # The probe compiles, the layer packs: the larger of both is what a user pays.
-    facts["compile_s"] = max(facts.get("compile_s", 0.0), ready.compile_s)
-    facts |= {
-        "prepare_s": ready.prepare_s,
-        "packed_bytes": ready.packed_bytes,
-        "workspace_bytes": ready.workspace_bytes,
-    }
-    return ready
-
-
-def _exact(ready: Plan) -> bool:
-    return get_backend(ready.backend).accuracy == "direct"
 
 
 def _raise(verdict: Verdict, prefix: str = "") -> None:

@@ -2,25 +2,136 @@
 
 from __future__ import annotations
 
+import difflib
+import importlib
+import math
+import os
+import sys
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from bench.peers import ENGINES, PLAN
-from bench.store import Run
-from conv_impls import backends, get_backend, workloads
+from bench.directions import DIRECTIONS
+from bench.isa import ISAS, UNHELD, isa_variables
+from bench.machine import cores
+from bench.peers import OWN, PEERS, missing
+from bench.store import Case, Run
+from bench.worker import PEAK, PLUGIN
+from conv_impls import backends, workloads
+from conv_impls.cost import MODELLED
+from conv_impls.errors import UnknownBackendError
+from conv_impls.validation import DTYPES
 from conv_impls.workloads import Layer
 
-RUNS = Path(__file__).parent.parent / "results" / "runs"
+ROOT = Path(__file__).parent.parent
+# Beside the sources where there is a checkout, else where the command is run.
+RESULTS = (ROOT if (ROOT / "pyproject.toml").exists() else Path.cwd()) / "results"
+RUNS = RESULTS / "runs"
+CACHES = ("warm", "cold", "weights")
+# Caches are flooded with this many times the last level's size; without one to ask, with a large desktop's.
+FLOOD, LAST_LEVEL_BYTES = 2, 64 * 2**20
 
 
 class UsageError(Exception):
     """A wrong option; shown as one line, exit code 2."""
 
 
-def read_layers(text: str) -> list[Layer]:
+@dataclass(frozen=True)
+class Options:
+    """What was asked for, as texts and numbers of the command line; what `python -m bench run` has by default."""
+
+    workload: str = "basic,sizes,resnet50,vgg16,mobilenet_v2,convnext_tiny"
+    backends: str = "all"
+    threads: str = ""
+    direction: str = "fwd"
+    cache: str = "warm"
+    batch: str = ""
+    dtype: str = ""
+    layers: str = ""
+    repetitions: int = 1
+    seconds: float = 0.09
+    timeout: float = 0.6
+    budget: float = 255.0
+    isa: str = ""
+    compile: str = "kept"
+    plugin: str = ""
+    seed: int = 0
+
+    def command(self) -> str:
+        """The command that asks for the same."""
+        words = [f"--{f.name} {_quoted(getattr(self, f.name))}" for f in fields(self) if getattr(self, f.name) != ""]
+        return "python -m bench run " + " ".join(words)
+
+    def variables(self) -> dict[str, str]:
+        """Environment variables of every backend's process."""
+        path = os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH", "")]))
+        return isa_variables(self.isa) | ({PLUGIN: self.plugin, "PYTHONPATH": path} if self.plugin else {})
+
+    def cases(self) -> list[Case]:
+        """Every case, in the order it is measured."""
+        from bench.run import make_cases
+
+        for name in ("repetitions", "seconds", "timeout", "budget"):
+            value = getattr(self, name)
+            if not 0 < value < math.inf:
+                raise UsageError(f"--{name}: expected a number above 0, got {value:g}")
+        batches: list[int | None] = [*_numbers(self.batch, "--batch")] or [None]
+        dtypes: list[str | None] = [*choices(self.dtype, "--dtype", DTYPES)] if self.dtype else [None]
+        asked = [layer for b in batches for d in dtypes for layer in read_layers(self.workload, b, d)]
+        layers = [layer for layer in asked if self.layers in layer.name]
+        if not layers:
+            raise UsageError(f"--layers: expected part of a layer's name, got {self.layers!r}")
+        names = read_backends(self.backends, self.plugin)
+        if self.isa:
+            choices(self.isa, "--isa", tuple(ISAS))
+            names = [name for name in names if name not in UNHELD]
+        choices(self.compile, "--compile", ("kept", "fresh"))
+        return make_cases(
+            layers, names, read_threads(self.threads), self.repetitions,
+            choices(self.direction, "--direction", DIRECTIONS), choices(self.cache, "--cache", CACHES),
+        )  # fmt: skip
+
+
+def new_run(options: Options, out: Path | None) -> Run:
+    """A new run folder with every case of these options, and the machine as it is now."""
+    from bench.machine import environment, measure_machine
+
+    cases = options.cases()
+    facts = environment() | {"machine": measure_machine()}
+    config: dict[str, Any] = {
+        "command": options.command(), "options": asdict(options), "timeout_s": options.timeout,
+        "budget_s": options.budget, "seconds": options.seconds, "seed": options.seed, "variables": options.variables(),
+        "fresh_cache": options.compile == "fresh", "rotate_bytes": FLOOD * last_level_bytes(facts["caches"]),
+        "cases": [asdict(case) for case in cases],
+    }  # fmt: skip
+    return Run.create(out or RUNS / datetime.now().strftime("%Y%m%d-%H%M%S"), config, facts)
+
+
+def resumed(folder: Path, given: dict[str, Any]) -> Run:
+    """The run in this folder, if nothing of what it was asked for, nor the machine, has changed."""
+    from bench.machine import environment
+
+    run = Run.open(folder)
+    stored = run.config["options"]
+    for name, value in given.items():
+        if stored.get(name) != value:
+            raise UsageError(
+                f"--resume: the run was made with --{name} {stored.get(name)!r}, got {value!r}; "
+                "leave the option out, or start a new run"
+            )
+    if Options(**stored).cases() != run.cases:
+        raise UsageError(f"--resume: workload or backends are not what they were for {folder}; start a new run")
+    before, now = run.environment, environment()
+    if before["id"] != now["id"]:
+        changed = [key for key in now if before.get(key) != now[key] and key not in ("date", "commit", "load_1min")]
+        raise UsageError(f"--resume: the machine or versions changed ({', '.join(changed)}); start a new run")
+    return run
+
+
+def read_layers(text: str, batch: int | None = None, dtype: str | None = None) -> list[Layer]:
     """Layers of every workload named; two of one name in one workload are refused."""
-    layers = [layer for name in split(text, "--workload") for layer in workloads.load(name)]
+    layers = [layer for name in split(text, "--workload") for layer in workloads.load(name, batch, dtype)]
     names = [(layer.workload, layer.name) for layer in layers]
     for workload, name in names:
         if names.count((workload, name)) > 1:
@@ -28,36 +139,51 @@ def read_layers(text: str) -> list[Layer]:
     return layers
 
 
-def read_backends(text: str) -> list[str]:
-    """Names of backends that exist, or of all."""
-    names = list(backends()) if text == "all" else split(text, "--backends")
+def read_backends(text: str, plugin: str = "") -> list[str]:
+    """Names of backends that exist. "all" are the package's, "fast" those `auto` weighs, "peers" what is installed."""
+    if plugin:
+        # A plug-in lies where the command is run, as a script would.
+        sys.path.insert(0, "")
+        try:
+            importlib.import_module(plugin)
+        except ImportError as error:
+            raise UsageError(f"--plugin: {plugin!r} cannot be imported: {error}") from None
+    own = backends()
+    groups = {
+        "all": list(own),
+        "fast": [*MODELLED, "auto", *OWN],
+        "peers": [name for name in PEERS if missing(name) is None],
+    }
+    names: list[str] = []
+    for name in split(text, "--backends"):
+        if name == "peers" and not groups["peers"]:
+            raise UsageError("--backends: no peer is installed; run: make setup-peers")
+        names += groups.get(name, [name])
+    known = [*own, *OWN, *PEERS]
     for name in names:
-        get_backend(name)
-    return names
-
-
-def read_engines(text: str) -> list[str]:
-    """Names of engines; whether a library or a dotted path is there shows when it starts."""
-    names = split(text, "--engines")
-    for name in names:
-        if name.startswith(PLAN):
-            get_backend(name.removeprefix(PLAN))
-        elif name not in ENGINES and "." not in name:
-            known = f"{', '.join(ENGINES)}, {PLAN}BACKEND or a dotted path to a function"
-            raise UsageError(f"--engines: expected {known}, got {name!r}")
-    return names
+        if name not in known or name == PEAK:
+            close = difflib.get_close_matches(name, [*known, *groups], n=1, cutoff=0.0)
+            listed = f"Known: {', '.join([*groups, *known])}"
+            raise UnknownBackendError(f"no backend {name!r}; did you mean {close[0]!r}? {listed}")
+    return list(dict.fromkeys(names))
 
 
 def read_threads(text: str) -> list[int]:
     """Thread counts this machine has; all cores for an empty text."""
-    from bench.machine import cores
-
     if not text:
         return [cores()]
     values = split(text, "--threads")
     if not all(value.isdecimal() and 1 <= int(value) <= cores() for value in values):
         raise UsageError(f"--threads: expected counts from 1 to {cores()} separated by commas, got {text!r}")
     return [int(value) for value in values]
+
+
+def choices(text: str, option: str, known: tuple[str, ...]) -> list[str]:
+    """Words that must be among the known ones."""
+    values = split(text, option)
+    if not set(values) <= set(known):
+        raise UsageError(f"{option}: expected {', '.join(known)}, or several separated by commas, got {text!r}")
+    return values
 
 
 def split(text: str, option: str) -> list[str]:
@@ -68,37 +194,22 @@ def split(text: str, option: str) -> list[str]:
     return values
 
 
-def new_run(
-    workload: str,
-    names: str,
-    threads: str,
-    direction: str,
-    repetitions: int,
-    timeout: float,
-    budget: float,
-    out: Path | None,
-    seed: int,
-) -> Run:
-    """A new run folder with every case of these options; the defaults and texts are those of `python -m bench run`."""
-    from bench.machine import cores, environment, fma_peak
-    from bench.run import make_cases
-
-    if direction != "fwd":
-        raise UsageError(f"--direction: expected fwd, got {direction!r}; gradients are not measured yet")
-    for option, value in (("--repetitions", repetitions), ("--timeout", timeout), ("--budget", budget)):
-        if not 0 < value < float("inf"):
-            raise UsageError(f"{option}: expected a number above 0, got {value:g}")
-    cases = make_cases(read_layers(workload), read_backends(names), read_threads(threads), repetitions)
-    facts = environment()
-    facts["fma_peak_gflops"] = round(fma_peak(cores()), 1)
-    folder = out or RUNS / datetime.now().strftime("%Y%m%d-%H%M%S")
-    config: dict[str, Any] = {
-        "command": f"python -m bench run --workload {workload} --backends {names} --threads {_joined(cases)} "
-        f"--repetitions {repetitions} --timeout {timeout:g} --budget {budget:g} --seed {seed}",
-        "timeout_s": timeout, "budget_s": budget, "seed": seed, "cases": [vars(case) for case in cases],
-    }  # fmt: skip
-    return Run.create(folder, config, facts)
+def last_level_bytes(caches: dict[str, str]) -> int:
+    """Size of the largest cache, from texts such as "32768K"."""
+    units = {"K": 2**10, "M": 2**20, "G": 2**30}
+    return max((int(size[:-1]) * units[size[-1]] for size in caches.values()), default=LAST_LEVEL_BYTES)
 
 
-def _joined(cases: list[Any]) -> str:
-    return ",".join(dict.fromkeys(str(case.threads) for case in cases))
+def _numbers(text: str, option: str) -> list[int]:
+    if not text:
+        return []
+    values = split(text, option)
+    if not all(value.isdecimal() and int(value) >= 1 for value in values):
+        raise UsageError(f"{option}: expected counts from 1 up separated by commas, got {text!r}")
+    return [int(value) for value in values]
+
+
+def _quoted(value: object) -> str:
+    import shlex
+
+    return shlex.quote(f"{value:g}" if isinstance(value, float) else str(value))

@@ -3,18 +3,25 @@
     RUN/config.json        what was asked for: cases, settings
     RUN/environment.json   the machine and the versions
     RUN/records.jsonl      one `Record` a line
+    RUN/finished.json      how many cases ended how, and when; only a run that came to its end has it
+    RUN/lock               held while a process measures for this run
 
 A torn last line (a crash while writing) is dropped; anything else that does not parse is an error with its
-line number. Only this module reads or writes these files.
+line number. Every other file is written whole or not at all. Only this module reads or writes them.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
+import shlex
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, fields
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +29,9 @@ STATUSES = (
     "ok", "wrong_result", "unsupported", "over_budget", "timeout", "crashed", "oom", "error", "interrupted",
     "unreliable",
 )  # fmt: skip
-SCHEMA = 1
+# 2: turns, cache state, direction, executed operations, the peak beside each case.
+SCHEMA = 2
+FAILED = ("wrong_result", "crashed", "timeout", "oom", "error")
 
 
 class StoreError(ValueError):
@@ -41,27 +50,40 @@ class Case:
     threads: int
     direction: str = "fwd"
     repetition: int = 1
+    cache: str = "warm"
 
     @property
     def key(self) -> str:
         """Identity of the case inside a run."""
-        return f"{self.workload}/{self.layer}/{self.backend}/t{self.threads}/{self.direction}/r{self.repetition}"
+        where = f"{self.workload}/{self.layer}/{self.label}/{self.direction}/{self.cache}"
+        return f"{where}/{self.backend}/t{self.threads}/r{self.repetition}"
 
     @property
     def repro(self) -> str:
-        """The command that checks this case again."""
-        return f"python -m bench check --workload '{self.label}' --backends {self.backend}"
+        """The command that repeats this case."""
+        return (
+            f"python -m bench run --workload {shlex.quote(self.label)} --backends {shlex.quote(self.backend)} "
+            f"--threads {self.threads} --direction {self.direction} --cache {self.cache}"
+        )
 
 
 @dataclass(frozen=True)
 class Record:
-    """One finished case. Times in seconds; ``error`` is max |y - reference| / max |reference|."""
+    """One finished case. Times in seconds; ``error`` is max |y - reference| / max |reference|.
+
+    ``turns_s`` are the medians of the case's turns, in order: the turn of equal number of every other backend was taken
+    in the same round. ``executed_flops`` are the operations the algorithm does, where it tells; ``fma_peak_gflops`` is
+    the peak of the machine measured in the same rounds; ``peak_bytes`` what preparing and the first call added at most
+    to the memory of the process.
+    """
 
     case: Case
     status: str
     reason: str = ""
     environment_id: str = ""
     algorithm: str = ""
+    mode: str = ""
+    threads_seen: str = ""
     error: float | None = None
     error_over_bound: float | None = None
     estimate_s: float | None = None
@@ -69,20 +91,41 @@ class Record:
     prepare_s: float | None = None
     first_call_s: float | None = None
     samples_s: list[float] = field(default_factory=list)
+    turns_s: list[float] = field(default_factory=list)
     iterations: int = 1
     median_s: float | None = None
     iqr_s: float | None = None
     gflops_effective: float | None = None
+    executed_flops: float | None = None
+    fma_peak_gflops: float | None = None
     packed_bytes: int | None = None
     workspace_bytes: int | None = None
+    peak_bytes: int | None = None
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
             raise StoreError(f"status {self.status!r} is none of {', '.join(STATUSES)}")
         if (self.status == "ok") != (self.median_s is not None):
             raise StoreError(f"{self.case.key}: a time goes with status ok, and only with it")
-        if any(not math.isfinite(s) or s < 0 for s in self.samples_s):
+        if any(not math.isfinite(s) or s < 0 for s in self.samples_s + self.turns_s):
             raise StoreError(f"{self.case.key}: samples must be finite and not negative")
+
+
+class Journal:
+    """The open records file of a run."""
+
+    def __init__(self, folder: Path, file: FileIO) -> None:
+        self._folder, self._file = folder, file
+
+    def append(self, record: Record) -> None:
+        """Add one finished case, on disk before this returns."""
+        line = (json.dumps(asdict(record), allow_nan=False) + "\n").encode()
+        try:
+            while line:
+                line = line[self._file.write(line) :]
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise StoreError(f"{self._folder}: cannot be written: {error}") from None
 
 
 class Run:
@@ -138,16 +181,33 @@ class Run:
         except (KeyError, TypeError) as error:
             raise StoreError(f"{self._config}: cases cannot be read: {error}") from None
 
-    def append(self, record: Record) -> None:
-        """Add one finished case, on disk before this returns; a torn last line goes first."""
-        line = json.dumps(asdict(record), allow_nan=False) + "\n"
-        try:
-            with (self.folder / "records.jsonl").open("ab+") as file:
+    @contextmanager
+    def writing(self) -> Iterator[Journal]:
+        """The one writer of this run; a torn last line goes first.
+
+        Raises
+        ------
+        StoreError
+            Another process is at this run, or the folder cannot be written.
+        """
+        with ExitStack() as stack:
+            try:
+                lock = stack.enter_context((self.folder / "lock").open("w"))
+                file = stack.enter_context((self.folder / "records.jsonl").open("ab+", buffering=0))
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 file.seek(0)
                 file.truncate(file.read().rfind(b"\n") + 1)
-                file.write(line.encode())
-                file.flush()
-                os.fsync(file.fileno())
+            except BlockingIOError:
+                raise StoreError(f"{self.folder}: another process is measuring for this run") from None
+            except OSError as error:
+                raise StoreError(f"{self.folder}: cannot be written: {error}") from None
+            yield Journal(self.folder, file)
+
+    def finish(self, facts: dict[str, Any]) -> None:
+        """Say that the run came to its end, with how many cases ended how."""
+        counts = Counter(record.status for record in self.records())
+        try:
+            _write(self.folder / "finished.json", {"statuses": dict(sorted(counts.items())), **facts})
         except OSError as error:
             raise StoreError(f"{self.folder}: cannot be written: {error}") from None
 

@@ -122,11 +122,13 @@ class Plan:
         Memory kept for the weights, and for each call in flight; None where the backend does not tell.
     compile_s, prepare_s : float
         Seconds spent compiling (0 where the cache had it), and packing.
+    prepared : Prepared
+        What the backend made, with what else it tells of itself.
     """
 
     __slots__ = (
-        "_call", "_dtype", "_input_shape", "_output_shape", "_prepared",
-        "backend", "compile_s", "packed_bytes", "prepare_s", "problem", "threads", "workspace_bytes",
+        "_call", "_dtype", "_input_shape", "_output_shape",
+        "backend", "compile_s", "packed_bytes", "prepare_s", "prepared", "problem", "threads", "workspace_bytes",
     )  # fmt: skip
 
     def __init__(
@@ -135,7 +137,7 @@ class Plan:
         self.problem, self.backend, self.threads = problem, backend, threads
         self.packed_bytes, self.workspace_bytes = prepared.packed_bytes, prepared.workspace_bytes
         self.compile_s, self.prepare_s = prepared.compile_s, prepare_s - prepared.compile_s
-        self._prepared, self._call, self._dtype = prepared, prepared.call, np.dtype(problem.dtype)
+        self.prepared, self._call, self._dtype = prepared, prepared.call, np.dtype(problem.dtype)
         self._input_shape, self._output_shape = problem.input_shape, problem.output_shape
 
     def __call__(self, x: Array, out: Array | None = None) -> Array:
@@ -166,7 +168,7 @@ class Plan:
             check.fail_type("plan", "x", f"dtype {problem.dtype}", given.dtype, "make a plan for each dtype")
         shape = _result_shape("plan", out, problem, single)
         images = check.laid_out(given)
-        return _compute(self._prepared, problem, images, shape, out, (images,))
+        return _compute(self.prepared, problem, images, shape, out, (images,))
 
     def __repr__(self) -> str:
         return f"<Plan {self.backend} {self.problem.label} threads={self.threads}>"

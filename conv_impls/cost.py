@@ -15,6 +15,8 @@ from math import log2, prod
 from conv_impls.limits import L3_BYTES, limits
 from conv_impls.problem import Conv2dProblem
 
+# The backends `estimates` knows.
+MODELLED = ("numba_simd", "numba_depthwise", "numba_winograd_f2", "numba_winograd_f4", "scipy_fft")
 # Part of the peak that register tiles reach on long reductions.
 TILE_EFFICIENCY = 0.92
 # Units per vector: packing a panel, storing and transposing a result.
@@ -105,7 +107,9 @@ def _winograd(problem: Conv2dProblem, m: int, lanes: int, eager: bool) -> tuple[
 
 
 def _depthwise(problem: Conv2dProblem, lanes: int) -> float:
-    return DEPTHWISE_UNIT * problem.macs / lanes + STORE * prod(problem.output_shape) / lanes
+    # Vectors lie along rows or across channels, and are as full as the better of the two.
+    full = max(n / (-(-n // lanes) * lanes) for n in (problem.out_size[1], problem.groups))
+    return (DEPTHWISE_UNIT * problem.macs / full + STORE * prod(problem.output_shape)) / lanes
 
 
 def fft_size(problem: Conv2dProblem) -> tuple[int, int]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 Accuracy = Literal["direct", "tile2", "tile4", "tile6", "image"]
 Supports = Callable[[Conv2dProblem], str | None]
 Call = Callable[[Array, Array], None]
+Mode = Literal["planned", "eager"]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 ENTRY_POINTS = "conv_impls.backends"
@@ -48,6 +49,11 @@ class Prepared:
     right from several threads at once. Bytes that are not told are None. ``repack(weight, bias)``, where there is one,
     replaces the weights, which spares `conv2d` all else that ``prepare`` does when it meets a problem again. `conv2d`
     keeps what can repack and tells its bytes, and never hands one to two calls at once.
+
+    Three more for those who measure: the ``algorithm`` in the words of a library that picks one by itself;
+    ``executed_flops``, multiplications and additions really done, None for those of the definition; and, where a
+    library has tensors of its own, ``bind(x)``, which puts x into one and returns a call without arguments, and a
+    function that reads what it returned as an array.
     """
 
     call: Call
@@ -55,6 +61,9 @@ class Prepared:
     workspace_bytes: int | None = None
     compile_s: float = 0.0
     repack: Callable[[Array, Array | None], None] | None = None
+    algorithm: str = ""
+    executed_flops: float | None = None
+    bind: Callable[[Array], tuple[Callable[[], Any], Callable[[Any], Array]]] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,6 +88,8 @@ class Backend:
         problem -> None, or the reason why not, in words.
     fuses_relu : bool
         Whether ``prepare`` takes ``relu`` and applies max(y, 0) itself, rather than leave it to a second pass.
+    mode : {"planned", "eager"}
+        Whether weights are made ready once, or handed over at each call.
     """
 
     name: str
@@ -92,6 +103,7 @@ class Backend:
     function: Callable[..., Any]
     kind: Literal["run", "prepare", "choose"]
     fuses_relu: bool
+    mode: Mode
 
     def prepare(
         self, problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int, relu: bool = False
@@ -141,6 +153,7 @@ def register(
     deterministic: bool = True,
     threads: str = "none",
     supports: Supports = lambda problem: None,
+    mode: Mode | None = None,
 ) -> Callable[[Function], Function]:
     """Register the decorated function as a backend.
 
@@ -150,6 +163,8 @@ def register(
         For a file of ``backends/``, the name of the file.
     idea, source, accuracy, nan_spread, deterministic, threads, supports
         See `Backend`. Without ``supports`` every problem is taken.
+    mode : {"planned", "eager"}, optional
+        See `Backend`; by default a ``run`` is eager, the others are planned.
 
     Returns
     -------
@@ -190,7 +205,7 @@ def register(
             raise BackendError(f"register({name!r}): the name is taken by {where}; choose another")
         _registered[name] = Backend(
             name, idea, source, accuracy, nan_spread, deterministic, threads, supports, function, kind,
-            fuses_relu=parameters == FUSED,
+            fuses_relu=parameters == FUSED, mode=mode or ("eager" if kind == "run" else "planned"),
         )  # fmt: skip
         _settled.cache_clear()
         return function

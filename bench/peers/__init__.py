@@ -1,82 +1,85 @@
-"""Engines to set against each other: other libraries' convolutions and our own calls, each behind one function.
+"""Other libraries as backends: registered with the decorator every backend uses, one file a library.
 
-An engine is ``prepare(problem, x, weight, threads) -> Ready``: it does whatever constant weights allow beforehand, in
-the library's best way, and hands back the call to time. `ENGINES` gives the functions short names; a dotted path to a
-function of your own (``package.module.prepare``) is an engine as well, and so is ``plan:BACKEND``. A library that is
-not installed, or cannot do a problem, says so and is left out.
+A file of this folder is imported only in the process that measures one of its backends, and only where its libraries
+are installed (``make setup-peers``). Each backend does whatever constant weights allow beforehand, in the library's
+best way, keeps tensors of the library's own (`conv_impls.registry.Prepared.bind`), and is held to the bound of direct
+summation. A peer of your own needs no line here: any backend that the registry finds can be named.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
-import numpy as np
-
-from conv_impls import Conv2dProblem, UnsupportedError
+from conv_impls import Conv2dProblem
+from conv_impls.registry import Prepared
 from conv_impls.validation import Array
 
-ENGINES = {
-    "torch_nchw": "bench.peers.torch_peer.nchw",
-    "torch_channels_last": "bench.peers.torch_peer.channels_last",
-    "torch_prepacked": "bench.peers.torch_peer.prepacked",
-    "onnxruntime": "bench.peers.onnxruntime_peer.prepare",
-    "openvino": "bench.peers.openvino_peer.prepare",
-    "openvino_channels_last": "bench.peers.openvino_peer.channels_last",
-    "planned": "bench.peers.ours.planned",
-    "strict": "bench.peers.ours.strict",
-    "eager": "bench.peers.ours.eager",
+# Backend -> the module that registers it, and the packages it needs.
+_TORCH = "bench.peers.torch_peer", ("torch",)
+_OPENVINO = "bench.peers.openvino_peer", ("openvino",)
+PEERS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "torch_nchw": _TORCH,
+    "torch_channels_last": _TORCH,
+    "torch_prepacked": _TORCH,
+    "onnxruntime": ("bench.peers.onnxruntime_peer", ("onnxruntime", "onnx")),
+    "openvino": _OPENVINO,
+    "openvino_channels_last": _OPENVINO,
+    "opencv": ("bench.peers.opencv_peer", ("cv2", "onnx")),
+    "jax": ("bench.peers.jax_peer", ("jax",)),
 }
-OURS = ("planned", "strict", "eager")
-PLAN = "plan:"
+# Our own calls in other ways than a plan of `auto`.
+OWN = {"auto_strict": "bench.peers.ours", "auto_eager": "bench.peers.ours"}
+
+# Gradients that a library computes by a call of its own: (problem, weight of `as_forward`, threads) -> Prepared.
+Gradient = Callable[[Conv2dProblem, Array, int], Prepared]
+GRADIENTS: dict[tuple[str, str], Gradient] = {}
 
 
-@dataclass(frozen=True)
-class Ready:
-    """A convolution ready to be timed: ``read(call())`` is y as an array (N, C_out, H_out, W_out)."""
-
-    call: Callable[[], Any]
-    algorithm: str = ""
-    read: Callable[[Any], Array] = np.asarray
+def missing(name: str) -> str | None:
+    """What must be installed before this peer can run, or None."""
+    _, packages = PEERS.get(name, ("", ()))
+    absent = [package for package in packages if find_spec(package) is None]
+    return f"{', '.join(absent)} not installed; run: make setup-peers" if absent else None
 
 
-Prepare = Callable[[Conv2dProblem, Array, Array, int], Ready]
+def load(name: str) -> None:
+    """Import the file that registers this backend, if it is one of this folder's."""
+    module = OWN.get(name) or PEERS.get(name, (None,))[0]
+    if module:
+        import_module(module)
 
 
-def is_peer(name: str) -> bool:
-    """Whether this engine is another library's."""
-    return name not in OURS and not name.startswith(PLAN)
+def symmetric(problem: Conv2dProblem) -> str | None:
+    """For libraries that pad alike on opposite sides with zeros: None, or why that does not do.
 
-
-def load(name: str) -> tuple[Prepare, dict[str, str]]:
-    """The engine of this name, and what its module's ``facts()`` tells of the library: versions, settings.
-
-    Raises
-    ------
-    ImportError, AttributeError
-        The library is not installed, or the dotted path leads nowhere.
-    """
-    backend = name.removeprefix(PLAN) if name.startswith(PLAN) else ""
-    path, _, function = ENGINES.get("planned" if backend else name, name).rpartition(".")
-    module = import_module(path)
-    prepare: Any = getattr(module, function)
-    facts = module.facts() if hasattr(module, "facts") else {}
-    return (partial(prepare, backend=backend) if backend else prepare), facts
-
-
-def symmetric(problem: Conv2dProblem) -> tuple[int, int]:
-    """The padding as (h, w), for libraries that know no other; rows at the end that no output reads do not matter.
-
-    Raises
-    ------
-    UnsupportedError
-        No such padding computes the problem.
+    Rows at the end that no output reads do not matter.
     """
     (top, _), (left, _) = problem.padding
-    alike = problem.replace(padding=((top, top), (left, left)))
-    if alike.out_size != problem.out_size or problem.padding_mode != "zeros":
-        raise UnsupportedError("this library pads with zeros, alike on opposite sides")
-    return top, left
+    try:
+        alike = problem.replace(padding=((top, top), (left, left)))
+    except ValueError:
+        alike = None
+    if alike is None or alike.out_size != problem.out_size or problem.padding_mode != "zeros":
+        return "this library pads with zeros, alike on opposite sides"
+    return None
+
+
+def zeros_float32(problem: Conv2dProblem) -> str | None:
+    """For libraries that are asked for float32 and padding with zeros: None, or why that does not do."""
+    fits = problem.dtype == "float32" and problem.padding_mode == "zeros"
+    return None if fits else "this library is asked for float32 and padding with zeros only"
+
+
+def copying(
+    bind: Callable[[Array], tuple[Callable[[], Any], Callable[[Any], Array]]],
+) -> Callable[[Array, Array], None]:
+    """The ``call(x, out)`` of a backend that has only ``bind``: correct, and not for timing."""
+
+    def call(x: Array, out: Array) -> None:
+        bound, read = bind(x)
+        out[...] = read(bound())
+
+    return call

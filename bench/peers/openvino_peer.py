@@ -1,7 +1,7 @@
 """OpenVINO on the CPU: one convolution with constant weights in float32, latency mode, tensors of its own.
 
 Input and output are the request's own tensors, filled once and shared, so that nothing is copied while timed. The
-convolution works in NHWC: given NCHW tensors it reorders both, which `channels_last` spares it.
+convolution works in NHWC: given NCHW tensors it reorders both, which "openvino_channels_last" is spared.
 """
 
 from __future__ import annotations
@@ -13,50 +13,59 @@ import numpy as np
 import openvino
 from openvino import opset8 as opset
 
-from bench.peers import Ready
-from conv_impls import Conv2dProblem, UnsupportedError
+from bench.peers import copying, zeros_float32
+from conv_impls import Conv2dProblem
+from conv_impls.registry import Prepared, register
 from conv_impls.validation import Array
 
-
-def facts() -> dict[str, str]:
-    """Version."""
-    return {"openvino": openvino.__version__}
+SOURCE = "OpenVINO, CPU plug-in"
 
 
-def prepare(problem: Conv2dProblem, x: Array, weight: Array, threads: int) -> Ready:
-    """A compiled model of the one layer, NCHW in and out."""
+@register(
+    "openvino", idea="a compiled model of OpenVINO, one convolution, NCHW in and out", source=SOURCE,
+    threads="argument", supports=zeros_float32,
+)  # fmt: skip
+def nchw(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int) -> Prepared:
     image = opset.parameter(problem.input_shape, np.float32)
-    return _ready(_convolution(problem, image, weight), image, x, threads, np.asarray)
+    return _ready(_convolution(problem, image, weight, bias), image, threads, (0, 1, 2, 3))
 
 
-def channels_last(problem: Conv2dProblem, x: Array, weight: Array, threads: int) -> Ready:
-    """The same with NHWC tensors; the transpositions of the model are no more than names of layouts."""
+@register(
+    "openvino_channels_last", idea="a compiled model of OpenVINO, one convolution, NHWC in and out", source=SOURCE,
+    threads="argument", supports=zeros_float32,
+)  # fmt: skip
+def channels_last(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int) -> Prepared:
+    # The transpositions of the model are no more than names of layouts.
     batch, channels, height, width = problem.input_shape
     image = opset.parameter((batch, height, width, channels), np.float32)
-    y = opset.transpose(_convolution(problem, opset.transpose(image, (0, 3, 1, 2)), weight), (0, 2, 3, 1))
-    return _ready(y, image, x.transpose(0, 2, 3, 1), threads, lambda y: np.asarray(y).transpose(0, 3, 1, 2))
+    y = opset.transpose(_convolution(problem, opset.transpose(image, (0, 3, 1, 2)), weight, bias), (0, 2, 3, 1))
+    return _ready(y, image, threads, (0, 2, 3, 1))
 
 
-def _convolution(problem: Conv2dProblem, image: Any, weight: Array) -> Any:
-    if problem.dtype != "float32" or problem.padding_mode != "zeros":
-        raise UnsupportedError("OpenVINO is asked for float32 and padding with zeros only")
+def _convolution(problem: Conv2dProblem, image: Any, weight: Array, bias: Array | None) -> Any:
     (top, bottom), (left, right) = problem.padding
     geometry = problem.stride, (top, left), (bottom, right), problem.dilation
     g = problem.groups
     if g == 1:
-        return opset.convolution(image, opset.constant(weight), *geometry)
-    grouped = weight.reshape(g, problem.out_channels // g, *weight.shape[1:])
-    return opset.group_convolution(image, opset.constant(grouped), *geometry)
+        y = opset.convolution(image, opset.constant(weight), *geometry)
+    else:
+        grouped = weight.reshape(g, problem.out_channels // g, *weight.shape[1:])
+        y = opset.group_convolution(image, opset.constant(grouped), *geometry)
+    return y if bias is None else opset.add(y, opset.constant(bias.reshape(1, -1, 1, 1)))
 
 
-def _ready(y: Any, image: Any, x: Array, threads: int, read: Callable[[Array], Array]) -> Ready:
+def _ready(y: Any, image: Any, threads: int, axes: tuple[int, ...]) -> Prepared:
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
     compiled = openvino.Core().compile_model(openvino.Model([y], [image], "conv"), "CPU", settings)
-    request = compiled.create_infer_request()
-    request.get_input_tensor().data[...] = x
-    out = request.get_output_tensor()
-    # Without share_outputs every call copies its output into a new array.
-    return Ready(lambda: request.infer(share_outputs=True), _algorithm(compiled), lambda _: read(out.data))
+
+    def bind(x: Array) -> tuple[Callable[[], Any], Callable[[Any], Array]]:
+        request = compiled.create_infer_request()
+        request.get_input_tensor().data[...] = x.transpose(axes)
+        out = request.get_output_tensor()
+        # Without share_outputs every call copies its output into a new array.
+        return lambda: request.infer(share_outputs=True), lambda _: out.data.transpose(np.argsort(axes))
+
+    return Prepared(copying(bind), algorithm=_algorithm(compiled), bind=bind)
 
 
 def _algorithm(compiled: openvino.CompiledModel) -> str:

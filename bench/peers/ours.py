@@ -1,41 +1,55 @@
-"""Our own calls as engines: planned (weights constant), strict (direct summation only), eager (weights each time)."""
+"""Our own convolution in other ways than a plan: `conv2d` with the weights at each call, and direct summation only.
+
+Limits: for comparison with other libraries; users call `conv_impls.conv2d` and `conv_impls.plan`.
+"""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
-import conv_impls
-from bench.peers import Ready
+from bench.peers import copying
 from conv_impls import Conv2dProblem, conv2d, plan
+from conv_impls.registry import Prepared, register
 from conv_impls.validation import Array
 
 
-def facts() -> dict[str, str]:
-    """Version."""
-    return {"conv_impls": conv_impls.__version__}
+@register(
+    "auto_strict", idea="auto with precision='strict': direct summation only", source="this package", threads="argument"
+)
+def strict(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int) -> Prepared:
+    ready = plan(problem, weight, bias, precision="strict", threads=threads)
+    made = ready.prepared
+
+    def call(x: Array, out: Array) -> None:
+        ready(x, out=out)
+
+    return Prepared(
+        call, made.packed_bytes, made.workspace_bytes, made.compile_s, algorithm=ready.backend,
+        executed_flops=problem.flops,
+    )  # fmt: skip
 
 
-def planned(
-    problem: Conv2dProblem,
-    x: Array,
-    weight: Array,
-    threads: int,
-    *,
-    backend: str = "auto",
-    precision: str = "standard",
-) -> Ready:
-    """A plan, called with ``out``: nothing is allocated or packed while timed."""
-    ready = plan(problem, weight, backend=backend, precision=precision, threads=threads)
-    out = np.empty(problem.output_shape, problem.dtype)
-    return Ready(lambda: ready(x, out=out), ready.backend)
-
-
-def strict(problem: Conv2dProblem, x: Array, weight: Array, threads: int) -> Ready:
-    """As `planned`, with ``precision="strict"``."""
-    return planned(problem, x, weight, threads, precision="strict")
-
-
-def eager(problem: Conv2dProblem, x: Array, weight: Array, threads: int) -> Ready:
-    """`conv2d` on plain arrays: validation, packing and a fresh output in every call."""
+@register(
+    "auto_eager",
+    idea="conv2d on plain arrays: validation, packing and a fresh output in every call",
+    source="this package",
+    accuracy="image",
+    nan_spread="that of the backend it picks, the image at most",
+    threads="argument",
+    mode="eager",
+)
+def eager(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int) -> Prepared:
     settings = {name: getattr(problem, name) for name in ("stride", "padding", "dilation", "groups", "padding_mode")}
-    return Ready(lambda: conv2d(x, weight, **settings, threads=threads))
+    # Kernels are compiled here, not in the first call that is timed.
+    start = time.perf_counter()
+    conv2d(np.zeros(problem.input_shape, problem.dtype), weight, bias, **settings, threads=threads)
+    compile_s = time.perf_counter() - start
+
+    def bind(x: Array) -> tuple[Callable[[], Any], Callable[[Any], Array]]:
+        return lambda: conv2d(x, weight, bias, **settings, threads=threads), lambda y: y
+
+    return Prepared(copying(bind), compile_s=compile_s, bind=bind)

@@ -1,0 +1,64 @@
+"""Forward, and the two gradients, each as a forward convolution that any backend can be asked for.
+
+    bwd_d   dx: the gradient of y, with zeros between its rows where the stride is not 1, padded by d (k-1) - p and
+            convolved with the kernels turned by 180 degrees, input and output channels exchanged
+    bwd_w   dw: x, with channels for images, convolved with the gradient of y for kernels; stride and dilation exchanged
+
+Source: Dumoulin & Visin 2016, arXiv:1603.07285, sec. 4; bwd_w: the definition, differentiated. One check and one bound
+then serve all three. Limits: zeros between rows are multiplied too, and kernels as large as images suit few backends,
+so this is what a forward backend can do for training, not the best there is; a peer may bring its own gradients.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from conv_impls import Conv2dProblem, UnsupportedError
+from conv_impls.validation import Pair
+
+DIRECTIONS = ("fwd", "bwd_d", "bwd_w")
+
+
+def as_forward(problem: Conv2dProblem, direction: str) -> Conv2dProblem:
+    """The convolution that computes this direction.
+
+    Raises
+    ------
+    UnsupportedError
+        No convolution does: padding that is not zeros, or wider than the kernel reaches, or groups in bwd_w.
+    """
+    if direction == "fwd":
+        return problem
+    if problem.padding_mode != "zeros":
+        raise UnsupportedError(f"{direction}: padding with zeros only")
+    sides, strides, dilations = problem.padding, problem.stride, problem.dilation
+    size, kernel, out = problem.in_size, problem.kernel_size, problem.out_size
+    if direction == "bwd_d":
+        between = tuple((o - 1) * s + 1 for o, s in zip(out, strides, strict=True))
+        first = [d * (k - 1) - low for d, k, (low, _) in zip(dilations, kernel, sides, strict=True)]
+        last = [n + d * (k - 1) - e - f for n, d, k, e, f in zip(size, dilations, kernel, between, first, strict=True)]
+        if min(first + last) < 0:
+            raise UnsupportedError("bwd_d: padding wider than the kernel reaches would have to be cut off")
+        padding = ((first[0], last[0]), (first[1], last[1]))
+        return replace(
+            problem, in_channels=problem.out_channels, out_channels=problem.in_channels, in_size=between,
+            padding=padding, stride=(1, 1),
+        )  # fmt: skip
+    if problem.groups != 1:
+        raise UnsupportedError("bwd_w: no single convolution computes it for groups")
+    # Rows at the end that no output read are left out, as are those of the padding.
+    last = [
+        d * (k - 1) + s * (o - 1) + 1 - n - low
+        for k, d, o, s, n, (low, _) in zip(kernel, dilations, out, strides, size, sides, strict=True)
+    ]
+    rows, columns = (n + min(0, end) for n, end in zip(size, last, strict=True))
+    padding = ((sides[0][0], max(0, last[0])), (sides[1][0], max(0, last[1])))
+    return Conv2dProblem(
+        problem.in_channels, problem.batch, (rows, columns), problem.out_channels, out, dilations, padding, strides, 1,
+        dtype=problem.dtype, name=problem.name,
+    )  # fmt: skip
+
+
+def every(problem: Conv2dProblem, direction: str) -> Pair:
+    """Rows and columns of the data of `as_forward` that are not zero: each s-th."""
+    return problem.stride if direction == "bwd_d" else (1, 1)

@@ -1,0 +1,30 @@
+"""Environment variables that hold compilers and libraries to an older instruction set than the machine's.
+
+Most users' machines have AVX2 only; a comparison held to it shows what they would see. Limits: libraries without such a
+setting are left out.
+"""
+
+from __future__ import annotations
+
+ISAS = {
+    "avx2": {
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+        "OPENBLAS_CORETYPE": "Haswell",
+        "NUMBA_CPU_NAME": "haswell",
+    }
+}
+UNHELD = ("onnxruntime", "openvino", "openvino_channels_last", "opencv", "jax")
+
+
+def isa_variables(isa: str) -> dict[str, str]:
+    """The variables for one of `ISAS`; none for an empty name."""
+    if not isa:
+        return {}
+    import llvmlite.binding as llvm
+
+    beyond = ("avx512", "amx", "avxvnni", "avx10")
+    flags = llvm.get_host_cpu_features().items()
+    features = ",".join(("+" if on and not name.startswith(beyond) else "-") + name for name, on in flags)
+    return ISAS[isa] | {"NUMBA_CPU_FEATURES": features}

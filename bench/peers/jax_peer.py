@@ -1,0 +1,50 @@
+"""JAX on the CPU: a compiled convolution with constant weights, NCHW.
+
+XLA takes as many threads as the process has cores, so the process is held to the first so many of them. Limits: the
+result is waited for in each call.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from bench.peers import copying
+from conv_impls import Conv2dProblem
+from conv_impls.registry import Prepared, register
+from conv_impls.validation import Array
+
+
+@register(
+    "jax", idea="jax.lax.conv_general_dilated, compiled, weights constant", source="JAX, XLA for CPU",
+    threads="cores of the process",
+    supports=lambda problem: None if problem.padding_mode == "zeros" else "padding with zeros only",
+)  # fmt: skip
+def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int) -> Prepared:
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    # Only now: JAX counts the cores when it starts.
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_enable_x64", True)
+    kernel = jax.numpy.asarray(weight)
+    offset = None if bias is None else jax.numpy.asarray(bias).reshape(1, -1, 1, 1)
+
+    @jax.jit
+    def convolve(image: Any) -> Any:
+        y = jax.lax.conv_general_dilated(
+            image, kernel, problem.stride, problem.padding, rhs_dilation=problem.dilation,
+            feature_group_count=problem.groups, precision=jax.lax.Precision.HIGHEST,
+        )  # fmt: skip
+        return y if offset is None else y + offset
+
+    def bind(x: Array) -> tuple[Callable[[], Any], Callable[[Any], Array]]:
+        image = jax.numpy.asarray(x)
+        compiled = convolve.lower(image).compile()
+        return lambda: compiled(image).block_until_ready(), np.asarray
+
+    return Prepared(copying(bind), algorithm="XLA", bind=bind)

@@ -1,0 +1,123 @@
+"""A backend's own process, as the parent sees it: started, asked, stopped while others are timed, killed when it hangs.
+
+Orders and answers go over two pipes of ours, a JSON object a line; what the backend prints goes to a third, of which
+the last lines are kept for the reason of a crash. While no order is under way the whole process group is stopped
+(SIGSTOP), so that no idle thread of it, spinning or not, takes a core from the backend that is timed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from bench.machine import thread_variables
+
+# Seconds for a stage of an order, unless the run says otherwise: loading a library, planning and compiling (tens of
+# seconds for a first kernel), checking against the reference.
+LOAD_S, PLAN_S, CHECK_S = 120.0, 180.0, 120.0
+KEPT_BYTES = 4096
+Answer = dict[str, Any]
+
+
+class Worker:
+    """One backend on one number of threads. Every answer has a status of `bench.store.STATUSES`."""
+
+    def __init__(self, backend: str, threads: int, call_s: float, variables: dict[str, str]) -> None:
+        self.backend, self.threads = backend, threads
+        # A call may take twice what the budget allows it, and a cold start some seconds.
+        self.stage_s = {"load": LOAD_S, "plan": PLAN_S, "check": CHECK_S, "call": 5 * call_s + 5}
+        self._variables = os.environ | thread_variables(threads) | variables
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def ask(self, do: str, **order: Any) -> Answer:
+        """The answer to one order; the process is started first where there is none."""
+        if self._child is None:
+            self._start()
+        self._signal(signal.SIGCONT)
+        with suppress(BrokenPipeError):
+            os.write(self._orders, (json.dumps({"do": do, **order}) + "\n").encode())
+        answer = self._answer()
+        if answer["status"] in ("crashed", "timeout"):
+            answer["reason"] += self.close()
+        else:
+            self._signal(signal.SIGSTOP)
+        return answer
+
+    def close(self) -> str:
+        """End the process and all it started; what it last printed, in brackets."""
+        if self._child is None:
+            return ""
+        self._signal(signal.SIGKILL)
+        self._child.wait()
+        # A grandchild that left the group may hold the pipe open.
+        self._drain.join(timeout=1)
+        for pipe in (self._orders, self._answers):
+            os.close(pipe)
+        self._child = None
+        printed = b"".join(self._printed).decode(errors="replace").strip().splitlines()
+        return f" (it printed: {' | '.join(printed[-3:])[-300:]})" if printed else ""
+
+    def _start(self) -> None:
+        theirs_in, self._orders = os.pipe()
+        self._answers, theirs_out = os.pipe()
+        command = [sys.executable, "-m", "bench.worker", self.backend, str(theirs_in), str(theirs_out)]
+        child = subprocess.Popen(
+            command, cwd=Path(__file__).parent.parent, env=self._variables, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, pass_fds=(theirs_in, theirs_out), start_new_session=True,
+        )  # fmt: skip
+        self._child, self._unread = child, b""
+        os.close(theirs_in)
+        os.close(theirs_out)
+        self._printed: deque[bytes] = deque(maxlen=16)
+        self._drain = threading.Thread(target=self._read_printed, args=(child,), daemon=True)
+        self._drain.start()
+
+    def _read_printed(self, child: subprocess.Popen[bytes]) -> None:
+        assert child.stdout is not None
+        with child.stdout as stream:
+            while part := stream.read1(2**16):  # type: ignore[attr-defined]
+                self._printed.append(part[-KEPT_BYTES:])
+
+    def _answer(self) -> Answer:
+        """The next answer; notes of stages on the way set how long it may take."""
+        stage, until = "load", time.monotonic() + self.stage_s["load"]
+        while True:
+            while b"\n" in self._unread:
+                line, _, self._unread = self._unread.partition(b"\n")
+                said: Answer = json.loads(line)
+                if "stage" not in said:
+                    return said
+                stage = said["stage"]
+                until = time.monotonic() + self.stage_s[stage]
+            if not select.select([self._answers], [], [], max(0.0, until - time.monotonic()))[0]:
+                return {"status": "timeout", "reason": f"no end of {stage} after {self.stage_s[stage]:g} s"}
+            part = os.read(self._answers, 2**16)
+            if not part:
+                return self._died()
+            self._unread += part
+
+    def _died(self) -> Answer:
+        assert self._child is not None
+        try:
+            code = self._child.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            return {"status": "crashed", "reason": "the process closed its pipe"}
+        if code == -signal.SIGKILL:
+            return {"status": "oom", "reason": "the process was killed (SIGKILL), as Linux does when memory runs out"}
+        name = signal.Signals(-code).name if code < 0 else f"exit code {code} and no result"
+        return {"status": "crashed", "reason": f"the process ended with {name}"}
+
+    def _signal(self, number: int) -> None:
+        assert self._child is not None
+        with suppress(ProcessLookupError):
+            os.killpg(self._child.pid, number)

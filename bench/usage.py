@@ -1,0 +1,55 @@
+"""What a process uses: its peak memory over a stretch of code, and the threads its libraries are set to.
+
+Linux keeps the largest resident size of a process and forgets it when told to (proc(5), clear_refs). Limits: where that
+is not there, memory is None; pages the allocator had kept from before count as nothing new.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import TracebackType
+
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+class PeakMemory:
+    """A with-block; afterwards ``added_bytes`` is how far memory rose above what it was, at most."""
+
+    added_bytes: int | None = None
+
+    def __enter__(self) -> PeakMemory:
+        try:
+            CLEAR.write_text("5")
+            self._before = _kib("VmRSS")
+        except OSError:
+            self._before = None
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        peak = _kib("VmHWM") if self._before is not None else None
+        if peak is not None and self._before is not None:
+            self.added_bytes = max(0, peak - self._before) * 1024
+
+
+def thread_pools() -> str:
+    """Every library's own word on its threads, such as "openblas 2, numba 2"."""
+    from threadpoolctl import threadpool_info
+
+    pools = {pool["internal_api"]: int(pool["num_threads"]) for pool in threadpool_info()}
+    # Only what the backend has loaded: an import here would be its first.
+    if numba := sys.modules.get("numba"):
+        pools["numba"] = numba.config.NUMBA_NUM_THREADS
+    if torch := sys.modules.get("torch"):
+        pools["torch"] = torch.get_num_threads()
+    return ", ".join(f"{name} {count}" for name, count in sorted(pools.items()))
+
+
+def _kib(field: str) -> int | None:
+    try:
+        lines = STATUS.read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) for line in lines if line.startswith(f"{field}:")), None)
