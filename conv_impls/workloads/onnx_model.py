@@ -69,6 +69,7 @@ def _layers(path: Path, graph: Any, times: int, per: int) -> list[Layer]:
     names: dict[Conv2dProblem, str] = {}
     counts: Counter[Conv2dProblem] = Counter()
     left_out: Counter[str] = Counter()
+    taken_as_float32 = 0
     for node in graph.node:
         left_out.update(f"{_kind(inner)} inside {_plain(node.op_type)}" for inner in _inside(node) if _is_conv(inner))
         if not _is_conv(node):
@@ -83,7 +84,7 @@ def _layers(path: Path, graph: Any, times: int, per: int) -> list[Layer]:
             left_out["Conv of a size known only at run time"] += 1
         else:
             dtype = DTYPES.get(dtypes[node.input[1]])
-            left_out["dtype"] += dtype is None
+            taken_as_float32 += dtype is None
             problem = _problem(path, node, x, weight, dtype or "float32")
             scaled, rest = divmod(problem.batch * times, per)
             if rest:
@@ -92,8 +93,8 @@ def _layers(path: Path, graph: Any, times: int, per: int) -> list[Layer]:
             problem = problem.replace(batch=scaled)
             names.setdefault(problem, _name(node))
             counts[problem] += 1
-    if other := left_out.pop("dtype", 0):
-        log.warning("%s: %d Conv are neither float32 nor float64 and taken as float32", path, other)
+    if taken_as_float32:
+        log.warning("%s: %d Conv are neither float32 nor float64 and taken as float32", path, taken_as_float32)
     told = ", ".join(f"{count} {kind}" for kind, count in left_out.items())
     if not counts:
         raise WorkloadError(f"{path}: no 2-D Conv in this model" + (f"; it has {told}" if told else ""))
