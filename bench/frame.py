@@ -26,9 +26,10 @@ def frame(records: Iterable[Record], cases: Iterable[Case] = ()) -> pd.DataFrame
 
     Of the ``cases`` those without a record get one as well, with the status "interrupted".
 
-    Columns beside those of `Record`: kernel, in_height, batch, dtype, macs, flops, min_bytes, executed_gflops,
-    utilisation (of the peak measured beside the case), samples (their number), turns (time of each, by repetition and
-    round), weak (why a number is weak) and speedup, the time of python_loops over this one, where both were measured.
+    Columns beside those of `Record`: network (the workload, and what of it was varied), kernel, in_height, batch,
+    dtype, macs, flops, min_bytes, executed_gflops, utilisation (of the peak measured beside the case), samples (their
+    number), turns (time of each, by repetition and round), repeat (a command), weak (why a number is weak) and speedup,
+    the time of python_loops over this one, where both were measured.
     """
     finished = list(records)
     keys = {record.case.key for record in finished}
@@ -45,10 +46,22 @@ def frame(records: Iterable[Record], cases: Iterable[Case] = ()) -> pd.DataFrame
     if table.empty:
         return table
     table[NUMBERS] = table[NUMBERS].astype(float)
+    table.insert(0, "network", _networks(table))
     loops = table[(table.backend == BASELINE) & (table.status == "ok")].set_index(GROUP)["median_s"]
     table = table.join(loops.rename("loops_s"), on=GROUP)
     table["speedup"] = table.pop("loops_s") / table.median_s
     return table
+
+
+def _networks(table: pd.DataFrame) -> pd.Series:
+    """The workload, and whatever of it the run varied: what a sum over layers may be taken of."""
+    names = table.workload.astype(object)
+    for axis, prefix in (("batch", "mb"), ("dtype", ""), ("direction", ""), ("cache", "")):
+        varied = (
+            table.groupby(["workload", "layer"])[axis].transform("nunique").groupby(table.workload).transform("max")
+        )
+        names = names.where(varied <= 1, names + " " + prefix + table[axis].astype(str))
+    return names
 
 
 def _row(group: list[Record], best_peak: dict[int, float]) -> dict[str, object]:

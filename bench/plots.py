@@ -17,6 +17,7 @@ from matplotlib.cbook import get_sample_data
 from matplotlib.figure import Figure
 
 from bench import tables
+from bench.peers import PEERS
 from conv_impls import KERNELS, apply_kernel
 
 STYLE = {
@@ -26,6 +27,8 @@ STYLE = {
     "numba_winograd_f4": ("#0072B2", "^"), "numba_winograd_f6": ("#CC79A7", "v"), "numba_depthwise": ("#E69F00", "D"),
 }  # fmt: skip
 SPARE = [(colour, marker) for marker in "P*<>hp" for colour in ("#D55E00", "#F0E442")]
+# What a cell without a time says.
+SHORT = {"unsupported": "-", "over_budget": "slow", "interrupted": "?", "wrong_result": "wrong"}
 # Width in inches at which 11-point text is still readable on a phone, where a figure is about 3.5 inches wide.
 WIDTH = 7.2
 RC: Any = {
@@ -49,7 +52,7 @@ class NothingToDraw(Exception):
 def time_vs_size(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
     """Median with quartiles against image size: 3x3, 8 channels."""
     part = table[(table.workload == "sizes") & table.layer.str.startswith("image ") & (table.status == "ok")]
-    part = part[(part.threads == part.threads.max()) & (part.backend != "auto")]
+    part = part[(part.threads == part.threads.max()) & ~part.backend.isin(tables.CHOICES)]
     if part.empty:
         raise NothingToDraw("no measured image sizes (workload sizes)")
     big = part[part.in_height == part.in_height.max()].sort_values("median_s")
@@ -103,7 +106,8 @@ def ladder(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
 
 def resnet50_heatmap(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
     """Effective GFLOP/s, a row a layer, a column a backend; statuses where there is no time."""
-    part = table[(table.workload == "resnet50") & (table.threads == table.threads.max()) & (table.backend != "auto")]
+    part = table[(table.workload == "resnet50") & (table.threads == table.threads.max())]
+    part = part[~part.backend.isin(tables.CHOICES)]
     if part.empty:
         raise NothingToDraw("no ResNet-50 layers")
     if part.median_s.isna().all():
@@ -114,41 +118,45 @@ def resnet50_heatmap(table: pd.DataFrame, environment: dict[str, Any]) -> Figure
     status = part.pivot(index="layer", columns="backend", values="status").loc[layers, names]
     best = rate.max().idxmax()
     wins = int((rate.dropna(how="all").idxmax(axis=1) == best).sum())
-    peak = environment.get("fma_peak_gflops")
     title = f"{best} leads on {wins} of {len(layers)} ResNet-50 layers, up to {rate.max().max():.0f} GFLOP/s"
-    figure, axes = _figure(9.2, title)
+    figure, axes = _figure(3.5 + 0.28 * len(layers), title)
     with np.errstate(divide="ignore", invalid="ignore"):
         shade = np.log10(rate.to_numpy(dtype=float))
     image = axes.imshow(shade, aspect="auto", cmap="cividis", vmin=-2, vmax=np.nanmax(shade))
+    small = 10.5 if len(names) < 9 else 8.0
     labels = part.drop_duplicates("layer").set_index("layer")
     for i, layer in enumerate(layers):
         for j, name in enumerate(names):
             value = rate.iloc[i, j]
-            text = _short_rate(value) if np.isfinite(value) else str(status.loc[layer, name]).replace("_", "\n")
+            text = _short_rate(value) if np.isfinite(value) else SHORT.get(status.loc[layer, name], "failed")
             bright = not np.isfinite(value) or shade[i, j] > 1.2
-            size = 10.5 if np.isfinite(value) else 8.0
-            axes.text(j, i, text, ha="center", va="center", color="black" if bright else "white", fontsize=size)
-    axes.set_xticks(range(len(names)), names, rotation=20, ha="right")
+            axes.text(j, i, text, ha="center", va="center", color="black" if bright else "white", fontsize=small)
+    axes.set_xticks(range(len(names)), names, rotation=50, ha="right", rotation_mode="anchor", fontsize=10.5)
     axes.set_yticks(range(len(layers)), [f"{layer}  {labels.kernel[layer]}" for layer in layers], fontsize=9.5)
     axes.grid(visible=False)
     bar = figure.colorbar(image, ax=axes, pad=0.02, fraction=0.04)
     ticks = np.arange(-2, np.floor(np.nanmax(shade)) + 1)
     bar.set_ticks(list(ticks), labels=[f"{10.0**t:g}" for t in ticks])
     bar.set_label("effective GFLOP/s")
-    note = f"operations of the definition over the median time, batch 1, {part.threads.iloc[0]} threads"
-    _corner(figure, environment, note + (f"; measured FMA peak {peak:.0f}" if peak else ""))
+    count = part.threads.iloc[0]
+    note = f"operations of the definition over the median time, {count} thread{'s' * (count > 1)}; "
+    note += f"measured FMA peak {part.fma_peak_gflops.median():.0f}; - unsupported, slow: over budget"
+    _corner(figure, environment, note)
     return figure
 
 
 def error_vs_speed(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
     """Relative error against rate, a point a right result, on the networks and the sizes."""
     part = table[(table.status == "ok") & ~table.workload.isin(["basic", "smoke"]) & (table.error > 0)]
-    part = part[(part.threads == part.threads.max()) & (part.backend != "auto")]
+    part = part[(part.threads == part.threads.max()) & ~part.backend.isin(tables.CHOICES)]
     if part.empty:
         raise NothingToDraw("no measured layers beyond basic")
     worst = part.loc[part.error.idxmax()]
     figure, axes = _figure(5.4, f"Right results stay within {_power(worst.error)} of the float64 reference")
-    for backend in tables.order(part.backend):
+    peers = part[part.backend.isin(PEERS)]
+    if not peers.empty:
+        axes.scatter(peers.gflops_effective, peers.error, color="#AAAAAA", marker=".", s=24, label="other libraries")
+    for backend in tables.order(part.backend[~part.backend.isin(PEERS)]):
         mine = part[part.backend == backend]
         colour, marker = _style(backend)
         axes.scatter(mine.gflops_effective, mine.error, color=colour, marker=marker, alpha=0.65, s=34, label=backend)

@@ -11,12 +11,25 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench import plots, tables
+from bench import contest, plots, roofline, sweeps, tables
 from bench.frame import frame
 from bench.store import Run, StoreError
 
 BLOCK = re.compile(r"(<!-- begin generated: results -->\n).*?(<!-- end generated: results -->)", re.DOTALL)
 NETWORKS = ("resnet50", "vgg16", "mobilenet_v2", "convnext_tiny")
+# Of what is plain (forward, warm, one dtype), and of everything the run varied.
+PLAIN_FIGURES = plots.FIGURES | {"roofline": roofline.roofline}
+FIGURES = PLAIN_FIGURES | sweeps.FIGURES
+ALT = plots.ALT | roofline.ALT | sweeps.ALT
+HEADLINES = (
+    "Their time over ours, on the sum of each network, with the middle 95% of a bootstrap over turns taken side by "
+    "side. The best peer is the fastest of all other libraries at each layer, which no one library is; eager backends "
+    "get the weights at each call, `auto_strict` sums directly."
+)
+COSTS = (
+    "Compiling (or loading compiled code from disk) and preparing all layers once, a pass over the network, memory, "
+    "and the passes after which the former pay off against the fastest backend that needs neither."
+)
 
 
 def write_report(run: Run, out: Path, readme: Path | None) -> list[str]:
@@ -28,25 +41,19 @@ def write_report(run: Run, out: Path, readme: Path | None) -> list[str]:
     (out / "tables").mkdir(parents=True, exist_ok=True)
     (out / "figures").mkdir(parents=True, exist_ok=True)
 
-    made = {
-        "cases": tables.per_case(table), "network_sums": tables.network_sums(table), "winners": tables.winners(table),
-        "correctness": tables.correctness(table), "not_ok": tables.not_ok(table), "statuses": tables.statuses(table),
-        "compile_costs": tables.compile_costs(table),
-        "numba_direct_over_numpy_im2col": tables.ratio(table, "numba_direct", "numpy_im2col"),
-        "numpy_strided_over_numpy_im2col": tables.ratio(table, "numpy_strided", "numpy_im2col"),
-    }  # fmt: skip
-    if "resnet50" in set(table.workload):
-        made["ladder"] = tables.ladder(table, "resnet50")
+    made = all_tables(table)
     for name, content in made.items():
         content.to_csv(out / "tables" / f"{name}.csv", index=False, float_format="%.6g")
         (out / "tables" / f"{name}.md").write_text(markdown(content) + "\n", encoding="utf-8")
 
     missing, drawn = [], []
-    for name, draw in plots.FIGURES.items():
+    for name, draw in FIGURES.items():
         try:
-            figure = draw(table, environment)
+            figure = draw(tables.plain(table) if name in PLAIN_FIGURES else table, environment)
         except plots.NothingToDraw as reason:
-            missing.append(f"figure {name}: {reason}")
+            # That a run is no sweep needs no word.
+            if name in PLAIN_FIGURES:
+                missing.append(f"figure {name}: {reason}")
             continue
         plots.save(figure, out / "figures" / name)
         drawn.append(name)
@@ -62,6 +69,22 @@ def write_report(run: Run, out: Path, readme: Path | None) -> list[str]:
             block = summary_block(table, environment)
             readme.write_text(BLOCK.sub(lambda m: m[1] + block + m[2], text), encoding="utf-8")
     return missing
+
+
+def all_tables(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Every table of a report that the run has rows for, by name."""
+    plain = contest.measured(table)
+    made = {
+        "network_sums": tables.network_sums(table), "headlines": contest.headlines(table),
+        "against": contest.against(table), "best_peer_by_layer": contest.by_layer(plain, "auto", contest.BEST),
+        "winners": tables.winners(table), "costs": tables.costs(table),
+        "utilisation": roofline.utilisation(table), "thread_efficiency": sweeps.thread_efficiency(table),
+        "ladder": tables.ladder(table, "resnet50"), "correctness": tables.correctness(table),
+        "numba_direct_over_numpy_im2col": tables.ratio(table, "numba_direct", "numpy_im2col"),
+        "numpy_strided_over_numpy_im2col": tables.ratio(table, "numpy_strided", "numpy_im2col"),
+        "statuses": tables.statuses(table), "not_ok": tables.not_ok(table), "cases": tables.per_case(table),
+    }  # fmt: skip
+    return {name: content for name, content in made.items() if not content.empty or name == "not_ok"}
 
 
 def markdown(content: pd.DataFrame) -> str:
@@ -112,6 +135,8 @@ def _page(run: Run, table: pd.DataFrame, made: dict[str, pd.DataFrame], drawn: l
         "## Network sums", "", "Sum over the layers, weighted by how often the network has each; batch 1.", "",
         markdown(summary(table)), "",
     ]  # fmt: skip
+    if "headlines" in made:
+        lines += ["## Ours and other libraries", "", HEADLINES, "", markdown(made["headlines"]), ""]
     if "ladder" in made:
         lines += [
             "## The ladder, on ResNet-50",
@@ -123,14 +148,9 @@ def _page(run: Run, table: pd.DataFrame, made: dict[str, pd.DataFrame], drawn: l
             "",
         ]
     for name in drawn:
-        lines += [f"![{plots.ALT[name]}](figures/{name}.png)", ""]
+        lines += [f"![{ALT[name]}](figures/{name}.png)", ""]
+    lines += ["## What it costs beside the run", "", COSTS, "", markdown(made["costs"]), ""] if "costs" in made else []
     lines += ["## How the cases ended", "", markdown(made["statuses"]), ""]
-    lines += [
-        "Compilation, or loading from the disk cache, in this run (seconds, largest case):",
-        "",
-        markdown(made["compile_costs"]),
-        "",
-    ]
     lines += ["## Tables", "", *(f"- [{name}](tables/{name}.md) ([CSV](tables/{name}.csv))" for name in made), ""]
     if missing:
         lines += ["## Left out", "", *(f"- {text}" for text in missing), ""]

@@ -7,6 +7,7 @@ result is waited for in each call.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -42,9 +43,12 @@ def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: 
         )  # fmt: skip
         return y if offset is None else y + offset
 
+    start = time.perf_counter()
+    compiled = convolve.lower(jax.ShapeDtypeStruct(problem.input_shape, problem.dtype)).compile()
+    compile_s = time.perf_counter() - start
+
     def bind(x: Array) -> tuple[Callable[[], Any], Callable[[Any], Array]]:
         image = jax.numpy.asarray(x)
-        compiled = convolve.lower(image).compile()
         return lambda: compiled(image).block_until_ready(), np.asarray
 
-    return Prepared(copying(bind), algorithm="XLA", bind=bind)
+    return Prepared(copying(bind), compile_s=compile_s, algorithm="XLA", bind=bind)
