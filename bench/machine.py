@@ -18,7 +18,7 @@ import re
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -45,8 +45,8 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def environment() -> dict[str, Any]:
-    """Facts stored with every run."""
+def environment(packages: Iterable[str] = ()) -> dict[str, Any]:
+    """Facts stored with every run; ``packages`` are those it measures beside our own."""
     facts: dict[str, Any] = {
         "cpu": _cpu_model(),
         "cores": cores(),
@@ -61,7 +61,7 @@ def environment() -> dict[str, Any]:
         "vector_bits": _vector_bits(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: _version(name) for name in (*PACKAGES, *packages)},
         "blas": _blas(),
         "commit": _commit(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

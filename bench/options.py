@@ -15,7 +15,7 @@ from typing import Any
 from bench.directions import DIRECTIONS
 from bench.isa import ISAS, UNHELD, isa_variables
 from bench.machine import cores
-from bench.peers import OWN, PEERS, missing
+from bench.peers import OWN, PEERS, missing, packages
 from bench.store import Case, Run
 from bench.worker import PEAK, PLUGIN
 from conv_impls import backends, workloads
@@ -54,7 +54,7 @@ class Options:
     timeout: float = 0.6
     budget: float = 255.0
     isa: str = ""
-    compile: str = "kept"
+    kernels: str = "kept"
     plugin: str = ""
     seed: int = 0
 
@@ -86,7 +86,7 @@ class Options:
         if self.isa:
             choices(self.isa, "--isa", tuple(ISAS))
             names = [name for name in names if name not in UNHELD]
-        choices(self.compile, "--compile", ("kept", "fresh"))
+        choices(self.kernels, "--kernels", ("kept", "fresh"))
         return make_cases(
             layers, names, read_threads(self.threads), self.repetitions,
             choices(self.direction, "--direction", DIRECTIONS), choices(self.cache, "--cache", CACHES),
@@ -98,11 +98,11 @@ def new_run(options: Options, out: Path | None) -> Run:
     from bench.machine import environment, measure_machine
 
     cases = options.cases()
-    facts = environment() | {"machine": measure_machine()}
+    facts = environment(packages(case.backend for case in cases)) | {"machine": measure_machine()}
     config: dict[str, Any] = {
         "command": options.command(), "options": asdict(options), "timeout_s": options.timeout,
         "budget_s": options.budget, "seconds": options.seconds, "seed": options.seed, "variables": options.variables(),
-        "fresh_cache": options.compile == "fresh", "rotate_bytes": FLOOD * last_level_bytes(facts["caches"]),
+        "fresh_cache": options.kernels == "fresh", "rotate_bytes": FLOOD * last_level_bytes(facts["caches"]),
         "cases": [asdict(case) for case in cases],
     }  # fmt: skip
     return Run.create(out or RUNS / datetime.now().strftime("%Y%m%d-%H%M%S"), config, facts)
@@ -122,7 +122,7 @@ def resumed(folder: Path, given: dict[str, Any]) -> Run:
             )
     if Options(**stored).cases() != run.cases:
         raise UsageError(f"--resume: workload or backends are not what they were for {folder}; start a new run")
-    before, now = run.environment, environment()
+    before, now = run.environment, environment(packages(case.backend for case in run.cases))
     if before["id"] != now["id"]:
         changed = [key for key in now if before.get(key) != now[key] and key not in ("date", "commit", "load_1min")]
         raise UsageError(f"--resume: the machine or versions changed ({', '.join(changed)}); start a new run")

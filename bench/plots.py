@@ -138,7 +138,7 @@ def resnet50_heatmap(table: pd.DataFrame, environment: dict[str, Any]) -> Figure
     ticks = np.arange(-2, np.floor(np.nanmax(shade)) + 1)
     bar.set_ticks(list(ticks), labels=[f"{10.0**t:g}" for t in ticks])
     bar.set_label("effective GFLOP/s")
-    count = part.threads.iloc[0]
+    count = int(part.threads.iloc[0])
     note = f"operations of the definition over the median time, {count} thread{'s' * (count > 1)}; "
     note += f"measured FMA peak {part.fma_peak_gflops.median():.0f}; - unsupported, slow: over budget"
     _corner(figure, environment, note)

@@ -8,7 +8,7 @@ summation. A peer of your own needs no line here: any backend that the registry 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -30,6 +30,8 @@ PEERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "opencv": ("bench.peers.opencv_peer", ("cv2", "onnx")),
     "jax": ("bench.peers.jax_peer", ("jax",)),
 }
+# Packages installed under another name than they are imported by.
+DISTRIBUTIONS = {"cv2": "opencv-python-headless"}
 # Our own calls in other ways than a plan of `auto`.
 OWN = {"auto_strict": "bench.peers.ours", "auto_eager": "bench.peers.ours"}
 
@@ -43,6 +45,12 @@ def missing(name: str) -> str | None:
     _, packages = PEERS.get(name, ("", ()))
     absent = [package for package in packages if find_spec(package) is None]
     return f"{', '.join(absent)} not installed; run: make setup-peers" if absent else None
+
+
+def packages(names: Iterable[str]) -> list[str]:
+    """What these backends need beyond the package, by the names they are installed under."""
+    needed = [package for name in names for package in PEERS.get(name, ("", ()))[1]]
+    return [DISTRIBUTIONS.get(package, package) for package in dict.fromkeys(needed)]
 
 
 def load(name: str) -> None:
