@@ -15,11 +15,14 @@ from rich.table import Table
 
 from bench.options import RESULTS, RUNS, Options, UsageError, new_run, resumed
 from bench.peers import OWN, PEERS, missing
+from bench.stats import MARGIN
 from bench.store import FAILED, Run, StoreError
 from conv_impls import ConvError, backends, get_backend, workloads
 from conv_impls.workloads import WorkloadError
 
 USAGE, WRONG, INTERRUPTED = 2, 1, 130
+# Rows of a comparison that fit a screen or two.
+MOST_ROWS = 60
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, help=__doc__)
 console = Console()
@@ -82,9 +85,9 @@ def run(
         float, typer.Option(help="Seconds for the run; what does not fit is left for --resume.")
     ] = DEFAULT.budget,
     isa: Annotated[str, typer.Option(help="avx2: hold the backends to it; the machine's own by default.")] = "",
-    compile: Annotated[
+    kernels: Annotated[
         str, typer.Option(help="kept: use the kernels compiled before; fresh: compile all anew, and see what it costs.")
-    ] = DEFAULT.compile,
+    ] = DEFAULT.kernels,
     plugin: Plugin = "",
     out: Annotated[Path | None, typer.Option(help="Run folder; results/runs/<date-time> by default.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Finish the run in this folder, with its own settings.")] = None,
@@ -163,29 +166,46 @@ def report(
 def compare(
     run_a: Annotated[Path, typer.Argument(help="The older run.")],
     run_b: Annotated[Path, typer.Argument(help="The newer run.")],
-    margin: Annotated[float, typer.Option(help="Change of the median that counts, as a fraction.")] = 0.25,
+    margin: Annotated[float, typer.Option(help="Change of the median that counts, as a fraction.")] = MARGIN,
     force: Annotated[bool, typer.Option(help="Compare even where machine or versions differ.")] = False,
+    csv: Annotated[Path | None, typer.Option(help="File for every case, unchanged ones included.")] = None,
 ) -> None:
-    """List what became faster or slower beyond noise; exit 1 where something became slower, wrong, or is gone.
+    """List what became faster or slower beyond noise; exit 1 where something became slower, broke, or is gone.
 
     Examples
     --------
       python -m bench compare results/runs/reference results/runs/mine
+      python -m bench compare results/runs/monday results/runs/friday --margin 0.05 --csv changes.csv
     """
-    from bench.compare import compare_runs
+    from bench import compare as changes
 
-    older, newer = Run.open(run_a), Run.open(run_b)
-    if older.environment.get("id") != newer.environment.get("id") and not force:
-        raise UsageError("the runs come from different machines or versions; --force compares them all the same")
     if not 0 <= margin < float("inf"):
         raise UsageError(f"--margin: expected a fraction >= 0, got {margin:g}")
-    changes = compare_runs(older.records(), newer.records(), margin)
-    seen = changes.verdict.isin(["slower", "broke", "faster", "mended", "gone"])
-    _print_table(changes[seen].drop(columns=["label", "direction"]), f"{run_b} against {run_a}")
-    console.print(
-        ", ".join(f"{count} {word}" for word, count in changes.verdict.value_counts().items()) or "no case in both"
-    )
-    if changes.verdict.isin(["slower", "broke", "gone"]).any():
+    older, newer = Run.open(run_a), Run.open(run_b)
+    old, new = older.environment, newer.environment
+    if old.get("id") != new.get("id"):
+        listed = "; ".join(changes.differences(old, new) or [f"id: {old.get('id')} -> {new.get('id')}"])
+        text = f"the runs come from different machines or versions: {listed}"
+        if not force:
+            raise UsageError(f"{text}; --force compares them all the same")
+        complain.print(f"warning: {text}", markup=False, highlight=False, soft_wrap=True)
+    if asked := changes.settings(older.config, newer.config):
+        text = f"warning: the runs were asked for with different settings: {'; '.join(asked)}"
+        complain.print(text, markup=False, highlight=False, soft_wrap=True)
+    before, after = changes.results(older), changes.results(newer)
+    cases, networks = changes.compare_runs(before, after, margin), changes.compare_networks(before, after, margin)
+    if csv is not None:
+        cases.to_csv(csv, index=False)
+    _print_table(changes.shown(networks), "Sums of the layers, count-weighted, with 95% intervals")
+    changed = cases[cases.verdict.isin(changes.CHANGES)]
+    _print_table(changes.shown(changed.head(MOST_ROWS)), f"{run_b} against {run_a}")
+    if len(changed) > MOST_ROWS:
+        console.print(f"and {len(changed) - MOST_ROWS} more; --csv FILE writes them all", highlight=False)
+    counts = cases.verdict.value_counts()
+    console.print(", ".join(f"{count} {word}" for word, count in counts.items()) or "no case in either")
+    if counts.get("too few repetitions", 0):
+        console.print("more --repetitions in both runs would tell of those that had too few", highlight=False)
+    if any(table.verdict.isin(changes.REGRESSIONS).any() for table in (cases, networks)):
         raise typer.Exit(WRONG)
 
 

@@ -1,58 +1,254 @@
-"""Two runs -> what changed beyond noise, matched by layer, label, backend and threads."""
+"""Two runs -> what changed beyond noise, case by case and network by network.
+
+A case is known by what is computed and how: label without its name, direction, cache, backend, threads. A renamed layer
+is still itself, and layers of one shape are one case. Times are the medians of turns, or samples where there are none.
+
+    slower, faster        the 95% interval of new/old lies beyond the margin, and so does the ratio of the fastest
+                          turns; with fewer than `stats.MIN_PAIRS` times on a side: every new time is beyond `FAR`
+                          times every old one
+    machine               it would be, but for the machine: times the ratio of the peaks, measured beside the cases, it
+                          is not beyond the margin
+    uncertain             it is not beyond the margin
+    too few repetitions   as it says
+    broke, mended         ok before and not now, or now and not before; the reason is the status that is not ok
+    gone, new             no result now, or none before
+    not ok                neither
+
+The peak can take a verdict away and never makes one: not every case runs at the speed of the multiply-adds, and where
+the peak rose and the time did not fall, nothing became slower.
+The margin is for what turns of one run share and no interval of theirs knows, such as where the arrays lie. Measured:
+three runs of one version, 0.25 s a case on two busy cores, compared each way; of 298 cases with six turns on both
+sides the median alone is slower by more than 0.25 in 37, the interval in 3, with the fastest turn in 2. So among
+thousands of cases some are false alarms; more --repetitions make them fewer.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
 
 import pandas as pd
 
-from bench.stats import median, verdict
-from bench.store import Record
+from bench import stats
+from bench.frame import NOT_RUN
+from bench.machine import VOLATILE
+from bench.store import Record, Run
+from conv_impls import Conv2dProblem
 
-KEY = ("workload", "layer", "label", "backend", "threads", "direction")
+FAR = 3.0
+REGRESSIONS = ("slower", "broke", "gone")
+CHANGES = (*REGRESSIONS, "faster", "mended", "machine")
+# What was asked for that a reader must know when it differs.
+SETTINGS = ("isa", "seconds")
+Key = tuple[str, str, str, str, int]
 
 
-def compare_runs(older: Iterable[Record], newer: Iterable[Record], margin: float) -> pd.DataFrame:
-    """A row a case of the older run: medians in seconds, ratio new/old, verdict.
+@dataclass
+class _Measured:
+    """What one run says of one case."""
 
-    Verdicts are those of `bench.stats.verdict`, "broke" or "mended" where one of the two was not ok, and "gone".
+    layers: dict[str, None] = field(default_factory=dict)
+    status: str = "ok"
+    times_s: list[float] = field(default_factory=list)
+    peaks_gflops: list[float] = field(default_factory=list)
+
+
+def results(run: Run) -> list[Record]:
+    """Every record of a run, and one with the status "interrupted" for each case it did not come to."""
+    records = run.records()
+    finished = {record.case.key for record in records}
+    return records + [Record(case, "interrupted", NOT_RUN) for case in run.cases if case.key not in finished]
+
+
+def compare_runs(older: Iterable[Record], newer: Iterable[Record], margin: float = stats.MARGIN) -> pd.DataFrame:
+    """A row a case of either run, with times in seconds.
+
+    Parameters
+    ----------
+    older, newer : iterable of Record
+        As `results` gives them.
+    margin : float, >= 0
+        Change of the median that counts, as a fraction.
+
+    Returns
+    -------
+    DataFrame
+        Columns layer, label, direction, cache, backend, threads, old_s, new_s, ratio (new over old), low and high (its
+        95% interval), peak (new over old), verdict and reason; regressions first, the largest at the top.
     """
     before, after = _by_case(older), _by_case(newer)
+    rows = [_row(key, before.get(key), after.get(key), margin) for key in before | after]
+    return _sorted(rows, ["layer", "label", "direction", "cache", "backend", "threads"])
+
+
+def compare_networks(older: Iterable[Record], newer: Iterable[Record], margin: float = stats.MARGIN) -> pd.DataFrame:
+    """A row a workload and backend whose layers, counts included, are the same and all ok in both runs.
+
+    Columns as of `compare_runs`, with network and layers (their number); times are count-weighted sums.
+    """
+    older, newer = list(older), list(newer)
+    before, after = _by_case(older), _by_case(newer)
+    then, now = _networks(older), _networks(newer)
     rows = []
-    for key in before:
-        if key not in after:
-            rows.append(dict(zip(KEY, key, strict=True)) | {"verdict": "gone"})
+    for where, weights in then.items():
+        if now.get(where) != weights or not all(_times(before, key) and _times(after, key) for key in weights):
             continue
-        a, b = before[key], after[key]
-        row: dict[str, object] = dict(zip(KEY, key, strict=True))
-        if a and b:
-            row |= {
-                "old_s": median(a),
-                "new_s": median(b),
-                "ratio": median(b) / median(a),
-                "verdict": verdict(a, b, margin),
-            }
-        else:
-            row |= {
-                "old_s": None,
-                "new_s": None,
-                "ratio": None,
-                "verdict": "broke" if a else "mended" if b else "not_ok",
-            }
-        rows.append(row)
-    columns = [*KEY, "old_s", "new_s", "ratio", "verdict"]
-    table = pd.DataFrame(rows, columns=columns)
-    return table.sort_values(["workload", "layer", "backend", "threads"]).reset_index(drop=True)
+        layers = [(count, before[key].times_s, after[key].times_s) for key, count in weights.items()]
+        peaks = [_peak(before[key], after[key]) for key in weights]
+        known = [peak for peak in peaks if peak is not None]
+        network, direction, cache, backend, threads = where
+        rows.append({
+            "network": network, "layers": len(weights), "direction": direction, "cache": cache, "backend": backend,
+            "threads": threads, "reason": "",
+            **_changed(layers, stats.median(known) if len(known) == len(peaks) else None, margin),
+        })  # fmt: skip
+    return _sorted(rows, ["network", "layers", "direction", "cache", "backend", "threads"])
 
 
-def _by_case(records: Iterable[Record]) -> dict[tuple[object, ...], list[float]]:
-    """Pooled samples of each case; none where any repetition was not ok."""
-    samples: dict[tuple[object, ...], list[float]] = {}
-    broken = set()
+def differences(older: dict[str, Any], newer: dict[str, Any]) -> list[str]:
+    """Facts of two environments that make their times no match, each with its old and its new value."""
+    then, now = dict(_flat(older)), dict(_flat(newer))
+    return [f"{k}: {then.get(k)} -> {now.get(k)}" for k in then | now if then.get(k) != now.get(k)]
+
+
+def settings(older: dict[str, Any], newer: dict[str, Any]) -> list[str]:
+    """Options that two runs were not asked for alike, from their configurations."""
+    then, now = older.get("options", {}), newer.get("options", {})
+    return [f"--{k}: {then.get(k)} -> {now.get(k)}" for k in SETTINGS if then.get(k) != now.get(k)]
+
+
+def shown(changes: pd.DataFrame) -> pd.DataFrame:
+    """The same rows for people: few columns, times in milliseconds."""
+    what = changes["network"] if "network" in changes else changes["layer"]
+    for column, usual in (("direction", "fwd"), ("cache", "warm")):
+        what = what + changes[column].map(lambda word, usual=usual: "" if word == usual else f" {word}")
+    intervals = [
+        "" if pd.isna(value) else f"{value:.2f} ({low:.2f} to {high:.2f})"
+        for value, low, high in zip(changes.ratio, changes.low, changes.high, strict=True)
+    ]
+    words = [f"{word}: {why}" if why else word for word, why in zip(changes.verdict, changes.reason, strict=True)]
+    return pd.DataFrame({
+        "network" if "network" in changes else "layer": what, "backend": changes.backend, "threads": changes.threads,
+        "old (ms)": (changes.old_s * 1e3).map(_digits), "new (ms)": (changes.new_s * 1e3).map(_digits),
+        "new/old": intervals, "peak": changes.peak.map(_digits), "verdict": words,
+    })  # fmt: skip
+
+
+def _row(key: Key, old: _Measured | None, new: _Measured | None, margin: float) -> dict[str, object]:
+    label, direction, cache, backend, threads = key
+    known = new or old
+    assert known is not None
+    row: dict[str, object] = {
+        "layer": ", ".join(known.layers), "label": label, "direction": direction, "cache": cache, "backend": backend,
+        "threads": threads, "reason": "",
+    }  # fmt: skip
+    was, now = (old and old.status) or "", (new and new.status) or ""
+    if old and new and was == now == "ok":
+        return row | _changed([(1, old.times_s, new.times_s)], _peak(old, new), margin)
+    if was == "ok":
+        row |= {"verdict": "broke" if now else "gone", "reason": now}
+    elif now == "ok":
+        row |= {"verdict": "mended" if was else "new", "reason": was}
+    else:
+        row |= {"verdict": "not ok", "reason": now or was}
+    medians = {"old_s": was == "ok" and old, "new_s": now == "ok" and new}
+    return row | {name: stats.median(side.times_s) for name, side in medians.items() if side}
+
+
+def _changed(
+    layers: Sequence[tuple[float, list[float], list[float]]], peak: float | None, margin: float
+) -> dict[str, object]:
+    """Times, ratio and verdict of one case or of a sum of several."""
+    change = stats.change(layers, margin)
+    # Interference slows most turns of a case at times, and hardly ever all.
+    fastest = sum(weight * min(new) for weight, _, new in layers) / sum(weight * min(old) for weight, old, _ in layers)
+    low, high = min(change.low, fastest), max(change.high, fastest)
+    if change.pairs < stats.MIN_PAIRS:
+        slower = all(min(new) > FAR * max(old) for _, old, new in layers)
+        faster = all(FAR * max(new) < min(old) for _, old, new in layers)
+        word = "slower" if slower else "faster" if faster else change.verdict
+    else:
+        word = "slower" if low > 1 + margin else "faster" if high < 1 / (1 + margin) else "uncertain"
+    if peak is not None and (
+        (word == "slower" and low * peak <= 1 + margin) or (word == "faster" and high * peak >= 1 / (1 + margin))
+    ):
+        word = "machine"
+    return {
+        "old_s": sum(weight * stats.median(old) for weight, old, _ in layers),
+        "new_s": sum(weight * stats.median(new) for weight, _, new in layers),
+        "ratio": change.value, "low": change.low, "high": change.high, "peak": peak, "verdict": word,
+    }  # fmt: skip
+
+
+def _sorted(rows: list[dict[str, object]], names: list[str]) -> pd.DataFrame:
+    numbers = ["old_s", "new_s", "ratio", "low", "high", "peak"]
+    table = pd.DataFrame(rows, columns=[*names, *numbers, "verdict", "reason"])
+    table[numbers] = table[numbers].astype(float)
+    order = table.verdict.map({word: place for place, word in enumerate(CHANGES)}).fillna(len(CHANGES))
+    table = table.assign(order=order).sort_values(["order", "ratio", *names[-2:]], ascending=[True, False, True, True])
+    return table.drop(columns="order").reset_index(drop=True)
+
+
+def _by_case(records: Iterable[Record]) -> dict[Key, _Measured]:
+    """All that a run knows of each case; any repetition that is not ok makes it so."""
+    found: dict[Key, _Measured] = {}
+    for record in records:
+        if record.status == "interrupted":
+            continue
+        case, mine = record.case, found.setdefault(_key(record), _Measured())
+        mine.layers[f"{case.workload}/{case.layer}"] = None
+        mine.times_s += record.turns_s or record.samples_s
+        if record.fma_peak_gflops:
+            mine.peaks_gflops.append(record.fma_peak_gflops)
+        if mine.status == "ok":
+            mine.status = record.status
+    return found
+
+
+def _networks(records: list[Record]) -> dict[tuple[str, str, str, str, int], dict[Key, int]]:
+    """Of each workload and backend: its cases, and how often the network holds each."""
+    layers: dict[tuple[str, str, str, str, int], dict[tuple[str, str], tuple[Key, int]]] = {}
     for record in records:
         case = record.case
-        key = (case.workload, case.layer, case.label, case.backend, case.threads, case.direction)
-        samples.setdefault(key, []).extend(record.samples_s)
-        if record.status != "ok":
-            broken.add(key)
-    return {key: [] if key in broken else values for key, values in samples.items()}
+        where = case.workload, case.direction, case.cache, case.backend, case.threads
+        layers.setdefault(where, {})[case.layer, case.label] = _key(record), case.count
+    weights: dict[tuple[str, str, str, str, int], dict[Key, int]] = {}
+    for where, members in layers.items():
+        mine = weights.setdefault(where, {})
+        for key, count in members.values():
+            mine[key] = mine.get(key, 0) + count
+    return weights
+
+
+def _times(found: dict[Key, _Measured], key: Key) -> list[float]:
+    """Times of a case that is ok in all repetitions, else none."""
+    return found[key].times_s if key in found and found[key].status == "ok" else []
+
+
+def _peak(old: _Measured, new: _Measured) -> float | None:
+    if not (old.peaks_gflops and new.peaks_gflops):
+        return None
+    return stats.median(new.peaks_gflops) / stats.median(old.peaks_gflops)
+
+
+def _key(record: Record) -> Key:
+    case = record.case
+    return _nameless(case.label), case.direction, case.cache, case.backend, case.threads
+
+
+@cache
+def _nameless(label: str) -> str:
+    return Conv2dProblem.from_label(label).replace(name="").label
+
+
+def _flat(facts: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in facts.items():
+        # What the machine can do is measured anew each time; the id follows from the rest.
+        if prefix or key not in (*VOLATILE, "machine"):
+            yield from _flat(value, f"{prefix}{key} ") if isinstance(value, dict) else [(prefix + key, value)]
+
+
+def _digits(value: float) -> str:
+    return "" if pd.isna(value) else f"{value:.3g}"

@@ -16,6 +16,8 @@ DRIFT = 0.9
 # Draws of a bootstrap; and pairs without which no verdict is given: six of one sign come by chance once in 32.
 RESAMPLES = 2000
 MIN_PAIRS = 6
+# Change of a median between two runs that counts: see bench/compare.py.
+MARGIN = 0.25
 
 
 def median(samples: Sequence[float]) -> float:
@@ -126,21 +128,26 @@ def ratio(
     return Ratio(value, low, high, fewest, word)
 
 
-def change(older: Sequence[float], newer: Sequence[float], margin: float, seed: int = 0) -> Ratio:
+def change(layers: Sequence[tuple[float, Sequence[float], Sequence[float]]], margin: float, seed: int = 0) -> Ratio:
     """How many times as long the newer times are, from two runs whose times have nothing in common.
 
-    As `ratio`, but both sides are drawn by themselves; the words are the newer's, beyond ``margin``.
+    Each layer is (weight, older times, newer times). As `ratio`, but both sides are drawn by themselves; the words are
+    the newer's, beyond ``margin``.
 
     Examples
     --------
-    >>> change([1.0, 1.1, 1.0, 1.0, 1.0, 1.1], [2.0, 2.1, 2.0, 2.1, 2.0, 2.0], 0.1).verdict
+    >>> change([(1, [1.0, 1.1, 1.0, 1.0, 1.0, 1.1], [2.0, 2.1, 2.0, 2.1, 2.0, 2.0])], 0.1).verdict
     'slower'
     """
     rng = np.random.default_rng(seed)
-    a, b = (np.median(rng.choice(np.asarray(s), (RESAMPLES, len(s))), axis=1) for s in (older, newer))
-    value = median(newer) / median(older)
-    low, high = (float(v) for v in np.percentile(b / a, [2.5, 97.5]))
-    fewest = min(len(older), len(newer))
+    sums, draws = np.zeros(2), np.zeros((2, RESAMPLES))
+    for weight, *both in layers:
+        for side, times in enumerate(both):
+            sums[side] += weight * median(times)
+            draws[side] += weight * np.median(rng.choice(np.asarray(times), (RESAMPLES, len(times))), axis=1)
+    value = float(sums[1] / sums[0])
+    low, high = (float(v) for v in np.percentile(draws[1] / draws[0], [2.5, 97.5]))
+    fewest = min(len(times) for _, *both in layers for times in both)
     if fewest < MIN_PAIRS:
         word = "too few repetitions"
     else:
