@@ -25,7 +25,8 @@ def as_forward(problem: Conv2dProblem, direction: str) -> Conv2dProblem:
     Raises
     ------
     UnsupportedError
-        No convolution does: padding that is not zeros, or wider than the kernel reaches, or groups in bwd_w.
+        No convolution does: padding that is not zeros, or wider than the kernel reaches; in bwd_w groups, or an image
+        that no output reads.
     """
     if direction == "fwd":
         return problem
@@ -34,14 +35,15 @@ def as_forward(problem: Conv2dProblem, direction: str) -> Conv2dProblem:
     sides, strides, dilations = problem.padding, problem.stride, problem.dilation
     size, kernel, out = problem.in_size, problem.kernel_size, problem.out_size
     if direction == "bwd_d":
-        between = tuple((o - 1) * s + 1 for o, s in zip(out, strides, strict=True))
+        height, width = ((o - 1) * s + 1 for o, s in zip(out, strides, strict=True))
         first = [d * (k - 1) - low for d, k, (low, _) in zip(dilations, kernel, sides, strict=True)]
-        last = [n + d * (k - 1) - e - f for n, d, k, e, f in zip(size, dilations, kernel, between, first, strict=True)]
+        ends = zip(size, dilations, kernel, (height, width), first, strict=True)
+        last = [n + d * (k - 1) - e - f for n, d, k, e, f in ends]
         if min(first + last) < 0:
             raise UnsupportedError("bwd_d: padding wider than the kernel reaches would have to be cut off")
         padding = ((first[0], last[0]), (first[1], last[1]))
         return replace(
-            problem, in_channels=problem.out_channels, out_channels=problem.in_channels, in_size=between,
+            problem, in_channels=problem.out_channels, out_channels=problem.in_channels, in_size=(height, width),
             padding=padding, stride=(1, 1),
         )  # fmt: skip
     if problem.groups != 1:
@@ -52,6 +54,8 @@ def as_forward(problem: Conv2dProblem, direction: str) -> Conv2dProblem:
         for k, d, o, s, n, (low, _) in zip(kernel, dilations, out, strides, size, sides, strict=True)
     ]
     rows, columns = (n + min(0, end) for n, end in zip(size, last, strict=True))
+    if rows < 1 or columns < 1:
+        raise UnsupportedError("bwd_w: no output reads the image, only its padding")
     padding = ((sides[0][0], max(0, last[0])), (sides[1][0], max(0, last[1])))
     return Conv2dProblem(
         problem.in_channels, problem.batch, (rows, columns), problem.out_channels, out, dilations, padding, strides, 1,

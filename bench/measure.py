@@ -238,7 +238,7 @@ class Subject:
         return self.compare(y) if self._digest() == self.digest else Verdict("it changed its input")
 
     def _digest(self) -> list[int]:
-        return [zlib.crc32(array) for array in self.arrays]
+        return [zlib.crc32(array.data) for array in self.arrays]
 
     def _rotation(self, first: Bound, x: Array, weight: Array) -> list[Bound]:
         """Calls on copies that together are larger than the caches by far."""

@@ -26,6 +26,8 @@ from bench.machine import thread_variables
 # seconds for a first kernel), checking against the reference.
 LOAD_S, PLAN_S, CHECK_S = 120.0, 180.0, 120.0
 KEPT_BYTES = 4096
+# Between two looks whether a silent process still lives.
+POLL_S = 0.5
 Answer = dict[str, Any]
 
 
@@ -46,7 +48,8 @@ class Worker:
         self._signal(signal.SIGCONT)
         with suppress(BrokenPipeError):
             os.write(self._orders, (json.dumps({"do": do, **order}) + "\n").encode())
-        answer = self._answer()
+        # A turn takes its own time beside that of a call.
+        answer = self._answer(order.get("seconds", 0.0))
         if answer["status"] in ("crashed", "timeout"):
             answer["reason"] += self.close()
         else:
@@ -71,6 +74,7 @@ class Worker:
         theirs_in, self._orders = os.pipe()
         self._answers, theirs_out = os.pipe()
         command = [sys.executable, "-m", "bench.worker", self.backend, str(theirs_in), str(theirs_out)]
+        command.append(str(os.getpid()))
         child = subprocess.Popen(
             command, cwd=Path(__file__).parent.parent, env=self._variables, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, pass_fds=(theirs_in, theirs_out), start_new_session=True,
@@ -88,20 +92,29 @@ class Worker:
             while part := stream.read1(2**16):  # type: ignore[attr-defined]
                 self._printed.append(part[-KEPT_BYTES:])
 
-    def _answer(self) -> Answer:
+    def _answer(self, extra_s: float) -> Answer:
         """The next answer; notes of stages on the way set how long it may take."""
+        assert self._child is not None
         stage, until = "load", time.monotonic() + self.stage_s["load"]
         while True:
             while b"\n" in self._unread:
                 line, _, self._unread = self._unread.partition(b"\n")
-                said: Answer = json.loads(line)
-                if "stage" not in said:
-                    return said
-                stage = said["stage"]
-                until = time.monotonic() + self.stage_s[stage]
-            if not select.select([self._answers], [], [], max(0.0, until - time.monotonic()))[0]:
-                return {"status": "timeout", "reason": f"no end of {stage} after {self.stage_s[stage]:g} s"}
-            part = os.read(self._answers, 2**16)
+                try:
+                    said: Answer = json.loads(line)
+                    if "status" in said:
+                        return said
+                    stage = said["stage"]
+                    until = time.monotonic() + self.stage_s[stage] + extra_s
+                except (ValueError, LookupError, TypeError):
+                    return {"status": "crashed", "reason": f"something else wrote to its pipe: {line[:40]!r}"}
+            left = until - time.monotonic()
+            if left <= 0:
+                return {"status": "timeout", "reason": f"no end of {stage} after {self.stage_s[stage] + extra_s:g} s"}
+            # A forked child may hold the pipe open when the process itself is gone.
+            ready = select.select([self._answers], [], [], min(left, POLL_S))[0]
+            if not ready and self._child.poll() is None:
+                continue
+            part = os.read(self._answers, 2**16) if ready else b""
             if not part:
                 return self._died()
             self._unread += part
@@ -114,7 +127,9 @@ class Worker:
             return {"status": "crashed", "reason": "the process closed its pipe"}
         if code == -signal.SIGKILL:
             return {"status": "oom", "reason": "the process was killed (SIGKILL), as Linux does when memory runs out"}
-        name = signal.Signals(-code).name if code < 0 else f"exit code {code} and no result"
+        name = f"exit code {code} and no result"
+        if code < 0:
+            name = {int(s): s.name for s in signal.Signals}.get(-code, f"signal {-code}")
         return {"status": "crashed", "reason": f"the process ended with {name}"}
 
     def _signal(self, number: int) -> None:

@@ -18,12 +18,12 @@ import math
 import os
 import shlex
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 STATUSES = (
     "ok", "wrong_result", "unsupported", "over_budget", "timeout", "crashed", "oom", "error", "interrupted",
@@ -31,6 +31,7 @@ STATUSES = (
 )  # fmt: skip
 # 2: turns, cache state, direction, executed operations, the peak beside each case.
 SCHEMA = 2
+T = TypeVar("T", "Case", "Record")
 FAILED = ("wrong_result", "crashed", "timeout", "oom", "error")
 
 
@@ -105,10 +106,10 @@ class Record:
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
             raise StoreError(f"status {self.status!r} is none of {', '.join(STATUSES)}")
-        if (self.status == "ok") != (self.median_s is not None):
-            raise StoreError(f"{self.case.key}: a time goes with status ok, and only with it")
-        if any(not math.isfinite(s) or s < 0 for s in self.samples_s + self.turns_s):
-            raise StoreError(f"{self.case.key}: samples must be finite and not negative")
+        if {self.status == "ok"} != {self.median_s is not None, bool(self.samples_s)}:
+            raise StoreError(f"{self.case.key}: times go with status ok, and only with it")
+        if any(not 0 < s < math.inf for s in self.samples_s + self.turns_s):
+            raise StoreError(f"{self.case.key}: samples must be finite and above 0")
 
 
 class Journal:
@@ -138,14 +139,17 @@ class Run:
     def create(cls, folder: Path, config: dict[str, Any], environment: dict[str, Any]) -> Run:
         """Make a new run folder; an existing run is never written over."""
         run = cls(folder)
-        if run._config.exists():
-            raise StoreError(f"{folder}: holds a run already; name another folder, or finish it with --resume {folder}")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            _write(run._config, {"schema": SCHEMA, **config})
+            # Of two that start at once, only one makes this file.
+            run._config.touch(exist_ok=False)
             _write(folder / "environment.json", environment)
+            _write(run._config, {"schema": SCHEMA, **config})
         except OSError as error:
-            raise StoreError(f"{folder}: cannot be written: {error}") from None
+            why = f"cannot be written: {error}"
+            if isinstance(error, FileExistsError) and folder.is_dir():
+                why = f"holds a run already; name another folder, or finish it with --resume {folder}"
+            raise StoreError(f"{folder}: {why}") from None
         return run
 
     @classmethod
@@ -177,8 +181,8 @@ class Run:
     def cases(self) -> list[Case]:
         """All cases of the configuration, in order."""
         try:
-            return [Case(**case) for case in self.config["cases"]]
-        except (KeyError, TypeError) as error:
+            return [_checked(Case, case) for case in self.config["cases"]]
+        except (KeyError, TypeError, ValueError) as error:
             raise StoreError(f"{self._config}: cases cannot be read: {error}") from None
 
     @contextmanager
@@ -225,33 +229,70 @@ class Run:
             return
         text = path.read_text(encoding="utf-8", errors="replace")
         lines = text.split("\n")
-        known = {f.name for f in fields(Record)}
         for number, line in enumerate(lines[:-1], 1):
             try:
-                values = json.loads(line, parse_constant=_refuse)
-                if not isinstance(values, dict) or not values.keys() <= known:
-                    raise StoreError("not a record")
-                yield Record(**(values | {"case": Case(**values["case"])}))
+                values = _parsed(line)
+                yield _checked(Record, values | {"case": _checked(Case, values.get("case"))})
             except (ValueError, KeyError, TypeError) as error:
                 raise StoreError(f"{path}:{number}: {error}") from None
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    """An object of JSON, whoever wrote it."""
+    try:
+        values = json.loads(text, parse_constant=_refuse)
+    except RecursionError:
+        raise StoreError("nested too deeply") from None
+    if not isinstance(values, dict):
+        raise StoreError("expected a JSON object")
+    return values
 
 
 def _refuse(word: str) -> None:
     raise StoreError(f"{word} is no JSON number")
 
 
+def _checked(kind: type[T], values: Any) -> T:
+    """A `Case` or `Record` of values that are what its fields say."""
+    if not isinstance(values, dict):
+        raise StoreError(f"expected the fields of a {kind.__name__}, got {str(values)[:40]!r}")
+    for name, value in values.items():
+        known = kind.__dataclass_fields__.get(name)
+        if known is None or not FITS[known.type](value):
+            expected = known.type if known else f"no such field in a {kind.__name__}"
+            raise StoreError(f"{name[:40]}: expected {expected}, got {str(value)[:40]!r}")
+    return kind(**values)
+
+
+def _number(value: Any, *types: type) -> bool:
+    # Beyond 64 bits nothing here can be, and an int could not become a float.
+    return type(value) in types and bool(abs(value) < 2**63)
+
+
+# Whether a value read from a file is what a field of `Case` or `Record` says.
+FITS: dict[Any, Callable[[Any], bool]] = {
+    "Case": lambda value: isinstance(value, Case),
+    # A lone surrogate could not be printed.
+    "str": lambda value: isinstance(value, str) and value == value.encode(errors="ignore").decode(),
+    "int": lambda value: _number(value, int),
+    "int | None": lambda value: value is None or _number(value, int),
+    "float | None": lambda value: value is None or _number(value, int, float),
+    "list[float]": lambda value: isinstance(value, list) and all(_number(v, int, float) for v in value),
+}
+
+
 def _write(path: Path, values: dict[str, Any]) -> None:
     """Whole or not at all: a temporary file beside it, then a rename."""
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(values, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(values, indent=1, allow_nan=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
     temporary.replace(path)
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+        return _parsed(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise StoreError(f"{path}: {error}") from None
-    if not isinstance(values, dict):
-        raise StoreError(f"{path}: expected a JSON object")
-    return values

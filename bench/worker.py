@@ -1,6 +1,6 @@
 """The process of one backend: measures cases as it is told, over pipes of its own.
 
-    python -m bench.worker BACKEND ORDERS_FD ANSWERS_FD
+    python -m bench.worker BACKEND ORDERS_FD ANSWERS_FD PARENT_PID
 
 The parent (`bench.process`) sets the thread variables before it starts. Notes of the stage under way go out between
 order and answer. The process dies with its parent, is the first that Linux ends when memory runs out, and may not take
@@ -28,13 +28,16 @@ PR_SET_PDEATHSIG = 1
 
 def main() -> None:
     """Answer orders until the parent closes the pipe."""
-    backend, orders, answers = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    backend, (orders, answers, parent) = sys.argv[1], map(int, sys.argv[2:])
     _contain()
+    # It may have died before it was asked for that signal.
+    if os.getppid() != parent:
+        sys.exit()
     for pipe in (orders, answers):
         os.set_inheritable(pipe, False)
 
     def say(values: dict[str, Any]) -> None:
-        line = (json.dumps(values) + "\n").encode()
+        line = (json.dumps(values, allow_nan=False) + "\n").encode()
         while line:
             line = line[os.write(answers, line) :]
 
