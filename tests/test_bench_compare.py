@@ -1,0 +1,184 @@
+"""Comparing two runs: what is matched, what is called a change, what the machine explains, what is refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import compare, stats
+from bench.store import Case, Record, Run
+
+ROOT = Path(__file__).parent.parent
+LABEL = 'mb1ic3ih8oc4oh8kh3ph1n"layer"'
+SIX = [1.0, 1.01, 0.99, 1.0, 1.02, 0.98]
+FACTS: dict[str, Any] = {"id": "one", "cpu": "a", "packages": {"numba": "1", "numpy": "2"}, "date": "monday"}
+
+
+def record(
+    times: list[float] | None = None, status: str = "ok", peak: float | None = 100.0, samples: bool = False, **case: Any
+) -> Record:
+    """A record of one turn for each time; without times, one that is not ok."""
+    known = {"workload": "w", "layer": "layer", "label": LABEL, "count": 1, "backend": "b", "threads": 1}
+    where = Case(**(known | case))
+    if times is None:
+        return Record(where, status, "for a reason")
+    turns = {"samples_s": times} if samples else {"samples_s": [min(times)], "turns_s": times}
+    return Record(where, "ok", median_s=stats.median(times), fma_peak_gflops=peak, **turns)
+
+
+def scaled(factor: float, times: list[float] = SIX) -> list[float]:
+    return [factor * t for t in times]
+
+
+def judged(older: Record, newer: Record, margin: float = 0.25) -> str:
+    (word,) = compare.compare_runs([older], [newer], margin).verdict
+    return str(word)
+
+
+def test_each_verdict_points_the_right_way() -> None:
+    assert judged(record(SIX), record(scaled(1.5))) == "slower"
+    assert judged(record(scaled(1.5)), record(SIX)) == "faster"
+    assert judged(record(SIX), record(scaled(1.2))) == "uncertain"
+    assert judged(record(SIX), record(scaled(1.2)), margin=0.05) == "slower"
+    assert judged(record(SIX), record(status="crashed")) == "broke"
+    assert judged(record(SIX), record(status="over_budget")) == "broke"
+    assert judged(record(status="timeout"), record(SIX)) == "mended"
+    assert judged(record(SIX), record(status="interrupted")) == "gone"
+    assert judged(record(status="interrupted"), record(SIX)) == "new"
+    assert judged(record(status="unsupported"), record(status="unsupported")) == "not ok"
+
+
+def test_a_case_of_one_run_alone_is_gone_or_new() -> None:
+    changes = compare.compare_runs([record(SIX, backend="a")], [record(SIX, backend="b")])
+    assert dict(zip(changes.backend, changes.verdict, strict=True)) == {"a": "gone", "b": "new"}
+
+
+def test_a_wide_spread_is_uncertain_whatever_the_median() -> None:
+    assert judged(record(SIX), record([0.9, 1.0, 1.1, 3.0, 3.1, 3.2])) == "uncertain"
+
+
+def test_turns_disturbed_but_for_one_are_not_slower() -> None:
+    assert judged(record(SIX), record([1.0, 4.0, 4.1, 4.2, 4.0, 4.1])) == "uncertain"
+
+
+@pytest.mark.parametrize(("factor", "word"), [(2.0, "too few repetitions"), (5.0, "slower"), (0.1, "faster")])
+def test_few_turns_tell_only_what_is_far_beyond_all_of_them(factor: float, word: str) -> None:
+    assert judged(record([1.0, 1.1]), record([factor])) == word
+    assert judged(record(SIX), record([factor])) == word
+
+
+def test_samples_stand_in_for_turns() -> None:
+    assert judged(record(SIX, samples=True), record(scaled(1.5), samples=True)) == "slower"
+
+
+def test_a_peak_that_fell_takes_the_blame_and_one_that_rose_the_praise() -> None:
+    assert judged(record(SIX), record(scaled(1.5), peak=70.0)) == "machine"
+    assert judged(record(SIX), record(scaled(3.0), peak=70.0)) == "slower"
+    assert judged(record(scaled(1.5)), record(SIX, peak=140.0)) == "machine"
+    # Not every case runs at the speed of the multiply-adds: a peak alone makes no verdict.
+    assert judged(record(SIX), record(SIX, peak=200.0)) == "uncertain"
+    assert judged(record(SIX, peak=None), record(scaled(1.5), peak=50.0)) == "slower"
+
+
+def test_a_layer_and_a_workload_may_be_renamed() -> None:
+    renamed = record(scaled(2.0), workload="v", layer="other", label=LABEL.replace("layer", "other"))
+    changes = compare.compare_runs([record(SIX)], [renamed])
+    assert list(changes.verdict) == ["slower"]
+    assert list(changes.layer) == ["v/other"]
+
+
+@pytest.mark.parametrize("other", [{"direction": "bwd_d"}, {"cache": "cold"}, {"threads": 2}, {"backend": "c"}])
+def test_what_is_measured_another_way_is_another_case(other: dict[str, Any]) -> None:
+    changes = compare.compare_runs([record(SIX)], [record(SIX, **other)])
+    assert sorted(changes.verdict) == ["gone", "new"]
+
+
+def test_repetitions_are_pooled_and_the_worst_counts() -> None:
+    older = [record([1.0, 1.01, 0.99], repetition=n) for n in (1, 2)]
+    newer = [record([2.0, 2.01, 1.99], repetition=n) for n in (1, 2)]
+    assert list(compare.compare_runs(older, newer).verdict) == ["slower"]
+    newer[1] = record(status="wrong_result", repetition=2)
+    (row,) = compare.compare_runs(older, newer).itertuples()
+    assert (row.verdict, row.reason) == ("broke", "wrong_result")
+
+
+def layers(first: list[float], second: list[float] | None) -> list[Record]:
+    two = LABEL.replace("ih8oc4oh8", "ih16oc4oh16").replace("layer", "second")
+    return [record(first, count=3), record(second, "timeout", layer="second", label=two)]
+
+
+def test_networks_are_sums_weighted_by_count_and_complete_or_absent() -> None:
+    (row,) = compare.compare_networks(layers(SIX, SIX), layers(scaled(2.0), SIX)).itertuples()
+    assert (row.network, row.layers, row.verdict) == ("w", 2, "slower")
+    assert row.old_s == pytest.approx(4.0)
+    assert row.new_s == pytest.approx(7.0)
+    assert row.ratio == pytest.approx(1.75)
+    assert row.low <= row.ratio <= row.high
+    assert compare.compare_networks(layers(SIX, SIX), layers(SIX, None)).empty
+    assert compare.compare_networks(layers(SIX, SIX), layers(SIX, SIX)[:1]).empty
+
+
+def test_three_thousand_cases_take_seconds() -> None:
+    records = [record(SIX, layer=f"l{i}", label=LABEL.replace("oc4", f"oc{i + 1}")) for i in range(3000)]
+    start = time.perf_counter()
+    assert set(compare.compare_runs(records, records).verdict) == {"uncertain"}
+    assert time.perf_counter() - start < 20
+
+
+def stored(folder: Path, records: list[Record], environment: dict[str, Any] = FACTS, **options: Any) -> Path:
+    config = {"options": options, "cases": [vars(r.case) for r in records]}
+    run = Run.create(folder, config, environment)
+    with run.writing() as journal:
+        for r in records:
+            if r.status != "interrupted":
+                journal.append(r)
+    return folder
+
+
+def command(*arguments: object) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-m", "bench", "compare", *map(str, arguments)]
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_the_command_exits_1_where_something_became_worse(tmp_path: Path) -> None:
+    a, b = stored(tmp_path / "a", [record(SIX)]), stored(tmp_path / "b", [record(scaled(2.0))])
+    worse, better, same = command(a, b), command(b, a), command(a, a)
+    assert (worse.returncode, better.returncode, same.returncode) == (1, 0, 0), worse.stderr
+    assert "1 slower" in worse.stdout
+    assert "1 faster" in better.stdout
+    gone = stored(tmp_path / "c", [record(SIX), record(status="interrupted", backend="late")])
+    full = stored(tmp_path / "d", [record(SIX), record(SIX, backend="late")])
+    lost = command(full, gone, "--csv", tmp_path / "changes.csv")
+    assert (lost.returncode, "1 gone" in lost.stdout) == (1, True)
+    assert "late" in (tmp_path / "changes.csv").read_text()
+
+
+def test_other_machines_and_versions_are_refused_by_what_differs(tmp_path: Path) -> None:
+    other = FACTS | {"id": "two", "packages": {"numba": "9", "numpy": "2"}, "date": "friday", "machine": {"x": 1}}
+    a, b = stored(tmp_path / "a", [record(SIX)]), stored(tmp_path / "b", [record(SIX)], other, isa="avx2")
+    refused = command(a, b)
+    assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (2, "", 1)
+    assert "packages numba: 1 -> 9; --force" in refused.stderr
+    forced = command(a, b, "--force")
+    assert forced.returncode == 0
+    assert "warning: the runs come from different machines or versions: packages numba: 1 -> 9" in forced.stderr
+    assert "--isa: None -> avx2" in forced.stderr
+
+
+@pytest.mark.parametrize("margin", ["-1", "nan", "inf"])
+def test_a_margin_is_a_fraction(tmp_path: Path, margin: str) -> None:
+    refused = command(tmp_path, tmp_path, f"--margin={margin}")
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "--margin: expected a fraction" in refused.stderr
+
+
+def test_differences_name_every_fact_and_nothing_that_drifts() -> None:
+    newer = {"id": "two", "cpu": "b", "packages": {"numba": "1"}, "load_1min": 3}
+    assert compare.differences(FACTS, newer) == ["cpu: a -> b", "packages numpy: 2 -> None"]
+    assert compare.differences(FACTS, json.loads(json.dumps(FACTS))) == []
