@@ -50,9 +50,7 @@ class Worker:
             os.write(self._orders, (json.dumps({"do": do, **order}) + "\n").encode())
         # A turn takes its own time beside that of a call.
         answer = self._answer(order.get("seconds", 0.0))
-        if answer["status"] in ("crashed", "timeout"):
-            answer["reason"] += self.close()
-        else:
+        if self._child is not None:
             self._signal(signal.SIGSTOP)
         return answer
 
@@ -106,10 +104,10 @@ class Worker:
                     stage = said["stage"]
                     until = time.monotonic() + self.stage_s[stage] + extra_s
                 except (ValueError, LookupError, TypeError):
-                    return {"status": "crashed", "reason": f"something else wrote to its pipe: {line[:40]!r}"}
+                    return self._given_up("crashed", f"something else wrote to its pipe: {line[:40]!r}")
             left = until - time.monotonic()
             if left <= 0:
-                return {"status": "timeout", "reason": f"no end of {stage} after {self.stage_s[stage] + extra_s:g} s"}
+                return self._given_up("timeout", f"no end of {stage} after {self.stage_s[stage] + extra_s:g} s")
             # A forked child may hold the pipe open when the process itself is gone.
             ready = select.select([self._answers], [], [], min(left, POLL_S))[0]
             if not ready and self._child.poll() is None:
@@ -124,13 +122,16 @@ class Worker:
         try:
             code = self._child.wait(timeout=1)
         except subprocess.TimeoutExpired:
-            return {"status": "crashed", "reason": "the process closed its pipe"}
+            return self._given_up("crashed", "the process closed its pipe")
         if code == -signal.SIGKILL:
-            return {"status": "oom", "reason": "the process was killed (SIGKILL), as Linux does when memory runs out"}
+            return self._given_up("oom", "the process was killed (SIGKILL), as Linux does when memory runs out")
         name = f"exit code {code} and no result"
         if code < 0:
             name = {int(s): s.name for s in signal.Signals}.get(-code, f"signal {-code}")
-        return {"status": "crashed", "reason": f"the process ended with {name}"}
+        return self._given_up("crashed", f"the process ended with {name}")
+
+    def _given_up(self, status: str, reason: str) -> Answer:
+        return {"status": status, "reason": reason + self.close()}
 
     def _signal(self, number: int) -> None:
         assert self._child is not None

@@ -1,0 +1,254 @@
+"""A backend's own process: whatever it does, the parent gets an answer with a status, and nothing of it is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import process
+from bench.process import Worker
+from bench.store import Case
+from bench.worker import PLUGIN
+
+ROOT = Path(__file__).parent.parent
+CASE = Case("w", "l", "mb1ic3ih8oc4oh8kh3ph1", 1, "", 1)
+LIMITS = {"call_s": 0.6, "rotate_bytes": 0}
+
+# Each backend does its worst in the call.
+EVIL = """
+import json, os, resource, signal, subprocess, sys, time
+import numpy as np
+from conv_impls import register
+from conv_impls.reference import reference
+from conv_impls.registry import Prepared
+imported = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+pipes = [int(fd) for fd in sys.argv[2:4]]
+
+def evil(name, action):
+    @register(name)
+    def run(x, weight, bias, problem):
+        action()
+        return reference(x, weight, bias, problem).astype(x.dtype)
+
+def die(number):
+    os.kill(os.getpid(), number)
+
+def fork(then):
+    if os.fork() == 0:
+        time.sleep(600)
+    then()
+
+def grow():
+    resource.setrlimit(resource.RLIMIT_DATA, (2**29, 2**29))
+    kept = [np.ones(2**24) for _ in range(100)]
+
+def change(x):
+    x.flags.writeable = True
+    x[0, 0, 0, 0] += 1
+
+evil("honest", lambda: None)
+evil("aborts", os.abort)
+evil("segfaults", lambda: die(signal.SIGSEGV))
+evil("odd_signal", lambda: die(40))
+evil("killed", lambda: die(signal.SIGKILL))
+evil("exits", lambda: os._exit(0))
+evil("leaves", lambda: sys.exit(3))
+evil("interrupts", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+evil("loops", lambda: time.sleep(600))
+evil("spins", lambda: [None for _ in iter(int, 1)])
+evil("stops", lambda: die(signal.SIGSTOP))
+evil("grows", grow)
+evil("huge", lambda: np.empty(2**44))
+evil("prints", lambda: [os.write(1, b"x" * 10**6 + b"\\n") for _ in range(100)])
+evil("forks_and_exits", lambda: fork(lambda: os._exit(0)))
+evil("forks_and_loops", lambda: fork(lambda: time.sleep(600)))
+evil("starts_and_loops", lambda: (subprocess.Popen(["sleep", "600"]), time.sleep(600)))
+evil("closes", lambda: [os.close(fd) for fd in pipes])
+evil("writes_junk", lambda: os.write(pipes[1], b"junk\\n"))
+evil("writes_json", lambda: os.write(pipes[1], b"[1]\\n"))
+evil("says_last_words", lambda: (print("the end is near", flush=True), os._exit(7)))
+
+@register("claims_nan")
+def prepare(problem, weight, bias, threads):
+    def call(x, out):
+        out[...] = reference(x, weight, bias, problem)
+    return Prepared(call, executed_flops=float("nan"))
+
+@register("tells_threads", supports=lambda problem: json.dumps(imported))
+def run(x, weight, bias, problem): ...
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> dict[str, str]:
+    (tmp_path / "evil_workers.py").write_text(EVIL)
+    return {PLUGIN: "evil_workers", "PYTHONPATH": str(tmp_path)}
+
+
+@pytest.fixture
+def workers(plugin: dict[str, str]) -> Iterator[Any]:
+    made = []
+
+    def make(backend: str, threads: int = 1, call_s: float = 0.6) -> Worker:
+        made.append(Worker(backend, threads, call_s, plugin))
+        return made[-1]
+
+    yield make
+    for worker in made:
+        worker.close()
+
+
+def prepared(worker: Worker) -> dict[str, Any]:
+    case = asdict(CASE) | {"backend": worker.backend, "threads": worker.threads}
+    return worker.ask("prepare", case=case, seed=0, limits=LIMITS)
+
+
+def processes(session: int) -> list[str]:
+    """Processes of a session that have not ended: their states and names."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            name, rest = path.read_text().rsplit(")", 1)
+        except OSError:
+            continue
+        state, _, _, theirs = rest.split()[:4]
+        if int(theirs) == session and state not in "ZX":
+            found.append(f"{state} {name}")
+    return found
+
+
+def assert_gone(session: int) -> None:
+    end = time.monotonic() + 10
+    while left := processes(session):
+        assert time.monotonic() < end, left
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("backend", "status", "reason"),
+    [
+        ("aborts", "crashed", "the process ended with SIGABRT"),
+        ("segfaults", "crashed", "the process ended with SIGSEGV"),
+        ("odd_signal", "crashed", "the process ended with signal 40"),
+        ("killed", "oom", "SIGKILL"),
+        ("exits", "crashed", "exit code 0 and no result"),
+        ("leaves", "error", "SystemExit: 3"),
+        ("interrupts", "crashed", "KeyboardInterrupt"),
+        ("grows", "oom", "Unable to allocate"),
+        ("huge", "oom", "Unable to allocate"),
+        ("forks_and_exits", "crashed", "exit code 0 and no result"),
+        ("closes", "crashed", ""),
+        ("writes_junk", "crashed", "something else wrote to its pipe: b'junk'"),
+        ("writes_json", "crashed", "something else wrote to its pipe: b'[1]'"),
+        ("says_last_words", "crashed", "exit code 7 and no result (it printed: the end is near)"),
+        ("claims_nan", "crashed", "JSON"),
+    ],
+)
+def test_a_process_that_fails_has_a_status_and_leaves_nothing(
+    workers: Any, backend: str, status: str, reason: str
+) -> None:
+    worker = workers(backend)
+    worker._start()
+    session = worker._child.pid
+    answer = prepared(worker)
+    assert answer["status"] == status, answer
+    assert reason in answer["reason"]
+    worker.close()
+    assert_gone(session)
+
+
+@pytest.mark.parametrize("backend", ["loops", "spins", "stops", "forks_and_loops", "starts_and_loops"])
+def test_a_process_that_hangs_is_killed_with_all_it_started(workers: Any, backend: str) -> None:
+    worker = workers(backend)
+    worker.stage_s["call"] = 0.3
+    worker._start()
+    session, start = worker._child.pid, time.monotonic()
+    answer = prepared(worker)
+    assert (answer["status"], answer["reason"]) == ("timeout", "no end of call after 0.3 s")
+    assert_gone(session)
+    assert time.monotonic() - start < 20
+
+
+def test_printing_100_mb_does_not_hinder_and_is_not_kept(workers: Any) -> None:
+    worker = workers("prints")
+    answer = prepared(worker)
+    assert answer["status"] == "ok", answer
+    assert sum(map(len, worker._printed)) <= 16 * process.KEPT_BYTES
+    assert worker.ask("turn", seconds=0.0)["samples_s"]
+
+
+def test_after_a_crash_the_next_order_starts_a_process_anew(workers: Any) -> None:
+    worker = workers("honest")
+    assert prepared(worker)["status"] == "ok"
+    first = worker._child.pid
+    os.killpg(first, signal.SIGKILL)
+    assert worker.ask("turn", seconds=0.01)["status"] == "oom"
+    assert prepared(worker)["status"] == "ok"
+    assert worker._child.pid != first
+
+
+def test_between_orders_the_whole_group_is_stopped(workers: Any) -> None:
+    worker = workers("honest")
+    prepared(worker)
+    time.sleep(0.05)
+    assert [state[0] for state in processes(worker._child.pid)] == ["T"]
+    assert worker.ask("turn", seconds=0.01)["status"] == "ok"
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_thread_variables_stand_before_any_import_and_the_counts_are_read_back(workers: Any, threads: int) -> None:
+    told = json.loads(prepared(workers("tells_threads", threads))["reason"])
+    assert set(told.values()) == {str(threads)}
+    for backend in ("numpy_im2col", "numba_direct"):
+        seen = prepared(workers(backend, threads))["facts"]["threads_seen"]
+        assert f"openblas {threads}" in seen
+        assert backend == "numpy_im2col" or f"numba {threads}" in seen
+
+
+def test_a_turn_may_take_its_own_time_beside_that_of_a_call(workers: Any) -> None:
+    worker = workers("honest")
+    prepared(worker)
+    worker.stage_s["call"] = 0.01
+    assert worker.ask("turn", seconds=0.2)["status"] == "ok"
+
+
+PARENT = """
+import os, sys, time
+sys.path[:0] = {paths}
+from test_bench_process import prepared
+from bench.process import Worker
+one = Worker("honest", 1, 0.6, {variables})
+assert prepared(one)["status"] == "ok"
+two = Worker({backend!r}, 1, 60.0, {variables})
+two._start()
+print(one._child.pid, two._child.pid, flush=True)
+prepared(two)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("backend", ["loops", "honest"])
+@pytest.mark.parametrize("wait_s", [0.0, 0.02, 1.5])
+def test_a_killed_parent_leaves_no_process_behind(plugin: dict[str, str], backend: str, wait_s: float) -> None:
+    """One is stopped, the other starts, waits or is at work: both die with the parent, at whatever moment."""
+    code = PARENT.format(paths=[str(ROOT / "tests"), str(ROOT)], variables=plugin, backend=backend)
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    sessions = [int(pid) for pid in parent.stdout.readline().split()]
+    assert processes(sessions[0])
+    time.sleep(wait_s)
+    parent.kill()
+    parent.communicate()
+    assert len(sessions) == 2
+    for session in sessions:
+        assert_gone(session)
