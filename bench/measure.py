@@ -90,10 +90,11 @@ def outcome(action: Callable[[], None]) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Bound:
-    """A call with everything in place, and how to read the array it computed."""
+    """A call with everything in place, how to read the array it computed, and that array, where it is ours."""
 
     call: Callable[[], Any]
     read: Callable[[Any], Array]
+    out: Array | None = None
 
 
 class Subject:
@@ -131,7 +132,7 @@ class Subject:
         facts["peak_bytes"] = memory.added_bytes
         self.note("check")
         self.compare = SampledCheck(self.problem, accuracy, self.seed, self.every)
-        verdict = self._verdict(bound.read(returned))
+        verdict = self._verdict(bound, returned)
         facts |= {"error": verdict.error, "error_over_bound": verdict.error_over_bound}
         _raise(verdict)
         if facts["first_call_s"] > 2 * limit:
@@ -165,7 +166,7 @@ class Subject:
         gc.enable()
         self._done += count
         self.note("check")
-        _raise(self._verdict(bound.read(returned)), "after timing: ")
+        _raise(self._verdict(bound, returned), "after timing: ")
         return {"samples_s": samples, "iterations": iterations}
 
     def _estimate(self) -> float:
@@ -232,10 +233,16 @@ class Subject:
             return Bound(*made.bind(x)), accuracy
         # NaN where the backend leaves an output unwritten.
         out = np.full(problem.output_shape, np.nan, problem.dtype)
-        return Bound(partial(ready, x, out=out), lambda y: y), accuracy
+        return Bound(partial(ready, x, out=out), lambda y: y, out), accuracy
 
-    def _verdict(self, y: Array) -> Verdict:
-        return self.compare(y) if self._digest() == self.digest else Verdict("it changed its input")
+    def _verdict(self, bound: Bound, returned: Any) -> Verdict:
+        if self._digest() != self.digest:
+            return Verdict("it changed its input")
+        verdict = self.compare(bound.read(returned))
+        # A later call that writes nothing must not live on what this one left.
+        if bound.out is not None:
+            bound.out.fill(np.nan)
+        return verdict
 
     def _digest(self) -> list[int]:
         return [zlib.crc32(array.data) for array in self.arrays]

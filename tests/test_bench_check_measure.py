@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,28 +11,33 @@ import numpy as np
 import pytest
 
 from bench import check, measure
-from bench.measure import Limits
-from bench.store import Case, Record
+from bench.measure import Limits, Subject, outcome
+from bench.store import Case
 from conv_impls import Conv2dProblem, conv2d, register, registry
 from conv_impls.reference import reference
 from conv_impls.validation import Array
 
 Registered = dict[str, registry.Backend]
 PROBLEM = Conv2dProblem.from_label('mb1ic8ih12oc8oh12kh3ph1n"layer"')
+TALL = PROBLEM.replace(in_size=(64, 4))
 
 
-def case(backend: str, problem: Conv2dProblem = PROBLEM) -> Case:
-    return Case("w", "layer", problem.label, 1, backend, 1)
+class Measured:
+    """A backend called "evil" through preparation and some turns."""
 
+    def __init__(
+        self, problem: Conv2dProblem = PROBLEM, limits: Limits | None = None, turns: int = 2, **case: Any
+    ) -> None:
+        self.stages: list[str] = []
+        given = Case("w", "layer", problem.label, 1, "evil", 1, **case)
+        self.subject = Subject(given, limits or Limits(), 0, self.stages.append)
+        self.facts, self.samples_s = self.subject.facts, list[float]()
+        self.status, self.reason = outcome(lambda: self._go(turns))
 
-def stopwatch(call: Callable[[], object], warmup: int, rounds: int, iterations: int) -> list[float]:
-    for _ in range(warmup + rounds * iterations):
-        call()
-    return [1e-3] * rounds
-
-
-def measured(backend: str, problem: Conv2dProblem = PROBLEM, limits: Limits | None = None) -> Record:
-    return measure.measure(case(backend, problem), limits or Limits(), 0, "env", stopwatch)
+    def _go(self, turns: int) -> None:
+        self.subject.prepare()
+        for _ in range(turns):
+            self.samples_s += self.subject.turn(0.002)["samples_s"]
 
 
 def honest(x: Array, weight: Array, problem: Conv2dProblem) -> Array:
@@ -83,12 +89,32 @@ def test_integer_sums_are_exact_in_float32() -> None:
 
 def test_an_honest_backend_is_timed_and_everything_is_filled(registered: Registered) -> None:
     backend_of(honest)
-    record = measured("evil")
-    assert record.status == "ok", record.reason
-    assert record.median_s == 1e-3
-    assert record.gflops_effective == pytest.approx(PROBLEM.flops / 1e-3 / 1e9)
-    assert record.algorithm == "evil"
-    assert None not in (record.error, record.error_over_bound, record.estimate_s, record.prepare_s, record.first_call_s)
+    got = Measured()
+    assert got.status == "ok", got.reason
+    assert all(0 < s < 1 for s in got.samples_s)
+    assert (got.facts["algorithm"], got.facts["mode"], got.facts["executed_flops"]) == ("evil", "eager", PROBLEM.flops)
+    numbers = "error", "error_over_bound", "estimate_s", "prepare_s", "compile_s", "first_call_s"
+    assert all(isinstance(got.facts[name], float) for name in numbers)
+    assert got.facts["peak_bytes"] is None or got.facts["peak_bytes"] >= 0
+    assert {"plan", "call", "check"} == set(got.stages)
+
+
+def test_a_sample_is_a_time_of_one_call(registered: Registered) -> None:
+    calls = [0]
+
+    def answer(x: Array, w: Array, p: Conv2dProblem) -> Array:
+        calls[0] += 1
+        time.sleep(0.003)
+        return honest(x, w, p)
+
+    backend_of(answer)
+    got = Measured(turns=0)
+    calls[0] = 0
+    turn = got.subject.turn(0.02)
+    assert len(turn["samples_s"]) == calls[0] - 2, "two calls warm up"
+    assert all(0.003 <= s < 0.1 for s in turn["samples_s"])
+    assert sum(turn["samples_s"]) < 0.1
+    assert gc.isenabled()
 
 
 @pytest.mark.parametrize(
@@ -109,11 +135,10 @@ def test_what_an_evil_backend_does_becomes_a_status_without_a_time(
     registered: Registered, answer: Any, status: str, reason: str
 ) -> None:
     backend_of(answer)
-    record = measured("evil")
-    assert record.status == status
-    assert record.median_s is None
-    assert record.samples_s == []
-    assert any(word in record.reason for word in reason.split("|")), record.reason
+    got = Measured()
+    assert got.status == status
+    assert got.samples_s == []
+    assert any(word in got.reason for word in reason.split("|")), got.reason
 
 
 def test_a_backend_that_turns_wrong_after_the_check_is_caught_after_the_timing(registered: Registered) -> None:
@@ -124,30 +149,34 @@ def test_a_backend_that_turns_wrong_after_the_check_is_caught_after_the_timing(r
         return honest(x, w, p) + (calls[0] > 3)
 
     backend_of(answer)
-    record = measured("evil")
-    assert record.status == "wrong_result"
-    assert record.reason.startswith("after timing: ")
+    got = Measured()
+    assert got.status == "wrong_result"
+    assert got.reason.startswith("after timing: ")
 
 
-def test_an_output_left_unwritten_is_caught(registered: Registered) -> None:
+@pytest.mark.parametrize("writes", [0, 2, 5])
+def test_an_output_left_unwritten_is_caught(registered: Registered, writes: int) -> None:
+    calls = [0]
+
     @register("evil")
     def prepare(problem: Any, weight: Any, bias: Any, threads: Any) -> Any:
-        done: list[int] = []
-
         def call(x: Array, out: Array) -> None:
-            if len(done) < 2:
+            calls[0] += problem == PROBLEM
+            if calls[0] <= writes:
                 out[...] = honest(x, weight, problem)
-            done.append(1)
 
         return call
 
-    assert measured("evil").status == "wrong_result"
+    got = Measured(turns=5)
+    assert got.status == "wrong_result"
+    assert "got nan" in got.reason
+    assert got.reason.startswith("after timing: ") == (writes > 1)
 
 
 def test_an_unsupported_problem_says_why(registered: Registered) -> None:
     backend_of(honest, supports=lambda p: "not today")
-    record = measured("evil")
-    assert (record.status, record.reason) == ("unsupported", "not today")
+    got = Measured()
+    assert (got.status, got.reason) == ("unsupported", "not today")
 
 
 def test_a_slow_case_is_over_budget_with_its_estimate_and_never_runs_whole(registered: Registered) -> None:
@@ -159,14 +188,11 @@ def test_a_slow_case_is_over_budget_with_its_estimate_and_never_runs_whole(regis
         return honest(x, w, p)
 
     backend_of(answer)
-    tall = PROBLEM.replace(in_size=(64, 4))
-    record = measured("evil", tall, Limits(case_s=1.0))
-    assert record.status == "over_budget"
-    assert record.estimate_s == pytest.approx(64 * 0.02, rel=0.5)
-    assert "over the 1 s of a case" in record.reason
+    got = Measured(TALL, Limits(call_s=0.5))
+    assert got.status == "over_budget"
+    assert got.facts["estimate_s"] == pytest.approx(64 * 0.02, rel=0.5)
+    assert "over the 0.5 s one may take" in got.reason
     assert set(seen) == {4, 8}
-    late = measured("evil", PROBLEM, Limits(deadline=time.monotonic()))
-    assert (late.status, "time budget of the run is used up" in late.reason) == ("over_budget", True)
 
 
 def test_a_cost_that_no_height_changes_is_not_multiplied(registered: Registered) -> None:
@@ -175,8 +201,8 @@ def test_a_cost_that_no_height_changes_is_not_multiplied(registered: Registered)
         return honest(x, w, p)
 
     backend_of(answer)
-    record = measured("evil", PROBLEM.replace(in_size=(64, 4)), Limits(case_s=1.0))
-    assert record.status == "ok", record.reason
+    got = Measured(TALL, Limits(call_s=0.5))
+    assert got.status == "ok", got.reason
 
 
 def test_a_case_slower_than_its_estimate_is_over_budget_after_its_first_call(registered: Registered) -> None:
@@ -185,9 +211,90 @@ def test_a_case_slower_than_its_estimate_is_over_budget_after_its_first_call(reg
         return honest(x, w, p)
 
     backend_of(answer)
-    record = measured("evil", PROBLEM.replace(in_size=(64, 4)), Limits(case_s=0.4))
-    assert (record.status, record.median_s) == ("over_budget", None)
-    assert "the first call took" in record.reason
+    got = Measured(TALL, Limits(call_s=0.2))
+    assert (got.status, got.samples_s) == ("over_budget", [])
+    assert "the first call took" in got.reason
+
+
+@pytest.mark.parametrize("spoil", ["x", "w"])
+@pytest.mark.parametrize("before", [1, 4])
+def test_a_backend_that_changes_its_input_is_caught(registered: Registered, spoil: str, before: int) -> None:
+    calls = [0]
+
+    @register("evil")
+    def prepare(problem: Any, weight: Any, bias: Any, threads: Any) -> Any:
+        def call(x: Array, out: Array) -> None:
+            calls[0] += problem == PROBLEM
+            if calls[0] > before:
+                array = x if spoil == "x" else check.normal_inputs(problem, 0, (1, 1))[1]
+                array.flags.writeable = True
+                array[0, 0, 0, 0] = 1.5
+            # Right for what the array holds by then.
+            out[...] = honest(x, weight, problem)
+
+        return call
+
+    got = Measured(turns=5)
+    # Other tests are not to get the spoiled data.
+    check.normal_inputs.cache_clear()
+    assert got.status == "wrong_result"
+    assert got.reason == "after timing: " * (before > 1) + "it changed its input"
+
+
+@pytest.mark.parametrize(("cache", "images", "weights"), [("warm", 1, 1), ("cold", 5, 5), ("weights", 1, 9)])
+def test_a_cold_cache_is_made_by_copies_that_take_turns(
+    registered: Registered, cache: str, images: int, weights: int
+) -> None:
+    seen: list[tuple[int, int, int]] = []
+
+    @register("evil")
+    def prepare(problem: Any, weight: Any, bias: Any, threads: Any) -> Any:
+        mine = weight.copy()
+
+        def call(x: Array, out: Array) -> None:
+            seen.append((x.ctypes.data, mine.ctypes.data, out.ctypes.data))
+            out[...] = honest(x, mine, problem)
+
+        return call
+
+    one = PROBLEM.min_bytes if cache == "cold" else int(np.prod(PROBLEM.weight_shape)) * 4
+    copies = images if cache == "cold" else weights
+    got = Measured(limits=Limits(rotate_bytes=copies * one), cache=cache)
+    assert got.status == "ok", got.reason
+    seen.clear()
+    for _ in range(4):
+        got.subject.turn(0.01)
+    xs, ws, outs = zip(*seen, strict=True)
+    assert (len(set(xs)), len(set(ws)), len(set(outs))) == (images, weights, copies)
+    if copies > 1:
+        assert all(seen[i] == seen[i + copies] for i in range(len(seen) - copies)), "each waits for all the others"
+
+
+def test_a_cold_cache_that_cannot_be_made_in_time_is_unreliable(
+    registered: Registered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "ROTATION_S", 0.01)
+    backend_of(honest)
+    got = Measured(limits=Limits(rotate_bytes=2**40), cache="cold")
+    assert got.status == "unreliable"
+    assert "copies of only" in got.reason
+
+
+@pytest.mark.parametrize("direction", ["bwd_d", "bwd_w"])
+@pytest.mark.parametrize("label", ["mb2ic3ih9oc4kh3ph1sh2", "mb2ic3ih9iw8oc4kh3kw2dh1", "mb1ic4ih8oc4kh1"])
+def test_gradients_are_checked_and_timed_as_convolutions(registered: Registered, direction: str, label: str) -> None:
+    shapes = []
+
+    def answer(x: Array, w: Array, p: Conv2dProblem) -> Array:
+        shapes.append(p)
+        return honest(x, w, p)
+
+    backend_of(answer)
+    problem = Conv2dProblem.from_label(label)
+    got = Measured(problem, direction=direction)
+    assert got.status == "ok", got.reason
+    gradient = problem.input_shape if direction == "bwd_d" else problem.weight_shape
+    assert sorted(shapes[-1].output_shape) == sorted(gradient)
 
 
 @pytest.mark.parametrize("mode", ["reflect", "circular", "replicate"])
