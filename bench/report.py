@@ -13,6 +13,7 @@ import pandas as pd
 
 from bench import contest, plots, roofline, sweeps, tables
 from bench.frame import frame
+from bench.html import write_page
 from bench.store import Run, StoreError
 
 BLOCK = re.compile(r"(<!-- begin generated: results -->\n).*?(<!-- end generated: results -->)", re.DOTALL)
@@ -63,6 +64,7 @@ def write_report(run: Run, out: Path, readme: Path | None) -> list[str]:
             if path.stem not in names:
                 path.unlink()
     (out / "README.md").write_text(_page(run, table, made, drawn, missing), encoding="utf-8")
+    write_page(run, table, made, out / "report.html", missing)
     if readme is not None and readme.exists():
         text = readme.read_text(encoding="utf-8")
         if BLOCK.search(text):

@@ -1,0 +1,198 @@
+"""A run -> report.html: one page that loads nothing from elsewhere, for a browser on a desk or a phone, or for print.
+
+Jinja2 fills `report.html.jinja` and escapes every text: names and reasons come from files of the user. The tables are
+plain HTML; DataTables (https://datatables.net, as packed by itables) makes them sortable and filterable where scripts
+run. Figures are the PNG files beside the page, inside it as data URIs.
+Limits: about 1 MB of the page is DataTables; a printed table shows the rows on the screen.
+"""
+
+from __future__ import annotations
+
+import math
+from base64 import b64encode
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import itables.options
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from pandas.api.types import is_numeric_dtype
+
+from bench import machine, plots, roofline, sweeps
+from bench.stats import Ratio
+from bench.store import FAILED, Run
+from bench.winners import winners_by_network
+
+# Those of the report's tables that the page shows, by section.
+SECTIONS = {
+    "ratios": {"headlines": "Ours against others", "against": "Each backend against ours of its mode"},
+    "layers": {"best_peer_by_layer": "Each layer against its fastest peer", "winners": "Fastest backend of each layer"},
+    "costs": {"costs": "Compiling, preparing, memory", "thread_efficiency": "What more threads gain"},
+}
+ALT = plots.ALT | roofline.ALT | sweeps.ALT
+# Columns with few different values are filtered by choosing among them, the others by typing.
+FEW = 30
+# Beyond all numbers: where there is none, sorting puts it last.
+LAST = 1e300
+CASES = {
+    "network": "network", "layer": "layer", "kernel": "kernel", "threads": "threads", "backend": "backend",
+    "algorithm": "algorithm", "status": "status", "median_ms": "median (ms)", "spread": "spread (%)",
+    "samples": "samples", "gflops_effective": "effective GFLOP/s", "of_peak": "of peak (%)",
+    "error_over_bound": "error / bound", "workspace_mib": "workspace (MiB)", "weak": "weak because",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a reader sees, and the number to sort by where that is not the text itself."""
+
+    text: str
+    order: float | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows for the template; a column's kind is number, code, text, or few: text of so few values that one may choose.
+
+    A table of facts is neither sorted nor filtered.
+    """
+
+    title: str
+    columns: list[str]
+    kinds: list[str]
+    rows: list[list[Cell]]
+    facts: bool = False
+
+
+def write_page(run: Run, table: pd.DataFrame, made: dict[str, pd.DataFrame], path: Path, left_out: list[str]) -> None:
+    """Write the page, whole or not at all.
+
+    Parameters
+    ----------
+    run : Run
+    table : DataFrame
+        The run's, as `bench.frame.frame` makes it.
+    made : dict of str to DataFrame
+        The report's tables, as `bench.report.all_tables` makes them.
+    path : Path
+        Of the page; the run's figures are in ``figures`` beside it.
+    left_out : list of str
+        What the report could not make, and why.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    bundle = Path(itables.options.dt_bundle)
+    text = environment.get_template("report.html.jinja").render(
+        run=run, left_out=left_out, counts=table.status.value_counts().to_dict(),
+        winners=_table("Fastest backend of each network", winners_by_network(table)), same=_same(table),
+        sections=_sections(made), statuses=_table("Cases by status", made["statuses"]), cases=_cases(table),
+        failures=_failures(table), environment=_environment(run), figures=_figures(path.parent / "figures"),
+        script=_base64(bundle), style=bundle.with_suffix(".css").read_text(encoding="utf-8"),
+    )  # fmt: skip
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def _sections(made: dict[str, pd.DataFrame]) -> dict[str, list[Table]]:
+    return {
+        section: [_table(title, _with_intervals(made[name])) for name, title in titles.items() if name in made]
+        for section, titles in SECTIONS.items()
+    }
+
+
+def _with_intervals(content: pd.DataFrame) -> pd.DataFrame:
+    """One column in place of ratio, low and high."""
+    if "ratio" not in content:
+        return content
+    found = [
+        None if math.isnan(row.ratio) else Ratio(row.ratio, row.low, row.high, 0, "") for row in content.itertuples()
+    ]
+    return content.assign(ratio=pd.Series(found, content.index, object)).drop(columns=["low", "high"])
+
+
+def _same(table: pd.DataFrame) -> str:
+    """What all cases have in common."""
+    columns = {"direction": "direction {}", "cache": "{} caches", "dtype": "{}", "batch": "batch {}"}
+    return ", ".join(text.format(table[name].iloc[0]) for name, text in columns.items() if table[name].nunique() == 1)
+
+
+def _cases(table: pd.DataFrame) -> Table:
+    shown = table.assign(
+        median_ms=1e3 * table.median_s, spread=100 * table.iqr_s / table.median_s,
+        of_peak=100 * table.utilisation, workspace_mib=table.workspace_bytes / 2**20,
+    )  # fmt: skip
+    return _table("Every case", shown[list(CASES)].rename(columns=CASES))
+
+
+def _failures(table: pd.DataFrame) -> Table:
+    """What went wrong first, then what was not tried."""
+    part = table[table.status != "ok"]
+    part = part.iloc[(~part.status.isin(FAILED)).argsort(kind="stable")]
+    columns = ["network", "layer", "backend", "threads", "status", "reason", "repeat"]
+    return _table("Cases without a time", part[columns].rename(columns={"repeat": "command"}))
+
+
+def _environment(run: Run) -> list[Table]:
+    facts = {key: value for key, value in run.environment.items() if key != "machine"}
+    asked = {key: value for key, value in run.config.items() if key != "cases"}
+    measured = run.environment.get("machine")
+    found = machine.tables(measured) if measured else {}
+    named = {"Machine and versions": _flat(facts), "What was asked for": _flat(asked)} | found
+    return [replace(_table(title, content), facts=True) for title, content in named.items()]
+
+
+def _flat(facts: dict[str, Any]) -> pd.DataFrame:
+    """Name and value, a row a fact; those of a group are named after it."""
+    flat: dict[str, Any] = {}
+    for name, value in facts.items():
+        flat |= {f"{name} {key}": inner for key, inner in value.items()} if isinstance(value, dict) else {name: value}
+    rows = [(name, "unknown" if value is None else str(value)) for name, value in flat.items()]
+    return pd.DataFrame(rows, columns=["fact", "value"])
+
+
+def _figures(folder: Path) -> list[dict[str, str]]:
+    order = list(ALT)
+    found = sorted(folder.glob("*.png"), key=lambda p: (order.index(p.stem) if p.stem in ALT else len(order), p.stem))
+    return [
+        {"name": path.stem, "alt": ALT.get(path.stem, path.stem), "data": f"data:image/png;base64,{_base64(path)}"}
+        for path in found
+    ]
+
+
+def _base64(path: Path) -> str:
+    return b64encode(path.read_bytes()).decode()
+
+
+def _table(title: str, content: pd.DataFrame) -> Table:
+    made = [_column(str(name), content[name]) for name in content]
+    rows = [list(row) for row in zip(*(cells for *_, cells in made), strict=True)]
+    return Table(title, [name for name, *_ in made], [kind for _, kind, _ in made], rows)
+
+
+def _column(name: str, values: pd.Series) -> tuple[str, str, list[Cell]]:
+    """Heading, kind and cells."""
+    ratios = values.map(lambda value: isinstance(value, Ratio)).any()
+    number = ratios or is_numeric_dtype(values)
+    ordered = bool(ratios or (number and values.isna().any()))
+    cells = [_cell(value, ordered) for value in values.astype(object)]
+    few = len({cell.text for cell in cells}) <= FEW
+    return (
+        name.replace("_", " "),
+        "number" if number else "code" if name == "command" else "few" if few else "text",
+        cells,
+    )
+
+
+def _cell(value: Any, ordered: bool) -> Cell:
+    if isinstance(value, Ratio):
+        return Cell(str(value), value.value)
+    if isinstance(value, str):
+        return Cell(value)
+    if value is None or math.isnan(value):
+        return Cell("", LAST if ordered else None)
+    text = str(value) if isinstance(value, int) else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return Cell(text, float(f"{value:.6g}") if ordered else None)
