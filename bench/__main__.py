@@ -1,4 +1,4 @@
-"""``python -m bench``: run, report, compare, check, machine, list."""
+"""``python -m bench``: run, report, compare, export, import, check, machine, list."""
 
 from __future__ import annotations
 
@@ -207,6 +207,46 @@ def compare(
         console.print("more --repetitions in both runs would tell of those that had too few", highlight=False)
     if any(table.verdict.isin(changes.REGRESSIONS).any() for table in (cases, networks)):
         raise typer.Exit(WRONG)
+
+
+@app.command(name="export")
+def export_(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    force: Annotated[bool, typer.Option(help="Write over a file that exists.")] = False,
+) -> None:
+    """Write the ok cases of a run as pytest-benchmark's JSON, for `pytest-benchmark compare` and what else reads it.
+
+    Examples
+    --------
+      python -m bench export results/runs/mine --out mine.json
+    """
+    from bench.exchange import export_run
+
+    written, left_out = export_run(Run.open(run), out, force)
+    console.print(f"{written} cases in {out}; {left_out} that are not ok left out", soft_wrap=True, highlight=False)
+
+
+@app.command(name="import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="JSON of pytest-benchmark, or of `export`.")],
+    out: Annotated[Path, typer.Option(help="Run folder to make.")],
+) -> None:
+    """Make a run of pytest-benchmark's JSON, for `report` and `compare`.
+
+    Each benchmark tells its layer by extra_info["label"], a benchdnn descriptor; backend, threads and more may follow.
+
+    Examples
+    --------
+      python -m bench import mine.json --out results/runs/mine
+    """
+    from bench.exchange import import_run
+
+    run, left_out = import_run(file, out)
+    console.print(f"{len(run.cases)} cases in {run.folder}", soft_wrap=True, highlight=False)
+    if left_out:
+        text = f'left out, without extra_info["label"]: {", ".join(left_out)}'
+        complain.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
