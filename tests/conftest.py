@@ -1,4 +1,4 @@
-"""Shared fixtures, and the option that wants the tests that need torch."""
+"""Shared fixtures, and the options that want the tests that need torch or a browser."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ PARITY = Path(__file__).parent / "test_torch_parity.py"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--require-torch", action="store_true", help="fail where torch is missing, as CI does")
+    parser.addoption("--require-chromium", action="store_true", help="fail where chromium is missing, as CI does")
 
 
 def left_out(config: pytest.Config) -> bool:

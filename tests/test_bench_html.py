@@ -1,0 +1,265 @@
+"""The page of a report: in headless Chromium, with names that try to break out of it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from selenium.webdriver import Chrome, ChromeOptions
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+
+from bench import html, stats
+from bench.frame import frame
+from bench.report import all_tables
+from bench.store import Case, Record, Run
+from bench.winners import winners_by_network
+
+LABEL = 'mb1ic8ih12oc8oh12kh3ph1n"{}"'
+SCRIPT, IMAGE = "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>'
+CLOSING, QUOTES = "</script></td></table><b>bold", 'it\'s a "backend" & {{ 7 * 7 }} <i>'
+HOSTILE = SCRIPT, IMAGE, CLOSING, QUOTES
+FLAGS = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+PIXEL = (
+    b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x01\x00\x00\x00\x01\x08\x06\x00\x00\x00\x1f\x15\xc4\x89\x00\x00"
+    b"\x00\nIDATx\x9cc\x00\x01\x00\x00\x05\x00\x01\r\n-\xb4\x00\x00\x00\x00IEND\xaeB`\x82"
+)
+
+
+def timed(backend: str, layer: str, ms: float, count: int = 1, workload: str = "net") -> Record:
+    """A right case of eight turns of nearly the same time."""
+    turns_s = [1e-3 * ms * (1 + 0.001 * i) for i in range(8)]
+    case = Case(workload, layer, LABEL.format(len(layer)), count, backend, 1)
+    return Record(
+        case, "ok", environment_id="e", mode="planned", algorithm=backend, error=1e-7, error_over_bound=0.1,
+        samples_s=turns_s, turns_s=turns_s, median_s=stats.median(turns_s), iqr_s=stats.iqr(turns_s),
+        compile_s=0.0, prepare_s=0.0, gflops_effective=1.0,
+    )  # fmt: skip
+
+
+def failed(backend: str, layer: str, reason: str, status: str = "crashed", workload: str = "net") -> Record:
+    return Record(Case(workload, layer, LABEL.format(len(layer)), 1, backend, 1), status, reason, "e")
+
+
+def make_page(folder: Path, records: list[Record]) -> Path:
+    config = {"command": f"cmd {SCRIPT}", "seed": 0, "cases": [asdict(record.case) for record in records]}
+    facts = {
+        "id": "e",
+        "cpu": f"a cpu {IMAGE}",
+        "cores": 2,
+        "date": "today",
+        "commit": CLOSING,
+        "caches": {SCRIPT: "1"},
+    }
+    run = Run.create(folder / "run", config, facts)
+    with run.writing() as journal:
+        for record in records:
+            journal.append(record)
+    figures = folder / "out" / "figures"
+    figures.mkdir(parents=True)
+    (figures / "ladder.png").write_bytes(PIXEL)
+    table = frame(run.records(), run.cases)
+    html.write_page(run, table, all_tables(table), folder / "out" / "report.html", [f"figure {SCRIPT}: none"])
+    return folder / "out" / "report.html"
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """30 layers of two backends and of a peer, whose names are times in ms; and what failed, with hostile names."""
+    records = [timed(backend, f"layer{i}", ms * i) for i in range(1, 31) for backend, ms in (("auto", 1), ("jax", 2))]
+    records += [timed(name, SCRIPT, 9 + i, workload=IMAGE) for i, name in enumerate(HOSTILE)]
+    records += [failed(name, f"layer {name}", f"because {name}", workload=name) for name in HOSTILE]
+    return make_page(tmp_path_factory.mktemp("page"), records)
+
+
+@pytest.fixture(scope="module")
+def chromium(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if browser is None or driver is None:
+        missing = pytest.fail if request.config.getoption("--require-chromium") else pytest.skip
+        missing("no chromium or no chromedriver; install Debian's packages chromium and chromium-driver")
+    options = ChromeOptions()
+    options.binary_location = browser
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    window = Chrome(options, Service(driver))
+    yield window
+    window.quit()
+
+
+@pytest.fixture
+def opened(chromium: Chrome, page: Path) -> Chrome:
+    return show(chromium, page)
+
+
+def show(window: Chrome, page: Path, width: int = 1280) -> Chrome:
+    """The page anew, with all tables made."""
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    window.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    window.get(page.as_uri())
+    wanted = len(window.find_elements(By.CSS_SELECTOR, "table.display"))
+    until(lambda: len(window.find_elements(By.CSS_SELECTOR, ".dt-container")) == wanted)
+    return window
+
+
+def until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    """Wait for what the page does by and by."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "the page did not come to this in time"
+        time.sleep(0.05)
+
+
+def column(window: Chrome, section: str, name: str, which: int = 0) -> list[str]:
+    """The texts of one column as shown."""
+    texts = window.execute_script(
+        "const table = document.querySelectorAll(`#${arguments[0]} table`)[arguments[2]];"
+        "const at = [...table.tHead.rows[0].cells].findIndex(cell => cell.innerText.trim() === arguments[1]);"
+        "return [...table.tBodies[0].rows].map(row => row.cells[at].innerText);",
+        section, name, which,
+    )  # fmt: skip
+    return list(texts)
+
+
+def console(window: Chrome) -> list[Any]:
+    """What the page complained of since the last look."""
+    return list(window.get_log("browser"))  # type: ignore[no-untyped-call]
+
+
+def heading(window: Chrome, section: str, name: str) -> Any:
+    cells = window.find_elements(By.CSS_SELECTOR, f"#{section} table thead th")
+    return next(cell for cell in cells if cell.text.strip() == name)
+
+
+def click(window: Chrome, element: Any) -> None:
+    window.execute_script("arguments[0].scrollIntoView({block: 'center', inline: 'center'})", element)
+    element.click()
+
+
+def test_hostile_names_show_as_text_and_run_nothing(opened: Chrome) -> None:
+    body = opened.find_element(By.TAG_NAME, "body").text
+    for name in HOSTILE:
+        assert name in body
+    assert opened.find_elements(By.CSS_SELECTOR, "main table :is(script, img, b, i)") == []
+    assert column(opened, "failures", "reason", 1) == [f"because {name}" for name in HOSTILE]
+    # An alert would have made these calls raise.
+    assert console(opened) == []
+
+
+def test_nothing_is_loaded_from_elsewhere(opened: Chrome, page: Path) -> None:
+    assert opened.execute_script("return performance.getEntriesByType('resource').map(e => e.name)") == []
+    sources = "return [...document.querySelectorAll('[src], link, object, iframe')].map(e => e.src ?? e.outerHTML)"
+    assert all(source.startswith("data:image/png;") for source in opened.execute_script(sources))
+    text = page.read_text(encoding="utf-8")
+    assert re.findall(r"url\((?!data:)[^)]*|@import", text) == []
+    assert "default-src 'none'" in text
+
+
+def test_links_lead_to_sections_with_headings(opened: Chrome) -> None:
+    links = opened.find_elements(By.CSS_SELECTOR, "nav a")
+    assert len(links) >= 8
+    for link in links:
+        target = str(link.get_attribute("href")).partition("#")[2]
+        click(opened, link)
+        assert opened.current_url.endswith(f"#{target}")
+        assert opened.find_element(By.CSS_SELECTOR, f"section#{target} > h2").text
+    assert {link.get_dom_attribute("href") for link in opened.find_elements(By.TAG_NAME, "a")} >= {"#failures"}
+
+
+def test_a_click_on_a_heading_sorts_numbers_as_numbers_and_no_number_last(opened: Chrome) -> None:
+    def shown() -> list[str]:
+        return column(opened, "cases", "median (ms)")
+
+    click(opened, heading(opened, "cases", "median (ms)"))
+    until(lambda: shown() == sorted(shown(), key=float))
+    assert float(shown()[0]) == pytest.approx(1, rel=0.01)
+    click(opened, heading(opened, "cases", "median (ms)"))
+    until(lambda: shown()[: len(HOSTILE)] == [""] * len(HOSTILE))
+    assert float(shown()[len(HOSTILE)]) == pytest.approx(60, rel=0.01)
+    assert console(opened) == []
+
+
+@pytest.mark.parametrize("name", [*HOSTILE, "jax"])
+def test_the_search_box_keeps_only_what_matches(opened: Chrome, name: str) -> None:
+    opened.find_element(By.CSS_SELECTOR, "#cases input[type=search]").send_keys(name)
+    rows = opened.find_elements(By.CSS_SELECTOR, "#cases tbody tr")
+    assert 0 < len(rows) <= 30
+    # The words of a search may be anywhere in a row.
+    assert all(all(word in row.text for word in name.replace('"', "").split()) for row in rows)
+    assert console(opened) == []
+
+
+def test_a_column_is_filtered_by_choosing_among_its_values(opened: Chrome) -> None:
+    cell = heading(opened, "cases", "status")
+    click(opened, cell.find_element(By.CSS_SELECTOR, ".dtcc-button_dropdown"))
+    choices = opened.find_elements(By.CSS_SELECTOR, ".dtcc-dropdown .dtcc-list-buttons button")
+    assert [choice.text for choice in choices] == ["crashed", "ok"]
+    click(opened, choices[0])
+    assert column(opened, "cases", "status") == ["crashed"] * len(HOSTILE)
+
+
+def test_choices_of_hostile_values_are_text(opened: Chrome) -> None:
+    click(opened, heading(opened, "cases", "backend").find_element(By.CSS_SELECTOR, ".dtcc-button_dropdown"))
+    choices = opened.find_elements(By.CSS_SELECTOR, ".dtcc-dropdown .dtcc-list-buttons button")
+    assert {choice.text for choice in choices} == {"auto", "jax", *HOSTILE}
+    assert console(opened) == []
+
+
+def test_on_a_phone_only_tables_scroll_sideways(chromium: Chrome, page: Path, tmp_path: Path) -> None:
+    window = show(chromium, page, 375)
+    assert window.execute_script("return document.documentElement.scrollWidth") <= 375
+    assert window.execute_script(
+        "return [...document.querySelectorAll('.dt-layout-full')].some(e => e.scrollWidth > 375)"
+    )
+    assert window.save_screenshot(str(tmp_path / "phone.png"))
+    assert console(window) == []
+
+
+def test_the_page_prints(opened: Chrome) -> None:
+    assert len(opened.execute_cdp_cmd("Page.printToPDF", {})["data"]) > 10_000
+
+
+def test_without_scripts_the_page_still_holds_every_case(page: Path) -> None:
+    cases = page.read_text(encoding="utf-8").partition('<section id="cases">')[2].partition("</section>")[0]
+    assert cases.count("<tr>") == 1 + 60 + 2 * len(HOSTILE)
+    assert not re.search("<(script|img|b|i)[ >]", cases)
+
+
+def test_a_page_is_written_whole_and_the_same_each_time(page: Path, tmp_path: Path) -> None:
+    assert [path.name for path in page.parent.iterdir() if path.is_file()] == ["report.html"]
+    records = [timed("auto", "l", 1.0)]
+    assert make_page(tmp_path / "a", records).read_bytes() == make_page(tmp_path / "b", records).read_bytes()
+
+
+def test_a_run_without_a_single_time_has_a_page(tmp_path: Path) -> None:
+    text = make_page(tmp_path, [failed("auto", "l", "because")]).read_text(encoding="utf-8")
+    assert "no backend measured every layer" in text
+    assert "python -m bench run --workload" in text
+
+
+def test_a_network_is_won_with_an_interval_and_only_by_whole_sums() -> None:
+    records = [timed("slow", "a", 4, count=2), timed("slow", "bb", 2), timed("fast", "a", 2, count=2)]
+    records += [timed("fast", "bb", 1), timed("partial", "a", 0.1), failed("partial", "bb", "because")]
+    (row,) = winners_by_network(frame(records)).itertuples()
+    assert (row.fastest, row.second, row.layers, row.verdict) == ("fast", "slow", 2, "faster")
+    assert row.sum_ms == pytest.approx(5, rel=0.01)
+    assert str(row.second_takes) == "2.00 (2.00 to 2.00)"
+
+
+def test_no_ratio_is_taken_of_times_of_different_rounds() -> None:
+    apart = timed("b", "a", 2)
+    apart = replace(apart, case=replace(apart.case, repetition=2))
+    (row,) = winners_by_network(frame([timed("a", "a", 1), apart])).itertuples()
+    assert pd.isna(row.second_takes)
+    assert row.verdict == "not measured in the same rounds"
