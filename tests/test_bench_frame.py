@@ -1,0 +1,153 @@
+"""Records -> rows, ratios and warnings: where numbers become claims."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from records import CASE, LABEL, failed, record
+
+from bench import stats
+from bench.frame import NOT_RUN, frame
+from conv_impls import Conv2dProblem
+
+
+def test_ratios_are_of_right_results_only() -> None:
+    table = frame([record(), record("fast", times=(0.1, 0.1, 0.1)), failed("wrong_result", "wrong")])
+    speed = table.set_index("backend").speedup
+    assert speed["python_loops"] == 1
+    assert speed["fast"] == pytest.approx(10)
+    assert np.isnan(speed["wrong"])
+    alone = frame([failed("over_budget", "python_loops"), record("fast")])
+    assert alone.speedup.isna().all(), "an estimate must never enter a ratio"
+
+
+@pytest.mark.parametrize("other", [{"direction": "bwd_d"}, {"cache": "cold"}, {"threads": 2}, {"workload": "vgg16"}])
+def test_like_is_divided_by_like(other: dict[str, Any]) -> None:
+    table = frame([record(), record("fast", times=(0.1,) * 3, case=other)])
+    assert np.isnan(table.set_index("backend").speedup["fast"])
+
+
+def test_repetitions_pool_their_samples_and_keep_the_worst_status() -> None:
+    twice = [record(times=(1.0, 3.0)), record(times=(2.0, 2.0, 2.0), case={"repetition": 2})]
+    (row,) = frame(twice).itertuples()
+    assert (row.samples, row.median_s) == (5, 2.0)
+    assert row.turns == {(1, 0): 1.0, (1, 1): 3.0, (2, 0): 2.0, (2, 1): 2.0, (2, 2): 2.0}
+    second = replace(failed("wrong_result", "python_loops"), case=replace(CASE, repetition=2))
+    (row,) = frame([record(), second]).itertuples()
+    assert row.status == "wrong_result"
+    assert np.isnan(row.median_s)
+    assert row.turns == {}
+
+
+def test_a_case_the_run_did_not_come_to_is_a_row_that_says_so() -> None:
+    other = replace(CASE, layer="l2")
+    table = frame([record()], [CASE, other]).set_index("layer")
+    assert list(table.status) == ["ok", "interrupted"]
+    assert table.reason["l2"] == NOT_RUN
+    (row,) = frame([record()], [CASE, replace(CASE, repetition=2)]).itertuples()
+    assert row.status == "interrupted", "half of the repetitions is not the case that was asked for"
+
+
+def test_effective_and_executed_rates_stand_side_by_side() -> None:
+    flops = Conv2dProblem.from_label(LABEL).flops
+    (row,) = frame([record(times=(2.0,) * 3, executed_flops=flops / 2, fma_peak_gflops=flops / 1e9)]).itertuples()
+    assert row.gflops_effective == pytest.approx(flops / 2e9)
+    assert row.executed_gflops == pytest.approx(flops / 4e9)
+    assert row.utilisation == pytest.approx(0.25)
+    (untold,) = frame([record(fma_peak_gflops=1.0)]).itertuples()
+    assert np.isnan(untold.executed_gflops)
+    assert np.isnan(untold.utilisation)
+
+
+def test_no_records_are_no_rows() -> None:
+    assert frame([]).empty
+
+
+@pytest.mark.parametrize(
+    ("samples", "words"),
+    [
+        ([1.0] * 5, ""), ([], "only 0 samples"), ([1.0], "only 1 sample"), ([1.0, 1.0, 2.0, 2.0], "spread"),
+        ([1e-7] * 5, "too short to time"),
+    ],
+)  # fmt: skip
+def test_weak_numbers_say_why(samples: list[float], words: str) -> None:
+    assert words in stats.weakness(samples)
+    assert bool(words) == bool(stats.weakness(samples))
+
+
+def test_a_number_taken_while_the_machine_was_slow_is_weak() -> None:
+    slow, fast = (record(name, fma_peak_gflops=peak) for name, peak in (("slow", 80.0), ("fast", 100.0)))
+    weak = frame([slow, fast]).set_index("backend").weak
+    assert weak["slow"] == "machine at 80% of its peak"
+    assert weak["fast"] == ""
+    elsewhere = record("slow", fma_peak_gflops=80.0, case={"threads": 2})
+    assert list(frame([elsewhere, fast]).weak) == ["", ""], "one thread's peak is not that of two"
+
+
+DRIFT = [1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0]
+
+
+def scaled(factor: float) -> list[float]:
+    return [factor * time for time in DRIFT]
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "word"),
+    [
+        (scaled(1.1), DRIFT, "faster"), (DRIFT, scaled(1.1), "slower"), (DRIFT, DRIFT, "uncertain"),
+        ([1.0, 1.2] * 4, [1.1, 1.1] * 4, "uncertain"), ([2.0] * 5, [1.0] * 5, "too few repetitions"),
+        ([2.0] * 6, [1.0] * 6, "faster"),
+    ],
+)  # fmt: skip
+def test_verdicts_of_pairs(a: list[float], b: list[float], word: str) -> None:
+    assert stats.ratio([(1, a, b)]).verdict == word
+
+
+def test_a_ratio_is_taken_pair_by_pair() -> None:
+    paired = stats.ratio([(1, scaled(1.1), DRIFT)])
+    assert (paired.value, paired.low, paired.high) == pytest.approx((1.1, 1.1, 1.1)), "what both shared cancels"
+    apart = stats.change([(1, DRIFT, scaled(1.1))], 0.0)
+    assert apart.low < 1 < apart.high, "times that have nothing in common cannot tell"
+    assert str(paired) == "1.10 (1.10 to 1.10)"
+    assert paired.pairs == len(DRIFT)
+
+
+def test_a_ratio_of_layers_is_that_of_their_weighted_sums_and_its_weakest_layer_decides() -> None:
+    layers = [(3.0, [2.0] * 6, [1.0] * 6), (1.0, [1.0] * 6, [4.0] * 6)]
+    assert stats.ratio(layers).value == pytest.approx(7 / 7)
+    few = stats.ratio([*layers, (1.0, [1.0] * 5, [1.0] * 5)])
+    assert (few.pairs, few.verdict) == (5, "too few repetitions")
+
+
+def test_a_margin_widens_what_is_uncertain_and_a_seed_repeats() -> None:
+    layers = [(1.0, scaled(1.1), DRIFT)]
+    assert stats.ratio(layers, margin=0.2).verdict == "uncertain"
+    noisy = [(1.0, [1.0, 1.3, 0.9, 1.1, 1.2, 1.4], [1.0, 1.1, 1.2, 0.9, 1.0, 1.3])]
+    assert stats.ratio(noisy, seed=1) == stats.ratio(noisy, seed=1)
+    assert stats.ratio(noisy, seed=1).low != stats.ratio(noisy, seed=2).low
+
+
+def test_nineteen_in_twenty_intervals_hold_the_true_ratio() -> None:
+    rng = np.random.default_rng(0)
+    inside = 0
+    for _ in range(100):
+        shared = rng.lognormal(0, 0.3, 12)
+        a, b = (shared * truth * rng.lognormal(0, 0.05, 12) for truth in (1.2, 1.0))
+        got = stats.ratio([(1.0, list(a), list(b))])
+        inside += got.low <= 1.2 <= got.high
+    # The median of pairs that share a wide spread is a rough figure: the interval is rather too wide.
+    assert inside >= 90
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "word"),
+    [
+        ([1.0] * 6, [2.0] * 6, "slower"), ([2.0] * 6, [1.0] * 6, "faster"), ([1.0] * 6, [1.04] * 6, "uncertain"),
+        ([1.0] * 6, [2.0] * 5, "too few repetitions"),
+    ],
+)  # fmt: skip
+def test_verdicts_of_a_change_want_a_margin(old: list[float], new: list[float], word: str) -> None:
+    assert stats.change([(1, old, new)], 0.05).verdict == word
