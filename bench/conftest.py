@@ -1,96 +1,84 @@
-"""pytest-benchmark as the stopwatch: cases come in as strings, records go out as they finish.
+"""The pytest-benchmark harness: which cases become tests, and what its JSON says of the machine.
 
-Without --bench-run the smoke workload is the matrix, so that an ordinary test run executes every benchmark once. With
-it (python -m bench run does this in a child process) the cases of that run which are not finished yet are measured, and
-each writes its record before the next begins: pytest-benchmark itself would save only when the session ends.
+``pytest bench/test_bench_conv2d.py --benchmark-only --bench-workload resnet50 --bench-backends numba_simd,auto``
+times; without --benchmark-only each case runs once, as a test. Tests are parametrised by the keys of cases, which are
+strings: pytest-benchmark keeps parameters to the session's end.
 """
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+import warnings
+from collections.abc import Generator
 
 import pytest
 
-from bench.measure import Limits
-from bench.store import Case, Run
-from conv_impls import backends, workloads
+from bench.directions import DIRECTIONS
+from bench.machine import environment
+from bench.options import UsageError, choices, read_backends, read_layers, read_threads
+from bench.run import make_cases
+from bench.store import Case, StoreError
+from conv_impls import ConvError
+from conv_impls.workloads import WorkloadError
+
+OPTIONS = {"workload": "smoke", "backends": "all", "threads": "1", "direction": "fwd"}
+CASES = pytest.StashKey[dict[str, Case]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Where the run lies, and which of its cases this process does."""
-    parser.addoption("--bench-run", type=Path, help="run folder whose unfinished cases are measured")
-    parser.addoption("--bench-repetition", type=int, default=1, help="only cases of this repetition")
-    parser.addoption("--bench-threads", type=int, default=1, help="only cases of this thread count")
-    parser.addoption("--bench-parent", type=int, help="process to stop with: nobody else may be at this run")
-    parser.addoption("--bench-deadline-s", type=float, default=float("inf"), help="seconds left of the run's budget")
+    """What is measured, in the words of ``python -m bench run``."""
+    group = parser.getgroup("bench", "benchmarks of conv2d")
+    for name, default in OPTIONS.items():
+        group.addoption(
+            f"--bench-{name}", default=default, help=f"as --{name} of python -m bench run ({default})"
+        )  # fmt: skip
 
 
-def unfinished(config: pytest.Config) -> list[Case]:
-    """Cases for this process; the whole smoke workload where no run is given."""
-    folder = config.getoption("--bench-run")
-    if folder is None:
-        layers = workloads.load("smoke")
-        return [Case("smoke", la.name, la.problem.label, la.count, name, 1) for la in layers for name in built_in()]
-    run = Run.open(folder)
-    done = run.done()
-    group = config.getoption("--bench-repetition"), config.getoption("--bench-threads")
-    return [case for case in run.cases if (case.repetition, case.threads) == group and case.key not in done]
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the cases, and let --benchmark-only win over the --benchmark-disable of ordinary test runs."""
+    given = {name: config.getoption(f"--bench-{name}", default) for name, default in OPTIONS.items()}
+    try:
+        cases = make_cases(
+            read_layers(given["workload"]), read_backends(given["backends"]), read_threads(given["threads"]), 1,
+            choices(given["direction"], "--direction", DIRECTIONS), ["warm"],
+        )  # fmt: skip
+    except (UsageError, WorkloadError, StoreError, ConvError, OSError) as error:
+        raise pytest.UsageError(str(error)) from None
+    config.stash[CASES] = {case.key: case for case in cases}
+    # What a backend refuses or gets wrong is not timed.
+    config.addinivalue_line("filterwarnings", "ignore:Benchmark fixture was not used at all")
+    asked_to_disable = "--benchmark-disable" in config.invocation_params.args
+    if config.getoption("benchmark_only", False) and not asked_to_disable:
+        config.option.benchmark_enable = True
+    # pytest-benchmark would run everything once, write no file, and say nothing.
+    timing = config.getoption("benchmark_enable", False) and config.getoption("dist", "no") == "no"
+    if config.getoption("benchmark_json", None) and not timing:
+        raise pytest.UsageError(
+            "--benchmark-json: nothing is timed where benchmarks are disabled; add --benchmark-only, leave xdist out"
+        )
 
 
-def built_in() -> list[str]:
-    """Backends that come with the package: tests may have registered others in this process."""
-    from conv_impls import registry
-
-    return [name for name in backends() if name in registry.sources()]
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish() -> Generator[None, object, object]:
+    """Nor is it wrong to have timed nothing; around pytest-benchmark's own hook, where no filter of pytest's holds."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Not saving anything")
+        return (yield)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One test a case, parametrised by its key, a string: pytest-benchmark keeps parameters to the session's end."""
+    """One test a case."""
     if "case_key" in metafunc.fixturenames:
-        keys = [case.key for case in unfinished(metafunc.config)]
-        metafunc.parametrize("case_key", keys, ids=[key.replace(" ", "_") for key in keys])
-
-
-@pytest.fixture(scope="session")
-def cases(request: pytest.FixtureRequest) -> dict[str, Case]:
-    """The cases by key."""
-    return {case.key: case for case in unfinished(request.config)}
-
-
-@pytest.fixture(scope="session")
-def run(request: pytest.FixtureRequest) -> Run | None:
-    """The run to write to, if any."""
-    folder = request.config.getoption("--bench-run")
-    return None if folder is None else Run.open(folder)
-
-
-@pytest.fixture(scope="session")
-def limits(request: pytest.FixtureRequest, run: Run | None) -> Limits:
-    """Limits of the run, its deadline on this process's clock."""
-    left = request.config.getoption("--bench-deadline-s")
-    case_s = run.config["timeout_s"] if run else Limits.case_s
-    return Limits(case_s=case_s, deadline=time.monotonic() + left)
+        cases = metafunc.config.stash[CASES]
+        metafunc.parametrize("case_key", [*cases], ids=[key.replace(" ", "_") for key in cases])
 
 
 @pytest.fixture
-def orphaned(request: pytest.FixtureRequest) -> Callable[[], bool]:
-    """Whether the process that drives the run is gone: a resumed run may then be at the same cases."""
-    parent = request.config.getoption("--bench-parent")
-    return lambda: parent is not None and os.getppid() != parent
+def case(case_key: str, request: pytest.FixtureRequest) -> Case:
+    """The case of this key."""
+    return request.config.stash[CASES][case_key]
 
 
-@pytest.fixture
-def started(case_key: str, run: Run | None, orphaned: Callable[[], bool]) -> Iterator[None]:
-    """Leave a note of what is running, for the progress display and for the autopsy after a crash."""
-    if run is None:
-        yield
-        return
-    if orphaned():
-        pytest.exit("the process that drives this run is gone")
-    note = run.folder / f"running-{os.getpid()}"
-    note.write_text(case_key, encoding="utf-8")
-    yield
-    note.unlink(missing_ok=True)
+@pytest.hookimpl(optionalhook=True)
+def pytest_benchmark_update_machine_info(machine_info: dict[str, object]) -> None:
+    """Tell the machine as a run's environment.json does: `python -m bench import` then knows it again."""
+    machine_info["conv_impls"] = environment()

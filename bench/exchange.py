@@ -134,18 +134,19 @@ def import_run(file: Path, out: Path) -> tuple[Run, list[str]]:
 def _entry(record: Record) -> dict[str, Any]:
     facts = asdict(record)
     case, data, iterations = facts.pop("case"), facts.pop("samples_s"), facts.pop("iterations")
-    key = record.case.key
+    # Named as pytest names the tests of bench/test_bench_conv2d.py, so that both can be compared.
+    key = record.case.key.replace(" ", "_")
     derived = Stats()
     derived.data = data
     return {
         "group": record.case.label, "name": f"test_conv2d[{key}]", "fullname": f"{TEST}[{key}]", "param": key,
-        "params": {"case_key": key}, "extra_info": case | facts, "options": {"timer": "perf_counter"},
+        "params": {"case_key": record.case.key}, "extra_info": case | facts, "options": {"timer": "perf_counter"},
         "stats": derived.as_dict() | {"data": data, "iterations": iterations},
     }  # fmt: skip
 
 
 class _Wrong(ValueError):
-    """What is wrong with one benchmark."""
+    """What is wrong with the file or with one benchmark."""
 
 
 @dataclass(frozen=True)

@@ -1,50 +1,64 @@
-"""Every backend on every layer, timed by pytest-benchmark; ``python -m bench run`` runs it in a child process.
+"""Every backend on every layer, timed by pytest-benchmark, for those who live in pytest; see bench/conftest.py.
 
-The gate stands before the stopwatch: `bench.measure` checks the backend, and calls the timer only then; a wrong result
-is a record without a time. Compilation, packing and the first call are over before the first round.
+The gate stands before the stopwatch: a `Subject` is checked, compiled and packed before the first round, and checked
+again after the last. ``--benchmark-json`` of this is what ``python -m bench import`` reads.
+Limits: one process for all backends, one after the other, warm caches; ``python -m bench run`` has a process for each,
+and they take turns.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from dataclasses import asdict
 
 import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+from threadpoolctl import threadpool_limits
 
-from bench.measure import Limits, measure
-from bench.store import Case, Run
+from bench import peers
+from bench.machine import fma_peak
+from bench.measure import Limits, Subject, outcome
+from bench.store import Case
 from conv_impls import Conv2dProblem, get_backend
 
+# Rounds of a case, and the seconds they take together where that leaves a choice.
+ROUNDS, TIMING_S = (6, 60), 0.25
+PEAK_S = 0.006
 
-@pytest.mark.usefixtures("started")
-def test_conv2d(
-    case_key: str,
-    cases: dict[str, Case],
-    limits: Limits,
-    run: Run | None,
-    orphaned: Callable[[], bool],
-    request: pytest.FixtureRequest,
-) -> None:
-    case = cases[case_key]
 
-    def stopwatch(call: Callable[[], object], warmup: int, rounds: int, iterations: int) -> list[float]:
-        # The fixture is asked for here, since one that goes unused (an unsupported case, say) draws a warning.
-        benchmark = request.getfixturevalue("benchmark")
-        benchmark.extra_info |= {"label": case.label, "backend": case.backend, "threads": case.threads}
-        if run is not None and benchmark.disabled:
-            raise RuntimeError("pytest-benchmark is disabled; run without --benchmark-disable and without xdist")
-        start = time.perf_counter()
-        benchmark.pedantic(call, rounds=rounds, iterations=iterations, warmup_rounds=warmup)
-        # Disabled, as in ordinary test runs, it has called once and kept no time.
-        once = time.perf_counter() - start
-        return [once] if benchmark.disabled else [float(s) for s in benchmark.stats.stats.data]
+@pytest.mark.benchmark(disable_gc=True)
+def test_conv2d(case: Case, benchmark: BenchmarkFixture) -> None:
+    made: list[Subject] = []
 
-    seed = run.config["seed"] if run else 0
-    environment_id = run.environment["id"] if run else ""
-    record = measure(case, limits, seed, environment_id, stopwatch)
-    if run is None:
-        refused = get_backend(case.backend).supports(Conv2dProblem.from_label(case.label)) is not None
-        expected = ("unsupported",) if refused else ("ok", "over_budget")
-        assert record.status in expected, record.reason
-    elif not orphaned():
-        run.append(record)
+    def prepare() -> None:
+        made.append(Subject(case, Limits(), seed=0))
+        made[0].prepare()
+
+    def check_again() -> None:
+        made[0].turn(0.0)
+
+    lacking = peers.missing(case.backend)
+    if lacking is None:
+        peers.load(case.backend)
+    with threadpool_limits(case.threads):
+        status, reason = outcome(prepare) if lacking is None else ("unsupported", lacking)
+        if status in ("unsupported", "over_budget"):
+            if benchmark.enabled:
+                pytest.skip(f"{status}: {reason}")
+            if status == "unsupported" and lacking is None and case.direction == "fwd":
+                assert reason == get_backend(case.backend).supports(Conv2dProblem.from_label(case.label))
+            return
+        assert status == "ok", f"{status}: {reason}"
+        (subject,) = made
+        first = subject.turn(0.0)
+        iterations = first["iterations"]
+        rounds = int(TIMING_S / (iterations * first["samples_s"][0]))
+        rounds = max(ROUNDS[0], min(ROUNDS[1], rounds))
+        benchmark.group = f"{case.label} {case.direction} t{case.threads}"
+        benchmark.pedantic(subject.calls[0].call, rounds=rounds, iterations=iterations, warmup_rounds=1)
+        if benchmark.enabled:
+            subject.facts["fma_peak_gflops"] = fma_peak(case.threads, PEAK_S)
+        benchmark.extra_info |= asdict(case) | subject.facts | {"status": "ok"}
+        status, reason = outcome(check_again)
+        # What fails here leaves no time behind.
+        benchmark.has_error |= status != "ok"
+        assert status == "ok", f"{status}: {reason}"

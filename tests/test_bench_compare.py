@@ -24,11 +24,18 @@ def record(
     times: list[float] | None = None, status: str = "ok", peak: float | None = 100.0, samples: bool = False, **case: Any
 ) -> Record:
     """A record of one turn for each time; without times, one that is not ok."""
-    known = {"workload": "w", "layer": "layer", "label": LABEL, "count": 1, "backend": "b", "threads": 1}
+    known: dict[str, Any] = {
+        "workload": "w",
+        "layer": "layer",
+        "label": LABEL,
+        "count": 1,
+        "backend": "b",
+        "threads": 1,
+    }
     where = Case(**(known | case))
     if times is None:
         return Record(where, status, "for a reason")
-    turns = {"samples_s": times} if samples else {"samples_s": [min(times)], "turns_s": times}
+    turns: dict[str, Any] = {"samples_s": times} if samples else {"samples_s": [min(times)], "turns_s": times}
     return Record(where, "ok", median_s=stats.median(times), fma_peak_gflops=peak, **turns)
 
 

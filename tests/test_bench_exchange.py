@@ -51,7 +51,7 @@ def stored(folder: Path, records: list[Record]) -> Run:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    others = [{"cache": "cold"}, {"direction": "bwd_w"}, {"repetition": 2}, {"backend": "auto"}]
+    others: list[dict[str, Any]] = [{"cache": "cold"}, {"direction": "bwd_w"}, {"repetition": 2}, {"backend": "auto"}]
     bad = Record(timed(backend="slow").case, "over_budget", "about 9 s")
     return stored(tmp_path / "run", [timed(), *(timed(**other) for other in others), bad])
 

@@ -1,4 +1,4 @@
-"""The traps of pytest-benchmark that could bite here, each sprung once."""
+"""The traps of pytest-benchmark that could bite its harness, each sprung once."""
 
 from __future__ import annotations
 
@@ -6,170 +6,163 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench import measure
-from bench.machine import VOLATILE, environment, thread_variables
-from bench.run import make_cases
-from bench.store import Case, Run
-from conv_impls import register, registry
-from conv_impls.workloads import load
+from bench.exchange import import_run
+from bench.machine import environment
 
 ROOT = Path(__file__).parent.parent
 LABEL = 'mb1ic2ih6oc2oh6kh3ph1n"layer"'
+# A backend that is slow to prepare, logs its calls, lies when told to, and counts the outputs still alive at the end.
 PLUGIN = """
-import gc, json, os, time
+import gc, json, os, time, weakref
 import numpy as np
 from conv_impls import register
 from conv_impls.reference import reference
-log = open(os.environ["SPY_LOG"], "a")
+log, outputs = open(os.environ["SPY_LOG"], "a"), []
 @register("spy")
 def prepare(problem, weight, bias, threads):
     time.sleep(0.3)
+    made = []
     def call(x, out):
-        facts = {"rows": problem.output_shape[2], "gc": gc.isenabled(), "threads": os.environ.get("NUMBA_NUM_THREADS")}
-        log.write(json.dumps(facts) + "\\n"); log.flush()
-        if os.environ.get("SPY_DIES") and sum(1 for _ in open(os.environ["SPY_LOG"])) > int(os.environ["SPY_DIES"]):
-            os._exit(9)
-        out[...] = reference(x, weight, bias, problem) + (os.environ.get("SPY_LIES") == "yes")
+        made.append(None)
+        if len(made) == 1:
+            outputs.append(weakref.ref(out))
+        log.write(json.dumps({"rows": problem.output_shape[2], "gc": gc.isenabled()}) + "\\n"); log.flush()
+        lies = len(made) > int(os.environ.get("SPY_LIES_AFTER", 10**9))
+        out[...] = reference(x, weight, bias, problem) + lies
     return call
+def pytest_sessionfinish():
+    gc.collect()
+    print("alive:", sum(ref() is not None for ref in outputs), "of", len(outputs))
 """
 
 
-def child(
-    tmp_path: Path, backends: list[str], labels: str = LABEL, enable: str = "--benchmark-enable", **variables: str
-) -> tuple[Run, Any]:
-    """Run the benchmark file itself, as `bench.run` does, on a prepared folder; the run and the process."""
+def harness(
+    tmp_path: Path, *options: str, backends: str = "spy", labels: str = LABEL, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the benchmark file as a user does, with a plug-in."""
     (tmp_path / "spy_plugin.py").write_text(PLUGIN)
-    cases = make_cases(load(labels), backends, [1], 1)
-    config = {"command": "", "seed": 0, "timeout_s": 2.0, "budget_s": 60, "cases": [vars(case) for case in cases]}
-    run = Run.create(tmp_path / "run", config, environment())
-    command = [sys.executable, "-m", "pytest", str(ROOT / "bench" / "test_bench_conv2d.py"), "-q", f"--rootdir={ROOT}"]
-    command += [enable, "--benchmark-disable-gc", "-p", "no:cacheprovider", f"--bench-run={run.folder}"]
-    command += [f"--benchmark-json={tmp_path / 'out.json'}"]
-    own = {"PYTHONPATH": f"{tmp_path}:{ROOT}", "PYTEST_PLUGINS": "spy_plugin", "SPY_LOG": str(tmp_path / "log")}
-    done = subprocess.run(
-        command, cwd=ROOT, env=os.environ | thread_variables(1) | own | variables, capture_output=True, text=True
-    )
-    return run, done
+    command = [sys.executable, "-m", "pytest", "bench/test_bench_conv2d.py", "-q", "-s", "-p", "no:cacheprovider"]
+    command += [f"--bench-workload={labels}", f"--bench-backends={backends}", *options]
+    own = {"PYTHONPATH": str(tmp_path), "PYTEST_PLUGINS": "spy_plugin", "SPY_LOG": str(tmp_path / "log")}
+    return subprocess.run(command, cwd=ROOT, env=os.environ | own | variables, capture_output=True, text=True)
+
+
+def timed(tmp_path: Path, **arguments: Any) -> tuple[subprocess.CompletedProcess[str], list[dict[str, Any]]]:
+    """The process and the benchmarks of its JSON."""
+    out = tmp_path / "out.json"
+    done = harness(tmp_path, "--benchmark-only", f"--benchmark-json={out}", **arguments)
+    # pytest-benchmark writes an empty file, or none, where nothing was timed.
+    return done, json.loads(out.read_text())["benchmarks"] if out.exists() and out.read_text() else []
 
 
 def calls(tmp_path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
 
 
-def test_preparing_and_compiling_are_in_no_sample_and_no_rounds_are_lost_to_them(tmp_path: Path) -> None:
-    run, done = child(tmp_path, ["spy"])
+@pytest.fixture(scope="module")
+def spied(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, dict[str, Any]]:
+    """Folder, output and the one benchmark of a run that is looked at from several sides."""
+    folder = tmp_path_factory.mktemp("spied")
+    done, entries = timed(folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (entry,) = entries
+    return folder, done.stdout, entry
+
+
+def test_preparing_is_in_no_round_and_costs_none(spied: tuple[Path, str, dict[str, Any]]) -> None:
+    _, _, entry = spied
+    assert entry["extra_info"]["prepare_s"] > 0.3
+    assert max(entry["stats"]["data"]) < 0.1
+    # Timed with the 0.3 s, there would be room for the fewest rounds only.
+    assert len(entry["stats"]["data"]) > 6
+
+
+def test_rounds_are_warmed_up_and_without_garbage_collection(spied: tuple[Path, str, dict[str, Any]]) -> None:
+    folder, _, entry = spied
+    rounds, iterations = entry["stats"]["rounds"], entry["stats"]["iterations"]
+    collected = [call["gc"] for call in calls(folder) if call["rows"] == 6]
+    assert collected.count(False) >= rounds * iterations
+    assert collected[0] is True
+    assert entry["options"]["timer"] == "perf_counter"
+
+
+def test_parameters_are_strings_and_no_array_outlives_its_test(spied: tuple[Path, str, dict[str, Any]]) -> None:
+    folder, printed, entry = spied
+    assert "UNSERIALIZABLE" not in (folder / "out.json").read_text()
+    assert all(isinstance(value, str) for value in entry["params"].values())
+    assert "alive: 0 of" in printed
+
+
+def test_its_json_is_a_run_of_this_machine(spied: tuple[Path, str, dict[str, Any]], tmp_path: Path) -> None:
+    folder, _, entry = spied
+    run, left_out = import_run(folder / "out.json", tmp_path / "run")
+    (record,) = run.records()
+    assert left_out == []
+    assert (record.case.label, record.case.backend, record.case.threads) == (LABEL, "spy", 1)
+    assert record.samples_s == entry["stats"]["data"]
+    assert record.fma_peak_gflops
+    assert run.environment["id"] == environment()["id"]
+
+
+def test_compiling_is_in_no_round(tmp_path: Path) -> None:
+    done, (entry,) = timed(tmp_path, backends="numba_direct", NUMBA_CACHE_DIR=str(tmp_path / "kernels"))
     assert done.returncode == 0, done.stdout
-    (record,) = run.records()
-    assert record.prepare_s is not None
-    assert record.prepare_s > 0.3
-    assert max(record.samples_s) < 0.1
-    # Timed with the 0.3 s, there would be room for one round; how many there are beyond that, the load decides.
-    assert len(record.samples_s) > measure.MIN_ROUNDS
+    assert entry["extra_info"]["compile_s"] > 0.1
+    assert max(entry["stats"]["data"]) < 0.1
 
 
-def test_no_call_is_made_that_was_not_asked_for(registered: dict[str, registry.Backend]) -> None:
-    made: list[int] = []
-
-    @register("counted")
-    def run(x: Any, weight: Any, bias: Any, problem: Any) -> Any:
-        from conv_impls.reference import reference
-
-        made.append(problem.output_shape[2])
-        return reference(x, weight, bias, problem).astype(x.dtype)
-
-    asked: list[int] = []
-
-    def timer(call: Callable[[], object], warmup: int, rounds: int, iterations: int) -> list[float]:
-        before = len(made)
-        call()
-        asked.append(len(made) - before)
-        return [1.0] * rounds
-
-    tall = LABEL.replace("ih6oc2oh6", "ih40iw6oc2oh40ow6")
-    record = measure.measure(Case("w", "l", tall, 1, "counted", 1), measure.Limits(), 0, "", timer)
-    assert record.status == "ok", record.reason
-    assert asked == [1]
-    # Whole layer: integers, first, one to choose the rounds by, one from the timer. The rest are cut to a few rows.
-    assert made.count(40) == 4
-    assert len(made) == 4 + 2
-
-
-def test_rounds_iterations_and_garbage_collection_in_a_real_run(tmp_path: Path) -> None:
-    run, _ = child(tmp_path, ["spy"])
-    (record,) = run.records()
-    seen = calls(tmp_path)
-    whole = [c for c in seen if c["rows"] == 6]
-    # 3 checks and probes, then warm-up and rounds of `iterations` calls, and one for the result when iterations > 1.
-    timed = (1 + len(record.samples_s)) * record.iterations + (record.iterations > 1)
-    assert len(whole) == 3 + timed
-    assert not any(c["gc"] for c in whole[4 : 4 + len(record.samples_s) * record.iterations])
-    assert {c["threads"] for c in seen} == {"1"}
-
-
-def test_a_wrong_result_leaves_no_time_anywhere(tmp_path: Path) -> None:
-    run, _ = child(tmp_path, ["spy"], SPY_LIES="yes")
-    (record,) = run.records()
-    assert (record.status, record.samples_s) == ("wrong_result", [])
-    # pytest-benchmark writes an empty file, or none, where nothing was timed.
-    out = tmp_path / "out.json"
-    assert not out.exists() or not out.read_text() or json.loads(out.read_text())["benchmarks"] == []
-
-
-def test_parameters_are_strings_and_nothing_is_unserializable(tmp_path: Path) -> None:
-    run, done = child(tmp_path, ["spy", "numpy_strided"])
+def test_threads_backends_and_directions_are_chosen(tmp_path: Path) -> None:
+    done, entries = timed(tmp_path, backends="numpy_strided,python_loops")
     assert done.returncode == 0, done.stdout
-    text = (tmp_path / "out.json").read_text()
-    assert "UNSERIALIZABLE" not in text
-    for entry in json.loads(text)["benchmarks"]:
-        assert all(isinstance(value, str) for value in entry["params"].values())
-        assert entry["extra_info"]["label"] == LABEL
-        assert entry["options"]["timer"] == "perf_counter"
-        assert len(entry["stats"]["data"]) <= measure.MAX_ROUNDS
-    assert len(run.records()) == 2
+    assert [entry["extra_info"]["backend"] for entry in entries] == ["numpy_strided", "python_loops"]
+    listed = harness(tmp_path, "--collect-only", "--bench-direction=fwd,bwd_w", "--bench-threads=1", backends="auto")
+    assert [word in listed.stdout for word in ("/fwd/warm/auto/t1", "/bwd_w/warm/auto/t1")] == [True, True]
 
 
-def test_records_survive_a_process_that_dies_in_the_middle(tmp_path: Path) -> None:
-    labels = tmp_path / "two.txt"
-    labels.write_text(f"{LABEL}\n{LABEL.replace('layer', 'second')}\n")
-    run, done = child(tmp_path, ["numpy_strided", "spy"], str(labels), SPY_DIES="2")
-    assert done.returncode == 9
-    assert [record.case.backend for record in run.records()] == ["numpy_strided"]
-    assert [note.read_text() for note in run.folder.glob("running-*")] == ["two/layer/spy/t1/fwd/r1"]
+@pytest.mark.parametrize("after", ["0", "8"])
+def test_a_wrong_result_fails_and_leaves_no_time(tmp_path: Path, after: str) -> None:
+    done, entries = timed(tmp_path, SPY_LIES_AFTER=after)
+    assert (done.returncode, entries) == (1, [])
+    assert "wrong_result: " in done.stdout
+    assert ("after timing" in done.stdout) == (after == "8")
 
 
-def test_the_machine_is_known_by_what_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = environment()
-    time.sleep(0.01)
-    monkeypatch.setattr(os, "getloadavg", lambda: (99.0, 0.0, 0.0))
-    second = environment()
-    assert first["id"] == second["id"]
-    assert not [key for key in first if "hz" in key.lower()]
-    monkeypatch.setattr("bench.machine._cpu_model", lambda: "another")
-    assert environment()["id"] != first["id"]
-    assert set(VOLATILE) <= set(first)
+def test_what_a_backend_refuses_is_skipped_when_timed_and_passes_as_a_test(tmp_path: Path) -> None:
+    one = LABEL.replace("kh3ph1", "kh1ph0")
+    done, entries = timed(tmp_path, backends="numba_winograd", labels=one)
+    assert (done.returncode, entries, "1 skipped" in done.stdout) == (0, [], True), done.stdout
+    ordinary = harness(tmp_path, backends="numba_winograd", labels=one)
+    assert "1 passed" in ordinary.stdout
 
 
-def test_a_run_outside_the_working_directory_is_no_matter(tmp_path: Path) -> None:
-    run, done = child(tmp_path, ["numpy_strided"])
-    assert not run.folder.is_relative_to(ROOT)
+def test_an_ordinary_test_run_times_nothing_and_fails_on_a_wrong_result(tmp_path: Path) -> None:
+    done = harness(tmp_path)
     assert done.returncode == 0, done.stdout
+    assert "1 passed" in done.stdout
+    assert len(calls(tmp_path)) < 20
+    assert harness(tmp_path, SPY_LIES_AFTER="0").returncode == 1
 
 
-def test_a_disabled_benchmark_is_an_error_in_a_run_not_a_silent_zero(tmp_path: Path) -> None:
-    run, _ = child(tmp_path, ["numpy_strided"], enable="--benchmark-disable")
-    (record,) = run.records()
-    assert record.status == "error"
-    assert "disabled" in record.reason
-
-
-def test_records_are_known_by_their_label_not_by_the_name_of_the_test() -> None:
-    case = Case("w", "layer", LABEL, 1, "b", 2)
-    assert "test_" not in case.key
-    assert LABEL in case.repro
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--benchmark-json=none.json"], "--benchmark-only"),
+        (["--benchmark-only", "--benchmark-disable"], "--benchmark-disable"),
+        (["--bench-workload=nowhere"], "nowhere"),
+        (["--bench-backends=numba_dirct"], "did you mean 'numba_direct'"),
+        (["--bench-threads=0"], "--threads"),
+        (["--bench-direction=up"], "--direction"),
+    ],
+)
+def test_what_cannot_be_timed_is_refused_in_a_line(tmp_path: Path, options: list[str], said: str) -> None:
+    done = harness(tmp_path, *options)
+    assert done.returncode == 4
+    errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+    assert len(errors) == 1
+    assert said in errors[0]
+    assert not (ROOT / "none.json").exists()
