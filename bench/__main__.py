@@ -130,8 +130,9 @@ def run(
     if len(records) < total:
         text = f"the budget left out {total - len(records)}; finish with: python -m bench run --resume {current.folder}"
         complain.print(text, markup=False, soft_wrap=True)
+    asked = Options(**current.config["options"])
     for record in bad:
-        text = f"{record.case.key}: {record.status}: {record.reason}\n  repeat: {_repeat(record.case.repro, current)}"
+        text = f"{record.case.key}: {record.status}: {record.reason}\n  repeat: {asked.repeat(record.case)}"
         complain.print(text, markup=False, soft_wrap=True)
     if bad:
         raise typer.Exit(WRONG)
@@ -285,7 +286,9 @@ def check(
             word = {"ok": "right", "unsupported": "unsupported", "over_budget": "over budget"}.get(status, "wrong")
             row[word] += 1
             if word == "wrong":
-                complain.print(f"{case.key}: {status}: {reason}\n  repeat: {case.repro}", markup=False, soft_wrap=True)
+                complain.print(
+                    f"{case.key}: {status}: {reason}\n  repeat: {options.repeat(case)}", markup=False, soft_wrap=True
+                )
             bar.advance(task)
     table = Table("backend", *next(iter(counts.values())))
     for name, numbers in counts.items():
@@ -359,11 +362,6 @@ def _drive(current: Run) -> None:
                 print(f"{done}/{total} {clock} {at}", flush=True)
 
         drive(current, show)
-
-
-def _repeat(command: str, current: Run) -> str:
-    plugin = current.config["options"]["plugin"]
-    return f"{command} --plugin {plugin}" if plugin else command
 
 
 def _progress() -> Progress:

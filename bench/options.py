@@ -63,6 +63,12 @@ class Options:
         words = [f"--{f.name} {_quoted(getattr(self, f.name))}" for f in fields(self) if getattr(self, f.name) != ""]
         return "python -m bench run " + " ".join(words)
 
+    def repeat(self, case: Case) -> str:
+        """The command that repeats one case of a run with these options."""
+        names = "seconds", "timeout", "isa", "kernels", "plugin", "seed"
+        changed = [name for name in names if getattr(self, name) != getattr(Options, name)]
+        return " ".join([case.repro, *(f"--{name} {_quoted(getattr(self, name))}" for name in changed)])
+
     def variables(self) -> dict[str, str]:
         """Environment variables of every backend's process."""
         path = os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH", "")]))
@@ -86,6 +92,8 @@ class Options:
         if self.isa:
             choices(self.isa, "--isa", tuple(ISAS))
             names = [name for name in names if name not in UNHELD]
+            if not names:
+                raise UsageError(f"--isa: none of these backends can be held to {self.isa}: {self.backends}")
         choices(self.kernels, "--kernels", ("kept", "fresh"))
         return make_cases(
             layers, names, read_threads(self.threads), self.repetitions,
@@ -98,13 +106,9 @@ def new_run(options: Options, out: Path | None) -> Run:
     from bench.machine import environment, measure_machine
 
     cases = options.cases()
-    facts = environment(packages(case.backend for case in cases)) | {"machine": measure_machine()}
-    config: dict[str, Any] = {
-        "command": options.command(), "options": asdict(options), "timeout_s": options.timeout,
-        "budget_s": options.budget, "seconds": options.seconds, "seed": options.seed, "variables": options.variables(),
-        "fresh_cache": options.kernels == "fresh", "rotate_bytes": FLOOD * last_level_bytes(facts["caches"]),
-        "cases": [asdict(case) for case in cases],
-    }  # fmt: skip
+    facts = environment(packages(case.backend for case in cases))
+    config = _config(options, cases, facts)
+    facts |= {"machine": measure_machine()}
     return Run.create(out or RUNS / datetime.now().strftime("%Y%m%d-%H%M%S"), config, facts)
 
 
@@ -112,21 +116,36 @@ def resumed(folder: Path, given: dict[str, Any]) -> Run:
     """The run in this folder, if nothing of what it was asked for, nor the machine, has changed."""
     from bench.machine import environment
 
-    run = Run.open(folder)
-    stored = run.config["options"]
+    run, defaults = Run.open(folder), asdict(Options())
+    stored = run.config.get("options")
+    if not isinstance(stored, dict) or {n: type(stored[n]) for n in stored} != {n: type(defaults[n]) for n in defaults}:
+        raise UsageError(f"--resume: the options of {folder} cannot be read; start a new run")
     for name, value in given.items():
-        if stored.get(name) != value:
+        if stored[name] != value:
             raise UsageError(
-                f"--resume: the run was made with --{name} {stored.get(name)!r}, got {value!r}; "
+                f"--resume: the run was made with --{name} {stored[name]!r}, got {value!r}; "
                 "leave the option out, or start a new run"
             )
-    if Options(**stored).cases() != run.cases:
-        raise UsageError(f"--resume: workload or backends are not what they were for {folder}; start a new run")
-    before, now = run.environment, environment(packages(case.backend for case in run.cases))
-    if before["id"] != now["id"]:
+    options = Options(**stored)
+    cases = options.cases()
+    before, now = run.environment, environment(packages(case.backend for case in cases))
+    if before.get("id") != now["id"]:
         changed = [key for key in now if before.get(key) != now[key] and key not in ("date", "commit", "load_1min")]
         raise UsageError(f"--resume: the machine or versions changed ({', '.join(changed)}); start a new run")
+    made = _config(options, cases, now)
+    if changed := [key for key in made if run.config.get(key) != made[key]]:
+        raise UsageError(f"--resume: {', '.join(changed)} of {folder} would not be the same now; start a new run")
     return run
+
+
+def _config(options: Options, cases: list[Case], facts: dict[str, Any]) -> dict[str, Any]:
+    """What a run folder keeps of what was asked for, on a machine with these facts."""
+    return {
+        "command": options.command(), "options": asdict(options), "timeout_s": options.timeout,
+        "budget_s": options.budget, "seconds": options.seconds, "seed": options.seed, "variables": options.variables(),
+        "fresh_cache": options.kernels == "fresh", "rotate_bytes": FLOOD * last_level_bytes(facts["caches"]),
+        "cases": [asdict(case) for case in cases],
+    }  # fmt: skip
 
 
 def read_layers(text: str, batch: int | None = None, dtype: str | None = None) -> list[Layer]:
