@@ -2,7 +2,7 @@
 
 Jinja2 fills `report.html.jinja` and escapes every text: names and reasons come from files of the user. The tables are
 plain HTML; DataTables (https://datatables.net, as packed by itables) makes them sortable and filterable where scripts
-run. Figures are the PNG files beside the page, inside it as data URIs.
+run. Figures are those beside the page, inside it as data URIs.
 Limits: about 1 MB of the page is DataTables; a printed table shows the rows on the screen.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from base64 import b64encode
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import itables.options
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pandas.api.types import is_numeric_dtype
+from PIL import Image
 
 from bench import machine, plots, roofline, sweeps
 from bench.stats import Ratio
@@ -90,7 +92,7 @@ def write_page(run: Run, table: pd.DataFrame, made: dict[str, pd.DataFrame], pat
         winners=_table("Fastest backend of each network", winners_by_network(table)), same=_same(table),
         sections=_sections(made), statuses=_table("Cases by status", made["statuses"]), cases=_cases(table),
         failures=_failures(table), environment=_environment(run), figures=_figures(path.parent / "figures"),
-        script=_base64(bundle), style=bundle.with_suffix(".css").read_text(encoding="utf-8"),
+        script=b64encode(bundle.read_bytes()).decode(), style=bundle.with_suffix(".css").read_text(encoding="utf-8"),
     )  # fmt: skip
     temporary = path.with_suffix(".tmp")
     temporary.write_text(text, encoding="utf-8")
@@ -158,13 +160,16 @@ def _figures(folder: Path) -> list[dict[str, str]]:
     order = list(ALT)
     found = sorted(folder.glob("*.png"), key=lambda p: (order.index(p.stem) if p.stem in ALT else len(order), p.stem))
     return [
-        {"name": path.stem, "alt": ALT.get(path.stem, path.stem), "data": f"data:image/png;base64,{_base64(path)}"}
+        {"name": path.stem, "alt": ALT.get(path.stem, path.stem), "data": f"data:image/webp;base64,{_webp(path)}"}
         for path in found
     ]
 
 
-def _base64(path: Path) -> str:
-    return b64encode(path.read_bytes()).decode()
+def _webp(path: Path) -> str:
+    # Without loss, and half the size of the PNG.
+    with BytesIO() as file, Image.open(path) as image:
+        image.save(file, "WEBP", lossless=True)
+        return b64encode(file.getvalue()).decode()
 
 
 def _table(title: str, content: pd.DataFrame) -> Table:

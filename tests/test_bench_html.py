@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from PIL import Image
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -30,10 +31,6 @@ FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
-PIXEL = (
-    b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x01\x00\x00\x00\x01\x08\x06\x00\x00\x00\x1f\x15\xc4\x89\x00\x00"
-    b"\x00\nIDATx\x9cc\x00\x01\x00\x00\x05\x00\x01\r\n-\xb4\x00\x00\x00\x00IEND\xaeB`\x82"
-)
 
 
 def timed(backend: str, layer: str, ms: float, count: int = 1, workload: str = "net") -> Record:
@@ -67,7 +64,7 @@ def make_page(folder: Path, records: list[Record]) -> Path:
             journal.append(record)
     figures = folder / "out" / "figures"
     figures.mkdir(parents=True)
-    (figures / "ladder.png").write_bytes(PIXEL)
+    Image.new("RGBA", (8, 8), "red").save(figures / "ladder.png")
     table = frame(run.records(), run.cases)
     html.write_page(run, table, all_tables(table), folder / "out" / "report.html", [f"figure {SCRIPT}: none"])
     return folder / "out" / "report.html"
@@ -160,7 +157,7 @@ def test_hostile_names_show_as_text_and_run_nothing(opened: Chrome) -> None:
 def test_nothing_is_loaded_from_elsewhere(opened: Chrome, page: Path) -> None:
     assert opened.execute_script("return performance.getEntriesByType('resource').map(e => e.name)") == []
     sources = "return [...document.querySelectorAll('[src], link, object, iframe')].map(e => e.src ?? e.outerHTML)"
-    assert all(source.startswith("data:image/png;") for source in opened.execute_script(sources))
+    assert all(source.startswith("data:image/webp;") for source in opened.execute_script(sources))
     text = page.read_text(encoding="utf-8")
     assert re.findall(r"url\((?!data:)[^)]*|@import", text) == []
     assert "default-src 'none'" in text
