@@ -114,7 +114,7 @@ def new_run(options: Options, out: Path | None) -> Run:
 
 def resumed(folder: Path, given: dict[str, Any]) -> Run:
     """The run in this folder, if nothing of what it was asked for, nor the machine, has changed."""
-    from bench.machine import environment
+    from bench.machine import VOLATILE, environment
 
     run, defaults = Run.open(folder), asdict(Options())
     stored = run.config.get("options")
@@ -130,7 +130,7 @@ def resumed(folder: Path, given: dict[str, Any]) -> Run:
     cases = options.cases()
     before, now = run.environment, environment(packages(case.backend for case in cases))
     if before.get("id") != now["id"]:
-        changed = [key for key in now if before.get(key) != now[key] and key not in ("date", "commit", "load_1min")]
+        changed = [key for key in now if before.get(key) != now[key] and key not in VOLATILE]
         raise UsageError(f"--resume: the machine or versions changed ({', '.join(changed)}); start a new run")
     made = _config(options, cases, now)
     if changed := [key for key in made if run.config.get(key) != made[key]]:
