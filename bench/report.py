@@ -1,4 +1,4 @@
-"""A run -> results/tables, results/figures, results/README.md, results/report.html, and the generated block of the project's README.
+"""A run -> results/: tables, figures, README.md and report.html, and the generated block of the project's README.
 
 The only writer of those. Everything is made from the stored records, so a report can be remade at any time without
 measuring; a figure whose cases a run does not hold is left out, and named as such.
