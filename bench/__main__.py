@@ -197,9 +197,9 @@ def compare(
     cases, networks = changes.compare_runs(before, after, margin), changes.compare_networks(before, after, margin)
     if csv is not None:
         cases.to_csv(csv, index=False)
-    _print_table(changes.shown(networks), "Sums of the layers, count-weighted, with 95% intervals")
+    print("Sums of the layers, count-weighted, with 95% intervals\n" + changes.shown(networks))
     changed = cases[cases.verdict.isin(changes.CHANGES)]
-    _print_table(changes.shown(changed.head(MOST_ROWS)), f"{run_b} against {run_a}")
+    print(f"\n{run_b} against {run_a}\n" + changes.shown(changed.head(MOST_ROWS)))
     if len(changed) > MOST_ROWS:
         console.print(f"and {len(changed) - MOST_ROWS} more; --csv FILE writes them all", highlight=False)
     counts = cases.verdict.value_counts()

@@ -114,13 +114,17 @@ def differences(older: dict[str, Any], newer: dict[str, Any]) -> list[str]:
 
 
 def settings(older: dict[str, Any], newer: dict[str, Any]) -> list[str]:
-    """Options that two runs were not asked for alike, from their configurations."""
-    then, now = older.get("options", {}), newer.get("options", {})
-    return [f"--{k}: {then.get(k)} -> {now.get(k)}" for k in SETTINGS if then.get(k) != now.get(k)]
+    """Options that two runs were not asked for alike, from their configurations; an imported run has none."""
+    then, now = older.get("options"), newer.get("options")
+    if not (then and now):
+        return []
+    return [f"--{k}: {then.get(k)!r} -> {now.get(k)!r}" for k in SETTINGS if then.get(k) != now.get(k)]
 
 
-def shown(changes: pd.DataFrame) -> pd.DataFrame:
-    """The same rows for people: few columns, times in milliseconds."""
+def shown(changes: pd.DataFrame) -> str:
+    """The same rows for people: few columns, times in milliseconds, a line a row however narrow the terminal is."""
+    if changes.empty:
+        return "none"
     what = changes["network"] if "network" in changes else changes["layer"]
     for column, usual in (("direction", "fwd"), ("cache", "warm")):
         what = what + changes[column].map(lambda word, usual=usual: "" if word == usual else f" {word}")
@@ -129,11 +133,12 @@ def shown(changes: pd.DataFrame) -> pd.DataFrame:
         for value, low, high in zip(changes.ratio, changes.low, changes.high, strict=True)
     ]
     words = [f"{word}: {why}" if why else word for word, why in zip(changes.verdict, changes.reason, strict=True)]
-    return pd.DataFrame({
-        "network" if "network" in changes else "layer": what, "backend": changes.backend, "threads": changes.threads,
-        "old (ms)": (changes.old_s * 1e3).map(_digits), "new (ms)": (changes.new_s * 1e3).map(_digits),
-        "new/old": intervals, "peak": changes.peak.map(_digits), "verdict": words,
+    table = pd.DataFrame({
+        "verdict": words, "network" if "network" in changes else "layer": what,
+        "backend": changes.backend + " t" + changes.threads.astype(str), "old (ms)": (changes.old_s * 1e3).map(_digits),
+        "new (ms)": (changes.new_s * 1e3).map(_digits), "new/old": intervals, "peak": changes.peak.map(_digits),
     })  # fmt: skip
+    return str(table.to_markdown(index=False, disable_numparse=True))
 
 
 def _row(key: Key, old: _Measured | None, new: _Measured | None, margin: float) -> dict[str, object]:

@@ -170,8 +170,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_samples(value: Any) -> bool:
-    low, high = SAMPLE_S
-    return isinstance(value, list) and all(_is_number(s) and low <= s <= high for s in value)
+    return isinstance(value, list) and all(_is_number(s) and SAMPLE_S[0] <= s <= SAMPLE_S[1] for s in value)
 
 
 # By the annotations of `Case` and `Record`.
@@ -249,10 +248,8 @@ def _environment(machine: Any, date: Any) -> dict[str, Any]:
 
 def _is_plain(value: Any, depth: int) -> bool:
     """Whether it is a text or number, or holds such, in at most so many lists and objects."""
-    if isinstance(value, dict | list):
-        inside = value.values() if isinstance(value, dict) else value
-        return depth > 0 and all(_is_plain(item, depth - 1) for item in inside)
-    return True
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return inside is None or (depth > 0 and all(_is_plain(item, depth - 1) for item in inside))
 
 
 def _iso(date: Any) -> str | None:
@@ -267,9 +264,9 @@ def _parsed(file: Path) -> dict[str, Any]:
         content = json.loads(file.read_bytes(), parse_constant=_finite, parse_float=_finite)
     except (OSError, ValueError, RecursionError) as error:
         raise _Wrong(f"not pytest-benchmark's JSON: {_short(str(error))}") from None
-    if not isinstance(content, dict):
-        raise _Wrong(f"not pytest-benchmark's JSON: expected an object, got {_short(content)}")
-    return content
+    if isinstance(content, dict):
+        return content
+    raise _Wrong(f"not pytest-benchmark's JSON: expected an object, got {_short(content)}")
 
 
 def _finite(text: str) -> float:
