@@ -1,0 +1,174 @@
+"""Other libraries as backends: right on layers of every kind where they are installed, else said to be missing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench import peers
+from bench.directions import as_forward, every
+from bench.options import read_backends
+from bench.peers import GRADIENTS, OWN, PEERS, load, missing, symmetric, zeros_float32
+from bench.process import Worker
+from bench.run import check_cases
+from bench.store import Case
+from conv_impls import Conv2dProblem, conv2d_input, conv2d_weight, get_backend
+
+ROOT = Path(__file__).parent.parent
+INSTALLED = [name for name in PEERS if missing(name) is None]
+ABSENT = [name for name in PEERS if missing(name) is not None]
+LABELS = {
+    "first layer": "mb1ic3ih16oc8kh7sh2ph3",
+    "batch": "mb3ic8ih9iw7oc4kh3ph1",
+    "one pixel kernel": "mb1ic16ih6oc8kh1",
+    "strided, one pixel": "mb1ic8ih8oc4kh1sh2",
+    "uneven padding": "mb1ic4ih8oc4oh8kh4ph1",
+    "dilation": "mb1ic4ih12oc4kh3dh1ph2",
+    "groups": "g2mb1ic8ih7oc4kh3ph1",
+    "depthwise": "g8mb1ic8ih9oc8kh3ph1sh2",
+    "Winograd's": "mb1ic16ih14oc16kh3ph1",
+}
+
+
+# Backends that hand the weights over at each call.
+EAGER = "torch_nchw", "torch_channels_last", "auto_eager"
+
+
+def cases(backend: str, threads: int = 1) -> list[Case]:
+    return [
+        Case("labels", kind, Conv2dProblem.from_label(label).label, 1, backend, threads, direction)
+        for direction in ("fwd", "bwd_d", "bwd_w")
+        for kind, label in LABELS.items()
+    ]
+
+
+def refused(case: Case) -> bool:
+    """Whether a library may say that it cannot do this."""
+    return case.layer == "uneven padding" or case.direction != "fwd"
+
+
+def known_faults(case: Case) -> bool:
+    # OpenCV leaves padding only at the end out of its one pixel kernels.
+    return (case.backend, case.layer, case.direction) == ("opencv", "strided, one pixel", "bwd_d")
+
+
+@pytest.mark.parametrize("backend", [*INSTALLED, *OWN])
+def test_a_peer_is_right_on_layers_of_every_kind(backend: str) -> None:
+    found = list(check_cases(cases(backend, 2), 10.0, {}, 0))
+    for case, status, reason in found:
+        expected = ("ok", "unsupported") if refused(case) else ("ok",)
+        assert status in (("wrong_result",) if known_faults(case) else expected), (case, reason)
+        assert status == "ok" or reason
+    assert sum(status == "ok" for _, status, _ in found) > len(LABELS)
+
+
+@pytest.mark.parametrize("backend", [*INSTALLED, *OWN])
+def test_a_peer_takes_turns_in_a_process_of_its_own(backend: str) -> None:
+    worker = Worker(backend, 1, 5.0, {})
+    (case,) = (case for case in cases(backend) if (case.layer, case.direction) == ("Winograd's", "fwd"))
+    limits = {"call_s": 5.0, "rotate_bytes": 2**17}
+    for cache in ("warm", "cold", "weights"):
+        asked = vars(replace(case, cache=cache))
+        answer = worker.ask("prepare", case=asked, seed=0, limits=limits)
+        assert answer["status"] == "ok", answer
+        assert answer["facts"]["algorithm"]
+        assert answer["facts"]["mode"] == ("eager" if backend in EAGER else "planned")
+        if backend.startswith("torch"):
+            assert "torch 1" in answer["facts"]["threads_seen"]
+        turn = worker.ask("turn", seconds=0.01)
+        assert turn["status"] == "ok", turn
+        assert all(0 < s < 1 for s in turn["samples_s"])
+    worker.close()
+
+
+def test_a_peer_that_is_not_installed_says_what_to_do() -> None:
+    for _, status, reason in check_cases([cases(backend)[0] for backend in ABSENT], 1.0, {}, 0):
+        assert status == "unsupported"
+        assert reason.endswith("not installed; run: make setup-peers")
+
+
+def test_every_peer_was_tested_one_way_or_the_other() -> None:
+    assert sorted(INSTALLED + ABSENT) == sorted(PEERS)
+    for name, (_, needed) in PEERS.items():
+        assert (name in ABSENT) == any(find_spec(package) is None for package in needed)
+
+
+def test_the_word_peers_stands_for_those_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "find_spec", lambda name: True)
+    assert read_backends("peers,auto") == [*PEERS, "auto"]
+    monkeypatch.setattr(peers, "find_spec", lambda name: None)
+    with pytest.raises(Exception, match="no peer is installed; run: make setup-peers"):
+        read_backends("peers")
+
+
+def test_listing_and_choosing_peers_imports_none() -> None:
+    code = (
+        "import sys; from bench.options import Options; Options(backends='fast', threads='1').cases();"
+        f"from bench.peers import missing; [missing(name) for name in {list(PEERS)}];"
+        "print([m for m in ('torch', 'onnxruntime', 'openvino', 'cv2', 'jax') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("label", "fits"),
+    [
+        ("ic3ih8oc4kh3ph1", True), ("ic3ih8oc4oh4kh3sh2ph1", True), ("ic3ih8oc4oh8kh4ph1", False),
+        ("ic3ih7oc4oh3kh3sh2", True), ('ic3ih8oc4kh3ph1pm"reflect"', False),
+    ],
+)  # fmt: skip
+def test_padding_alike_on_both_sides(label: str, fits: bool) -> None:
+    assert (symmetric(Conv2dProblem.from_label(label)) is None) == fits
+
+
+def test_zeros_in_float32() -> None:
+    problem = Conv2dProblem.from_label("ic3ih8oc4kh3ph1")
+    assert zeros_float32(problem) is None
+    assert zeros_float32(problem.replace(dtype="float64"))
+    assert zeros_float32(problem.replace(padding_mode="reflect"))
+
+
+@pytest.mark.parametrize("direction", ["bwd_d", "bwd_w"])
+@pytest.mark.parametrize(
+    "label",
+    [
+        "mb2ic3ih11iw10oc4kh3kw5sh2sw3ph1pw2", "mb1ic2ih12iw11oc3kh2sh4sw3", "mb1ic3ih12iw11oc4kh3kw2dh1dw2ph2",
+        "mb2ic4ih7oc6kh1sh2", "g2mb2ic4ih9oc6kh3ph1sh2",
+    ],
+)  # fmt: skip
+def test_a_gradient_of_torch_is_ours_in_the_arrays_of_the_mapped_convolution(direction: str, label: str) -> None:
+    problem = Conv2dProblem.from_label(label).replace(dtype="float64")
+    if find_spec("torch") is None:
+        assert {"torch_nchw", "torch_channels_last", "torch_prepacked"} <= set(ABSENT)
+        return
+    if direction == "bwd_w" and problem.groups > 1:
+        return
+    load("torch_nchw")
+    assert get_backend("torch_nchw").supports(problem) is None
+    rng = np.random.default_rng(0)
+    x, w, g = (rng.standard_normal(s) for s in (problem.input_shape, problem.weight_shape, problem.output_shape))
+    settings: dict[str, Any] = {n: getattr(problem, n) for n in ("stride", "padding", "dilation", "groups")}
+    mapped = as_forward(problem, direction)
+    if direction == "bwd_d":
+        image = np.zeros(mapped.input_shape)
+        image[:, :, :: problem.stride[0], :: problem.stride[1]] = g
+        grouped = w.reshape(problem.groups, -1, *w.shape[1:])
+        kernel = grouped[..., ::-1, ::-1].swapaxes(1, 2).reshape(mapped.weight_shape)
+        expected = conv2d_input(x.shape, w, g, **settings)
+    else:
+        rows, columns = mapped.in_size
+        image, kernel = x[:, :, :rows, :columns].swapaxes(0, 1), g.swapaxes(0, 1)
+        expected = conv2d_weight(x, w.shape, g, **settings).swapaxes(0, 1)
+    assert every(problem, direction) == (problem.stride if direction == "bwd_d" else (1, 1))
+    out = np.full(mapped.output_shape, np.nan)
+    made = GRADIENTS["torch_nchw", direction](problem, np.ascontiguousarray(kernel), 1)
+    made.call(np.ascontiguousarray(image), out)
+    np.testing.assert_allclose(out, expected, rtol=1e-12, atol=1e-12)
