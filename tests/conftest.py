@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from commands import bench as bench  # a fixture
 
 from conv_impls import registry
 
