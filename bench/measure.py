@@ -263,11 +263,6 @@ class Subject:
         return calls
 
 
-def check_only(case: Case, seed: int) -> tuple[str, str]:
-    """The checks without the timing, in this process: status and reason."""
-    return outcome(lambda: Subject(case, Limits(call_s=float("inf")), seed).prepare())
-
-
 def shrunk(problem: Conv2dProblem, rows: int) -> Conv2dProblem:
     """The same layer with at most this many output rows: everything else about it stays."""
     rows = min(rows, problem.out_size[0])
