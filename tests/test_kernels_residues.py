@@ -90,11 +90,18 @@ def test_winograd_in_blocks_that_end_within_a_row_of_tiles(backend: str, mode: s
 
 
 @BY_POSITION_AND_BY_CHANNEL
-@pytest.mark.parametrize("kernel", [1, 3])
-def test_numba_simd_in_parts_of_the_reduction_the_image_and_the_channels(kernel: int, by_channel: bool) -> None:
+@pytest.mark.parametrize(("kernel", "in_place"), [(1, True), (1, False), (3, True)])
+@pytest.mark.parametrize("large", [False, True])
+def test_numba_simd_in_parts_of_the_reduction_the_image_and_the_channels(
+    kernel: int, in_place: bool, large: bool, by_channel: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if large:
+        # Images and weights that no cache holds, as far as the kernels know.
+        monkeypatch.setattr(numba_simd, "LARGE_IMAGE_BYTES", 0)
+        monkeypatch.setattr(numba_simd, "LARGE_WEIGHT_BYTES", 0)
     problem = Conv2dProblem(2, 7, (15, 14), 2 * panel("float32") + 3, (kernel, kernel))
     for cut, panel_bytes in product(cuts("steps"), (1, 5000)):
-        prepare = partial(numba_simd._prepare, by_channel=by_channel, panel_bytes=panel_bytes, **cut)
+        prepare = partial(numba_simd._prepare, by_channel=by_channel, panel_bytes=panel_bytes, in_place=in_place, **cut)
         check(problem, "numba_simd", relu=True, prepare=prepare)
 
 

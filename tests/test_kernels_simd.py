@@ -13,7 +13,17 @@ import pytest
 
 from conv_impls.kernels import simd, square
 from conv_impls.kernels.cache import kernel
-from conv_impls.kernels.tile import ROWS, START_BIAS, START_C, START_ZERO, VECTORS, multiply, tile, tile_by_lane
+from conv_impls.kernels.tile import (
+    ROWS,
+    START_BIAS,
+    START_C,
+    START_ZERO,
+    VECTORS,
+    multiply,
+    multiply_by_panel,
+    tile,
+    tile_by_lane,
+)
 from conv_impls.validation import Array
 
 BOTH = pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -58,7 +68,7 @@ def _tiles(by_lane: bool, rows: int, k: int, a: Any, a_step: int, b: Any, b_step
     if by_lane:
         tile_by_lane(rows, k, a, 0, a_step, b, 0, b_step, c, c_at, c_step, columns, bias, 1, start, floor)
     else:
-        tile(rows, k, a, 0, a_step, b, 0, b_step, c, c_at, c_step, columns, bias, 1, start, floor)
+        tile(rows, k, a, 0, a_step, b, 0, b_step, c, c_at, c_step, columns, bias, 1, start, floor, a, 0, 1)
 
 
 copy_lanes, store_lanes, elementwise, transpose, finish = (
@@ -198,13 +208,19 @@ def test_a_nan_stays_in_its_row_or_column_whatever_the_floor(dtype: str, by_lane
 def test_rows_are_shared_out_among_tiles_without_gap_or_overlap(dtype: str) -> None:
     n, k = VECTORS * len(vector(dtype)), 3
     rng = np.random.default_rng(0)
-    for rows, columns in product((1, ROWS, ROWS + 1, 2 * ROWS + 3, 64), (1, n - 1, n, 2 * n + 5)):
+    for rows, columns in product((1, ROWS, ROWS + 1, 2 * ROWS + 3, 64), (1, n - 1, n, 2 * n, 2 * n + 5)):
         panels, shares = -(-columns // n), -(-rows // ROWS)
         a = rng.integers(-4, 5, (rows, k)).astype(dtype)
         b = rng.integers(-4, 5, (panels, k, n)).astype(dtype)
         c = np.full((rows, columns), NAN, dtype)
         bias = np.zeros(rows, dtype)
         multiply(rows, 0, shares, shares, k, a.T.copy().reshape(-1), 0, 1, rows, 0, b.reshape(-1), 0, k * n, n,
-                 c.reshape(-1), 0, columns, columns, n, bias, 0, START_ZERO, c.dtype.type(-np.inf))  # fmt: skip
+                 c.reshape(-1), 0, columns, columns, n, bias, 0, START_ZERO, c.dtype.type(-np.inf),
+                 a.reshape(-1), 0, 1, 3)  # fmt: skip
         right = np.concatenate(list(b), axis=1)[:, :columns]
         np.testing.assert_array_equal(c, a @ right)
+        if columns % n == 0:
+            again = np.full((rows, columns), NAN, dtype)
+            multiply_by_panel(rows, shares, k, a.T.copy().reshape(-1), 0, 1, rows, b.reshape(-1), 0, k * n, n, panels,
+                              again.reshape(-1), 0, columns, bias, START_ZERO, c.dtype.type(-np.inf))  # fmt: skip
+            np.testing.assert_array_equal(again, a @ right)

@@ -30,6 +30,9 @@ PANEL_BYTES = 256 * 1024
 IN_PLACE_BYTES = 4 * 2**20
 # Bytes of results by channel before their transpose: 1x1 512 -> 2048 at 7x7 gains 15% on two threads.
 RESULT_BYTES = 128 * 1024
+# Images that L2 does not hold are asked for before they are packed or read (512 -> 64 at 56x56: 60 to 73% of the peak);
+# weights that it does not hold are used panel by panel, each for all positions (768 -> 3072 at 7x7 +11%).
+LARGE_IMAGE_BYTES, LARGE_WEIGHT_BYTES = 512 * 1024, 768 * 1024
 # Vectors run along channels where an image has fewer positions than this many panels: rows of 49 waste a quarter of
 # four vectors. Up to the second number, where the transpose of the result is small beside a long reduction.
 SMALL_PANELS, MEDIUM_PANELS, LONG_REDUCTION = 4, 8, 1024
@@ -71,8 +74,8 @@ def _prepare(
     # and so are images of few channels under large kernels, where the masks would cost more than the copy.
     few = UNSTAGED.get(problem.stride[1], 0) if problem.padding_mode == "zeros" else 0
     staged = layout.staged and prod(problem.kernel_size) > few * problem.in_channels // g
-    in_place = in_place and problem.kernel_size == (1, 1) and not layout.staged
-    in_place = in_place and (by_channel or taps * positions * dtype.itemsize <= IN_PLACE_BYTES)
+    in_rows = problem.kernel_size == (1, 1) and not layout.staged
+    in_place = in_place and in_rows and (by_channel or taps * positions * dtype.itemsize <= IN_PLACE_BYTES)
     area = prod(problem.kernel_size)
     steps = min(max(steps // area, 1) * area, taps)
     row_tiles, channel_panels = -(-oc // ROWS), -(-oc // width)
@@ -107,7 +110,9 @@ def _prepare(
     channel = layout.channel if staged else prod(problem.in_size)
     sizes = [problem.batch, g, oc, positions, ow, layout.pitch, problem.in_channels // g * channel, in_place, steps,
              p_block, p_parts, o_parts, taps, by_channel, staged, planes, room, *problem.in_size, *problem.kernel_size,
-             *problem.stride, *problem.dilation, problem.padding[0][0], problem.padding[1][0]]  # fmt: skip
+             *problem.stride, *problem.dilation, problem.padding[0][0], problem.padding[1][0], in_rows,
+             in_rows and taps * positions * dtype.itemsize > LARGE_IMAGE_BYTES,
+             steps * -(-channel_panels // o_parts) * width * dtype.itemsize > LARGE_WEIGHT_BYTES]  # fmt: skip
     packed = aligned_zeros((g * taps * (channel_panels * width if by_channel else oc),), dtype)
     offsets = np.zeros(problem.out_channels, dtype)
     floor = np.array([-np.inf, 0.0 if relu else -np.inf], dtype)

@@ -87,10 +87,11 @@ def store_ir(builder, value, address):
     builder.store(value, builder.bitcast(address, value.type.as_pointer()), align=itemsize(value.type.element))
 
 
-def prefetch_ir(builder, address):
-    """Ask for the cache line of an address that need not be valid."""
+def prefetch_ir(builder, address, *, write=False, level=1):
+    """Ask for the cache line of an address that need not be valid, into this level of cache."""
     i32 = ir.IntType(32)
-    call(builder, "llvm.prefetch.p0", ir.VoidType(), builder.bitcast(address, ir.PointerType()), i32(0), i32(3), i32(1))
+    numbers = i32(int(write)), i32(4 - level), i32(1)
+    call(builder, "llvm.prefetch.p0", ir.VoidType(), builder.bitcast(address, ir.PointerType()), *numbers)
 
 
 def fma_ir(builder, a, b, c):

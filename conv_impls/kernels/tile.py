@@ -19,6 +19,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from conv_impls.kernels import simd
+from conv_impls.kernels.simd import lanes_of
 
 VECTORS = 2
 # 14 x 2 with 32 registers, 6 x 2 with 16: accumulators, two vectors of B and a broadcast.
@@ -27,14 +28,22 @@ ROWS = 14 if simd.REGISTERS == 32 else 6
 # Steps of B asked for ahead of use: panels stream from L2, and their rows in place are too far apart for the hardware
 # to foresee. 3 to 8% on most layers; asking for A as well gained nothing more.
 AHEAD = 8
+# From so many steps on, the lines of C are asked for before the first: 28 stores that miss take longer than a short
+# reduction (1x1 96 -> 384 at 56x56 +21%, 768 -> 3072 at 7x7 +26%).
+LONG = 20
 
 I64 = ir.IntType(64)
 # What the accumulators start from.
 START_ZERO, START_BIAS, START_C = 0, 1, 2
 
 
-def _emit(builder, vector, rows, vectors, a_row, k, a, a_step, b, b_step, c, c_step, columns, bias, start, floor):
-    """One tile of ``rows`` x ``vectors`` at the builder's place; addresses are LLVM pointers, steps count elements."""
+def _emit(
+    builder, vector, rows, vectors, a_row, k, a, a_step, b, b_step, c, c_step, columns, bias, start, floor, *soon
+):
+    """One tile of ``rows`` x ``vectors`` at the builder's place; addresses are LLVM pointers, steps count elements.
+
+    ``soon``, if given, are an address and a step: one line of it is asked for with each step of the reduction.
+    """
     scalar, lanes = vector.element, vector.count
     function = builder.function
     tiles = [(m, v) for m in range(rows) for v in range(vectors)]
@@ -76,11 +85,21 @@ def _emit(builder, vector, rows, vectors, a_row, k, a, a_step, b, b_step, c, c_s
         first.add_incoming(spread[m], from_bias)
         first.add_incoming(loaded[index], from_c)
         accumulators.append(first)
+    if soon:
+        asking, sums = block("asking"), block("sums")
+        builder.cbranch(builder.icmp_signed(">=", k, ir.Constant(I64, LONG)), asking, sums)
+        builder.position_at_end(asking)
+        for m, v in tiles:
+            simd.prefetch_ir(builder, c_address(m, v), write=True)
+        builder.branch(sums)
+        builder.position_at_end(sums)
 
-    def step(values, a_here, b_here):
+    def step(values, a_here, b_here, *soon_here):
         """values + one step of the reduction."""
         for v in range(vectors):
             simd.prefetch_ir(builder, at(b_here, builder.mul(b_step, ir.Constant(I64, AHEAD)), v * lanes))
+        for address in soon_here:
+            simd.prefetch_ir(builder, address, level=2)
         right = [simd.load_ir(builder, vector, at(b_here, v * lanes)) for v in range(vectors)]
         result = []
         for m in range(rows):
@@ -89,7 +108,8 @@ def _emit(builder, vector, rows, vectors, a_row, k, a, a_step, b, b_step, c, c_s
         return result
 
     if a_row == 1:
-        accumulators = loop(builder, block, "k", k, [(a, a_step), (b, b_step)], accumulators, at, step)
+        walks = [(a, a_step), (b, b_step), soon] if soon else [(a, a_step), (b, b_step)]
+        accumulators = loop(builder, block, "k", k, walks, accumulators, at, step)
     else:
         # A lies in groups of `lanes` steps: within a group the next step is the next element.
         def group(values, a_here, b_here):
@@ -153,72 +173,83 @@ def loop(builder, block, name, trips, walks, values, at, body):
     return results
 
 
-def _make(by_lane):
-    @intrinsic
-    def tile(
-        typing_context, rows, k, a, a_at, a_step, b, b_at, b_step, c, c_at, c_step, columns, bias, bias_at, start, floor
-    ):
-        """C[m, j] = max(floor, start + sum over k of A[k, m] * B[k, j]) for m < rows, j < columns.
+def _all_sizes(context, builder, kinds, arguments, by_lane):
+    """Tiles of all sizes behind a switch; ``kinds`` and ``arguments`` as `tile` takes them."""
+    vector = simd.vector_ir(kinds[8].dtype)
+    rows, k, _, _, a_step, _, _, b_step, _, _, c_step, columns, _, _, start, floor, *soon = arguments
 
-        B[k, j] is b[b_at + k*b_step + j] and is read for whole vectors; A[k, m] is a[a_at + k*a_step + m], or by lane,
-        a[a_at + k//lanes*a_step + m*lanes + k%lanes] with k a multiple of lanes. ``start`` says where sums begin: at
-        zero, at bias[bias_at + m] or at C itself.
-        """
-        integer = types.int64
-        dtype = c.dtype
+    def address(i):
+        return simd.pointer(context, builder, kinds[i], arguments[i], arguments[i + 1])
 
-        def codegen(context, builder, signature, arguments):
-            vector = simd.vector_ir(dtype)
-            (rows_v, k_v, a_v, a_at_v, a_step_v, b_v, b_at_v, b_step_v, c_v, c_at_v, c_step_v, columns_v, bias_v,
-             bias_at_v, start_v, floor_v) = arguments  # fmt: skip
-            address = [
-                simd.pointer(context, builder, kind, value, index)
-                for kind, value, index in (
-                    (a, a_v, a_at_v),
-                    (b, b_v, b_at_v),
-                    (c, c_v, c_at_v),
-                    (bias, bias_v, bias_at_v),
-                )
-            ]
-            done = builder.function.append_basic_block("tiles_done")
-            wide = builder.icmp_signed(">", columns_v, ir.Constant(I64, vector.count))
-            size = builder.select(wide, rows_v, builder.add(rows_v, ir.Constant(I64, ROWS)))
-            switch = builder.switch(size, done)
-            for vectors in (VECTORS, 1):
-                for rows in range(1, ROWS + 1):
-                    case = builder.function.append_basic_block(f"tile{rows}x{vectors}")
-                    switch.add_case(ir.Constant(I64, rows if vectors == VECTORS else rows + ROWS), case)
-                    builder.position_at_end(case)
-                    _emit(
-                        builder, vector, rows, vectors, vector.count if by_lane else 1, k_v, address[0], a_step_v,
-                        address[1], b_step_v, address[2], c_step_v, columns_v, address[3], start_v, floor_v,
-                    )  # fmt: skip
-                    builder.branch(done)
-            builder.position_at_end(done)
-            return context.get_dummy_value()
-
-        signature = types.void(
-            integer, integer, a, integer, integer, b, integer, integer, c, integer, integer, integer, bias, integer,
-            integer, dtype,
-        )  # fmt: skip
-        return signature, codegen
-
-    return tile
+    a, b, c, bias = (address(i) for i in (2, 5, 8, 12))
+    soon = (address(16), soon[2]) if soon else ()
+    a_row = vector.count if by_lane else 1
+    done = builder.function.append_basic_block("tiles_done")
+    wide = builder.icmp_signed(">", columns, ir.Constant(I64, vector.count))
+    size = builder.select(wide, rows, builder.add(rows, ir.Constant(I64, ROWS)))
+    switch = builder.switch(size, done)
+    for vectors in (VECTORS, 1):
+        for count in range(1, ROWS + 1):
+            case = builder.function.append_basic_block(f"tile{count}x{vectors}")
+            switch.add_case(ir.Constant(I64, count if vectors == VECTORS else count + ROWS), case)
+            builder.position_at_end(case)
+            _emit(
+                builder, vector, count, vectors, a_row, k, a, a_step, b, b_step, c, c_step, columns, bias, start, floor,
+                *soon,
+            )  # fmt: skip
+            builder.branch(done)
+    builder.position_at_end(done)
+    return context.get_dummy_value()
 
 
-tile = _make(by_lane=False)
-tile_by_lane = _make(by_lane=True)
+@intrinsic
+def tile(
+    typing_context, rows, k, a, a_at, a_step, b, b_at, b_step, c, c_at, c_step, columns, bias, bias_at, start, floor,
+    soon, soon_at, soon_step,
+):  # fmt: skip
+    """C[m, j] = max(floor, start + sum over k of A[k, m] * B[k, j]) for m < rows, j < columns.
+
+    B[k, j] is b[b_at + k*b_step + j] and is read for whole vectors; A[k, m] is a[a_at + k*a_step + m]. ``start`` says
+    where sums begin: at zero, at bias[bias_at + m] or at C itself. Meanwhile the lines of C, and those that hold
+    soon[soon_at + k*soon_step], are asked for.
+    """
+    i = types.int64
+    signature = types.void(i, i, a, i, i, b, i, i, c, i, i, i, bias, i, i, c.dtype, soon, i, i)
+
+    def codegen(context, builder, signature, arguments):
+        return _all_sizes(context, builder, signature.args, arguments, False)
+
+    return signature, codegen
+
+
+@intrinsic
+def tile_by_lane(
+    typing_context, rows, k, a, a_at, a_step, b, b_at, b_step, c, c_at, c_step, columns, bias, bias_at, start, floor
+):
+    """As `tile`, but A[k, m] is a[a_at + k//lanes*a_step + m*lanes + k%lanes], k a multiple of lanes.
+
+    All of it lies in cache, so nothing is asked for.
+    """
+    i = types.int64
+    signature = types.void(i, i, a, i, i, b, i, i, c, i, i, i, bias, i, i, c.dtype)
+
+    def codegen(context, builder, signature, arguments):
+        return _all_sizes(context, builder, signature.args, arguments, True)
+
+    return signature, codegen
 
 
 @njit(error_model="numpy")
 def multiply(rows, first, last, tiles, depth, a, a_at, a_row, a_step, a_skip, b, b_at, b_panel, b_step, c, c_at, c_step,
-             columns, width, bias, bias_at, start, floor):  # fmt: skip
+             columns, width, bias, bias_at, start, floor, soon, soon_at, soon_step, soon_lines):  # fmt: skip
     """Tiles ``first`` to ``last`` of the ``tiles`` that share out ``rows``, against all panels of ``width`` columns.
 
     Sharing rows out evenly, 64 as 13+13+13+13+12 rather than 14+14+14+14+8, keeps every tile full enough to hide the
     latency of its products. Row m of A starts at a_at + m*a_row; a_step 0 stands for A packed tile by tile, of which
-    the first ``a_skip`` steps of each are left out.
+    the first ``a_skip`` steps of each are left out. Each tile asks for one of the first ``soon_lines`` lines of every
+    row of what comes next, soon[soon_at + k*soon_step :].
     """
+    line, lanes = 0, lanes_of(b)
     for t in range(first, last):
         m = t * rows // tiles
         here = (t + 1) * rows // tiles - m
@@ -226,4 +257,23 @@ def multiply(rows, first, last, tiles, depth, a, a_at, a_row, a_step, a_skip, b,
         left = a_at + m * a_row + a_skip * step
         for j in range(0, columns, width):
             tile(here, depth, a, left, step, b, b_at + j // width * b_panel, b_step, c, c_at + m * c_step + j, c_step,
-                 min(width, columns - j), bias, bias_at + m, start, floor)  # fmt: skip
+                 min(width, columns - j), bias, bias_at + m, start, floor,
+                 soon, soon_at + min(line, soon_lines) * lanes, soon_step if line < soon_lines else 0)  # fmt: skip
+            line += 1
+
+
+@njit(error_model="numpy")
+def multiply_by_panel(rows, tiles, depth, a, a_at, a_row, a_step, b, b_at, b_panel, b_step, panels, c, c_at, c_step,
+                      bias, start, floor):  # fmt: skip
+    """As `multiply`, but each panel of B against all tiles before the next one, which is asked for meanwhile."""
+    lanes = lanes_of(b)
+    width = VECTORS * lanes
+    for j in range(panels):
+        right = b_at + j * b_panel
+        for t in range(tiles):
+            m = t * rows // tiles
+            here = (t + 1) * rows // tiles - m
+            line = min(t, VECTORS)
+            tile(here, depth, a, a_at + m * a_row, a_step, b, right, b_step, c, c_at + m * c_step + j * width, c_step,
+                 width, bias, 0, start, floor,
+                 b, right + b_panel + line * lanes, b_step if line < VECTORS else 0)  # fmt: skip
