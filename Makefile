@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= results/runs/$(shell date +%Y%m%d-%H%M%S)
+# One thread, and all cores.
+THREADS ?= $(shell nproc | sed 's/^1$$//; s/^\(.\)/1,\1/; s/^$$/1/')
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 help:  ## list the targets
@@ -34,12 +36,19 @@ format: $(VENV)/test.stamp  ## let ruff format the code and mend what it can
 	$(BIN)/ruff format .
 
 parity: $(VENV)/test.stamp  ## compare with torch, which must be installed (pip install torch==2.13.0)
-	$(BIN)/python -m pytest --require-torch tests/test_torch_parity.py
+	$(BIN)/python -m pytest --require-torch tests/test_torch_parity.py tests/test_bench_peers.py
 
-setup-peers: $(VENV)/peers.stamp  ## install the libraries that bench-peers compares with (2 GB)
+setup-peers: $(VENV)/peers.stamp  ## install the libraries that bench-peers compares with (3 GB)
 
-bench-peers: $(VENV)/peers.stamp  ## torch, ONNX Runtime, OpenVINO and ours in turns on real layers (10 minutes)
-	$(BIN)/python -m bench versus --workload resnet50,vgg16,mobilenet_v2,convnext_tiny --threads 1,2
+bench-peers: $(VENV)/peers.stamp  ## ours and every library installed on the layers of four networks, 1 and all threads (20 minutes)
+	@$(BIN)/python -m bench run --workload resnet50,vgg16,mobilenet_v2,convnext_tiny --backends auto,auto_strict,auto_eager,peers \
+		--threads $(THREADS) --repetitions 2 --budget 3000 --out $(RUN); code=$$?; \
+		if [ $$code -le 1 ]; then $(BIN)/python -m bench report $(RUN) --out $(RUN)/report || exit $$?; fi; exit $$code
+
+reference: $(VENV)/peers.stamp  ## the reference run: ResNet-50 on all fast backends and libraries, 3 repetitions (15 minutes)
+	@$(BIN)/python -m bench run --workload resnet50 --backends fast,peers --threads $(THREADS) --repetitions 3 --budget 1500 \
+		--out $(RUN); code=$$?; \
+		if [ $$code -le 1 ]; then $(BIN)/python -m bench report $(RUN) --out $(RUN)/report || exit $$?; fi; exit $$code
 
 report: $(VENV)/bench.stamp  ## remake results/ from the newest run, without measuring
 	$(BIN)/python -m bench report
@@ -76,5 +85,5 @@ $(VENV)/peers.stamp: pyproject.toml $(VENV)/bench.stamp
 	@$(PIP) -e '.[peers]'
 	@touch $@
 
-.PHONY: help bench test smoke check lint types format parity setup-peers bench-peers report machine list setup clean
+.PHONY: help bench test smoke check lint types format parity setup-peers bench-peers reference report machine list setup clean
 .DEFAULT_GOAL := help

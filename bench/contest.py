@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from bench.peers import PEERS
+from bench.peers import OWN, PEERS
 from bench.stats import Ratio, ratio
 
 KEYS = ["network", "threads"]
@@ -75,6 +75,32 @@ def headlines(table: pd.DataFrame) -> pd.DataFrame:
                 "low": found.low, "high": found.high, "ours is": found.verdict, "layers below 0.9":
                 f"{int((each.ratio < 0.9).sum())} of {len(each)}", "worst layer": worst.layer, "its ratio": worst.ratio,
             })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def regret(table: pd.DataFrame) -> pd.DataFrame:
+    """How much slower the backend that `auto` picks is than the best of ours, sums and worst layer.
+
+    F(6x6) is no contender: `auto` leaves it to those who ask for it.
+    """
+    rows = []
+    ours = table[(table.status == "ok") & ~table.backend.isin([*PEERS, *OWN, "numba_winograd_f6"])]
+    for (network, threads), part in ours.groupby(KEYS, sort=False):
+        picked = part[part.backend == "auto"].set_index("layer").algorithm
+        times = part[part.backend != "auto"].pivot(index="layer", columns="backend", values="median_s")
+        layers = [layer for layer, name in picked.items() if layer in times.index and times.get(name, {}).get(layer)]
+        if not layers:
+            continue
+        count = part.drop_duplicates("layer").set_index("layer")["count"][layers]
+        chosen = pd.Series({layer: times[picked[layer]][layer] for layer in layers})
+        best = times.loc[layers].min(axis=1)
+        worst = (chosen / best).idxmax()
+        rows.append({
+            "network": network, "threads": threads, "layers": len(layers), "auto (ms)": 1e3 * (count * chosen).sum(),
+            "best of ours by layer (ms)": 1e3 * (count * best).sum(),
+            "regret": (count * chosen).sum() / (count * best).sum(), "worst layer": worst,
+            "its regret": (chosen / best)[worst], "picked": picked[worst], "best": times.loc[worst].idxmin(),
+        })  # fmt: skip
     return pd.DataFrame(rows)
 
 

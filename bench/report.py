@@ -79,7 +79,7 @@ def all_tables(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     made = {
         "network_sums": tables.network_sums(table), "headlines": contest.headlines(table),
         "against": contest.against(table), "best_peer_by_layer": contest.by_layer(plain, "auto", contest.BEST),
-        "winners": tables.winners(table), "costs": tables.costs(table),
+        "regret": contest.regret(table), "winners": tables.winners(table), "costs": tables.costs(table),
         "utilisation": roofline.utilisation(table), "thread_efficiency": sweeps.thread_efficiency(table),
         "ladder": tables.ladder(table, "resnet50"), "correctness": tables.correctness(table),
         "numba_direct_over_numpy_im2col": tables.ratio(table, "numba_direct", "numpy_im2col"),

@@ -13,7 +13,6 @@ import pytest
 from harness import assert_right, integers
 from numpy.typing import NDArray
 
-from bench.conftest import built_in
 from bench.machine import cores
 from conv_impls import Conv2dProblem, UnsupportedError, conv2d, get_backend, plan, registry, workloads
 from conv_impls.reference import TILES, error_bound, norm_bound, reference, sample_outputs
@@ -21,7 +20,7 @@ from conv_impls.validation import PADDING_MODES
 from conv_impls.workloads import Layer
 
 LAYERS = workloads.load("basic")
-EVERY = pytest.mark.parametrize("backend", built_in())
+EVERY = pytest.mark.parametrize("backend", sorted(registry.sources()))
 ON_EACH_LAYER = pytest.mark.parametrize("layer", LAYERS, ids=[layer.name for layer in LAYERS])
 
 
