@@ -95,6 +95,7 @@ def run(
 ) -> None:
     """Check and time backends on layers, in turns, each in its own process; one record a case, written as it finishes.
 
+    \b
     Examples
     --------
       python -m bench run --workload resnet50 --backends fast,peers --threads 1,2 --repetitions 3 --budget 900
@@ -146,6 +147,7 @@ def report(
 ) -> None:
     """Make tables, figures and results/README.md from the stored records of a run.
 
+    \b
     Examples
     --------
       python -m bench report results/runs/reference
@@ -158,9 +160,8 @@ def report(
     for text in write_report(current, out, readme):
         console.print(f"left out: {text}", markup=False)
     _print_table(summary(frame(current.records(), current.cases)), "Sum of the layers, count-weighted")
-    console.print(
-        f"tables:  {out / 'tables'}\nfigures: {out / 'figures'}\npage:    {out / 'README.md'}", soft_wrap=True
-    )
+    pages = f"page:    {out / 'report.html'}\nsummary: {out / 'README.md'}"
+    console.print(f"{pages}\ntables:  {out / 'tables'}\nfigures: {out / 'figures'}", soft_wrap=True)
 
 
 @app.command()
@@ -173,6 +174,7 @@ def compare(
 ) -> None:
     """List what became faster or slower beyond noise; exit 1 where something became slower, broke, or is gone.
 
+    \b
     Examples
     --------
       python -m bench compare results/runs/reference results/runs/mine
@@ -218,6 +220,7 @@ def export_(
 ) -> None:
     """Write the ok cases of a run as pytest-benchmark's JSON, for `pytest-benchmark compare` and what else reads it.
 
+    \b
     Examples
     --------
       python -m bench export results/runs/mine --out mine.json
@@ -237,6 +240,7 @@ def import_(
 
     Each benchmark tells its layer by extra_info["label"], a benchdnn descriptor; backend, threads and more may follow.
 
+    \b
     Examples
     --------
       python -m bench import mine.json --out results/runs/mine
@@ -265,6 +269,7 @@ def check(
 ) -> None:
     """Check backends against the float64 reference, without timing; exit 1 on any wrong result.
 
+    \b
     Examples
     --------
       python -m bench check --workload basic --backends all
@@ -307,6 +312,7 @@ def machine(
 ) -> None:
     """Measure what this machine can do: FMA peak by threads, bandwidth of each cache, start of threads, timer.
 
+    \b
     Examples
     --------
       python -m bench machine

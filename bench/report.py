@@ -121,8 +121,8 @@ def machine_line(environment: dict[str, object]) -> str:
 
 def summary_block(table: pd.DataFrame, environment: dict[str, object]) -> str:
     note = (
-        "Time of all convolutions of a network at batch 1, planned, float32; n of m where only n of its m layers could "
-        f"be measured in the time allowed. {machine_line(environment)}."
+        "Time of all convolutions of a network at batch 1, float32; n of m where only n of its m layers could be "
+        f"measured. {machine_line(environment)}."
     )
     return f"\n{markdown(summary(table))}\n\n{note}\n\n"
 

@@ -88,8 +88,8 @@ def test_the_readme_names_only_backends_that_exist() -> None:
     assert named <= set(registry.sources())
 
 
-def test_the_readme_shows_the_reference_run() -> None:
-    run = Run.open(ROOT / "results" / "runs" / "reference")
+def test_the_readme_shows_the_run_beside_other_libraries() -> None:
+    run = Run.open(ROOT / "results" / "runs" / "networks")
     block = summary_block(frame(run.records(), run.cases), run.environment)
     assert block in (ROOT / "README.md").read_text(encoding="utf-8")
 
