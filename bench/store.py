@@ -281,14 +281,27 @@ FITS: dict[Any, Callable[[Any], bool]] = {
 }
 
 
+def write_whole(path: Path, content: bytes | str) -> None:
+    """Write a file whole or not at all: a temporary file beside it, on disk before it takes the name.
+
+    Raises
+    ------
+    OSError
+        It cannot be written; what was there before stays, and nothing else.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def _write(path: Path, values: dict[str, Any]) -> None:
-    """Whole or not at all: a temporary file beside it, then a rename."""
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(values, indent=1, allow_nan=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_whole(path, json.dumps(values, indent=1, allow_nan=False) + "\n")
 
 
 def _read(path: Path) -> dict[str, Any]:

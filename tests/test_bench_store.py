@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from records import CASE, LABEL, failed, new_run, record, store
 
-from bench.store import Case, Record, Run, StoreError
+from bench.store import Case, Record, Run, StoreError, write_whole
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
@@ -121,6 +121,16 @@ def test_the_last_file_is_whole_or_as_it_was(run: Run) -> None:
     with files_no_larger_than(10), pytest.raises(StoreError, match="cannot be written"):
         run.finish({"seconds": 2})
     assert (run.folder / "finished.json").read_bytes() == before
+
+
+def test_a_file_that_cannot_be_written_stays_as_it_was_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    write_whole(path, "déjà")
+    assert path.read_bytes() == "déjà".encode()
+    with files_no_larger_than(10), pytest.raises(OSError, match="File too large"):
+        write_whole(path, b"x" * 100)
+    assert path.read_bytes() == "déjà".encode()
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_two_writers_of_one_run_do_not_meet(run: Run) -> None:
