@@ -7,7 +7,8 @@
     RUN/lock               held while a process measures for this run
 
 A torn last line (a crash while writing) is dropped; anything else that does not parse is an error with its
-line number. Every other file is written whole or not at all. Only this module reads or writes them.
+line number. Every other file is written whole or not at all. What is written passes the check of what is read
+(`bench.fits`). Only this module reads or writes these files.
 """
 
 from __future__ import annotations
@@ -17,13 +18,16 @@ import json
 import math
 import os
 import shlex
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from io import FileIO
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
+
+from bench.fits import check_config, check_environment, fitted, parsed, printable
 
 STATUSES = (
     "ok", "wrong_result", "unsupported", "over_budget", "timeout", "crashed", "oom", "error", "interrupted",
@@ -31,7 +35,6 @@ STATUSES = (
 )  # fmt: skip
 # 2: turns, cache state, direction, executed operations, the peak beside each case.
 SCHEMA = 2
-T = TypeVar("T", "Case", "Record")
 FAILED = ("wrong_result", "crashed", "timeout", "oom", "error")
 
 
@@ -119,14 +122,13 @@ class Journal:
         self._folder, self._file = folder, file
 
     def append(self, record: Record) -> None:
-        """Add one finished case, on disk before this returns."""
-        line = (json.dumps(asdict(record), allow_nan=False) + "\n").encode()
-        try:
+        """Add one finished case, on disk before this returns; StoreError before that if it could not be read again."""
+        # By the check of reading: a record that could not be read again would take the others with it.
+        line = (json.dumps(asdict(checked(asdict(record))), allow_nan=False) + "\n").encode()
+        with _plain_errors(self._folder):
             while line:
                 line = line[self._file.write(line) :]
             os.fsync(self._file.fileno())
-        except OSError as error:
-            raise StoreError(f"{self._folder}: cannot be written: {error}") from None
 
 
 class Run:
@@ -139,18 +141,21 @@ class Run:
     def create(cls, folder: Path, config: dict[str, Any], environment: dict[str, Any]) -> Run:
         """Make a new run folder; an existing run is never written over."""
         run = cls(folder)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
+        run.check_free()
+        with _plain_errors(folder):
             # Of two that start at once, only one makes this file.
             run._config.touch(exist_ok=False)
             _write(folder / "environment.json", environment)
             _write(run._config, {"schema": SCHEMA, **config})
-        except OSError as error:
-            why = f"cannot be written: {error}"
-            if isinstance(error, FileExistsError) and folder.is_dir():
-                why = f"holds a run already; name another folder, or finish it with --resume {folder}"
-            raise StoreError(f"{folder}: {why}") from None
         return run
+
+    def check_free(self) -> None:
+        """Make the folder; StoreError if it cannot be written or holds a run."""
+        with _plain_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if self._config.exists():
+                raise FileExistsError
+            tempfile.TemporaryFile(dir=self.folder).close()
 
     @classmethod
     def open(cls, folder: Path) -> Run:
@@ -158,7 +163,8 @@ class Run:
         run = cls(folder)
         if not run._config.is_file():
             raise StoreError(f"{folder}: no run here (no config.json)")
-        schema = run.config.get("schema")
+        # Before anything else: what another version's fields mean is not known.
+        schema = _read(run._config).get("schema")
         if schema != SCHEMA:
             raise StoreError(f"{run._config}: schema {schema!r}, this version reads {SCHEMA}")
         return run
@@ -170,20 +176,22 @@ class Run:
     @property
     def config(self) -> dict[str, Any]:
         """What was asked for."""
-        return _read(self._config)
+        return _read(self._config, check_config)
 
     @property
     def environment(self) -> dict[str, Any]:
         """The machine it ran on."""
-        return _read(self.folder / "environment.json")
+        return _read(self.folder / "environment.json", check_environment)
 
     @property
     def cases(self) -> list[Case]:
         """All cases of the configuration, in order."""
         try:
-            return [_checked(Case, case) for case in self.config["cases"]]
-        except (KeyError, TypeError, ValueError) as error:
-            raise StoreError(f"{self._config}: cases cannot be read: {error}") from None
+            return [fitted(Case, case) for case in self.config["cases"]]
+        except StoreError:
+            raise
+        except ValueError as error:
+            raise StoreError(f"{self._config}: cases: {error}") from None
 
     @contextmanager
     def writing(self) -> Iterator[Journal]:
@@ -195,25 +203,19 @@ class Run:
             Another process is at this run, or the folder cannot be written.
         """
         with ExitStack() as stack:
-            try:
+            with _plain_errors(self.folder):
                 lock = stack.enter_context((self.folder / "lock").open("w"))
                 file = stack.enter_context((self.folder / "records.jsonl").open("ab+", buffering=0))
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 file.seek(0)
                 file.truncate(file.read().rfind(b"\n") + 1)
-            except BlockingIOError:
-                raise StoreError(f"{self.folder}: another process is measuring for this run") from None
-            except OSError as error:
-                raise StoreError(f"{self.folder}: cannot be written: {error}") from None
             yield Journal(self.folder, file)
 
     def finish(self, facts: dict[str, Any]) -> None:
         """Say that the run came to its end, with how many cases ended how."""
         counts = Counter(record.status for record in self.records())
-        try:
+        with _plain_errors(self.folder):
             _write(self.folder / "finished.json", {"statuses": dict(sorted(counts.items())), **facts})
-        except OSError as error:
-            raise StoreError(f"{self.folder}: cannot be written: {error}") from None
 
     def records(self) -> list[Record]:
         """All finished cases, the newest record of each; the last line may be torn."""
@@ -231,54 +233,28 @@ class Run:
         lines = text.split("\n")
         for number, line in enumerate(lines[:-1], 1):
             try:
-                values = _parsed(line)
-                yield _checked(Record, values | {"case": _checked(Case, values.get("case"))})
-            except (ValueError, KeyError, TypeError) as error:
+                yield _record(parsed(line))
+            except ValueError as error:
                 raise StoreError(f"{path}:{number}: {error}") from None
 
 
-def _parsed(text: str) -> dict[str, Any]:
-    """An object of JSON, whoever wrote it."""
+def checked(values: dict[str, Any]) -> Record:
+    """A record of whatever a backend told of itself, by the check of reading; lone surrogates in texts become "?".
+
+    Parameters
+    ----------
+    values : dict
+        Fields of a `Record`; ``case`` are those of its `Case`.
+
+    Raises
+    ------
+    StoreError
+        If a field is unknown, missing or not of its kind; the text says which.
+    """
     try:
-        values = json.loads(text, parse_constant=_refuse)
-    except RecursionError:
-        raise StoreError("nested too deeply") from None
-    if not isinstance(values, dict):
-        raise StoreError("expected a JSON object")
-    return values
-
-
-def _refuse(word: str) -> None:
-    raise StoreError(f"{word} is no JSON number")
-
-
-def _checked(kind: type[T], values: Any) -> T:
-    """A `Case` or `Record` of values that are what its fields say."""
-    if not isinstance(values, dict):
-        raise StoreError(f"expected the fields of a {kind.__name__}, got {str(values)[:40]!r}")
-    for name, value in values.items():
-        known = kind.__dataclass_fields__.get(name)
-        if known is None or not FITS[known.type](value):
-            expected = known.type if known else f"no such field in a {kind.__name__}"
-            raise StoreError(f"{name[:40]}: expected {expected}, got {str(value)[:40]!r}")
-    return kind(**values)
-
-
-def _number(value: Any, *types: type) -> bool:
-    # Beyond 64 bits nothing here can be, and an int could not become a float.
-    return type(value) in types and bool(abs(value) < 2**63)
-
-
-# Whether a value read from a file is what a field of `Case` or `Record` says.
-FITS: dict[Any, Callable[[Any], bool]] = {
-    "Case": lambda value: isinstance(value, Case),
-    # A lone surrogate could not be printed.
-    "str": lambda value: isinstance(value, str) and value == value.encode(errors="ignore").decode(),
-    "int": lambda value: _number(value, int),
-    "int | None": lambda value: value is None or _number(value, int),
-    "float | None": lambda value: value is None or _number(value, int, float),
-    "list[float]": lambda value: isinstance(value, list) and all(_number(v, int, float) for v in value),
-}
+        return _record(printable(values))
+    except ValueError as error:
+        raise StoreError(str(error)) from None
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
@@ -304,8 +280,29 @@ def _write(path: Path, values: dict[str, Any]) -> None:
     write_whole(path, json.dumps(values, indent=1, allow_nan=False) + "\n")
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, check: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
     try:
-        return _parsed(path.read_text(encoding="utf-8"))
+        values = parsed(path.read_text(encoding="utf-8"))
+        if check:
+            check(values)
     except (OSError, ValueError) as error:
         raise StoreError(f"{path}: {error}") from None
+    return values
+
+
+def _record(values: dict[str, Any]) -> Record:
+    return fitted(Record, values | {"case": fitted(Case, values.get("case"))})
+
+
+@contextmanager
+def _plain_errors(folder: Path) -> Iterator[None]:
+    """What the disk refuses to a run folder, as one line."""
+    try:
+        yield
+    except BlockingIOError:
+        raise StoreError(f"{folder}: another process is measuring for this run") from None
+    except OSError as error:
+        why = f"cannot be written: {error}"
+        if isinstance(error, FileExistsError) and folder.is_dir():
+            why = f"holds a run already; name another folder, or finish it with --resume {folder}"
+        raise StoreError(f"{folder}: {why}") from None

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from records import CASE, LABEL, failed, new_run, record, store
 
-from bench.store import Case, Record, Run, StoreError, write_whole
+from bench.store import Case, Record, Run, StoreError, checked, write_whole
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
@@ -220,8 +220,39 @@ def test_numbers_beyond_what_can_be_measured_are_refused(run: Run, number: str) 
 def test_cases_of_a_configuration_that_are_none_are_refused(run: Run, cases: Any) -> None:
     path = run.folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"cases": cases}))
-    with pytest.raises(StoreError, match="cases cannot be read"):
+    with pytest.raises(StoreError, match=r"config\.json: cases: "):
         _ = run.cases
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("config", {"cases": {}}), ("config", {"options": []}), ("config", {"options": {"seed": None}}),
+        ("config", {"options": {"isa": ["avx2"]}}), ("config", {"command": 3}), ("config", {"budget_s": "long"}),
+        ("config", {"seed": True}), ("config", {"variables": None}), ("environment", {"id": 3}),
+        ("environment", {"packages": []}), ("environment", {"machine": []}), ("environment", {"machine": {"x": 1}}),
+    ],
+)  # fmt: skip
+def test_a_configuration_or_environment_of_another_shape_is_refused(
+    run: Run, name: str, change: dict[str, Any]
+) -> None:
+    path = run.folder / f"{name}.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(StoreError, match=rf"{name}\.json: {next(iter(change))}.*: expected ") as raised:
+        getattr(run, name)
+    assert len(str(raised.value)) < len(str(path)) + 200
+
+
+@pytest.mark.parametrize("part", ["by_threads", "by_level", "timer_ns"])
+def test_what_was_measured_of_the_machine_is_whole_or_absent(run: Run, part: str) -> None:
+    path = run.folder / "environment.json"
+    facts = json.loads(path.read_text())
+    for spoiled in (None, [], [3], [{"threads": 1}], "x"):
+        path.write_text(json.dumps(facts | {"machine": facts["machine"] | {part: spoiled}}))
+        with pytest.raises(StoreError, match=r"environment\.json: machine"):
+            _ = run.environment
+    path.write_text(json.dumps(facts | {"machine": {}}))
+    assert run.environment["machine"] == {}
 
 
 @pytest.mark.parametrize(
@@ -256,8 +287,40 @@ def test_records_are_plain_json_without_nan(run: Run) -> None:
     store(run, record())
     (line,) = (run.folder / "records.jsonl").read_text().splitlines()
     assert json.loads(line)["case"]["label"] == LABEL
-    with pytest.raises(ValueError, match="JSON"):
-        store(run, replace(record(), error=float("nan")))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"error": float("nan")}, {"packed_bytes": 1.5}, {"reason": None}, {"peak_bytes": 2**70}, {"mode": b"x"}]
+)
+def test_a_record_that_could_not_be_read_again_is_not_written(run: Run, changes: dict[str, Any]) -> None:
+    (name,) = changes
+    with pytest.raises(StoreError, match=f"{name}: expected "):
+        store(run, replace(record(), **changes))
+    with pytest.raises(StoreError, match=f"{name}: expected "):
+        checked(asdict(record()) | changes)
+    store(run, record())
+    assert run.records() == [record()]
+
+
+@pytest.mark.parametrize("values", [{}, {"case": asdict(CASE)}, asdict(record()) | {"surprise": 1}, {"status": "ok"}])
+def test_what_a_backend_tells_is_a_record_or_an_error(values: dict[str, Any]) -> None:
+    assert checked(asdict(record())) == record()
+    with pytest.raises(StoreError):
+        checked(values)
+
+
+def test_lone_surrogates_are_replaced_before_they_are_written(run: Run) -> None:
+    store(run, replace(record(), reason="bad \udcff name", mode="\ud800"))
+    (one,) = run.records()
+    assert (one.reason, one.mode) == ("bad ? name", "?")
+    assert checked(asdict(record()) | {"algorithm": "x\ud800"}).algorithm == "x?"
+
+
+def test_a_free_folder_is_made_and_a_taken_one_refused(tmp_path: Path, run: Run) -> None:
+    Run(tmp_path / "a" / "b").check_free()
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+    with pytest.raises(StoreError, match="holds a run already"):
+        run.check_free()
 
 
 def test_the_command_that_repeats_a_case_survives_a_shell() -> None:
