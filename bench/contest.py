@@ -7,8 +7,6 @@ fastest peer, and no one library is that fast. Ratios above 1: ours is faster.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pandas as pd
 
 from bench.peers import OWN, PEERS
@@ -46,17 +44,12 @@ def against(table: pd.DataFrame) -> pd.DataFrame:
                 continue
             row |= {"sum (ms)": 1e3 * float((theirs["count"] * theirs.median_s).sum()), "layers": f"all {layers}"}
             anchor = ANCHOR[mode or "planned"]
-            found = _ratio(mine, anchor, str(backend), layers) if backend != anchor else None
+            found = network_ratio(mine, anchor, str(backend), layers) if backend != anchor else None
             if found is not None:
-                row |= {"over": anchor, "ratio": found.value, "low": found.low, "high": found.high}
-                row |= {"pairs": found.pairs, f"{anchor} is": found.verdict}
+                row |= {"ours": anchor, "ratio": found.value, "low": found.low, "high": found.high}
+                row |= {"pairs": found.pairs, "ours is": found.verdict}
             rows.append(row)
-    frame = pd.DataFrame(rows)
-    named = [column for column in frame.columns if str(column).endswith(" is")]
-    if named:
-        frame["verdict"] = frame[named].bfill(axis=1).iloc[:, 0].astype(object).fillna("")
-        frame = frame.drop(columns=named)
-    return frame
+    return pd.DataFrame(rows)
 
 
 def headlines(table: pd.DataFrame) -> pd.DataFrame:
@@ -65,7 +58,7 @@ def headlines(table: pd.DataFrame) -> pd.DataFrame:
     for (network, threads), part in table.groupby(KEYS, sort=False):
         mine = ok[(ok.network == network) & (ok.threads == threads)]
         for ours, theirs in HEADLINES:
-            found = _ratio(mine, ours, theirs, part.layer.nunique())
+            found = network_ratio(mine, ours, theirs, part.layer.nunique())
             if found is None:
                 continue
             each = by_layer(mine, ours, theirs)
@@ -109,7 +102,7 @@ def by_layer(table: pd.DataFrame, ours: str, theirs: str) -> pd.DataFrame:
     rows = []
     for (network, threads, layer), part in measured_pairs(table, ours, theirs):
         a, b = (part[part.backend == name].iloc[0] for name in (theirs, ours))
-        found = ratio([(1.0, *_paired(a.turns, b.turns))])
+        found = ratio([(1.0, a.turns, b.turns)])
         rows.append({
             "network": network, "threads": threads, "layer": layer, "count": a["count"], "kernel": a.kernel,
             "theirs": a.algorithm if theirs == BEST else theirs, "their ms": 1e3 * a.median_s, "ours": b.algorithm,
@@ -130,18 +123,11 @@ def measured_pairs(table: pd.DataFrame, ours: str, theirs: str) -> list[tuple[tu
     ]
 
 
-def _ratio(part: pd.DataFrame, ours: str, theirs: str, layers: int) -> Ratio | None:
+def network_ratio(part: pd.DataFrame, ours: str, theirs: str, layers: int) -> Ratio | None:
     """Theirs over ours, sums over the layers of one network; None unless both measured all."""
-    pairs: list[tuple[float, Sequence[float], Sequence[float]]] = []
-    for _, rows in measured_pairs(part, ours, theirs):
-        a, b = (rows[rows.backend == name].iloc[0] for name in (theirs, ours))
-        pairs.append((float(a["count"]), *_paired(a.turns, b.turns)))
+    pairs = [
+        (float(a["count"]), a.turns, b.turns)
+        for _, rows in measured_pairs(part, ours, theirs)
+        for a, b in [[rows[rows.backend == name].iloc[0] for name in (theirs, ours)]]
+    ]
     return ratio(pairs) if len(pairs) == layers else None
-
-
-def _paired(
-    a: dict[tuple[int, int], float], b: dict[tuple[int, int], float]
-) -> tuple[Sequence[float], Sequence[float]]:
-    """Times of the turns that both took, in the same repetition and round."""
-    common = sorted(a.keys() & b.keys())
-    return [a[turn] for turn in common], [b[turn] for turn in common]

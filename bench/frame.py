@@ -39,9 +39,10 @@ def frame(records: Iterable[Record], cases: Iterable[Case] = ()) -> pd.DataFrame
         case = record.case
         where = case.workload, case.layer, case.label, case.direction, case.cache, case.backend, case.threads
         merged.setdefault(where, []).append(record)
-    best: dict[int, float] = {}
+    best: dict[tuple[int, str], float] = {}
     for record in finished:
-        best[record.case.threads] = max(best.get(record.case.threads, 0.0), record.fma_peak_gflops or 0.0)
+        kind = record.case.threads, Conv2dProblem.from_label(record.case.label).dtype
+        best[kind] = max(best.get(kind, 0.0), record.fma_peak_gflops or 0.0)
     table = pd.DataFrame([_row(group, best) for group in merged.values()])
     if table.empty:
         return table
@@ -64,7 +65,7 @@ def _networks(table: pd.DataFrame) -> pd.Series:
     return names
 
 
-def _row(group: list[Record], best_peak: dict[int, float]) -> dict[str, object]:
+def _row(group: list[Record], best_peak: dict[tuple[int, str], float]) -> dict[str, object]:
     # Only a case that is right in every repetition counts as right.
     worst = next((r for r in group if r.status != "ok"), group[0])
     case, problem = worst.case, Conv2dProblem.from_label(worst.case.label)
@@ -84,15 +85,20 @@ def _row(group: list[Record], best_peak: dict[int, float]) -> dict[str, object]:
         "gflops_effective": None, "executed_gflops": None, "utilisation": None, "weak": "",
     }  # fmt: skip
     if worst.status == "ok":
-        pooled = [s for r in group for s in r.samples_s]
-        q1, middle, q3 = (float(v) for v in np.percentile(pooled, [25, 50, 75]))
+        # Of turns, not of samples: a turn that was disturbed has fewer of those.
+        turns = [t for r in group for t in r.turns_s or r.samples_s]
+        q1, middle, q3 = (float(v) for v in np.percentile(turns, [25, 50, 75]))
         peaks = [r.fma_peak_gflops for r in group if r.fma_peak_gflops]
         row |= {
-            "median_s": middle, "q1_s": q1, "q3_s": q3, "iqr_s": q3 - q1, "samples": len(pooled),
+            "median_s": middle, "q1_s": q1, "q3_s": q3, "iqr_s": q3 - q1, "samples": sum(len(r.samples_s) for r in group),
             "turns": {(r.case.repetition, i): t for r in group for i, t in enumerate(r.turns_s)},
             "gflops_effective": problem.flops / middle / 1e9,
-            "weak": weakness(pooled, peaks, best_peak.get(case.threads, 0.0)),
+            "weak": weakness(turns, peaks, best_peak.get((case.threads, problem.dtype), 0.0)),
         }  # fmt: skip
+        # A library that took more threads than it was given.
+        counts = [int(word) for word in worst.threads_seen.replace(",", "").split() if word.isdecimal()]
+        if max(counts, default=0) > case.threads:
+            row["weak"] = ", ".join(filter(None, [f"threads: {worst.threads_seen}", str(row["weak"])]))
         if peaks:
             row["fma_peak_gflops"] = float(np.median(peaks))
         if worst.executed_flops:

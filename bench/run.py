@@ -5,7 +5,8 @@
 
 A round gives each pair of backends one ratio under like conditions; `bench.stats.ratio` makes intervals of them. The
 peak of the machine takes part as one more contender, so that every record knows what the machine could do at the time.
-A process that dies or hangs costs its case, which gets a status, and is started again for the next layer. The budget
+A process that dies or hangs costs its case, which gets a status, and is started again for the next layer, though not
+for ever. The budget
 counts from the start of the run, or from where it is resumed; cases beyond it are left for --resume.
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 import random
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -21,7 +23,7 @@ from typing import Any
 
 from bench import stats
 from bench.process import Worker
-from bench.store import Case, Journal, Record, Run
+from bench.store import Case, Journal, Record, Run, StoreError, checked
 from bench.worker import PEAK
 from conv_impls import Conv2dProblem
 from conv_impls.workloads import Layer
@@ -29,6 +31,8 @@ from conv_impls.workloads import Layer
 # Turns of each backend in one repetition, and the share of its time each takes; slow ones have fewer.
 TURNS = 6
 PEAK_S = 0.006
+# A backend that hung in so many cases on one number of threads is not tried again.
+GIVEN_UP = 2
 # (finished cases, all cases, what is under way, seconds left or None)
 Progress = Callable[[int, int, str, "float | None"], None]
 
@@ -56,28 +60,29 @@ def drive(run: Run, progress: Progress = lambda done, total, at, left: None) -> 
     groups: dict[tuple[Any, ...], list[Case]] = {}
     for case in cases:
         where = case.threads, case.repetition, case.direction, case.cache, case.workload, case.layer, case.label
-        if case.key not in finished:
-            groups.setdefault(where, []).append(case)
+        groups.setdefault(where, []).append(case)
+    # Turns are compared in pairs, so a layer that was left half-way is taken whole again.
+    todo = [group for group in groups.values() if any(case.key not in finished for case in group)]
+    total = len(cases)
+    done = before = total - sum(map(len, todo))
     began, end = time.monotonic(), time.monotonic() + config["budget_s"]
-    done, before = len(finished), len(finished)
-    threads = 0
+    threads, hung = 0, Counter[str]()
     with run.writing() as journal, _fleet() as fleet, _kernel_cache(config) as variables:
-        for group in groups.values():
-            if time.monotonic() > end:
-                break
+        for group in todo:
             if group[0].threads != threads:
                 threads = group[0].threads
                 _close(fleet)
             rate = (time.monotonic() - began) / (done - before) if done > before else None
-            left = None if rate is None else rate * (len(cases) - done)
+            left = None if rate is None else rate * (total - done)
 
             def say(at: str, done: int = done, left: float | None = left) -> None:
-                progress(done, len(cases), at, left)
+                progress(done, total, at, left)
 
-            _measure(group, fleet, journal, run, variables, say)
+            if not _measure(group, fleet, journal, run, variables, end, hung, say):
+                break
             done += len(group)
-            progress(done, len(cases), "", None)
-    if done == len(cases):
+            progress(done, total, "", None)
+    if done == total:
         run.finish({"seconds": round(time.monotonic() - began, 1)})
 
 
@@ -125,10 +130,10 @@ def _close(fleet: dict[str, Worker]) -> None:
 
 
 def _measure(
-    group: list[Case], fleet: dict[str, Worker], journal: Journal, run: Run, variables: dict[str, str],
-    say: Callable[[str], None],
-) -> None:  # fmt: skip
-    """All backends on one layer: prepare each, then rounds of turns, then a record each."""
+    group: list[Case], fleet: dict[str, Worker], journal: Journal, run: Run, variables: dict[str, str], end: float,
+    hung: Counter[str], say: Callable[[str], None],
+) -> bool:  # fmt: skip
+    """All backends on one layer: prepare each, then rounds of turns, then a record each; False where time is up."""
     config, threads = run.config, group[0].threads
     for name in [PEAK, *(case.backend for case in group)]:
         if name not in fleet:
@@ -136,40 +141,72 @@ def _measure(
     limits = {"call_s": config["timeout_s"], "rotate_bytes": config["rotate_bytes"]}
     found: dict[str, dict[str, Any]] = {}
     turns: dict[str, int] = {}
-    seconds = config["seconds"] / TURNS
     for case in group:
-        say(f"{case.layer}  {case.backend}")
-        answer = fleet[case.backend].ask("prepare", case=asdict(case), seed=config["seed"], limits=limits)
-        facts = answer.get("facts", {})
-        found[case.backend] = facts | {"status": answer["status"], "reason": answer["reason"], "samples_s": []}
-        found[case.backend] |= {"turns_s": []}
+        if time.monotonic() > end:
+            return False
+        name = case.backend
+        say(f"{case.layer}  {name}")
+        if hung[name] >= GIVEN_UP:
+            found[name] = {"status": "timeout", "reason": f"not tried: it hung in {GIVEN_UP} cases before"}
+            continue
+        answer = fleet[name].ask("prepare", case=asdict(case), seed=config["seed"], limits=limits)
+        hung[name] += answer["status"] == "timeout"
+        found[name] = _dict(answer.get("facts")) | {"status": answer["status"], "reason": answer.get("reason", "")}
         if answer["status"] == "ok":
-            turns[case.backend] = max(1, min(TURNS, int(config["seconds"] / max(facts["first_call_s"], 1e-9))))
+            once_s = max(_number(answer.get("once_s")), 1e-9)
+            turns[name] = max(1, min(TURNS, int(config["seconds"] / once_s)))
     say(f"{group[0].layer}  timing")
-    order = random.Random(f"{config['seed']} {group[0].key}")
-    peaks = []
+    peaks = _rounds(group[0], fleet, found, turns, config)
+    for case in group:
+        journal.append(_record(case, found[case.backend], peaks, run.environment["id"]))
+    return True
+
+
+def _rounds(
+    first: Case, fleet: dict[str, Worker], found: dict[str, dict[str, Any]], turns: dict[str, int],
+    config: dict[str, Any],
+) -> list[float]:  # fmt: skip
+    """Turns of all that are ready, added to what was found of each; the machine's peaks meanwhile, in GFLOP/s."""
+    order = random.Random(f"{config['seed']} {first.key}")
+    dtype, peaks = Conv2dProblem.from_label(first.label).dtype, []
     for number in range(TURNS if turns else 0):
         names = [PEAK, *(name for name, count in turns.items() if number < count and found[name]["status"] == "ok")]
         for name in order.sample(names, len(names)):
             if name == PEAK:
-                peaks.append(fleet[PEAK].ask("turn", seconds=PEAK_S, threads=threads).get("gflops"))
+                peak = fleet[PEAK].ask("turn", seconds=PEAK_S, threads=first.threads, dtype=dtype)
+                peaks.append(_number(peak.get("gflops")))
                 continue
-            answer = fleet[name].ask("turn", seconds=seconds)
-            mine = found[name]
-            mine |= {"status": answer["status"], "reason": answer["reason"]}
+            answer, mine = fleet[name].ask("turn", seconds=config["seconds"] / TURNS), found[name]
+            samples = answer.get("samples_s")
+            if answer["status"] == "ok" and not (isinstance(samples, list) and samples):
+                answer = {"status": "crashed", "reason": "its process answered without samples"}
+            mine |= {"status": answer["status"], "reason": answer.get("reason", "")}
             if answer["status"] == "ok":
-                mine["samples_s"] += answer["samples_s"]
-                mine["turns_s"].append(stats.median(answer["samples_s"]))
+                mine.setdefault("samples_s", []).extend(samples)
+                mine.setdefault("turns_s", []).append(stats.median(samples))
                 mine["iterations"] = answer["iterations"]
-    known = [peak for peak in peaks if peak]
-    for case in group:
-        facts = found[case.backend]
-        if facts["status"] == "ok":
-            middle = stats.median(facts["samples_s"])
-            flops = Conv2dProblem.from_label(case.label).flops
-            facts |= {"median_s": middle, "iqr_s": stats.iqr(facts["samples_s"])}
-            facts |= {"gflops_effective": flops / middle / 1e9 if middle else None}
-            facts["fma_peak_gflops"] = stats.median(known) if known else None
-        else:
-            facts |= {"samples_s": [], "turns_s": []}
-        journal.append(Record(case, environment_id=run.environment["id"], **facts))
+    return [peak for peak in peaks if peak]
+
+
+def _record(case: Case, facts: dict[str, Any], peaks: list[float], where: str) -> Record:
+    """The record of a case; one that cannot be stored becomes an error that says so."""
+    if facts["status"] == "ok":
+        middle = stats.median(facts["turns_s"])
+        flops = Conv2dProblem.from_label(case.label).flops
+        facts |= {"median_s": middle, "iqr_s": stats.iqr(facts["turns_s"])}
+        facts |= {"gflops_effective": flops / middle / 1e9 if middle else None}
+        facts["fma_peak_gflops"] = stats.median(peaks) if peaks else None
+    else:
+        facts |= {"samples_s": [], "turns_s": []}
+    try:
+        return checked({"case": asdict(case), "environment_id": where, **facts})
+    except StoreError as error:
+        return Record(case, "error", f"what it told of itself cannot be stored: {error}", where)
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, (int, float)) else 0.0

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-# Below this many samples a spread says nothing; above this spread, or below this time, a reader should be warned.
-FEW_SAMPLES = 3
+# Below this many turns a spread says nothing; above this spread, or below this time, a reader should be warned.
+FEW_TURNS = 3
 WIDE_SPREAD = 0.10
 SHORT_S = 2e-6
 # The peak beside a case, of the best in the run: below this something else was at the machine.
 DRIFT = 0.9
+# Seconds of a backend's turns at one layer, by (repetition, round).
+Turns = Mapping[tuple[int, int], float]
 # Draws of a bootstrap; and pairs without which no verdict is given: six of one sign come by chance once in 32.
 RESAMPLES = 2000
 MIN_PAIRS = 6
@@ -48,27 +51,27 @@ def geometric_mean(ratios: Sequence[float]) -> float:
     return float(np.exp(np.mean(np.log(np.asarray(ratios)))))
 
 
-def weakness(samples: Sequence[float], peaks: Sequence[float] = (), best_peak: float = 0.0) -> str:
-    """Why a reader should not lean on this number, or nothing.
+def weakness(turns: Sequence[float], peaks: Sequence[float] = (), best_peak: float = 0.0) -> str:
+    """Why a reader should not lean on the median of these turns, or nothing.
 
-    ``peaks`` are what the machine could do beside these samples, ``best_peak`` the most it could in the whole run.
+    ``peaks`` are what the machine could do beside them, ``best_peak`` the most it could in the whole run.
 
     Examples
     --------
     >>> weakness([1.0, 1.0, 2.0, 3.0])
     'spread 83% of the median'
     >>> weakness([1.0])
-    'only 1 sample'
+    'only 1 turn'
     >>> weakness([1.0, 1.0, 1.0], [70.0, 72.0], 100.0)
     'machine at 71% of its peak'
     """
-    if len(samples) < FEW_SAMPLES:
-        return f"only {len(samples)} sample" + "s" * (len(samples) != 1)
-    middle = median(samples)
+    if len(turns) < FEW_TURNS:
+        return f"only {len(turns)} turn" + "s" * (len(turns) != 1)
+    middle = median(turns)
     if middle < SHORT_S:
         return "too short to time"
     reasons = []
-    if (spread := iqr(samples) / middle) > WIDE_SPREAD:
+    if (spread := iqr(turns) / middle) > WIDE_SPREAD:
         reasons.append(f"spread {spread:.0%} of the median")
     if peaks and (level := median(peaks) / best_peak) < DRIFT:
         reasons.append(f"machine at {level:.0%} of its peak")
@@ -90,45 +93,52 @@ class Ratio:
 
 
 def ratio(
-    layers: Sequence[tuple[float, Sequence[float], Sequence[float]]], seed: int = 0, margin: float = 0.0
+    layers: Sequence[tuple[float, Turns, Turns]], seed: int = 0, margin: float = 0.0, level: float = 0.95
 ) -> Ratio:
-    """How many times as long a takes as b, from times taken pair by pair under like conditions.
+    """How many times as long a takes as b, from turns taken pair by pair under like conditions.
 
-    Each layer is (weight, times of a, times of b), equally many times of both; the figure is the weighted sum of a's
-    medians over that of b's. The interval is the middle 95% of that figure over `RESAMPLES` draws of pairs, drawn with
-    replacement in each layer by itself (Efron & Tibshirani 1993, "An introduction to the bootstrap", ch. 6 and 13).
-    Verdicts of b: "faster" or "slower" where the interval is beyond ``margin`` around 1, else "uncertain"; "too few
-    repetitions" where a layer has fewer than `MIN_PAIRS`: not even equal signs of all are then beyond chance.
+    Each layer is (weight, turns of a, turns of b), seconds by (repetition, round); rounds that only one of them took are
+    left out. The figure is the weighted sum of a's medians over that of b's. The interval is its middle 95% over
+    `RESAMPLES` draws: in each layer by itself, repetitions are drawn with replacement, and rounds within each, since the
+    rounds of one repetition have processes and places in memory in common (Efron & Tibshirani 1993, "An introduction
+    to the bootstrap", ch. 6 and 8). Verdicts of b: "faster" or "slower" where the interval is beyond ``margin`` around
+    1, else "uncertain"; "too few repetitions" where a layer has fewer than `MIN_PAIRS` pairs.
 
     Examples
     --------
-    >>> ratio([(1, [2.0, 2.1, 1.9, 2.0, 2.0, 2.2], [1.0] * 6)]).verdict
+    >>> a = {(1, i): s for i, s in enumerate([2.0, 2.1, 1.9, 2.0, 2.0, 2.2])}
+    >>> ratio([(1, a, dict.fromkeys(a, 1.0))]).verdict
     'faster'
-    >>> ratio([(1, [2.0, 2.1], [1.0, 1.1])]).verdict
+    >>> ratio([(1, {(1, 0): 2.0}, {(1, 0): 1.0, (1, 1): 1.1})]).verdict
     'too few repetitions'
     """
     rng = np.random.default_rng(seed)
-    sums, draws = np.zeros(2), np.zeros((2, RESAMPLES))
-    fewest = min(len(a) for _, a, _ in layers)
+    sums, draws, fewest = np.zeros(2), np.zeros((2, RESAMPLES)), len(layers[0][1])
     for weight, a, b in layers:
-        times = np.array([a, b], np.float64)
-        drawn = rng.integers(0, times.shape[1], (RESAMPLES, times.shape[1]))
-        sums += weight * np.median(times, axis=1)
-        draws += weight * np.median(times[:, drawn], axis=2)
+        common = sorted(a.keys() & b.keys())
+        fewest = min(fewest, len(common))
+        repetitions = [[key for key in common if key[0] == r] for r in dict.fromkeys(key[0] for key in common)]
+        counts = np.array([len(keys) for keys in repetitions])
+        times = np.zeros((2, len(counts), counts.max()))
+        for row, keys in enumerate(repetitions):
+            times[:, row, : len(keys)] = [[side[key] for key in keys] for side in (a, b)]
+        rows = rng.integers(0, len(counts), (RESAMPLES, len(counts), 1))
+        rounds = (rng.random((RESAMPLES, len(counts), counts.max())) * counts[rows]).astype(int)
+        drawn = times[:, rows, rounds].reshape(2, RESAMPLES, -1)
+        sums += weight * np.array([np.median([side[key] for key in common]) for side in (a, b)])
+        draws += weight * np.median(drawn, axis=2)
     value = float(sums[0] / sums[1])
-    low, high = (float(v) for v in np.percentile(draws[0] / draws[1], [2.5, 97.5]))
+    low, high = _interval(draws[0] / draws[1], level)
     if fewest < MIN_PAIRS:
         word = "too few repetitions"
-    elif low > 1 + margin:
-        word = "faster"
-    elif high < 1 / (1 + margin):
-        word = "slower"
     else:
-        word = "uncertain"
+        word = "faster" if low > 1 + margin else "slower" if high < 1 / (1 + margin) else "uncertain"
     return Ratio(value, low, high, fewest, word)
 
 
-def change(layers: Sequence[tuple[float, Sequence[float], Sequence[float]]], margin: float, seed: int = 0) -> Ratio:
+def change(
+    layers: Sequence[tuple[float, Sequence[float], Sequence[float]]], margin: float, seed: int = 0, level: float = 0.95
+) -> Ratio:
     """How many times as long the newer times are, from two runs whose times have nothing in common.
 
     Each layer is (weight, older times, newer times). As `ratio`, but both sides are drawn by themselves; the words are
@@ -146,10 +156,15 @@ def change(layers: Sequence[tuple[float, Sequence[float], Sequence[float]]], mar
             sums[side] += weight * median(times)
             draws[side] += weight * np.median(rng.choice(np.asarray(times), (RESAMPLES, len(times))), axis=1)
     value = float(sums[1] / sums[0])
-    low, high = (float(v) for v in np.percentile(draws[1] / draws[0], [2.5, 97.5]))
+    low, high = _interval(draws[1] / draws[0], level)
     fewest = min(len(times) for _, *both in layers for times in both)
     if fewest < MIN_PAIRS:
         word = "too few repetitions"
     else:
         word = "slower" if low > 1 + margin else "faster" if high < 1 / (1 + margin) else "uncertain"
     return Ratio(value, low, high, fewest, word)
+
+
+def _interval(draws: Any, level: float) -> tuple[float, float]:
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

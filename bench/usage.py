@@ -6,7 +6,9 @@ is not there, memory is None; pages the allocator had kept from before count as 
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -34,17 +36,32 @@ class PeakMemory:
             self.added_bytes = max(0, peak - self._before) * 1024
 
 
+# What libraries of this process say of their threads beyond what threadpoolctl sees: name -> function that asks.
+READ_BACK: dict[str, Callable[[], int]] = {}
+
+
 def thread_pools() -> str:
-    """Every library's own word on its threads, such as "openblas 2, numba 2"."""
+    """Every library's own word on its threads, such as "numba 2, openblas 2"."""
     from threadpoolctl import threadpool_info
 
     pools = {pool["internal_api"]: int(pool["num_threads"]) for pool in threadpool_info()}
     # Only what the backend has loaded: an import here would be its first.
     if numba := sys.modules.get("numba"):
-        pools["numba"] = numba.config.NUMBA_NUM_THREADS
-    if torch := sys.modules.get("torch"):
-        pools["torch"] = torch.get_num_threads()
+        pools["numba"] = numba.get_num_threads()
+    pools |= {name: int(ask()) for name, ask in READ_BACK.items()}
     return ", ".join(f"{name} {count}" for name, count in sorted(pools.items()))
+
+
+def pin(threads: int) -> None:
+    """Hold this process to so many cores, each of them another one: for libraries that count cores themselves."""
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    cores: dict[str, int] = {}
+    for cpu in sorted(os.sched_getaffinity(0)):
+        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        cores.setdefault(siblings.read_text() if siblings.exists() else str(cpu), cpu)
+    if len(cores) >= threads:
+        os.sched_setaffinity(0, list(cores.values())[:threads])
 
 
 def _kib(field: str) -> int | None:

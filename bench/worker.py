@@ -63,6 +63,7 @@ class Actions:
         self.lacking = peers.missing(backend)
         if self.lacking is None:
             peers.load(backend)
+        self.pinned = backend in peers.PINNED
 
     def prepare(self, case: dict[str, Any], seed: int, limits: dict[str, Any]) -> dict[str, Any]:
         """Check one case and make it ready for `turn`."""
@@ -72,6 +73,8 @@ class Actions:
             return {"status": "unsupported", "reason": self.lacking}
         self.subject: Any = None
         facts: dict[str, Any] = {}
+        if self.pinned:
+            self.usage.pin(case["threads"])
 
         def action() -> None:
             subject = self.measure.Subject(Case(**case), self.measure.Limits(**limits), seed, self.note)
@@ -81,7 +84,9 @@ class Actions:
             self.subject = subject
 
         status, reason = self.measure.outcome(action)
-        return {"status": status, "reason": reason, "facts": facts | {"threads_seen": self.usage.thread_pools()}}
+        once_s = self.subject.once_s if self.subject else None
+        facts["threads_seen"] = self.usage.thread_pools()
+        return {"status": status, "reason": reason, "facts": facts, "once_s": once_s}
 
     def turn(self, seconds: float) -> dict[str, Any]:
         """Samples of the case that is ready."""
@@ -93,11 +98,11 @@ class Actions:
 class Peak:
     """The machine itself, asked between the backends what it can do at this moment."""
 
-    def turn(self, seconds: float, threads: int) -> dict[str, Any]:
-        """GFLOP/s of float32 multiply-adds."""
+    def turn(self, seconds: float, threads: int, dtype: str) -> dict[str, Any]:
+        """GFLOP/s of multiply-adds."""
         from conv_impls.limits import fma_flops_per_s
 
-        return {"status": "ok", "gflops": fma_flops_per_s(threads, "float32", seconds) / 1e9}
+        return {"status": "ok", "gflops": fma_flops_per_s(threads, dtype, seconds) / 1e9}
 
 
 def _contain() -> None:
@@ -108,6 +113,8 @@ def _contain() -> None:
         Path("/proc/self/oom_score_adj").write_text("1000")
     with suppress(OSError, ValueError):
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        with suppress(OSError, ValueError):
+            total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
         resource.setrlimit(resource.RLIMIT_DATA, (total, total))
     # No core dumps of what is meant to crash.
     with suppress(OSError, ValueError):

@@ -30,6 +30,8 @@ PEERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "opencv": ("bench.peers.opencv_peer", ("cv2", "onnx")),
     "jax": ("bench.peers.jax_peer", ("jax",)),
 }
+# Those that count the cores of their process themselves.
+PINNED = ("jax",)
 # Packages installed under another name than they are imported by.
 DISTRIBUTIONS = {"cv2": "opencv-python-headless"}
 # Our own calls in other ways than a plan of `auto`.

@@ -1,19 +1,20 @@
 """JAX on the CPU: a compiled convolution with constant weights, NCHW.
 
-XLA takes as many threads as the process has cores, so the process is held to the first so many of them. Limits: the
-result is waited for in each call.
+XLA takes as many threads as the process has cores, so the process is held to so many of them. Limits: the result is
+waited for in each call, and is a new array each time.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from bench.machine import cores
 from bench.peers import copying
+from bench.usage import READ_BACK
 from conv_impls import Conv2dProblem
 from conv_impls.registry import Prepared, register
 from conv_impls.validation import Array
@@ -25,11 +26,10 @@ from conv_impls.validation import Array
     supports=lambda problem: None if problem.padding_mode == "zeros" else "padding with zeros only",
 )  # fmt: skip
 def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int) -> Prepared:
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     # Only now: JAX counts the cores when it starts.
     import jax
 
+    READ_BACK["jax"] = cores
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_enable_x64", True)
     kernel = jax.numpy.asarray(weight)

@@ -13,6 +13,7 @@ import onnxruntime
 
 from bench.peers import copying, zeros_float32
 from bench.peers.onnx_model import model
+from bench.usage import READ_BACK
 from conv_impls import Conv2dProblem
 from conv_impls.registry import Prepared, register
 from conv_impls.validation import Array
@@ -28,6 +29,8 @@ def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: 
     # Warnings of unused initialisers and the like are of no use here.
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model(problem, weight, bias), options, providers=["CPUExecutionProvider"])
+
+    READ_BACK["onnxruntime"] = lambda: session.get_session_options().intra_op_num_threads
 
     def bind(x: Array) -> tuple[Callable[[], Any], Callable[[Any], Array]]:
         y = onnxruntime.OrtValue.ortvalue_from_shape_and_type(problem.output_shape, x.dtype.type)

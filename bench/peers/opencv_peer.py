@@ -14,6 +14,7 @@ import numpy as np
 
 from bench.peers import copying, zeros_float32
 from bench.peers.onnx_model import model
+from bench.usage import READ_BACK
 from conv_impls import Conv2dProblem
 from conv_impls.registry import Prepared, register
 from conv_impls.validation import Array
@@ -25,6 +26,7 @@ from conv_impls.validation import Array
 )  # fmt: skip
 def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int) -> Prepared:
     cv2.setNumThreads(threads)
+    READ_BACK["opencv"] = cv2.getNumThreads
     network = cv2.dnn.readNetFromONNX(np.frombuffer(model(problem, weight, bias), np.uint8))
     network.setPreferableBackend(cv2.dnn.DNN_BACKEND_OPENCV)
 

@@ -14,6 +14,7 @@ import openvino
 from openvino import opset8 as opset
 
 from bench.peers import copying, zeros_float32
+from bench.usage import READ_BACK
 from conv_impls import Conv2dProblem
 from conv_impls.registry import Prepared, register
 from conv_impls.validation import Array
@@ -57,6 +58,8 @@ def _convolution(problem: Conv2dProblem, image: Any, weight: Array, bias: Array 
 def _ready(y: Any, image: Any, threads: int, axes: tuple[int, ...]) -> Prepared:
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
     compiled = openvino.Core().compile_model(openvino.Model([y], [image], "conv"), "CPU", settings)
+
+    READ_BACK["openvino"] = lambda: compiled.get_property("INFERENCE_NUM_THREADS")
 
     def bind(x: Array) -> tuple[Callable[[], Any], Callable[[Any], Array]]:
         request = compiled.create_infer_request()

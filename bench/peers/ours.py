@@ -13,7 +13,7 @@ import numpy as np
 
 from bench.peers import copying
 from conv_impls import Conv2dProblem, conv2d, plan
-from conv_impls.registry import Prepared, register
+from conv_impls.registry import Prepared, register, resolve
 from conv_impls.validation import Array
 
 
@@ -52,4 +52,5 @@ def eager(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: in
     def bind(x: Array) -> tuple[Callable[[], Any], Callable[[Any], Array]]:
         return lambda: conv2d(x, weight, bias, **settings, threads=threads), lambda y: y
 
-    return Prepared(copying(bind), compile_s=compile_s, bind=bind)
+    picked = resolve("conv2d", "auto", problem, "standard", threads, True).name
+    return Prepared(copying(bind), compile_s=compile_s, algorithm=picked, bind=bind)

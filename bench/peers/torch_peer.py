@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from bench.peers import GRADIENTS, copying, symmetric, zeros_float32
+from bench.usage import READ_BACK
 from conv_impls import Conv2dProblem
 from conv_impls.registry import Prepared, register
 from conv_impls.validation import Array
@@ -23,6 +24,7 @@ SOURCE = "PyTorch, torch.nn.functional.conv2d"
 # For the whole process: entering it in every call would cost a microsecond.
 _inference = torch.inference_mode()
 _inference.__enter__()
+READ_BACK["torch"] = torch.get_num_threads
 
 Bind = tuple[Callable[[], torch.Tensor], Callable[[torch.Tensor], Array]]
 
