@@ -69,6 +69,8 @@ def drive(run: Run, progress: Progress = lambda done, total, at, left: None) -> 
     threads, hung = 0, Counter[str]()
     with run.writing() as journal, _fleet() as fleet, _kernel_cache(config) as variables:
         for group in todo:
+            if time.monotonic() > end:
+                break
             if group[0].threads != threads:
                 threads = group[0].threads
                 _close(fleet)
@@ -177,14 +179,15 @@ def _rounds(
                 peaks.append(_number(peak.get("gflops")))
                 continue
             answer, mine = fleet[name].ask("turn", seconds=config["seconds"] / TURNS), found[name]
-            samples = answer.get("samples_s")
-            if answer["status"] == "ok" and not (isinstance(samples, list) and samples):
+            samples: Any = answer.get("samples_s")
+            told = isinstance(samples, list) and samples and all(isinstance(s, float) for s in samples)
+            if answer["status"] == "ok" and not told:
                 answer = {"status": "crashed", "reason": "its process answered without samples"}
             mine |= {"status": answer["status"], "reason": answer.get("reason", "")}
             if answer["status"] == "ok":
                 mine.setdefault("samples_s", []).extend(samples)
                 mine.setdefault("turns_s", []).append(stats.median(samples))
-                mine["iterations"] = answer["iterations"]
+                mine["iterations"] = answer.get("iterations", 1)
     return [peak for peak in peaks if peak]
 
 

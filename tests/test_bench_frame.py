@@ -69,7 +69,7 @@ def test_no_records_are_no_rows() -> None:
 @pytest.mark.parametrize(
     ("samples", "words"),
     [
-        ([1.0] * 5, ""), ([], "only 0 samples"), ([1.0], "only 1 sample"), ([1.0, 1.0, 2.0, 2.0], "spread"),
+        ([1.0] * 5, ""), ([], "only 0 turns"), ([1.0], "only 1 turn"), ([1.0, 1.0, 2.0, 2.0], "spread"),
         ([1e-7] * 5, "too short to time"),
     ],
 )  # fmt: skip
@@ -94,6 +94,10 @@ def scaled(factor: float) -> list[float]:
     return [factor * time for time in DRIFT]
 
 
+def turns(*repetitions: list[float]) -> dict[tuple[int, int], float]:
+    return {(r, i): time for r, times in enumerate(repetitions, 1) for i, time in enumerate(times)}
+
+
 @pytest.mark.parametrize(
     ("a", "b", "word"),
     [
@@ -103,11 +107,11 @@ def scaled(factor: float) -> list[float]:
     ],
 )  # fmt: skip
 def test_verdicts_of_pairs(a: list[float], b: list[float], word: str) -> None:
-    assert stats.ratio([(1, a, b)]).verdict == word
+    assert stats.ratio([(1, turns(a), turns(b))]).verdict == word
 
 
 def test_a_ratio_is_taken_pair_by_pair() -> None:
-    paired = stats.ratio([(1, scaled(1.1), DRIFT)])
+    paired = stats.ratio([(1, turns(scaled(1.1)), turns(DRIFT))])
     assert (paired.value, paired.low, paired.high) == pytest.approx((1.1, 1.1, 1.1)), "what both shared cancels"
     apart = stats.change([(1, DRIFT, scaled(1.1))], 0.0)
     assert apart.low < 1 < apart.high, "times that have nothing in common cannot tell"
@@ -116,18 +120,30 @@ def test_a_ratio_is_taken_pair_by_pair() -> None:
 
 
 def test_a_ratio_of_layers_is_that_of_their_weighted_sums_and_its_weakest_layer_decides() -> None:
-    layers = [(3.0, [2.0] * 6, [1.0] * 6), (1.0, [1.0] * 6, [4.0] * 6)]
+    layers = [(3.0, turns([2.0] * 6), turns([1.0] * 6)), (1.0, turns([1.0] * 6), turns([4.0] * 6))]
     assert stats.ratio(layers).value == pytest.approx(7 / 7)
-    few = stats.ratio([*layers, (1.0, [1.0] * 5, [1.0] * 5)])
+    few = stats.ratio([*layers, (1.0, turns([1.0] * 5), turns([1.0] * 9))])
     assert (few.pairs, few.verdict) == (5, "too few repetitions")
 
 
 def test_a_margin_widens_what_is_uncertain_and_a_seed_repeats() -> None:
-    layers = [(1.0, scaled(1.1), DRIFT)]
+    layers = [(1.0, turns(scaled(1.1)), turns(DRIFT))]
     assert stats.ratio(layers, margin=0.2).verdict == "uncertain"
-    noisy = [(1.0, [1.0, 1.3, 0.9, 1.1, 1.2, 1.4], [1.0, 1.1, 1.2, 0.9, 1.0, 1.3])]
+    noisy = [(1.0, turns([1.0, 1.3, 0.9, 1.1, 1.2, 1.4]), turns([1.0, 1.1, 1.2, 0.9, 1.0, 1.3]))]
     assert stats.ratio(noisy, seed=1) == stats.ratio(noisy, seed=1)
     assert stats.ratio(noisy, seed=1).low != stats.ratio(noisy, seed=2).low
+
+
+def test_rounds_pair_by_repetition_and_number_and_what_only_one_took_is_left_out() -> None:
+    a, b = {(1, 0): 2.0, (1, 5): 9.0, (2, 0): 4.0}, {(1, 0): 1.0, (2, 0): 2.0, (2, 5): 7.0}
+    got = stats.ratio([(1.0, a, b)])
+    assert (got.value, got.pairs) == (2.0, 2)
+
+
+def test_repetitions_that_disagree_make_a_wide_interval_however_many_rounds_they_have() -> None:
+    rounds = [[1.2] * 6, [1.0] * 6, [0.8] * 6]
+    apart = stats.ratio([(1.0, turns(*rounds), turns(*[[1.0] * 6] * 3))])
+    assert (apart.low, apart.high, apart.verdict) == (0.8, 1.2, "uncertain")
 
 
 def test_nineteen_in_twenty_intervals_hold_the_true_ratio() -> None:
@@ -136,7 +152,7 @@ def test_nineteen_in_twenty_intervals_hold_the_true_ratio() -> None:
     for _ in range(100):
         shared = rng.lognormal(0, 0.3, 12)
         a, b = (shared * truth * rng.lognormal(0, 0.05, 12) for truth in (1.2, 1.0))
-        got = stats.ratio([(1.0, list(a), list(b))])
+        got = stats.ratio([(1.0, turns(list(a)), turns(list(b)))])
         inside += got.low <= 1.2 <= got.high
     # The median of pairs that share a wide spread is a rough figure: the interval is rather too wide.
     assert inside >= 90

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bench import run as driver
-from bench.run import PEAK_S, TURNS, check_cases, drive, make_cases
+from bench.run import GIVEN_UP, PEAK_S, TURNS, check_cases, drive, make_cases
 from bench.store import Case, Run
 from bench.worker import PEAK
 from conv_impls import workloads
@@ -20,7 +20,11 @@ CONFIG: dict[str, Any] = {
     "seed": 0, "timeout_s": 0.6, "budget_s": 60.0, "seconds": 0.06, "variables": {"SOME": "variable"},
     "fresh_cache": False, "rotate_bytes": 1000,
 }  # fmt: skip
-READY = {"status": "ok", "reason": "", "facts": {"first_call_s": 1e-3, "error": 1e-7, "mode": "planned"}}
+READY: dict[str, Any] = {
+    "status": "ok",
+    "reason": "",
+    "facts": {"first_call_s": 1e-3, "error": 1e-7, "mode": "planned"},
+}
 TIMED = {"status": "ok", "reason": "", "samples_s": [1e-3, 2e-3, 6e-3], "iterations": 4}
 PEAK_ANSWER = {"status": "ok", "gflops": 50.0}
 Log = list[tuple[str, int, str, dict[str, Any]]]
@@ -116,7 +120,7 @@ def test_a_record_holds_the_turns_by_round_and_the_peak_beside_them(go: Any) -> 
 
 
 def test_a_slow_backend_has_fewer_turns_and_they_pair_with_the_first_of_others(go: Any) -> None:
-    slow = READY | {"facts": {"first_call_s": CONFIG["seconds"] / 2.5}}
+    slow = READY | {"once_s": CONFIG["seconds"] / 2.5}
     count: Counter[tuple[str, str]] = Counter()
 
     def answer(name: str, threads: int, do: str, order: Any) -> Any:
@@ -179,6 +183,47 @@ def test_the_budget_leaves_the_rest_for_later(go: Any) -> None:
     run, log = go(budget_s=1e-9)
     assert run.records() == log == []
     assert not (run.folder / "finished.json").exists()
+
+
+def test_a_layer_left_half_way_is_taken_whole_again(go: Any) -> None:
+    run, _ = go()
+    lines = (run.folder / "records.jsonl").read_text().splitlines(keepends=True)
+    (run.folder / "records.jsonl").write_text("".join(lines[:-1]))
+    run, log = go()
+    again = {order["case"]["layer"] for _, _, do, order in log if do == "prepare"}
+    assert again == {run.cases[-1].layer}
+    assert [name for name, _, do, _ in log if do == "prepare"] == BACKENDS
+    assert {record.case.key for record in run.records()} == {case.key for case in run.cases}
+
+
+def test_a_backend_that_hangs_twice_is_not_tried_a_third_time(go: Any) -> None:
+    def answer(name: str, threads: int, do: str, order: Any) -> Any:
+        return {"status": "timeout", "reason": "no end of call"} if (name, do) == ("a", "prepare") else None
+
+    run, log = go(answer, layers=4)
+    assert sum((name, do) == ("a", "prepare") for name, _, do, _ in log) == GIVEN_UP
+    hung = [record for record in run.records() if record.case.backend == "a"]
+    assert [record.status for record in hung] == ["timeout"] * 4
+    assert "not tried" in hung[-1].reason
+
+
+@pytest.mark.parametrize(
+    "told", [{"packed_bytes": 1.5}, {"executed_flops": "many"}, {"colour": "red"}, {"peak_bytes": [1]}]
+)
+def test_what_cannot_be_stored_is_an_error_of_its_case_alone(go: Any, told: dict[str, Any]) -> None:
+    def answer(name: str, threads: int, do: str, order: Any) -> Any:
+        return READY | {"facts": READY["facts"] | told} if (name, do) == ("a", "prepare") else None
+
+    run, _ = go(answer, layers=1)
+    assert {r.case.backend: r.status for r in run.records()} == {"a": "error", "b": "ok", "c": "ok"}
+
+
+@pytest.mark.parametrize(
+    "junk", [{"status": "ok"}, {"status": "ok", "samples_s": 3}, {"status": "ok", "samples_s": ["x"]}]
+)
+def test_a_process_that_answers_junk_costs_its_case_alone(go: Any, junk: dict[str, Any]) -> None:
+    run, _ = go(lambda name, threads, do, order: junk if (name, do) == ("a", "turn") else None, layers=1)
+    assert {r.case.backend: r.status for r in run.records()} == {"a": "crashed", "b": "ok", "c": "ok"}
 
 
 def test_what_interrupts_a_run_ends_its_processes_and_what_is_finished_stays(go: Any) -> None:
