@@ -28,7 +28,7 @@ from pytest_benchmark.stats import Stats
 from bench import stats
 from bench.directions import DIRECTIONS
 from bench.options import CACHES
-from bench.store import Case, Record, Run, StoreError
+from bench.store import Case, Record, Run, StoreError, write_whole
 from conv_impls import Conv2dProblem, ConvError
 
 TEST = "bench/test_bench_conv2d.py::test_conv2d"
@@ -71,16 +71,12 @@ def export_run(run: Run, out: Path, force: bool = False) -> tuple[int, int]:
         },
         "benchmarks": entries, "datetime": _iso(environment.get("date")), "version": pytest_benchmark_version,
     }  # fmt: skip
-    temporary = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         if out.is_dir() or (out.exists() and not force):
             raise StoreError(f"{out}: exists already; name another file" + ("" if out.is_dir() else ", or use --force"))
-        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        temporary.replace(out)
+        write_whole(out, json.dumps(content, indent=1, allow_nan=False) + "\n")
     except OSError as error:
         raise StoreError(f"{out}: cannot be written: {error}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
     return len(entries), len(records) - len(entries)
 
 

@@ -23,8 +23,8 @@ from PIL import Image
 
 from bench import machine, plots, roofline, sweeps
 from bench.stats import Ratio
-from bench.store import FAILED, Run
-from bench.winners import winners_by_network
+from bench.store import FAILED, Run, write_whole
+from bench.winners import fastest_by_network
 
 # Those of the report's tables that the page shows, by section.
 SECTIONS = {
@@ -89,14 +89,13 @@ def write_page(run: Run, table: pd.DataFrame, made: dict[str, pd.DataFrame], pat
     bundle = Path(itables.options.dt_bundle)
     text = environment.get_template("report.html.jinja").render(
         run=run, left_out=left_out, counts=table.status.value_counts().to_dict(),
-        winners=_table("Fastest backend of each network", winners_by_network(table)), same=_same(table),
+        fastest_by_network=_table("Fastest backend of each network", fastest_by_network(table)), same=_same(table),
         sections=_sections(made), statuses=_table("Cases by status", made["statuses"]), cases=_cases(table),
-        failures=_failures(table), environment=_environment(run), figures=_figures(path.parent / "figures"),
+        failures=_failures(table), where=plots.known(run.environment, cores="{} cores", date="{}", commit="commit {}"),
+        environment=_environment(run), figures=_figures(path.parent / "figures"),
         script=b64encode(bundle.read_bytes()).decode(), style=bundle.with_suffix(".css").read_text(encoding="utf-8"),
     )  # fmt: skip
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, text.encode(errors="replace"))
 
 
 def _sections(made: dict[str, pd.DataFrame]) -> dict[str, list[Table]]:
@@ -141,7 +140,7 @@ def _failures(table: pd.DataFrame) -> Table:
 def _environment(run: Run) -> list[Table]:
     facts = {key: value for key, value in run.environment.items() if key != "machine"}
     asked = {key: value for key, value in run.config.items() if key != "cases"}
-    measured = run.environment.get("machine")
+    measured = roofline.measured_machine(run.environment)
     found = machine.tables(measured) if measured else {}
     named = {"Machine and versions": _flat(facts), "What was asked for": _flat(asked)} | found
     return [replace(_table(title, content), facts=True) for title, content in named.items()]
@@ -157,11 +156,11 @@ def _flat(facts: dict[str, Any]) -> pd.DataFrame:
 
 
 def _figures(folder: Path) -> list[dict[str, str]]:
-    order = list(ALT)
-    found = sorted(folder.glob("*.png"), key=lambda p: (order.index(p.stem) if p.stem in ALT else len(order), p.stem))
+    paths = {name: folder / f"{name}.png" for name in ALT}
     return [
-        {"name": path.stem, "alt": ALT.get(path.stem, path.stem), "data": f"data:image/webp;base64,{_webp(path)}"}
-        for path in found
+        {"name": name, "alt": ALT[name], "data": f"data:image/webp;base64,{_webp(path)}"}
+        for name, path in paths.items()
+        if path.is_file()
     ]
 
 

@@ -6,7 +6,10 @@ markers and direct labels as well, so that none depends on colour. Titles state 
 
 from __future__ import annotations
 
+import math
+import textwrap
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from matplotlib.figure import Figure
 
 from bench import tables
 from bench.peers import PEERS
+from bench.store import write_whole
 from conv_impls import KERNELS, apply_kernel
 
 STYLE = {
@@ -31,10 +35,16 @@ SPARE = [(colour, marker) for marker in "P*<>hp" for colour in ("#D55E00", "#F0E
 SHORT = {"unsupported": "-", "over_budget": "slow", "interrupted": "?", "wrong_result": "wrong"}
 # Width in inches at which 11-point text is still readable on a phone, where a figure is about 3.5 inches wide.
 WIDTH = 7.2
+# Ratio of a log axis's limits from which on only powers of ten have ticks.
+MANY = 2e3
 RC: Any = {
     "font.size": 12, "axes.titlesize": 13.5, "axes.titleweight": "bold", "axes.spines.top": False,
     "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25, "svg.hashsalt": "conv-impls", "figure.dpi": 100,
+    # A name may hold a $; without mathematics, log axes need `log_ticks`.
+    "text.parse_math": False,
 }  # fmt: skip
+# Every drawing function runs under these settings, and so does `save`.
+STYLED = mpl.rc_context(RC)
 
 ALT = {
     "time_vs_size": "Time of one call against image size, log-log, with quartiles",
@@ -49,6 +59,7 @@ class NothingToDraw(Exception):
     """The run lacks the cases a figure needs."""
 
 
+@STYLED
 def time_vs_size(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
     """Median with quartiles against image size: 3x3, 8 channels."""
     part = table[(table.workload == "sizes") & table.layer.str.startswith("image ") & (table.status == "ok")]
@@ -57,25 +68,27 @@ def time_vs_size(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
         raise NothingToDraw("no measured image sizes (workload sizes)")
     big = part[part.in_height == part.in_height.max()].sort_values("median_s")
     pixels = part.in_height.max()
-    title = f"At {pixels} pixels {big.backend.iloc[0]} takes {_time(big.median_s.iloc[0])}"
+    title = f"At {pixels} pixels {big.backend.iloc[0]} takes {time_text(big.median_s.iloc[0])}"
     if len(big) > 1:
         title += f"; {big.backend.iloc[1]} takes {big.median_s.iloc[1] / big.median_s.iloc[0]:.1f} times as long"
-    figure, axes = _figure(5.2, title)
+    figure, axes = titled_figure(5.2, title)
     for backend in tables.order(part.backend):
         mine = part[part.backend == backend].sort_values("in_height")
-        colour, marker = _style(backend)
+        colour, marker = style(backend)
         low, high = mine.median_s - mine.q1_s, mine.q3_s - mine.median_s
         axes.errorbar(mine.in_height, mine.median_s, yerr=[low, high], color=colour, marker=marker, capsize=3, lw=1.8)
-        _label_end(axes, float(mine.in_height.iloc[-1]), float(mine.median_s.iloc[-1]), backend, colour)
-    axes.set(xscale="log", yscale="log", xlabel="image height = width (pixels)", ylabel="time of one call (s)")
+        label_end(axes, float(mine.in_height.iloc[-1]), float(mine.median_s.iloc[-1]), backend, colour)
+    axes.set(xscale="log", yscale="log", xlabel="image height = width (pixels)", ylabel="time of one call")
     sizes = sorted(part.in_height.unique())
     axes.set_xticks(sizes, [str(s) for s in sizes])
     axes.minorticks_off()
     axes.set_xlim(min(sizes) * 0.85, max(sizes) * 3.2)
-    _corner(figure, environment, "3x3, 8 to 8 channels, batch 1, median and quartiles")
+    log_ticks(axes.yaxis, time_text)
+    corner(figure, environment, "3x3, 8 to 8 channels, batch 1, median and quartiles")
     return figure
 
 
+@STYLED
 def ladder(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
     """Bars of the geometric-mean speed-up over python_loops, with the range over layers."""
     rungs = tables.ladder(table, "resnet50")
@@ -84,9 +97,9 @@ def ladder(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
     best = rungs.loc[rungs.speedup.idxmax()]
     where = f"On {rungs.layers.iloc[0]} ResNet-50 layers that all backends finish,"
     title = f"{where} {best.backend} is {best.speedup:,.0f} times as fast as Python loops"
-    figure, axes = _figure(4.4, title)
+    figure, axes = titled_figure(4.4, title)
     at = np.arange(len(rungs))
-    colours = [_style(name)[0] for name in rungs.backend]
+    colours = [style(name)[0] for name in rungs.backend]
     # A mean of equal numbers may miss them by a rounding error, and bars want no negative spread.
     spread = [(rungs.speedup - rungs.slowest_layer).clip(0), (rungs.fastest_layer - rungs.speedup).clip(0)]
     axes.barh(at, rungs.speedup, color=colours, height=0.62, xerr=spread, ecolor="#555555", capsize=3)
@@ -98,12 +111,14 @@ def ladder(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
     axes.set_yticklabels(list(rungs.backend))
     axes.invert_yaxis()
     axes.set_xlim(0.7 * float(rungs.slowest_layer.min()), float(rungs.fastest_layer.max()) * 4)
+    log_ticks(axes.xaxis, "{:,g}".format)
     axes.grid(axis="y", visible=False)
     everything = table[table.workload == "resnet50"].layer.nunique()
-    _corner(figure, environment, f"geometric mean and range over {rungs.layers.iloc[0]} of {everything} layers")
+    corner(figure, environment, f"geometric mean and range over {rungs.layers.iloc[0]} of {everything} layers")
     return figure
 
 
+@STYLED
 def resnet50_heatmap(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
     """Effective GFLOP/s, a row a layer, a column a backend; statuses where there is no time."""
     part = table[(table.workload == "resnet50") & (table.threads == table.threads.max())]
@@ -119,7 +134,7 @@ def resnet50_heatmap(table: pd.DataFrame, environment: dict[str, Any]) -> Figure
     best = rate.max().idxmax()
     wins = int((rate.dropna(how="all").idxmax(axis=1) == best).sum())
     title = f"{best} leads on {wins} of {len(layers)} ResNet-50 layers, up to {rate.max().max():.0f} GFLOP/s"
-    figure, axes = _figure(3.5 + 0.28 * len(layers), title)
+    figure, axes = titled_figure(3.5 + 0.28 * len(layers), title)
     with np.errstate(divide="ignore", invalid="ignore"):
         shade = np.log10(rate.to_numpy(dtype=float))
     image = axes.imshow(shade, aspect="auto", cmap="cividis", vmin=-2, vmax=np.nanmax(shade))
@@ -141,10 +156,11 @@ def resnet50_heatmap(table: pd.DataFrame, environment: dict[str, Any]) -> Figure
     count = int(part.threads.iloc[0])
     note = f"operations of the definition over the median time, {count} thread{'s' * (count > 1)}; "
     note += f"measured FMA peak {part.fma_peak_gflops.median():.0f}; - unsupported, slow: over budget"
-    _corner(figure, environment, note)
+    corner(figure, environment, note)
     return figure
 
 
+@STYLED
 def error_vs_speed(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
     """Relative error against rate, a point a right result, on the networks and the sizes."""
     part = table[(table.status == "ok") & ~table.workload.isin(["basic", "smoke"]) & (table.error > 0)]
@@ -152,28 +168,30 @@ def error_vs_speed(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
     if part.empty:
         raise NothingToDraw("no measured layers beyond basic")
     worst = part.loc[part.error.idxmax()]
-    figure, axes = _figure(5.4, f"Right results stay within {_power(worst.error)} of the float64 reference")
+    figure, axes = titled_figure(5.4, f"Right results stay within {_power(worst.error)} of the float64 reference")
     peers = part[part.backend.isin(PEERS)]
     if not peers.empty:
         axes.scatter(peers.gflops_effective, peers.error, color="#AAAAAA", marker=".", s=24, label="other libraries")
     for backend in tables.order(part.backend[~part.backend.isin(PEERS)]):
         mine = part[part.backend == backend]
-        colour, marker = _style(backend)
+        colour, marker = style(backend)
         axes.scatter(mine.gflops_effective, mine.error, color=colour, marker=marker, alpha=0.65, s=34, label=backend)
     axes.set(xscale="log", yscale="log", xlabel="effective GFLOP/s", ylabel="max |error| / max |reference|")
     axes.legend(frameon=False, fontsize=10.5, handletextpad=0.2, ncols=2, loc="upper left")
     low, high = axes.get_ylim()
     axes.set_ylim(low, high * 6)
-    _corner(figure, environment, f"float32, normal data, {len(part)} layers x backends, {SAMPLED}")
+    log_ticks(axes.xaxis)
+    log_ticks(axes.yaxis)
+    corner(figure, environment, f"float32, normal data, {len(part)} layers x backends, {SAMPLED}")
     return figure
 
 
+@STYLED
 def filters(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
     """The kernels of the filter bank on matplotlib's sample photograph (Grace Hopper, U.S. Navy, public domain)."""
     photo = grey_photo()
     names = list(KERNELS)
-    with mpl.rc_context(RC):
-        figure = Figure(figsize=(WIDTH, 9.4), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 9.4), layout="constrained")
     grid = figure.subplots(4, 3)
     for axes, name in zip(grid.flat, names, strict=True):
         answer = apply_kernel(photo, KERNELS[name], padding_mode="reflect")
@@ -186,7 +204,7 @@ def filters(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
         axes.set_axis_off()
     title = "One convolution, twelve kernels: smoothing keeps flat areas, edge filters turn them to 0"
     figure.suptitle(_wrap(title), fontweight="bold", fontsize=13.5, x=0.02, ha="left")
-    _corner(
+    corner(
         figure,
         environment,
         f"{photo.shape[1]}x{photo.shape[0]} pixels, padding reflect; grey is 0 where a kernel sums to 0",
@@ -210,43 +228,62 @@ def grey_photo() -> np.ndarray[Any, np.dtype[np.float32]]:
         return np.asarray(Image.open(file).convert("L"), np.float32) / np.float32(255)
 
 
+@STYLED
 def save(figure: Figure, stem: Path) -> None:
     """PNG for pages, SVG for print; no dates inside, so that equal data gives equal files."""
-    with mpl.rc_context(RC):
-        figure.savefig(stem.with_suffix(".png"), dpi=140)
-        figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None})
+    for kind, settings in (("png", {"dpi": 140}), ("svg", {"metadata": {"Date": None}})):
+        drawn = BytesIO()
+        figure.savefig(drawn, format=kind, **settings)
+        write_whole(stem.with_suffix(f".{kind}"), drawn.getvalue())
 
 
-def _figure(height: float, title: str, rows: int = 1) -> tuple[Figure, Any]:
-    with mpl.rc_context(RC):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        axes = figure.subplots(rows)
-        figure.suptitle(_wrap(title), fontweight="bold", fontsize=13.5, x=0.02, ha="left")
+def titled_figure(height: float, title: str, rows: int = 1) -> tuple[Figure, Any]:
+    """A figure under its finding, and so many axes below each other."""
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    axes = figure.subplots(rows)
+    figure.suptitle(_wrap(title), fontweight="bold", fontsize=13.5, x=0.02, ha="left")
     return figure, axes
 
 
 def _wrap(title: str, width: int = 62) -> str:
-    import textwrap
-
     return "\n".join(textwrap.wrap(title, width))
 
 
-def _corner(figure: Figure, environment: dict[str, Any], note: str) -> None:
+def corner(figure: Figure, environment: dict[str, Any], note: str) -> None:
     """Machine and date, small, below the axes."""
-    where = f"{environment.get('cpu')}, {environment.get('cores')} cores, {environment.get('date')}"
+    where = known(environment, cpu="{}", cores="{} cores", date="{}")
     figure.supxlabel(_wrap(note, 95) + "\n" + where, fontsize=8.5, color="#444444", x=0.99, ha="right")
 
 
-def _style(backend: str) -> tuple[str, str]:
+def known(environment: dict[str, Any], **texts: str) -> str:
+    """Those of the texts whose fact the environment tells, with the fact in it: an imported run may lack any."""
+    line = ", ".join(text.format(environment[name]) for name, text in texts.items() if environment.get(name))
+    return "".join(letter if letter.isprintable() else "?" for letter in line)
+
+
+def log_ticks(axis: Any, words: Callable[[float], str] = "{:g}".format) -> None:
+    """Ticks inside the limits of a log axis at 1, 2 and 5 times the powers of ten, or at these alone if many."""
+    low, high = sorted(axis.get_view_interval())
+    steps = (1, 2, 5) if high / low < MANY else (1,)
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [tick for power in powers for step in steps if low <= (tick := float(f"{step}e{power}")) <= high]
+    axis.set_ticks(ticks, [words(tick) for tick in ticks])
+    axis.set_ticks([], minor=True)
+
+
+def style(backend: str) -> tuple[str, str]:
+    """Colour and marker."""
     # A backend of the user's own gets one of the spare colours, the same one every time.
     return STYLE.get(backend) or SPARE[sum(map(ord, backend)) % len(SPARE)]
 
 
-def _label_end(axes: Any, x: float, y: float, text: str, colour: str) -> None:
+def label_end(axes: Any, x: float, y: float, text: str, colour: str) -> None:
+    """Text just right of the end of a line."""
     axes.annotate(text, (x, y), xytext=(7, 0), textcoords="offset points", color=colour, va="center", fontsize=11)
 
 
-def _time(seconds: float) -> str:
+def time_text(seconds: float) -> str:
+    """Seconds with a unit, three significant figures."""
     for unit, scale in (("s", 1.0), ("ms", 1e3), ("us", 1e6)):
         if seconds * scale >= 1:
             return f"{seconds * scale:.3g} {unit}"

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from bench.peers import PEERS
-from bench.plots import RC, NothingToDraw, _corner, _figure
+from bench.plots import STYLED, NothingToDraw, corner, log_ticks, titled_figure
+from bench.store import StoreError
 from conv_impls import Conv2dProblem
 
 # A layer this near to the roof counts as reaching it.
@@ -28,6 +28,13 @@ ALT = {
     "roofline": "Effective GFLOP/s of each ResNet-50 layer against its operations per byte, under the machine's roof"
 }
 DIRECT, FEWER, PEER, ROOF = "#0072B2", "#D55E00", "#333333", "#555555"
+# What `bench.machine.measure_machine` returns: numbers of each row, and of all; far above what any machine reaches.
+NUMBERS = {
+    "by_threads": ("threads", "fma_float32_gflops", "fma_float64_gflops", "launch_us"),
+    "by_level": ("threads", "working_set_bytes", "read_gb_per_s"),
+}
+TIMER = "timer_ns", "timer_call_ns"
+MOST = 1e15
 # Algorithms that do fewer operations than the definition.
 FEWER_OPERATIONS = "winograd", "fft"
 
@@ -52,6 +59,7 @@ def utilisation(table: pd.DataFrame) -> pd.DataFrame:
     return part[keys].assign(**rates).reset_index(drop=True)
 
 
+@STYLED
 def roofline(table: pd.DataFrame, environment: dict[str, Any], workload: str = "resnet50") -> Figure:
     """One point a layer: ours (auto, or the fastest) and the best peer's, under the measured ceilings.
 
@@ -71,17 +79,45 @@ def roofline(table: pd.DataFrame, environment: dict[str, Any], workload: str = "
     points = _points(table, workload)
     peak_gflops, bandwidth = _ceilings(environment, points)
     points["of_roof"] = points.ours / np.minimum(peak_gflops, max(bandwidth.values()) * points.intensity)
-    figure, axes = _figure(5.8, _finding(points, TITLES.get(workload, workload)))
-    with mpl.rc_context(RC):
-        _limits(axes, points, peak_gflops / max(bandwidth.values()), peak_gflops)
-        _draw_roof(axes, peak_gflops, bandwidth)
-        _draw_points(axes, points, peak_gflops)
+    figure, axes = titled_figure(5.8, _finding(points, TITLES.get(workload, workload)))
+    _limits(axes, points, peak_gflops / max(bandwidth.values()), peak_gflops)
+    _draw_roof(axes, peak_gflops, bandwidth)
+    _draw_points(axes, points, peak_gflops)
     threads = points.threads.iloc[0]
     note = f"{threads} thread{'s' if threads > 1 else ''}; operations and bytes of the definition."
     if points.fewer.any():
         note += " Winograd and FFT do fewer operations than counted here: they may lie above the roof."
-    _corner(figure, environment, note)
+    corner(figure, environment, note)
     return figure
+
+
+def measured_machine(environment: dict[str, Any]) -> dict[str, Any] | None:
+    """What the machine can do, as `bench.machine.measure_machine` returns it; None where the run holds nothing.
+
+    Raises
+    ------
+    StoreError
+        If it is something else: the file may be anybody's.
+    """
+    machine = environment.get("machine")
+    if not machine:
+        return None
+    given = machine if isinstance(machine, dict) else {}
+    for name, columns in NUMBERS.items():
+        rows = given.get(name)
+        if not (isinstance(rows, list) and rows and all(_holds(row, columns) for row in rows)):
+            wanted = f"a list of objects with the numbers {', '.join(columns)}"
+            raise StoreError(f"environment.json: machine.{name}: expected {wanted}, got {str(rows)[:60]!r}")
+    if not all(isinstance(row.get("level"), str) for row in given["by_level"]) or not _holds(given, TIMER):
+        raise StoreError(f"environment.json: machine: expected a level in by_level, and the numbers {', '.join(TIMER)}")
+    return given
+
+
+def _holds(row: Any, numbers: tuple[str, ...]) -> bool:
+    """Whether all of these are numbers above 0 that can be drawn."""
+    return isinstance(row, dict) and all(
+        isinstance(row.get(name), int | float) and 0 < row[name] < MOST for name in numbers
+    )
 
 
 def _points(table: pd.DataFrame, workload: str) -> pd.DataFrame:
@@ -115,8 +151,8 @@ def _ceilings(environment: dict[str, Any], points: pd.DataFrame) -> tuple[float,
 
     They are those of the points' thread count, or of the next one measured: still above what the layers can reach.
     """
-    machine, threads = environment.get("machine"), points.threads.iloc[0]
-    if not machine:
+    machine, threads = measured_machine(environment), points.threads.iloc[0]
+    if machine is None:
         raise NothingToDraw("the run holds no measurement of the machine")
 
     def at(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -124,7 +160,7 @@ def _ceilings(environment: dict[str, Any], points: pd.DataFrame) -> tuple[float,
         count = min((count for count in counts if count >= threads), default=max(counts))
         return [row for row in rows if row["threads"] == count]
 
-    (peak,) = at(machine["by_threads"])
+    peak = at(machine["by_threads"])[0]
     last_two = at(machine["by_level"])[-2:]
     return peak[f"fma_{points.dtype.iloc[0]}_gflops"], {row["level"]: row["read_gb_per_s"] for row in last_two}
 
@@ -137,15 +173,13 @@ def _finding(points: pd.DataFrame, name: str) -> str:
 
 
 def _limits(axes: Any, points: pd.DataFrame, ridge: float, peak_gflops: float) -> None:
-    """Room for all points, for the slope left of the ridge and for labels; ticks at 1, 2, 5."""
+    """Room for all points, for the slope left of the ridge and for labels."""
     rates = pd.concat([points.ours, points.peer.dropna(), pd.Series([peak_gflops])])
     left, right = min(ridge / 2.5, points.intensity.min() / 2), points.intensity.max() * 1.7
     axes.set(xscale="log", yscale="log", xlim=(left, right), ylim=(rates.min() / 1.8, rates.max() * 1.7))
     axes.set(xlabel="operations per byte (FLOP/byte)", ylabel="effective GFLOP/s")
-    for axis, (start, end) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
-        ticks = [m * 10.0**e for e in range(-4, 7) for m in (1, 2, 5) if start <= m * 10.0**e <= end]
-        axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
-        axis.set_ticks([], minor=True)
+    log_ticks(axes.xaxis)
+    log_ticks(axes.yaxis)
 
 
 def _draw_roof(axes: Any, peak_gflops: float, bandwidth: dict[str, float]) -> None:

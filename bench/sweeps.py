@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
 from bench import tables
-from bench.plots import NothingToDraw, _corner, _figure, _label_end, _style, _time
+from bench.plots import STYLED, NothingToDraw, corner, label_end, style, time_text, titled_figure
 
 PLAIN = {"direction": "fwd", "cache": "warm", "dtype": "float32"}
 SETTING = ["workload", "direction", "cache", "dtype"]
@@ -70,6 +70,7 @@ def thread_efficiency(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*keys, "layers", "threads", "sum_s", "speedup", "efficiency"])
 
 
+@STYLED
 def threads(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
     """Speed-up of each backend against the number of threads, on the workload with the most work."""
     rows = thread_efficiency(_plain(table, "batch"))
@@ -83,13 +84,13 @@ def threads(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
         f"{best.backend} runs {best.workload} {best.speedup:.2f} times as fast with {counts[-1]} threads as with "
         f"{counts[0]}: efficiency {best.efficiency:.0%}"
     )
-    figure, axes = _figure(5.2, title)
+    figure, axes = titled_figure(5.2, title)
     ideal = [count / counts[0] for count in counts]
     axes.plot(counts, ideal, color="#777777", ls="--", lw=1.2)
     ends = [(counts[-1], ideal[-1], "ideal", "#555555")]
     for backend in tables.order(part.backend):
         mine = part[part.backend == backend]
-        colour, marker = _style(backend)
+        colour, marker = style(backend)
         axes.plot(mine.threads, mine.speedup, color=colour, marker=marker, lw=1.8)
         last = mine.iloc[-1]
         ends.append((last.threads, last.speedup, f"{backend} {last.efficiency:.0%}", colour))
@@ -98,10 +99,11 @@ def threads(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
     axes.set_xlim(counts[0] - 0.04 * (counts[-1] - counts[0]), counts[0] + 1.5 * (counts[-1] - counts[0]))
     _label_ends(axes, ends)
     note = "count-weighted sum of the layers a backend measured at every number of threads; % is efficiency"
-    _corner(figure, environment, note)
+    corner(figure, environment, note)
     return figure
 
 
+@STYLED
 def batch(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
     """Time an image against the batch, on the workload with the most work; backends that measured all its layers."""
     plain = _plain(table, "threads")
@@ -121,13 +123,13 @@ def batch(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
     first, last = image_s[best].index[[0, -1]]
     gain = image_s[best].iloc[0] / image_s[best].iloc[-1]
     change = f"{gain:.2f} times as fast" if gain >= 1 else f"{1 / gain:.2f} times as slow"
-    figure, axes = _figure(
+    figure, axes = titled_figure(
         5.2, f"With {best} an image of {workload} is {change} in a batch of {last} as in one of {first}"
     )
     ends = []
     for backend in tables.order(list(image_s)):
         mine = image_s[backend]
-        colour, marker = _style(backend)
+        colour, marker = style(backend)
         axes.plot(mine.index, mine, color=colour, marker=marker, lw=1.8)
         ends.append((mine.index[-1], mine.iloc[-1], backend, colour))
     batches = sorted({size for mine in image_s.values() for size in mine.index})
@@ -137,10 +139,11 @@ def batch(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
     axes.minorticks_off()
     axes.set_xlim(batches[0] * 0.9, batches[0] * 0.9 * (batches[-1] / batches[0]) ** 1.5)
     _label_ends(axes, ends)
-    _corner(figure, environment, f"{layers} layers, count-weighted sum over the batch, {_threads(plain)}")
+    corner(figure, environment, f"{layers} layers, count-weighted sum over the batch, {_threads(plain)}")
     return figure
 
 
+@STYLED
 def kernel_sizes(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
     """Time against kernel size, a panel a series of the workload kernel_sizes, shaded by the method that leads."""
     part = _plain(table[table.workload == "kernel_sizes"], "threads", "batch")
@@ -152,7 +155,7 @@ def kernel_sizes(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
     if not panels:
         raise NothingToDraw("no measured kernel sizes (workload kernel_sizes)")
     leads = {name: leaders(rows) for name, rows in panels.items()}
-    figure, grid = _figure(3.0 * len(panels) + 0.9, _who_takes_over(leads), len(panels))
+    figure, grid = titled_figure(3.0 * len(panels) + 0.9, _who_takes_over(leads), len(panels))
     for axes, (name, rows) in zip([grid] if len(panels) == 1 else grid, panels.items(), strict=True):
         _kernel_panel(axes, rows, leads[name])
         axes.set_title(
@@ -162,7 +165,7 @@ def kernel_sizes(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
         )
     axes.set_xlabel("kernel height = width")
     note = f"channels in-out/groups @image, {_threads(part)}; backends that come within {NEAR:g} times the least time"
-    _corner(figure, environment, note)
+    corner(figure, environment, note)
     return figure
 
 
@@ -186,7 +189,7 @@ def _kernel_panel(axes: Any, rows: pd.DataFrame, leads: list[tuple[str, float, f
     _time_axis(axes, (1,))
     for backend in tables.order(near):
         mine = rows[rows.backend == backend].sort_values("size")
-        colour, marker = _style(backend)
+        colour, marker = style(backend)
         axes.plot(mine["size"], mine.median_s, color=colour, marker=marker, lw=1.8, ms=5)
         ends.append((mine["size"].iloc[-1], mine.median_s.iloc[-1], backend, colour))
     axes.set_xticks(sizes, [f"{size:.0f}" for size in sizes])
@@ -256,7 +259,7 @@ def _threads(part: pd.DataFrame) -> str:
 def _time_axis(axes: Any, steps: tuple[int, ...]) -> None:
     """Ticks at these multiples of the powers of ten, with units."""
     axes.yaxis.set_major_locator(LogLocator(subs=steps))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda seconds, _: _time(seconds)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda seconds, _: time_text(seconds)))
     axes.margins(y=0.12)
 
 
@@ -267,4 +270,4 @@ def _label_ends(axes: Any, ends: list[tuple[float, float, str, str]]) -> None:
     for x, y, text, colour in sorted(ends, key=lambda end: end[1]):
         at_x, at_y = to_axes.transform((x, y))
         lowest = max(at_y, lowest + LABEL)
-        _label_end(axes, x, float(to_axes.inverted().transform((at_x, lowest))[1]), text, colour)
+        label_end(axes, x, float(to_axes.inverted().transform((at_x, lowest))[1]), text, colour)

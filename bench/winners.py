@@ -10,10 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from bench.contest import KEYS, _ratio
+from bench.contest import KEYS, network_ratio
 
 
-def winners_by_network(table: pd.DataFrame) -> pd.DataFrame:
+def fastest_by_network(table: pd.DataFrame) -> pd.DataFrame:
     """The fastest backend of each network by the count-weighted sum of its layers.
 
     Parameters
@@ -47,6 +47,6 @@ def _lead(part: pd.DataFrame, ranked: list[str], layers: int) -> dict[str, objec
     """The second of the ranked backends, and how many times as long it takes as the first."""
     if len(ranked) < 2:
         return {"verdict": "alone"}
-    found = _ratio(part, ranked[0], ranked[1], layers)
+    found = network_ratio(part, ranked[0], ranked[1], layers)
     verdict = found.verdict if found else "not measured in the same rounds"
     return {"second": ranked[1], "second_takes": found, "verdict": verdict}

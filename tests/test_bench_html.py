@@ -21,7 +21,7 @@ from bench import html, stats
 from bench.frame import frame
 from bench.report import all_tables
 from bench.store import Case, Record, Run
-from bench.winners import winners_by_network
+from bench.winners import fastest_by_network
 
 LABEL = 'mb1ic8ih12oc8oh12kh3ph1n"{}"'
 SCRIPT, IMAGE = "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>'
@@ -248,7 +248,7 @@ def test_a_run_without_a_single_time_has_a_page(tmp_path: Path) -> None:
 def test_a_network_is_won_with_an_interval_and_only_by_whole_sums() -> None:
     records = [timed("slow", "a", 4, count=2), timed("slow", "bb", 2), timed("fast", "a", 2, count=2)]
     records += [timed("fast", "bb", 1), timed("partial", "a", 0.1), failed("partial", "bb", "because")]
-    (row,) = winners_by_network(frame(records)).itertuples()
+    (row,) = fastest_by_network(frame(records)).itertuples()
     assert (row.fastest, row.second, row.layers, row.verdict) == ("fast", "slow", 2, "faster")
     assert row.sum_ms == pytest.approx(5, rel=0.01)
     assert str(row.second_takes) == "2.00 (2.00 to 2.00)"
@@ -257,6 +257,6 @@ def test_a_network_is_won_with_an_interval_and_only_by_whole_sums() -> None:
 def test_no_ratio_is_taken_of_times_of_different_rounds() -> None:
     apart = timed("b", "a", 2)
     apart = replace(apart, case=replace(apart.case, repetition=2))
-    (row,) = winners_by_network(frame([timed("a", "a", 1), apart])).itertuples()
+    (row,) = fastest_by_network(frame([timed("a", "a", 1), apart])).itertuples()
     assert pd.isna(row.second_takes)
     assert row.verdict == "not measured in the same rounds"

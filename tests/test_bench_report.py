@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -157,3 +159,70 @@ def test_the_same_records_give_the_same_tables_and_svg(full: Run, tmp_path: Path
     for path in first.rglob("*"):
         if path.suffix in (".csv", ".md", ".svg"):
             assert path.read_bytes() == (tmp_path / path.relative_to(first)).read_bytes(), path
+
+
+def test_a_report_keeps_the_files_of_others(run: Run, tmp_path: Path) -> None:
+    own = ["tables/notes.csv", "figures/zebra.png", "tables/ladder.txt", "figures/ladder.csv", "tables/ladder.md/x"]
+    for name in own:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    store(run, record(case={"workload": "smoke"}))
+    report.write_report(run, tmp_path, None)
+    assert {(tmp_path / name).read_text() for name in own} == {"mine"}
+    assert b"zebra" not in (tmp_path / "report.html").read_bytes()
+    report.write_report(run, tmp_path, None)
+
+
+@pytest.mark.parametrize("name", ["README.md", "report.html"])
+def test_a_page_that_is_no_report_is_not_overwritten(run: Run, tmp_path: Path, name: str) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text("mine")
+    store(run, record())
+    with pytest.raises(StoreError, match=f"{name}: expected a page of an earlier report"):
+        report.write_report(run, out, None)
+    assert [(path.name, path.read_text()) for path in out.iterdir()] == [(name, "mine")]
+
+
+def test_a_disk_that_fills_leaves_the_old_report(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store(run, record())
+    report.write_report(run, tmp_path / "out", None)
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+
+    def full(file: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        report.write_report(run, tmp_path / "out", None)
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
+
+
+def test_names_are_no_mathematics(tmp_path: Path) -> None:
+    name, run = r"my$\q$.txt", new_run(tmp_path / "run", CASE)
+    case = {"workload": name, "threads": 1}
+    for threads in (1, 2):
+        for backend in ("numba_simd", "numba_direct"):
+            store(run, record(backend, name, case=case | {"threads": threads}), record(backend, name))
+    report.write_report(run, tmp_path / "out", None)
+    assert (tmp_path / "out" / "figures" / "threads.png").exists()
+    assert name in (tmp_path / "out" / "figures" / "threads.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    "machine", [{"x": 1}, [1], "x", {"by_threads": [{}]}, {"by_threads": [{"threads": 1}], "by_level": 3}]
+)
+def test_a_measurement_of_the_machine_that_is_none_is_told(run: Run, tmp_path: Path, machine: Any) -> None:
+    store(run, record())
+    path = run.folder / "environment.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"machine": machine}))
+    with pytest.raises(StoreError, match=r"environment.json: machine"):
+        report.write_report(run, tmp_path / "out", None)
+
+
+def test_an_environment_may_tell_nothing(run: Run, tmp_path: Path) -> None:
+    store(run, record())
+    (run.folder / "environment.json").write_text("{}")
+    missing = report.write_report(run, tmp_path / "out", None)
+    assert "figure roofline: the run holds no measurement of the machine" in missing
+    assert "None" not in (tmp_path / "out" / "README.md").read_text()

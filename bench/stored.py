@@ -1,0 +1,134 @@
+"""Commands on stored runs: report, compare, export, import. They read, and measure nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.options import RESULTS, RUNS, UsageError
+from bench.stats import MARGIN
+from bench.store import Run, write_whole
+from bench.terminal import WRONG, complain, print_table, say
+
+# Rows of a comparison that fit a screen or two.
+MOST_ROWS = 60
+
+
+def report(
+    run: Annotated[Path | None, typer.Argument(help="Run folder; the newest of results/runs by default.")] = None,
+    out: Annotated[Path, typer.Option(help="Where tables, figures and README.md go.")] = RESULTS,
+    readme: Annotated[Path | None, typer.Option(help="Page whose generated block to renew as well.")] = None,
+) -> None:
+    """Make tables, figures and results/README.md from the stored records of a run.
+
+    \b
+    Examples
+    --------
+      python -m bench report results/runs/reference
+      python -m bench report results/runs/mine --out results/runs/mine/report
+    """
+    from bench.frame import frame
+    from bench.report import summary, write_report
+
+    current = Run.open(run or _newest())
+    for text in write_report(current, out, readme):
+        say(f"left out: {text}")
+    print_table(summary(frame(current.records(), current.cases)), "Sum of the layers, count-weighted")
+    pages = f"page:    {out / 'report.html'}\nsummary: {out / 'README.md'}"
+    say(f"{pages}\ntables:  {out / 'tables'}\nfigures: {out / 'figures'}")
+
+
+def compare(
+    run_a: Annotated[Path, typer.Argument(help="The older run.")],
+    run_b: Annotated[Path, typer.Argument(help="The newer run.")],
+    margin: Annotated[float, typer.Option(help="Change of the median that counts, as a fraction.")] = MARGIN,
+    force: Annotated[bool, typer.Option(help="Compare even where machine or versions differ.")] = False,
+    csv: Annotated[Path | None, typer.Option(help="File for every case, unchanged ones included.")] = None,
+) -> None:
+    """List what became faster or slower beyond noise; exit 1 where something became slower, broke, or is gone.
+
+    \b
+    Examples
+    --------
+      python -m bench compare results/runs/reference results/runs/mine
+      python -m bench compare results/runs/monday results/runs/friday --margin 0.05 --csv changes.csv
+    """
+    from bench import compare as changes
+
+    if not 0 <= margin < float("inf"):
+        raise UsageError(f"--margin: expected a fraction >= 0, got {margin:g}")
+    older, newer = Run.open(run_a), Run.open(run_b)
+    old, new = older.environment, newer.environment
+    if old.get("id") != new.get("id"):
+        listed = "; ".join(changes.differences(old, new) or [f"id: {old.get('id')} -> {new.get('id')}"])
+        text = f"the runs come from different machines or versions: {listed}"
+        if not force:
+            raise UsageError(f"{text}; --force compares them all the same")
+        complain(f"warning: {text}")
+    if asked := changes.settings(older.config, newer.config):
+        text = f"warning: the runs were asked for with different settings: {'; '.join(asked)}"
+        complain(text)
+    before, after = changes.results(older), changes.results(newer)
+    cases, networks = changes.compare_runs(before, after, margin), changes.compare_networks(before, after, margin)
+    if csv is not None:
+        write_whole(csv, cases.to_csv(index=False))
+    say("Sums of the layers, count-weighted, with 95% intervals\n" + changes.shown(networks))
+    changed = cases[cases.verdict.isin(changes.CHANGES)]
+    say(f"\n{run_b} against {run_a}\n" + changes.shown(changed.head(MOST_ROWS)))
+    if len(changed) > MOST_ROWS:
+        say(f"and {len(changed) - MOST_ROWS} more; --csv FILE writes them all")
+    counts = cases.verdict.value_counts()
+    say(", ".join(f"{count} {word}" for word, count in counts.items()) or "no case in either")
+    if counts.get("too few repetitions", 0):
+        say("more --repetitions in both runs would tell of those that had too few")
+    if any(table.verdict.isin(changes.REGRESSIONS).any() for table in (cases, networks)):
+        raise typer.Exit(WRONG)
+
+
+def export_(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    force: Annotated[bool, typer.Option(help="Write over a file that exists.")] = False,
+) -> None:
+    """Write the ok cases of a run as pytest-benchmark's JSON, for `pytest-benchmark compare` and what else reads it.
+
+    \b
+    Examples
+    --------
+      python -m bench export results/runs/mine --out mine.json
+    """
+    from bench.exchange import export_run
+
+    written, left_out = export_run(Run.open(run), out, force)
+    say(f"{written} cases in {out}; {left_out} that are not ok left out")
+
+
+def import_(
+    file: Annotated[Path, typer.Argument(help="JSON of pytest-benchmark, or of `export`.")],
+    out: Annotated[Path, typer.Option(help="Run folder to make.")],
+) -> None:
+    """Make a run of pytest-benchmark's JSON, for `report` and `compare`.
+
+    Each benchmark tells its layer by extra_info["label"], a benchdnn descriptor; backend, threads and more may follow.
+
+    \b
+    Examples
+    --------
+      python -m bench import mine.json --out results/runs/mine
+    """
+    from bench.exchange import import_run
+
+    run, left_out = import_run(file, out)
+    say(f"{len(run.cases)} cases in {run.folder}")
+    if left_out:
+        text = f'left out, without extra_info["label"]: {", ".join(left_out)}'
+        complain(text)
+
+
+def _newest() -> Path:
+    folders = sorted((path.parent for path in RUNS.glob("*/config.json")), key=lambda path: path.stat().st_mtime)
+    if not folders:
+        raise UsageError(f"no run in {RUNS}; make one with: python -m bench run")
+    return folders[-1]
