@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-RUN ?= results/runs/$(shell date +%Y%m%d-%H%M%S)
+# Once: each use of a recursive variable would ask for the time again. RUN=folder names another.
+RUN := $(or $(RUN),results/runs/$(shell date +%Y%m%d-%H%M%S))
 # One thread, and all cores.
 THREADS ?= $(shell nproc | sed 's/^1$$//; s/^\(.\)/1,\1/; s/^$$/1/')
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -35,17 +36,17 @@ format: $(VENV)/test.stamp  ## let ruff format the code and mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-parity: $(VENV)/test.stamp  ## compare with torch, which must be installed (pip install torch==2.13.0)
+parity: $(VENV)/test.stamp  ## compare with torch and the other libraries, which must be installed (make setup-peers)
 	$(BIN)/python -m pytest --require-torch tests/test_torch_parity.py tests/test_bench_peers.py
 
 setup-peers: $(VENV)/peers.stamp  ## install the libraries that bench-peers compares with (3 GB)
 
-bench-peers: $(VENV)/peers.stamp  ## ours and every library installed on the layers of four networks, 1 and all threads (20 minutes)
+bench-peers: $(VENV)/peers.stamp  ## ours and every library installed on the layers of four networks, 1 and all threads (20 minutes, 50 at most)
 	@$(BIN)/python -m bench run --workload resnet50,vgg16,mobilenet_v2,convnext_tiny --backends auto,auto_strict,auto_eager,peers \
 		--threads $(THREADS) --repetitions 2 --budget 3000 --out $(RUN); code=$$?; \
 		if [ $$code -le 1 ]; then $(BIN)/python -m bench report $(RUN) --out $(RUN)/report || exit $$?; fi; exit $$code
 
-reference: $(VENV)/peers.stamp  ## the reference run: ResNet-50 on all fast backends and libraries, 3 repetitions (15 minutes)
+reference: $(VENV)/peers.stamp  ## the reference run: ResNet-50 on all fast backends and libraries, 3 repetitions (12 minutes, 25 at most)
 	@$(BIN)/python -m bench run --workload resnet50 --backends fast,peers --threads $(THREADS) --repetitions 3 --budget 1500 \
 		--out $(RUN); code=$$?; \
 		if [ $$code -le 1 ]; then $(BIN)/python -m bench report $(RUN) --out $(RUN)/report || exit $$?; fi; exit $$code
