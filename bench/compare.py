@@ -3,15 +3,16 @@
 A case is known by what is computed and how: label without its name, direction, cache, backend, threads. A renamed layer
 is still itself, and layers of one shape are one case. Times are the medians of turns, or samples where there are none.
 
-    slower, faster        the 95% interval of new/old lies beyond the margin, and so does the ratio of the fastest
-                          turns; with fewer than `stats.MIN_PAIRS` times on a side: every new time is beyond `FAR`
-                          times every old one
+    slower, faster        the interval of new/old lies beyond the margin, and so does the ratio of the fastest turns;
+                          with fewer than `stats.MIN_PAIRS` times on a side: every new time is beyond `FAR` times every
+                          old one
     machine               it would be, but for the machine: times the ratio of the peaks, measured beside the cases, it
                           is not beyond the margin
     uncertain             it is not beyond the margin
     too few repetitions   as it says
     broke, mended         ok before and not now, or now and not before; the reason is the status that is not ok
-    gone, new             no result now, or none before
+    gone, new             asked for now and without a result, or no result before
+    not asked for         a result before, and the newer run was not asked for one
     not ok                neither
 
 The peak can take a verdict away and never makes one: not every case runs at the speed of the multiply-adds, and where
@@ -42,6 +43,8 @@ REGRESSIONS = ("slower", "broke", "gone")
 CHANGES = (*REGRESSIONS, "faster", "mended", "machine")
 # What was asked for that a reader must know when it differs.
 SETTINGS = ("isa", "seconds")
+# Digests in an environment of what `auto` picks by.
+REMEMBERED = ("tuning", "limits")
 Key = tuple[str, str, str, str, int]
 
 
@@ -76,10 +79,15 @@ def compare_runs(older: Iterable[Record], newer: Iterable[Record], margin: float
     -------
     DataFrame
         Columns layer, label, direction, cache, backend, threads, old_s, new_s, ratio (new over old), low and high (its
-        95% interval), peak (new over old), verdict and reason; regressions first, the largest at the top.
+        interval, 95% for all rows together), peak (new over old), verdict and reason; regressions first, the largest
+        at the top.
     """
+    newer = list(newer)
     before, after = _by_case(older), _by_case(newer)
-    rows = [_row(key, before.get(key), after.get(key), margin) for key in before | after]
+    asked = {_key(record) for record in newer}
+    judged = sum(key in before and before[key].status == after[key].status == "ok" for key in after)
+    level = _level(judged)
+    rows = [_row(key, before.get(key), after.get(key), key in asked, margin, level) for key in before | after]
     return _sorted(rows, ["layer", "label", "direction", "cache", "backend", "threads"])
 
 
@@ -91,10 +99,12 @@ def compare_networks(older: Iterable[Record], newer: Iterable[Record], margin: f
     older, newer = list(older), list(newer)
     before, after = _by_case(older), _by_case(newer)
     then, now = _networks(older), _networks(newer)
+    common = {
+        where: weights for where, weights in then.items()
+        if now.get(where) == weights and all(_times(before, key) and _times(after, key) for key in weights)
+    }  # fmt: skip
     rows = []
-    for where, weights in then.items():
-        if now.get(where) != weights or not all(_times(before, key) and _times(after, key) for key in weights):
-            continue
+    for where, weights in common.items():
         layers = [(count, before[key].times_s, after[key].times_s) for key, count in weights.items()]
         peaks = [_peak(before[key], after[key]) for key in weights]
         known = [peak for peak in peaks if peak is not None]
@@ -102,7 +112,7 @@ def compare_networks(older: Iterable[Record], newer: Iterable[Record], margin: f
         rows.append({
             "network": network, "layers": len(weights), "direction": direction, "cache": cache, "backend": backend,
             "threads": threads, "reason": "",
-            **_changed(layers, stats.median(known) if len(known) == len(peaks) else None, margin),
+            **_changed(layers, stats.median(known) if len(known) == len(peaks) else None, margin, _level(len(common))),
         })  # fmt: skip
     return _sorted(rows, ["network", "layers", "direction", "cache", "backend", "threads"])
 
@@ -111,6 +121,11 @@ def differences(older: dict[str, Any], newer: dict[str, Any]) -> list[str]:
     """Facts of two environments that make their times no match, each with its old and its new value."""
     then, now = dict(_flat(older)), dict(_flat(newer))
     return [f"{k}: {then.get(k)} -> {now.get(k)}" for k in then | now if then.get(k) != now.get(k)]
+
+
+def remembered(older: dict[str, Any], newer: dict[str, Any]) -> list[str]:
+    """What `auto` picks by and two environments have not alike: measured winners, limits of the machine."""
+    return [f"{k}: {older.get(k)} -> {newer.get(k)}" for k in REMEMBERED if older.get(k) != newer.get(k)]
 
 
 def settings(older: dict[str, Any], newer: dict[str, Any]) -> list[str]:
@@ -141,7 +156,9 @@ def shown(changes: pd.DataFrame) -> str:
     return str(table.to_markdown(index=False, disable_numparse=True))
 
 
-def _row(key: Key, old: _Measured | None, new: _Measured | None, margin: float) -> dict[str, object]:
+def _row(
+    key: Key, old: _Measured | None, new: _Measured | None, asked: bool, margin: float, level: float
+) -> dict[str, object]:
     label, direction, cache, backend, threads = key
     known = new or old
     assert known is not None
@@ -151,9 +168,9 @@ def _row(key: Key, old: _Measured | None, new: _Measured | None, margin: float) 
     }  # fmt: skip
     was, now = (old and old.status) or "", (new and new.status) or ""
     if old and new and was == now == "ok":
-        return row | _changed([(1, old.times_s, new.times_s)], _peak(old, new), margin)
+        return row | _changed([(1, old.times_s, new.times_s)], _peak(old, new), margin, level)
     if was == "ok":
-        row |= {"verdict": "broke" if now else "gone", "reason": now}
+        row |= {"verdict": "broke" if now else "gone" if asked else "not asked for", "reason": now}
     elif now == "ok":
         row |= {"verdict": "mended" if was else "new", "reason": was}
     else:
@@ -163,10 +180,10 @@ def _row(key: Key, old: _Measured | None, new: _Measured | None, margin: float) 
 
 
 def _changed(
-    layers: Sequence[tuple[float, list[float], list[float]]], peak: float | None, margin: float
+    layers: Sequence[tuple[float, list[float], list[float]]], peak: float | None, margin: float, level: float
 ) -> dict[str, object]:
     """Times, ratio and verdict of one case or of a sum of several."""
-    change = stats.change(layers, margin)
+    change = stats.change(layers, margin, level=level)
     # Interference slows most turns of a case at times, and hardly ever all.
     fastest = sum(weight * min(new) for weight, _, new in layers) / sum(weight * min(old) for weight, old, _ in layers)
     low, high = min(change.low, fastest), max(change.high, fastest)
@@ -185,6 +202,11 @@ def _changed(
         "new_s": sum(weight * stats.median(new) for weight, _, new in layers),
         "ratio": change.value, "low": change.low, "high": change.high, "peak": peak, "verdict": word,
     }  # fmt: skip
+
+
+def _level(judged: int) -> float:
+    """Of each interval, so that all of so many hold with 95% (Bonferroni)."""
+    return 1 - 0.05 / max(judged, 1)
 
 
 def _sorted(rows: list[dict[str, object]], names: list[str]) -> pd.DataFrame:

@@ -1,8 +1,8 @@
 """The machine and the versions: what makes two runs comparable. The only reader of the machine.
 
-`environment` is what every run stores; its ``id`` leaves out what drifts (clock, load, date), so that two runs on one
-machine with one set of versions share it. `measure_machine` is what the machine can do at best, by the probes of
-`conv_impls.limits`: multiply-adds, reads from each level of cache, the start of threads, the timer.
+`environment` is what every run stores; its ``id`` leaves out what drifts (clock, load, date, what `auto` remembers), so
+that two runs on one machine with one set of versions share it. `measure_machine` is what the machine can do at best,
+by the probes of `conv_impls.limits`: multiply-adds, reads from each level of cache, the start of threads, the timer.
 Source: the roofline model, Williams, Waterman & Patterson 2009, doi:10.1145/1498765.1498785.
 Limits: caches, governor and hypervisor are known on Linux only; other programs on the cores lower what is measured.
 """
@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PACKAGES = ("numpy", "numba", "llvmlite", "scipy", "pytest-benchmark")
-# What drifts between two runs on one machine, or says nothing of speed.
-VOLATILE = ("date", "commit", "load_1min", "id")
+# What drifts between two runs on one machine, or says nothing of speed; tuning and limits decide what `auto` picks, and
+# are another's each time something is tuned.
+VOLATILE = ("date", "commit", "load_1min", "id", "tuning", "limits")
 CPUS = Path("/sys/devices/system/cpu")
 # Each probe runs so often, with all the others in between: a disturbance of a second spoils one visit, not the result.
 ROUNDS = 3
@@ -47,6 +48,8 @@ def cores() -> int:
 
 def environment(packages: Iterable[str] = ()) -> dict[str, Any]:
     """Facts stored with every run; ``packages`` are those it measures beside our own."""
+    from conv_impls import limits, tuning
+
     facts: dict[str, Any] = {
         "cpu": _cpu_model(),
         "cores": cores(),
@@ -63,6 +66,8 @@ def environment(packages: Iterable[str] = ()) -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in (*PACKAGES, *packages)},
         "blas": _blas(),
+        "tuning": _remembered(tuning.FILE),
+        "limits": _remembered(limits.FILE),
         "commit": _commit(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "load_1min": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
@@ -74,14 +79,10 @@ def environment(packages: Iterable[str] = ()) -> dict[str, Any]:
 
 def thread_variables(threads: int) -> dict[str, str]:
     """Environment variables that hold every library to this many threads; to be set before it is imported."""
-    names = (
-        "OMP_NUM_THREADS",
-        "OPENBLAS_NUM_THREADS",
-        "MKL_NUM_THREADS",
-        "NUMBA_NUM_THREADS",
-        "VECLIB_MAXIMUM_THREADS",
-    )
-    # 2**24 cycles: idle BLAS threads then stop spinning before the next backend is timed (see bench.measure.SETTLE_S).
+    libraries = "OMP", "OPENBLAS", "MKL", "NUMBA"
+    names = *(f"{library}_NUM_THREADS" for library in libraries), "VECLIB_MAXIMUM_THREADS"
+    # 2**24 cycles, some ms: the reference check uses BLAS in the process of the backend it checks, whose idle threads
+    # spin for 2**26 otherwise, into that backend's own next turn.
     return dict.fromkeys(names, str(threads)) | {"OPENBLAS_THREAD_TIMEOUT": "24"}
 
 
@@ -166,7 +167,7 @@ def working_sets(threads: int) -> dict[str, int]:
     Halfway between what the smaller caches hold and what this one holds, so that neither a cache that also keeps the
     content of the smaller ones nor one that does not is taken for its neighbour.
     """
-    caches = {(level, shared): _size_bytes(size) for cpu in _cpus() for level, size, shared in _caches(cpu)}
+    caches = {(level, shared): size_bytes(size) for cpu in _cpus() for level, size, shared in _caches(cpu)}
     caches = caches or {("cache", ""): SOME_CACHE_BYTES}
     one, total = {level: size for (level, _), size in caches.items()}, Counter[str]()
     for (level, _), size in caches.items():
@@ -177,6 +178,11 @@ def working_sets(threads: int) -> dict[str, int]:
         sets[level], below = (below + size) // 2, size
     least, most = MEMORY_BYTES
     return sets | {"memory": min(max(4 * max(total.values()), least), most)}
+
+
+def size_bytes(size: str) -> int:
+    """Bytes of a size as Linux writes it: "32K", "16M", or a number of bytes."""
+    return int(size.rstrip("KMG")) * {"K": 2**10, "M": 2**20, "G": 2**30}.get(size[-1], 1)
 
 
 def tables(measured: dict[str, Any]) -> dict[str, pd.DataFrame]:
@@ -252,10 +258,6 @@ def _caches(cpu: int) -> Iterator[tuple[str, str, str]]:
             yield f"L{level}", size, shared
 
 
-def _size_bytes(size: str) -> int:
-    return int(size.rstrip("KMG")) * {"K": 2**10, "M": 2**20, "G": 2**30}.get(size[-1], 1)
-
-
 def _cpu_quota() -> float | None:
     """Cores' worth of time a container allows, which may be less than the cores it shows."""
     quota, _, period = _text(Path("/sys/fs/cgroup/cpu.max")).partition(" ")
@@ -280,6 +282,16 @@ def _blas() -> str:
     config: Any = np.show_config(mode="dicts")
     blas = config.get("Build Dependencies", {}).get("blas", {})
     return f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()
+
+
+def _remembered(name: str) -> str:
+    """Digest of a file that the package keeps of this machine (`conv_impls.userdir`)."""
+    from conv_impls import userdir
+
+    try:
+        return hashlib.sha256((userdir.folder() / name).read_bytes()).hexdigest()[:12]
+    except OSError:
+        return "none"
 
 
 def _version(name: str) -> str | None:

@@ -61,9 +61,13 @@ def test_each_verdict_points_the_right_way() -> None:
     assert judged(record(status="unsupported"), record(status="unsupported")) == "not ok"
 
 
-def test_a_case_of_one_run_alone_is_gone_or_new() -> None:
-    changes = compare.compare_runs([record(SIX, backend="a")], [record(SIX, backend="b")])
-    assert dict(zip(changes.backend, changes.verdict, strict=True)) == {"a": "gone", "b": "new"}
+def test_a_case_of_one_run_alone_is_gone_or_new_or_not_asked_for() -> None:
+    changes = compare.compare_runs(
+        [record(SIX, backend="a"), record(SIX, backend="c")],
+        [record(status="interrupted", backend="a"), record(SIX, backend="b")],
+    )
+    assert dict(zip(changes.backend, changes.verdict, strict=True)) == {"a": "gone", "b": "new", "c": "not asked for"}
+    assert not set(changes.verdict[changes.backend == "c"]) & set(compare.CHANGES)
 
 
 def test_a_wide_spread_is_uncertain_whatever_the_median() -> None:
@@ -103,7 +107,7 @@ def test_a_layer_and_a_workload_may_be_renamed() -> None:
 @pytest.mark.parametrize("other", [{"direction": "bwd_d"}, {"cache": "cold"}, {"threads": 2}, {"backend": "c"}])
 def test_what_is_measured_another_way_is_another_case(other: dict[str, Any]) -> None:
     changes = compare.compare_runs([record(SIX)], [record(SIX, **other)])
-    assert sorted(changes.verdict) == ["gone", "new"]
+    assert sorted(changes.verdict) == ["new", "not asked for"]
 
 
 def test_repetitions_are_pooled_and_the_worst_counts() -> None:
@@ -167,7 +171,7 @@ def test_the_command_exits_1_where_something_became_worse(tmp_path: Path) -> Non
 
 
 def test_other_machines_and_versions_are_refused_by_what_differs(tmp_path: Path) -> None:
-    other = FACTS | {"id": "two", "packages": {"numba": "9", "numpy": "2"}, "date": "friday", "machine": {"x": 1}}
+    other = FACTS | {"id": "two", "packages": {"numba": "9", "numpy": "2"}, "date": "friday", "machine": {}}
     a, b = stored(tmp_path / "a", [record(SIX)], isa=""), stored(tmp_path / "b", [record(SIX)], other, isa="avx2")
     refused = command(a, b)
     assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (2, "", 1)
@@ -183,6 +187,25 @@ def test_a_margin_is_a_fraction(tmp_path: Path, margin: str) -> None:
     refused = command(tmp_path, tmp_path, f"--margin={margin}")
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
     assert "--margin: expected a fraction" in refused.stderr
+
+
+def test_intervals_are_wider_the_more_cases_are_judged() -> None:
+    turns = [1.3, 1.31, 1.29, 1.32, 1.28, 1.2]
+
+    def cases(times: list[float], count: int) -> list[Record]:
+        return [record(times, layer=f"l{i}", label=LABEL.replace("oc4", f"oc{i + 1}")) for i in range(count)]
+
+    (one,) = compare.compare_runs(cases(SIX, 1), cases(turns, 1)).itertuples()
+    many = compare.compare_runs(cases(SIX, 300), cases(turns, 300))
+    assert (many.low < one.low).all()
+    assert (many.high > one.high).all()
+
+
+def test_the_state_of_auto_is_listed_where_it_differs() -> None:
+    assert compare.remembered({"tuning": "none", "limits": "a"}, {"tuning": "b", "limits": "a"}) == [
+        "tuning: none -> b"
+    ]
+    assert compare.differences({"tuning": "none"}, {"tuning": "b"}) == []
 
 
 def test_differences_name_every_fact_and_nothing_that_drifts() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from bench import machine
 from bench.machine import environment, measure_machine, tables, thread_counts, working_sets
+from bench.options import last_level_bytes
 from bench.plots import NothingToDraw, save
 from bench.roofline import roofline, utilisation
 from conv_impls import Conv2dProblem
@@ -118,6 +119,24 @@ def test_facts_are_plain_where_nothing_can_be_read(monkeypatch: pytest.MonkeyPat
     assert facts["caches"] == {}
 
 
+def test_what_auto_remembers_is_a_fact_and_not_part_of_the_id(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CONV_IMPLS_CACHE_DIR", str(tmp_path))
+    first = environment()
+    assert (first["tuning"], first["limits"]) == ("none", "none")
+    for name in ("tuning", "limits"):
+        (tmp_path / f"{name}.json").write_text("{}")
+    later = environment()
+    assert later["id"] == first["id"]
+    assert "none" not in (later["tuning"], later["limits"])
+    (tmp_path / "tuning.json").write_text('{"more": {}}')
+    assert environment()["tuning"] != later["tuning"]
+
+
+@pytest.mark.parametrize(("text", "size"), [("2", 2), ("32K", 32 * KIB), ("16M", 16 * MIB), ("1G", 1024 * MIB)])
+def test_a_cache_size_has_a_unit_or_none(text: str, size: int) -> None:
+    assert machine.size_bytes(text) == last_level_bytes({"L1": "1", "L2": text}) == size
+
+
 def test_a_quota_is_in_cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for text, cores in (("max 100000", None), ("150000 100000", 1.5)):
         monkeypatch.setattr(machine, "_text", lambda path, text=text: text)
@@ -142,13 +161,17 @@ def test_the_command_refuses_a_time_below_zero() -> None:
 
 # One thread has half of what two have: 200 GFLOP/s, 40 GB/s from the last cache, 20 from memory.
 MACHINE = {
-    "by_threads": [{"threads": n, "fma_float32_gflops": 100.0 * n, "fma_float64_gflops": 50.0 * n} for n in (1, 2)],
-    "by_level": [
-        {"level": level, "threads": n, "read_gb_per_s": rate * n / 2}
+    "by_threads": [
+        {"threads": n, "fma_float32_gflops": 100.0 * n, "fma_float64_gflops": 50.0 * n, "launch_us": 1.0 * n}
         for n in (1, 2)
-        for level, rate in (("L1", 400.0), ("L2", 40.0), ("memory", 20.0))
     ],
-}
+    "by_level": [
+        {"level": level, "threads": n, "working_set_bytes": n * size, "read_gb_per_s": rate * n / 2}
+        for n in (1, 2)
+        for level, size, rate in (("L1", 16 * KIB, 400.0), ("L2", 512 * KIB, 40.0), ("memory", 128 * MIB, 20.0))
+    ],
+    "timer_ns": 10.0, "timer_call_ns": 40.0, "took_s": 3.0,
+}  # fmt: skip
 ENVIRONMENT = {"cpu": "Test", "cores": 2, "date": "2026-01-01", "machine": MACHINE}
 DENSE, THIN = "mb1ic64ih56oc64oh56kh3ph1", "g64mb1ic64ih56oc64oh56kh3ph1"
 
