@@ -22,6 +22,7 @@ from dataclasses import asdict
 from typing import Any
 
 from bench import stats
+from bench.measure import SLOW_S
 from bench.process import Worker
 from bench.store import Case, Journal, Record, Run, StoreError, checked
 from bench.worker import PEAK
@@ -31,6 +32,8 @@ from conv_impls.workloads import Layer
 # Turns of each backend in one repetition, and the share of its time each takes; slow ones have fewer.
 TURNS = 6
 PEAK_S = 0.006
+# So many at least, but for slow calls: with two repetitions they make the six pairs that a verdict needs.
+FEWEST_TURNS = 3
 # A backend that hung in so many cases on one number of threads is not tried again.
 GIVEN_UP = 2
 # (finished cases, all cases, what is under way, seconds left or None)
@@ -156,7 +159,8 @@ def _measure(
         found[name] = _dict(answer.get("facts")) | {"status": answer["status"], "reason": answer.get("reason", "")}
         if answer["status"] == "ok":
             once_s = max(_number(answer.get("once_s")), 1e-9)
-            turns[name] = max(1, min(TURNS, int(config["seconds"] / once_s)))
+            fewest = FEWEST_TURNS if once_s < SLOW_S else 1
+            turns[name] = max(fewest, min(TURNS, int(config["seconds"] / once_s)))
     say(f"{group[0].layer}  timing")
     peaks = _rounds(group[0], fleet, found, turns, config)
     for case in group:

@@ -120,7 +120,7 @@ def test_a_record_holds_the_turns_by_round_and_the_peak_beside_them(go: Any) -> 
 
 
 def test_a_slow_backend_has_fewer_turns_and_they_pair_with_the_first_of_others(go: Any) -> None:
-    slow = READY | {"once_s": CONFIG["seconds"] / 2.5}
+    slow = READY | {"once_s": CONFIG["seconds"] / 4.5}
     count: Counter[tuple[str, str]] = Counter()
 
     def answer(name: str, threads: int, do: str, order: Any) -> Any:
@@ -131,7 +131,7 @@ def test_a_slow_backend_has_fewer_turns_and_they_pair_with_the_first_of_others(g
 
     run, _ = go(answer, layers=1)
     turns = {record.case.backend: record.turns_s for record in run.records()}
-    assert turns == {"a": [1, 2], "b": [1, 2, 3, 4, 5, 6], "c": [1, 2, 3, 4, 5, 6]}
+    assert turns == {"a": [1, 2, 3, 4], "b": [1, 2, 3, 4, 5, 6], "c": [1, 2, 3, 4, 5, 6]}
 
 
 @pytest.mark.parametrize("status", ["crashed", "timeout", "oom", "wrong_result", "error", "unreliable"])
