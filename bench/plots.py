@@ -137,7 +137,8 @@ def resnet50_heatmap(table: pd.DataFrame, environment: dict[str, Any]) -> Figure
     figure, axes = titled_figure(3.5 + 0.28 * len(layers), title)
     with np.errstate(divide="ignore", invalid="ignore"):
         shade = np.log10(rate.to_numpy(dtype=float))
-    image = axes.imshow(shade, aspect="auto", cmap="cividis", vmin=-2, vmax=np.nanmax(shade))
+    top = max(float(np.nanmax(shade)), -1.0)
+    image = axes.imshow(shade, aspect="auto", cmap="cividis", vmin=-2, vmax=top)
     small = 10.5 if len(names) < 9 else 8.0
     labels = part.drop_duplicates("layer").set_index("layer")
     for i, layer in enumerate(layers):
@@ -150,7 +151,7 @@ def resnet50_heatmap(table: pd.DataFrame, environment: dict[str, Any]) -> Figure
     axes.set_yticks(range(len(layers)), [f"{layer}  {labels.kernel[layer]}" for layer in layers], fontsize=9.5)
     axes.grid(visible=False)
     bar = figure.colorbar(image, ax=axes, pad=0.02, fraction=0.04)
-    ticks = np.arange(-2, np.floor(np.nanmax(shade)) + 1)
+    ticks = np.arange(-2, np.floor(top) + 1)
     bar.set_ticks(list(ticks), labels=[f"{10.0**t:g}" for t in ticks])
     bar.set_label("effective GFLOP/s")
     count = int(part.threads.iloc[0])

@@ -51,6 +51,9 @@ def write_report(run: Run, out: Path, readme: Path | None) -> list[str]:
     table = frame(run.records(), run.cases)
     if table.empty:
         raise StoreError(f"{run.folder}: no finished cases to report")
+    twice = table[table.duplicated(["network", "layer", "backend", "threads"])]
+    if len(twice):
+        raise StoreError(f"{run.folder}: layer {twice.layer.iloc[0]!r} of {twice.network.iloc[0]!r} has several labels")
     environment = run.environment
     _refuse_others(out)
     made = all_tables(table)

@@ -124,8 +124,9 @@ def ladder(table: pd.DataFrame, workload: str) -> pd.DataFrame:
 
 
 def plain(table: pd.DataFrame) -> pd.DataFrame:
-    """What most tables and figures are of: forward, warm caches, the first dtype of the run."""
-    return table[(table.direction == "fwd") & (table.cache == "warm") & (table.dtype == table.dtype.iloc[0])]
+    """What most tables and figures are of: forward, warm caches, the first dtype, each layer's smallest batch."""
+    part = table[(table.direction == "fwd") & (table.cache == "warm") & table.dtype.isin(table.dtype.head(1))]
+    return part[part.batch == part.groupby(["workload", "layer"]).batch.transform("min")]
 
 
 def ratio(table: pd.DataFrame, fast: str, slow: str) -> pd.DataFrame:

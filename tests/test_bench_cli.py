@@ -9,12 +9,16 @@ import re
 import shlex
 import signal
 import subprocess
+import threading
 import time
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from commands import STATUSES, TINY, Bench, outside
+from rich.console import Console
 
+from bench import terminal
 from bench.store import Run
 from bench.worker import PLUGIN
 from conv_impls import Conv2dProblem, backends, get_backend
@@ -158,7 +162,27 @@ def test_help_has_examples(bench: Bench, command: str) -> None:
 
 def test_list_prints_its_lines(bench: Bench) -> None:
     listed = bench("list").stdout
-    assert all(word in listed for word in ("numba_direct", "python_loops", "resnet50", "vgg16"))
+    words = "numba_direct", "python_loops", "auto_strict", "auto_eager", "resnet50", "vgg16"
+    assert all(word in listed for word in words)
+
+
+def test_names_are_no_markup(bench: Bench, tmp_path: Path) -> None:
+    label = TINY.replace("tiny", "[/x] :x: $a$")
+    asked = "--workload", label, "--backends", "numpy_strided", "--threads", "1", "--seconds", "0.01"
+    done = bench("run", *asked, "--out", tmp_path / "[new]")
+    assert (done.returncode, "run folder" in done.stdout, "[new]" in done.stdout) == (0, True, True), done.stderr
+    done = bench("report", tmp_path / "[new]", "--out", tmp_path / "[/report]")
+    assert (done.returncode, "[/report]/README.md" in done.stdout) == (0, True), done.stderr
+
+
+def test_the_bar_shows_names_as_they_are_and_draws_only_when_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    file, before = StringIO(), threading.active_count()
+    monkeypatch.setattr(terminal, "console", Console(file=file, force_terminal=True, width=100, markup=False))
+    with terminal.progress() as bar:
+        task = bar.add_task("", total=1, left="")
+        bar.update(task, description="[/x] $a$", refresh=True)
+        assert threading.active_count() == before
+    assert "[/x] $a$" in file.getvalue()
 
 
 def test_a_plug_in_is_found_where_the_command_is_run(bench: Bench, tmp_path: Path) -> None:

@@ -226,3 +226,17 @@ def test_an_environment_may_tell_nothing(run: Run, tmp_path: Path) -> None:
     missing = report.write_report(run, tmp_path / "out", None)
     assert "figure roofline: the run holds no measurement of the machine" in missing
     assert "None" not in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_batches_of_a_network_are_told_apart(run: Run, tmp_path: Path) -> None:
+    for batch in (1, 8):
+        label = f'mb{batch}ic8ih12oc8oh12kh3ph1n"l"'
+        store(run, *(record(name, case={"label": label}) for name in ("python_loops", "numba_direct")))
+    report.write_report(run, tmp_path / "out", None)
+    assert list(pd.read_csv(tmp_path / "out" / "tables" / "ladder.csv").layers) == [1, 1]
+
+
+def test_a_layer_with_two_labels_is_told(run: Run, tmp_path: Path) -> None:
+    store(run, record(), record(case={"label": 'mb1ic4ih12oc8oh12kh3ph1n"l"'}))
+    with pytest.raises(StoreError, match="layer 'l1' of 'resnet50' has several labels"):
+        report.write_report(run, tmp_path / "out", None)
