@@ -6,6 +6,7 @@ import difflib
 import importlib
 import math
 import os
+import re
 import sys
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
@@ -14,7 +15,7 @@ from typing import Any
 
 from bench.directions import DIRECTIONS
 from bench.isa import ISAS, UNHELD, isa_variables
-from bench.machine import cores
+from bench.machine import cores, size_bytes
 from bench.peers import OWN, PEERS, missing, packages
 from bench.store import Case, Run
 from bench.worker import PEAK, PLUGIN
@@ -58,6 +59,11 @@ class Options:
     plugin: str = ""
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kernels", choice(self.kernels, "--kernels", ("kept", "fresh")))
+        if self.isa:
+            object.__setattr__(self, "isa", choice(self.isa, "--isa", tuple(ISAS)))
+
     def command(self) -> str:
         """The command that asks for the same."""
         words = [f"--{f.name} {_quoted(getattr(self, f.name))}" for f in fields(self) if getattr(self, f.name) != ""]
@@ -90,11 +96,9 @@ class Options:
             raise UsageError(f"--layers: expected part of a layer's name, got {self.layers!r}")
         names = read_backends(self.backends, self.plugin)
         if self.isa:
-            choices(self.isa, "--isa", tuple(ISAS))
             names = [name for name in names if name not in UNHELD]
             if not names:
                 raise UsageError(f"--isa: none of these backends can be held to {self.isa}: {self.backends}")
-        choices(self.kernels, "--kernels", ("kept", "fresh"))
         return make_cases(
             layers, names, read_threads(self.threads), self.repetitions,
             choices(self.direction, "--direction", DIRECTIONS), choices(self.cache, "--cache", CACHES),
@@ -105,11 +109,12 @@ def new_run(options: Options, out: Path | None) -> Run:
     """A new run folder with every case of these options, and the machine as it is now."""
     from bench.machine import environment, measure_machine
 
-    cases = options.cases()
+    cases, folder = options.cases(), out or RUNS / datetime.now().strftime("%Y%m%d-%H%M%S")
+    # Before the machine is measured, which takes seconds.
+    Run(folder).check_free()
     facts = environment(packages(case.backend for case in cases))
     config = _config(options, cases, facts)
-    facts |= {"machine": measure_machine()}
-    return Run.create(out or RUNS / datetime.now().strftime("%Y%m%d-%H%M%S"), config, facts)
+    return Run.create(folder, config, facts | {"machine": measure_machine()})
 
 
 def resumed(folder: Path, given: dict[str, Any]) -> Run:
@@ -165,9 +170,15 @@ def read_backends(text: str, plugin: str = "") -> list[str]:
         sys.path.insert(0, "")
         try:
             importlib.import_module(plugin)
-        except ImportError as error:
-            raise UsageError(f"--plugin: {plugin!r} cannot be imported: {error}") from None
+        # It is a user's own code, which may raise anything.
+        except (Exception, SystemExit) as error:
+            text = " ".join(str(error).split())
+            raise UsageError(f"--plugin: {plugin!r} cannot be imported: {type(error).__name__}: {text}") from None
     own = backends()
+    if PEAK in own:
+        raise UsageError(
+            f"--backends: {PEAK!r} stands for the machine's own peak; register the backend by another name"
+        )
     groups = {
         "all": list(own),
         "fast": [*MODELLED, "auto", *OWN],
@@ -180,7 +191,7 @@ def read_backends(text: str, plugin: str = "") -> list[str]:
         names += groups.get(name, [name])
     known = [*own, *OWN, *PEERS]
     for name in names:
-        if name not in known or name == PEAK:
+        if name not in known:
             close = difflib.get_close_matches(name, [*known, *groups], n=1, cutoff=0.0)
             listed = f"Known: {', '.join([*groups, *known])}"
             raise UnknownBackendError(f"no backend {name!r}; did you mean {close[0]!r}? {listed}")
@@ -205,9 +216,23 @@ def choices(text: str, option: str, known: tuple[str, ...]) -> list[str]:
     return values
 
 
+def choice(text: str, option: str, known: tuple[str, ...]) -> str:
+    """One word that must be among the known ones."""
+    if (word := text.strip()) not in known:
+        raise UsageError(f"{option}: expected {', '.join(known)} (one word), got {text!r}")
+    return word
+
+
 def split(text: str, option: str) -> list[str]:
-    """The parts between commas, each once, at least one."""
-    values = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    """The parts between commas, each once, at least one; a comma in a name in double quotes is the name's.
+
+    Examples
+    --------
+    >>> split('ic3ih8oc4kh3n"a,b", vgg16', "--workload")
+    ['ic3ih8oc4kh3n"a,b"', 'vgg16']
+    """
+    parts = re.findall(r'(?:"[^"]*"|[^,])+', text)
+    values = list(dict.fromkeys(part.strip() for part in parts if part.strip()))
     if not values:
         raise UsageError(f"{option}: expected one or more names, got {text!r}")
     return values
@@ -215,8 +240,7 @@ def split(text: str, option: str) -> list[str]:
 
 def last_level_bytes(caches: dict[str, str]) -> int:
     """Size of the largest cache, from texts such as "32768K"."""
-    units = {"K": 2**10, "M": 2**20, "G": 2**30}
-    return max((int(size[:-1]) * units[size[-1]] for size in caches.values()), default=LAST_LEVEL_BYTES)
+    return max(map(size_bytes, caches.values()), default=LAST_LEVEL_BYTES)
 
 
 def _numbers(text: str, option: str) -> list[int]:
