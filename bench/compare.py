@@ -19,11 +19,11 @@ The peak can take a verdict away and never makes one: not every case runs at the
 the peak rose and the time did not fall, nothing became slower.
 The interval is of level 1 - 0.05/n where n cases (or n networks) are judged (Bonferroni), as far as the 2000 draws of a
 bootstrap reach: beyond 50 cases it is nearly their whole range. The margin is for what turns of one run share and no
-interval of theirs knows, such as where the arrays lie. Measured: the three repetitions
-of one run, 0.09 s a case on two cores, compared each way; of 3474 cases with six turns on both sides the median alone
-is slower by more than 0.25 in 214, with intervals of 95% each 10 are called slower, with these 5, in 3 of the 6
-comparisons; of 156 network sums none. With a margin of 0.05 they are 112, 30 and none. So a single case that is slower
-asks for another look with more --repetitions; a network that is slower hardly ever comes by chance.
+interval of theirs knows, such as where the arrays lie. Measured: the three repetitions of one run, 0.09 s a case on two
+cores, compared each way; of 3474 cases with six turns on both sides the median alone is slower by more than 0.25 in
+214, with intervals of 95% each 10 are called slower, with these 5, in 3 of the 6 comparisons; of 156 network sums none.
+With a margin of 0.05 they are 112, 30 and none. So a single case that is slower asks for another look with more
+--repetitions; a network that is slower hardly ever comes by chance.
 """
 
 from __future__ import annotations
@@ -127,8 +127,9 @@ def differences(older: dict[str, Any], newer: dict[str, Any]) -> list[str]:
 
 
 def remembered(older: dict[str, Any], newer: dict[str, Any]) -> list[str]:
-    """What `auto` picks by and two environments have not alike: measured winners, limits of the machine."""
-    return [f"{k}: {older.get(k)} -> {newer.get(k)}" for k in REMEMBERED if older.get(k) != newer.get(k)]
+    """What `auto` picks by and two environments have not alike, where both tell: winners, limits of the machine."""
+    told = [k for k in REMEMBERED if k in older and k in newer]
+    return [f"{k}: {older[k]} -> {newer[k]}" for k in told if older[k] != newer[k]]
 
 
 def settings(older: dict[str, Any], newer: dict[str, Any]) -> list[str]:

@@ -70,11 +70,13 @@ def compare(
     if asked := changes.settings(older.config, newer.config):
         text = f"warning: the runs were asked for with different settings: {'; '.join(asked)}"
         complain(text)
+    if state := changes.remembered(old, new):
+        complain(f"warning: what `auto` picks by differs: {'; '.join(state)}")
     before, after = changes.results(older), changes.results(newer)
     cases, networks = changes.compare_runs(before, after, margin), changes.compare_networks(before, after, margin)
     if csv is not None:
         write_whole(csv, cases.to_csv(index=False))
-    say("Sums of the layers, count-weighted, with 95% intervals\n" + changes.shown(networks))
+    say("Sums of the layers, count-weighted, with intervals that all hold with 95%\n" + changes.shown(networks))
     changed = cases[cases.verdict.isin(changes.CHANGES)]
     say(f"\n{run_b} against {run_a}\n" + changes.shown(changed.head(MOST_ROWS)))
     if len(changed) > MOST_ROWS:
