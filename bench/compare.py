@@ -22,8 +22,9 @@ bootstrap reach: beyond 50 cases it is nearly their whole range. The margin is f
 interval of theirs knows, such as where the arrays lie. Measured: the three repetitions of one run, 0.09 s a case on two
 cores, compared each way; of 3474 cases with six turns on both sides the median alone is slower by more than 0.25 in
 214, with intervals of 95% each 10 are called slower, with these 5, in 3 of the 6 comparisons; of 156 network sums none.
-With a margin of 0.05 they are 112, 30 and none. So a single case that is slower asks for another look with more
---repetitions; a network that is slower hardly ever comes by chance.
+With a margin of 0.05 they are 112, 30 and none. So a case that is slower asks for another look with more --repetitions,
+and is a regression by itself only where its whole interval is beyond `ALONE` times the margin (none of the 3474); a
+network that is slower hardly ever comes by chance, and always is one.
 """
 
 from __future__ import annotations
@@ -42,8 +43,10 @@ from bench.store import Record, Run
 from conv_impls import Conv2dProblem
 
 FAR = 3.0
-REGRESSIONS = ("slower", "broke", "gone")
-CHANGES = (*REGRESSIONS, "faster", "mended", "machine")
+# Margins that a single case must be beyond to be a regression by itself.
+ALONE = 3.0
+BROKEN = ("broke", "gone")
+CHANGES = ("slower", *BROKEN, "faster", "mended", "machine")
 # What was asked for that a reader must know when it differs.
 SETTINGS = ("isa", "seconds")
 # Digests in an environment of what `auto` picks by.
@@ -92,6 +95,12 @@ def compare_runs(older: Iterable[Record], newer: Iterable[Record], margin: float
     level = _level(judged)
     rows = [_row(key, before.get(key), after.get(key), key in asked, margin, level) for key in before | after]
     return _sorted(rows, ["layer", "label", "direction", "cache", "backend", "threads"])
+
+
+def regressed(cases: pd.DataFrame, networks: pd.DataFrame, margin: float) -> bool:
+    """Whether something broke, is gone, or is slower beyond noise: see above for a network and for a single case."""
+    alone = (cases.verdict == "slower") & (cases.low > 1 + ALONE * margin)
+    return bool(cases.verdict.isin(BROKEN).any() or alone.any() or (networks.verdict == "slower").any())
 
 
 def compare_networks(older: Iterable[Record], newer: Iterable[Record], margin: float = stats.MARGIN) -> pd.DataFrame:

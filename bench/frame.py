@@ -90,12 +90,13 @@ def _row(group: list[Record], best_peak: dict[tuple[int, str], float]) -> dict[s
         q1, middle, q3 = (float(v) for v in np.percentile(turns, [25, 50, 75]))
         peaks = [r.fma_peak_gflops for r in group if r.fma_peak_gflops]
         row |= {
-            "median_s": middle, "q1_s": q1, "q3_s": q3, "iqr_s": q3 - q1, "samples": sum(len(r.samples_s) for r in group),
+            "median_s": middle, "q1_s": q1, "q3_s": q3, "iqr_s": q3 - q1,
+            "samples": sum(len(r.samples_s) for r in group),
             "turns": {(r.case.repetition, i): t for r in group for i, t in enumerate(r.turns_s)},
             "gflops_effective": problem.flops / middle / 1e9,
             "weak": weakness(turns, peaks, best_peak.get((case.threads, problem.dtype), 0.0)),
         }  # fmt: skip
-        # A library that took more threads than it was given.
+        # A library took more threads than it was given.
         counts = [int(word) for word in worst.threads_seen.replace(",", "").split() if word.isdecimal()]
         if max(counts, default=0) > case.threads:
             row["weak"] = ", ".join(filter(None, [f"threads: {worst.threads_seen}", str(row["weak"])]))

@@ -97,12 +97,12 @@ def ratio(
 ) -> Ratio:
     """How many times as long a takes as b, from turns taken pair by pair under like conditions.
 
-    Each layer is (weight, turns of a, turns of b), seconds by (repetition, round); rounds that only one of them took are
-    left out. The figure is the weighted sum of a's medians over that of b's. The interval is its middle 95% over
-    `RESAMPLES` draws: in each layer by itself, repetitions are drawn with replacement, and rounds within each, since the
-    rounds of one repetition have processes and places in memory in common (Efron & Tibshirani 1993, "An introduction
-    to the bootstrap", ch. 6 and 8). Verdicts of b: "faster" or "slower" where the interval is beyond ``margin`` around
-    1, else "uncertain"; "too few repetitions" where a layer has fewer than `MIN_PAIRS` pairs.
+    Each layer is (weight, turns of a, turns of b), seconds by (repetition, round); rounds that only one of them took
+    are left out. The figure is the weighted sum of a's medians over that of b's. The interval is its middle 95% over
+    `RESAMPLES` draws: in each layer by itself, repetitions are drawn with replacement, and rounds within each, since
+    the rounds of one repetition have processes and places in memory in common (Efron & Tibshirani 1993, "An
+    introduction to the bootstrap", ch. 6 and 8). Verdicts of b: "faster" or "slower" where the interval is beyond
+    ``margin`` around 1, else "uncertain"; "too few repetitions" where a layer has fewer than `MIN_PAIRS` pairs.
 
     Examples
     --------

@@ -85,7 +85,7 @@ def compare(
     say(", ".join(f"{count} {word}" for word, count in counts.items()) or "no case in either")
     if counts.get("too few repetitions", 0):
         say("more --repetitions in both runs would tell of those that had too few")
-    if any(table.verdict.isin(changes.REGRESSIONS).any() for table in (cases, networks)):
+    if changes.regressed(cases, networks, margin):
         raise typer.Exit(WRONG)
 
 
