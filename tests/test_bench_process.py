@@ -108,9 +108,9 @@ def workers(plugin: dict[str, str]) -> Iterator[Any]:
         worker.close()
 
 
-def prepared(worker: Worker) -> dict[str, Any]:
+def prepared(worker: Worker, **limits: float) -> dict[str, Any]:
     case = asdict(CASE) | {"backend": worker.backend, "threads": worker.threads}
-    return worker.ask("prepare", case=case, seed=0, limits=LIMITS)
+    return worker.ask("prepare", case=case, seed=0, limits=LIMITS | limits)
 
 
 def processes(session: int) -> list[str]:
@@ -181,7 +181,7 @@ def test_a_process_that_hangs_is_killed_with_all_it_started(workers: Any, backen
 
 def test_printing_100_mb_does_not_hinder_and_is_not_kept(workers: Any) -> None:
     worker = workers("prints")
-    answer = prepared(worker)
+    answer = prepared(worker, call_s=60.0)
     assert answer["status"] == "ok", answer
     assert sum(map(len, worker._printed)) <= 16 * process.KEPT_BYTES
     assert worker.ask("turn", seconds=0.0)["samples_s"]

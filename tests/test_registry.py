@@ -30,7 +30,10 @@ def test_names_come_sorted_and_include_what_is_registered(registered: Registered
     def run(x: Any, weight: Any, bias: Any, problem: Any) -> Any:
         return np.zeros(problem.output_shape, x.dtype)
 
-    assert conv_impls.backends() == tuple(sorted([*registry.sources(), "zz_mine"]))
+    names = conv_impls.backends()
+    assert list(names) == sorted(names)
+    # Other modules of the suite may have registered more in this process.
+    assert {*registry.sources(), "zz_mine"} <= set(names)
     assert conv2d(X, W, backend="zz_mine").shape == (2, 3, 3)
 
 
