@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pandas as pd
@@ -21,15 +21,18 @@ NOT_RUN = "the run did not come this far; finish it with --resume"
 GROUP = ["workload", "layer", "label", "threads", "direction", "cache"]
 
 
-def frame(records: Iterable[Record], cases: Iterable[Case] = ()) -> pd.DataFrame:
+def frame(
+    records: Iterable[Record], cases: Iterable[Case] = (), repeat: Callable[[Case], str] = lambda case: case.repro
+) -> pd.DataFrame:
     """One row a case and backend; repetitions are merged, their samples pooled and their worst status kept.
 
-    Of the ``cases`` those without a record get one as well, with the status "interrupted".
+    ``repeat`` words the command that repeats a case. Of the ``cases`` those without a record get one as well, with the
+    status "interrupted".
 
     Columns beside those of `Record`: network (the workload, and what of it was varied), kernel, in_height, batch,
     dtype, macs, flops, min_bytes, executed_gflops, utilisation (of the peak measured beside the case), samples (their
-    number), turns (time of each, by repetition and round), repeat (a command), weak (why a number is weak) and speedup,
-    the time of python_loops over this one, where both were measured.
+    number), turns (time of each, by repetition and round), repeat, weak (why a number is weak) and speedup, the time of
+    python_loops over this one, where both were measured.
     """
     finished = list(records)
     keys = {record.case.key for record in finished}
@@ -43,7 +46,7 @@ def frame(records: Iterable[Record], cases: Iterable[Case] = ()) -> pd.DataFrame
     for record in finished:
         kind = record.case.threads, Conv2dProblem.from_label(record.case.label).dtype
         best[kind] = max(best.get(kind, 0.0), record.fma_peak_gflops or 0.0)
-    table = pd.DataFrame([_row(group, best) for group in merged.values()])
+    table = pd.DataFrame([_row(group, best) | {"repeat": repeat(group[0].case)} for group in merged.values()])
     if table.empty:
         return table
     table[NUMBERS] = table[NUMBERS].astype(float)
@@ -73,7 +76,7 @@ def _row(group: list[Record], best_peak: dict[tuple[int, str], float]) -> dict[s
         "workload": case.workload, "layer": case.layer, "label": case.label, "count": case.count,
         "backend": case.backend, "threads": case.threads, "direction": case.direction, "cache": case.cache,
         "mode": worst.mode, "threads_seen": worst.threads_seen,
-        "status": worst.status, "reason": worst.reason, "algorithm": worst.algorithm, "repeat": case.repro,
+        "status": worst.status, "reason": worst.reason, "algorithm": worst.algorithm,
         "kernel": "x".join(map(str, problem.kernel_size)), "in_height": problem.in_size[0], "batch": problem.batch,
         "dtype": problem.dtype, "macs": problem.macs, "flops": problem.flops, "min_bytes": problem.min_bytes,
         "error": max((r.error for r in group if r.error is not None), default=None),

@@ -8,6 +8,7 @@ import math
 import os
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
@@ -103,6 +104,14 @@ class Options:
             layers, names, read_threads(self.threads), self.repetitions,
             choices(self.direction, "--direction", DIRECTIONS), choices(self.cache, "--cache", CACHES),
         )  # fmt: skip
+
+
+def repeating(run: Run) -> Callable[[Case], str]:
+    """The command that repeats a case of this run, with its options where it tells them: an imported one may not."""
+    try:
+        return Options(**run.config.get("options", {})).repeat
+    except TypeError:
+        return lambda case: case.repro
 
 
 def new_run(options: Options, out: Path | None) -> Run:

@@ -15,6 +15,7 @@ import pandas as pd
 from bench import contest, plots, roofline, sweeps, tables
 from bench.frame import frame
 from bench.html import write_page
+from bench.options import repeating
 from bench.store import Run, StoreError, write_whole
 
 BLOCK = re.compile(r"(<!-- begin generated: results -->\n).*?(<!-- end generated: results -->)", re.DOTALL)
@@ -48,7 +49,7 @@ COSTS = (
 
 def write_report(run: Run, out: Path, readme: Path | None) -> list[str]:
     """Write everything; returns what was left out and why."""
-    table = frame(run.records(), run.cases)
+    table = frame(run.records(), run.cases, repeating(run))
     if table.empty:
         raise StoreError(f"{run.folder}: no finished cases to report")
     twice = table[table.duplicated(["network", "layer", "backend", "threads"])]
