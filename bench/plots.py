@@ -138,25 +138,26 @@ def resnet50_heatmap(table: pd.DataFrame, environment: dict[str, Any]) -> Figure
     with np.errstate(divide="ignore", invalid="ignore"):
         shade = np.log10(rate.to_numpy(dtype=float))
     top = max(float(np.nanmax(shade)), -1.0)
-    image = axes.imshow(shade, aspect="auto", cmap="cividis", vmin=-2, vmax=top)
+    bottom = min(max(-2.0, np.floor(np.nanmin(shade))), top - 1)
+    image = axes.imshow(shade, aspect="auto", cmap="cividis", vmin=bottom, vmax=top)
     small = 10.5 if len(names) < 9 else 8.0
     labels = part.drop_duplicates("layer").set_index("layer")
     for i, layer in enumerate(layers):
         for j, name in enumerate(names):
             value = rate.iloc[i, j]
             text = _short_rate(value) if np.isfinite(value) else SHORT.get(status.loc[layer, name], "failed")
-            bright = not np.isfinite(value) or shade[i, j] > 1.2
+            bright = not np.isfinite(value) or shade[i, j] > (bottom + top) / 2
             axes.text(j, i, text, ha="center", va="center", color="black" if bright else "white", fontsize=small)
     axes.set_xticks(range(len(names)), names, rotation=50, ha="right", rotation_mode="anchor", fontsize=10.5)
     axes.set_yticks(range(len(layers)), [f"{layer}  {labels.kernel[layer]}" for layer in layers], fontsize=9.5)
     axes.grid(visible=False)
     bar = figure.colorbar(image, ax=axes, pad=0.02, fraction=0.04)
-    ticks = np.arange(-2, np.floor(top) + 1)
+    ticks = np.arange(np.ceil(bottom), np.floor(top) + 1)
     bar.set_ticks(list(ticks), labels=[f"{10.0**t:g}" for t in ticks])
     bar.set_label("effective GFLOP/s")
     count = int(part.threads.iloc[0])
     note = f"operations of the definition over the median time, {count} thread{'s' * (count > 1)}; "
-    note += f"measured FMA peak {part.fma_peak_gflops.median():.0f}; - unsupported, slow: over budget"
+    note += f"measured FMA peak {part.fma_peak_gflops.median():.0f}; -: unsupported, slow: over budget"
     corner(figure, environment, note)
     return figure
 

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
 from bench import tables
+from bench.peers import PEERS
 from bench.plots import STYLED, NothingToDraw, corner, label_end, style, time_text, titled_figure
 
 PLAIN = {"direction": "fwd", "cache": "warm", "dtype": "float32"}
@@ -78,7 +79,9 @@ def threads(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
         raise NothingToDraw("no layer measured with more than one number of threads")
     part = _largest(table, rows)
     counts = sorted(part.threads.unique())
-    most = part[part.threads == counts[-1]]
+    peers = part.backend.isin(PEERS)
+    ours = part if peers.all() else part[~peers]
+    most = ours[ours.threads == counts[-1]]
     best = most.loc[most[most.layers == most.layers.max()].sum_s.idxmin()]
     title = (
         f"{best.backend} runs {best.workload} {best.speedup:.2f} times as fast with {counts[-1]} threads as with "
@@ -88,13 +91,22 @@ def threads(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
     ideal = [count / counts[0] for count in counts]
     axes.plot(counts, ideal, color="#777777", ls="--", lw=1.2)
     ends = [(counts[-1], ideal[-1], "ideal", "#555555")]
-    for backend in tables.order(part.backend):
-        mine = part[part.backend == backend]
+    # Other libraries are the background: all of their lines, and the names of the best and the worst.
+    others = part[~part.backend.isin(ours.backend)]
+    for _, mine in others.groupby("backend"):
+        axes.plot(mine.threads, mine.speedup, color="#BBBBBB", lw=1.2, zorder=1)
+    ranked = others[others.threads == counts[-1]].sort_values("speedup")
+    for last in [ranked.iloc[i] for i in sorted({0, len(ranked) - 1}) if len(ranked)]:
+        ends.append((last.threads, last.speedup, f"{last.backend} {last.efficiency:.0%}", "#777777"))
+    for backend in tables.order(ours.backend):
+        mine = ours[ours.backend == backend]
         colour, marker = style(backend)
         axes.plot(mine.threads, mine.speedup, color=colour, marker=marker, lw=1.8)
         last = mine.iloc[-1]
         ends.append((last.threads, last.speedup, f"{backend} {last.efficiency:.0%}", colour))
     axes.set(xlabel="threads", ylabel=f"times as fast as with {counts[0]}")
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high + (high - low) * LABEL * max(0, len(ends) - 6))
     axes.set_xticks(counts)
     axes.set_xlim(counts[0] - 0.04 * (counts[-1] - counts[0]), counts[0] + 1.5 * (counts[-1] - counts[0]))
     _label_ends(axes, ends)
