@@ -43,11 +43,11 @@ setup-peers: $(VENV)/peers.stamp  ## install the libraries that bench-peers comp
 
 bench-peers: $(VENV)/peers.stamp  ## ours and every library installed on the layers of four networks, 1 and all threads (20 minutes, 50 at most)
 	@$(BIN)/python -m bench run --workload resnet50,vgg16,mobilenet_v2,convnext_tiny --backends auto,auto_strict,auto_eager,peers \
-		--threads $(THREADS) --repetitions 2 --budget 3000 --out $(RUN); code=$$?; \
+		--threads $(THREADS) --repetitions 2 --seconds 0.09 --budget 3000 --out $(RUN); code=$$?; \
 		if [ $$code -le 1 ]; then $(BIN)/python -m bench report $(RUN) --out $(RUN)/report || exit $$?; fi; exit $$code
 
 reference: $(VENV)/peers.stamp  ## the reference run: ResNet-50 on all fast backends and libraries, 3 repetitions (12 minutes, 25 at most)
-	@$(BIN)/python -m bench run --workload resnet50 --backends fast,peers --threads $(THREADS) --repetitions 3 --budget 1500 \
+	@$(BIN)/python -m bench run --workload resnet50 --backends fast,peers --threads $(THREADS) --repetitions 3 --seconds 0.09 --budget 1500 \
 		--out $(RUN); code=$$?; \
 		if [ $$code -le 1 ]; then $(BIN)/python -m bench report $(RUN) --out $(RUN)/report || exit $$?; fi; exit $$code
 

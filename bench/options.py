@@ -43,7 +43,7 @@ class UsageError(Exception):
 class Options:
     """What was asked for, as texts and numbers of the command line; what `python -m bench run` has by default."""
 
-    workload: str = "basic,sizes,resnet50,vgg16,mobilenet_v2,convnext_tiny"
+    workload: str = "sizes,resnet50,vgg16,mobilenet_v2,convnext_tiny"
     backends: str = "all"
     threads: str = ""
     direction: str = "fwd"
@@ -52,9 +52,9 @@ class Options:
     dtype: str = ""
     layers: str = ""
     repetitions: int = 1
-    seconds: float = 0.09
+    seconds: float = 0.06
     timeout: float = 0.6
-    budget: float = 255.0
+    budget: float = 280.0
     isa: str = ""
     kernels: str = "kept"
     plugin: str = ""

@@ -16,6 +16,8 @@ LADDER = (
     "python_loops", "numpy_im2col", "numpy_strided", "scipy_fft", "numba_direct", "numba_simd", "numba_winograd_f2",
     "numba_winograd_f4", "numba_winograd_f6", "numba_winograd", "numba_depthwise", "auto", "auto_strict", "auto_eager",
 )  # fmt: skip
+# A backend takes part in the ladder that measured more than this part of the layers any other did.
+LADDER_SHARE = 0.5
 # Backends that hand the work to another one.
 CHOICES = ("auto", "auto_strict", "auto_eager", "numba_winograd")
 
@@ -107,7 +109,10 @@ def ladder(table: pd.DataFrame, workload: str) -> pd.DataFrame:
     """Geometric-mean speed-up over python_loops and its range, over the layers every backend measured."""
     part = plain(table)
     part = part[(part.workload == workload) & (part.threads == part.threads.max()) & ~part.backend.isin(CHOICES)]
-    speed = part.pivot(index="layer", columns="backend", values="speedup").dropna()
+    speeds = part.pivot(index="layer", columns="backend", values="speedup")
+    # A method for one kind of layer would leave no layer that all have measured.
+    timed = speeds.dropna(how="all")
+    speed = timed.loc[:, timed.notna().mean() > LADDER_SHARE].dropna()
     if speed.empty:
         return pd.DataFrame()
     rows = [
