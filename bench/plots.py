@@ -55,6 +55,10 @@ ALT = {
 }
 
 
+# Height of a label in heights of the axes, for axes of 3 inches.
+LABEL = 0.062
+
+
 class NothingToDraw(Exception):
     """The run lacks the cases a figure needs."""
 
@@ -72,18 +76,22 @@ def time_vs_size(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
     if len(big) > 1:
         title += f"; {big.backend.iloc[1]} takes {big.median_s.iloc[1] / big.median_s.iloc[0]:.1f} times as long"
     figure, axes = titled_figure(5.2, title)
+    ends = []
     for backend in tables.order(part.backend):
         mine = part[part.backend == backend].sort_values("in_height")
         colour, marker = style(backend)
         low, high = mine.median_s - mine.q1_s, mine.q3_s - mine.median_s
         axes.errorbar(mine.in_height, mine.median_s, yerr=[low, high], color=colour, marker=marker, capsize=3, lw=1.8)
-        label_end(axes, float(mine.in_height.iloc[-1]), float(mine.median_s.iloc[-1]), backend, colour)
+        ends.append((float(mine.in_height.iloc[-1]), float(mine.median_s.iloc[-1]), backend, colour))
     axes.set(xscale="log", yscale="log", xlabel="image height = width (pixels)", ylabel="time of one call")
     sizes = sorted(part.in_height.unique())
     axes.set_xticks(sizes, [str(s) for s in sizes])
     axes.minorticks_off()
     axes.set_xlim(min(sizes) * 0.85, max(sizes) * 3.2)
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, 3 * high)
     log_ticks(axes.yaxis, time_text)
+    label_ends(axes, ends)
     corner(figure, environment, "3x3, 8 to 8 channels, batch 1, median and quartiles")
     return figure
 
@@ -282,6 +290,16 @@ def style(backend: str) -> tuple[str, str]:
 def label_end(axes: Any, x: float, y: float, text: str, colour: str) -> None:
     """Text just right of the end of a line."""
     axes.annotate(text, (x, y), xytext=(7, 0), textcoords="offset points", color=colour, va="center", fontsize=11)
+
+
+def label_ends(axes: Any, ends: list[tuple[float, float, str, str]]) -> None:
+    """Labels (x, y, text, colour) behind the ends of lines, moved apart where they would cover each other."""
+    to_axes = axes.transData - axes.transAxes
+    lowest: dict[float, float] = {}
+    for x, y, text, colour in sorted(ends, key=lambda end: end[1]):
+        at_x, at_y = to_axes.transform((x, y))
+        lowest[x] = max(at_y, lowest.get(x, -1.0) + LABEL)
+        label_end(axes, x, float(to_axes.inverted().transform((at_x, lowest[x]))[1]), text, colour)
 
 
 def time_text(seconds: float) -> str:

@@ -16,15 +16,13 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 
 from bench import tables
 from bench.peers import PEERS
-from bench.plots import STYLED, NothingToDraw, corner, label_end, style, time_text, titled_figure
+from bench.plots import LABEL, STYLED, NothingToDraw, corner, label_ends, style, time_text, titled_figure
 
 PLAIN = {"direction": "fwd", "cache": "warm", "dtype": "float32"}
 SETTING = ["workload", "direction", "cache", "dtype"]
 # Of the kernel sizes only backends that come this near the fastest are drawn: more lines hide the crossings.
 NEAR = 4.0
 SHADES = {"direct": "#009E73", "Winograd": "#0072B2", "FFT": "#CC79A7"}
-# Height of a label in heights of the axes, for axes of 3 inches.
-LABEL = 0.062
 
 ALT = {
     "threads": "Speed-up of each backend against the number of threads",
@@ -109,7 +107,7 @@ def threads(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
     axes.set_ylim(low, high + (high - low) * LABEL * max(0, len(ends) - 6))
     axes.set_xticks(counts)
     axes.set_xlim(counts[0] - 0.04 * (counts[-1] - counts[0]), counts[0] + 1.5 * (counts[-1] - counts[0]))
-    _label_ends(axes, ends)
+    label_ends(axes, ends)
     note = "count-weighted sum of the layers a backend measured at every number of threads; % is efficiency"
     corner(figure, environment, note)
     return figure
@@ -150,7 +148,7 @@ def batch(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
     axes.set_xticks(batches, [str(size) for size in batches])
     axes.minorticks_off()
     axes.set_xlim(batches[0] * 0.9, batches[0] * 0.9 * (batches[-1] / batches[0]) ** 1.5)
-    _label_ends(axes, ends)
+    label_ends(axes, ends)
     corner(figure, environment, f"{layers} layers, count-weighted sum over the batch, {_threads(plain)}")
     return figure
 
@@ -214,7 +212,7 @@ def _kernel_panel(axes: Any, rows: pd.DataFrame, leads: list[tuple[str, float, f
         axes.axvspan(left, right, color=SHADES[method], alpha=0.16, lw=0)
         middle = (left * right) ** 0.5
         axes.text(middle, 0.02, method, transform=axes.get_xaxis_transform(), ha="center", fontsize=9, color="#444444")
-    _label_ends(axes, ends)
+    label_ends(axes, ends)
 
 
 def _method(backend: str) -> str:
@@ -273,13 +271,3 @@ def _time_axis(axes: Any, steps: tuple[int, ...]) -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=steps))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda seconds, _: time_text(seconds)))
     axes.margins(y=0.12)
-
-
-def _label_ends(axes: Any, ends: list[tuple[float, float, str, str]]) -> None:
-    """Labels (x, y, text, colour) behind the ends of lines, moved apart where they would cover each other."""
-    to_axes = axes.transData - axes.transAxes
-    lowest = -1.0
-    for x, y, text, colour in sorted(ends, key=lambda end: end[1]):
-        at_x, at_y = to_axes.transform((x, y))
-        lowest = max(at_y, lowest + LABEL)
-        label_end(axes, x, float(to_axes.inverted().transform((at_x, lowest))[1]), text, colour)
