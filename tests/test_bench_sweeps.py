@@ -159,4 +159,4 @@ def test_labels_of_equal_ends_do_not_cover_each_other() -> None:
     (axes,) = sweeps.threads(frame(*rows), ENVIRONMENT).axes
     ends = [text.xy for text in axes.texts if isinstance(text, Annotation)]
     heights = sorted((axes.transData - axes.transAxes).transform(end)[1] for end in ends)
-    assert min(b - a for a, b in pairwise(heights)) >= 0.99 * sweeps.LABEL
+    assert min(b - a for a, b in pairwise(heights)) >= 0.99 * plots.LABEL
