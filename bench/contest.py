@@ -74,10 +74,10 @@ def headlines(table: pd.DataFrame) -> pd.DataFrame:
 def regret(table: pd.DataFrame) -> pd.DataFrame:
     """How much slower the backend that `auto` picks is than the best of ours, sums and worst layer.
 
-    F(6x6) is no contender: `auto` leaves it to those who ask for it.
+    F(6x6) is no contender: `auto` leaves it to those who ask for it. Nor is what hands the work to another backend.
     """
     rows = []
-    ours = table[(table.status == "ok") & ~table.backend.isin([*PEERS, *OWN, "numba_winograd_f6"])]
+    ours = table[(table.status == "ok") & ~table.backend.isin([*PEERS, *OWN, "numba_winograd_f6", "numba_winograd"])]
     for (network, threads), part in ours.groupby(KEYS, sort=False):
         picked = part[part.backend == "auto"].set_index("layer").algorithm
         times = part[part.backend != "auto"].pivot(index="layer", columns="backend", values="median_s")

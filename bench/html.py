@@ -140,7 +140,7 @@ def _failures(table: pd.DataFrame) -> Table:
 def _environment(run: Run) -> list[Table]:
     facts = {key: value for key, value in run.environment.items() if key != "machine"}
     asked = {key: value for key, value in run.config.items() if key != "cases"}
-    measured = roofline.measured_machine(run.environment)
+    measured = run.environment.get("machine")
     found = machine.tables(measured) if measured else {}
     named = {"Machine and versions": _flat(facts), "What was asked for": _flat(asked)} | found
     return [replace(_table(title, content), facts=True) for title, content in named.items()]

@@ -103,7 +103,7 @@ def ladder(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
     if rungs.empty:
         raise NothingToDraw("no ResNet-50 layers that every backend measured")
     best = rungs.loc[rungs.speedup.idxmax()]
-    where = f"On {rungs.layers.iloc[0]} ResNet-50 layers that all backends finish,"
+    where = f"On {rungs.layers.iloc[0]} ResNet-50 layers that all of these finish,"
     title = f"{where} {best.backend} is {best.speedup:,.0f} times as fast as Python loops"
     figure, axes = titled_figure(4.4, title)
     at = np.arange(len(rungs))

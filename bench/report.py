@@ -164,8 +164,8 @@ def _page(run: Run, table: pd.DataFrame, made: dict[str, pd.DataFrame], drawn: l
         lines += [
             "## The ladder, on ResNet-50",
             "",
-            "Geometric mean over the layers all backends measured. numpy_im2col copies element by element on purpose "
-            "(see docs/decisions/0002-im2col-copies-elements.md): ratios over it flatter every other backend.",
+            "Geometric mean over the layers that all of these measured. numpy_im2col copies element by element "
+            "on purpose (see docs/decisions/0002-im2col-copies-elements.md): ratios over it flatter all others.",
             "",
             markdown(made["ladder"]),
             "",

@@ -18,7 +18,6 @@ from matplotlib.figure import Figure
 
 from bench.peers import PEERS
 from bench.plots import STYLED, NothingToDraw, corner, log_ticks, titled_figure
-from bench.store import StoreError
 from conv_impls import Conv2dProblem
 
 # A layer this near to the roof counts as reaching it.
@@ -28,13 +27,6 @@ ALT = {
     "roofline": "Effective GFLOP/s of each ResNet-50 layer against its operations per byte, under the machine's roof"
 }
 DIRECT, FEWER, PEER, ROOF = "#0072B2", "#D55E00", "#333333", "#555555"
-# What `bench.machine.measure_machine` returns: numbers of each row, and of all; far above what any machine reaches.
-NUMBERS = {
-    "by_threads": ("threads", "fma_float32_gflops", "fma_float64_gflops", "launch_us"),
-    "by_level": ("threads", "working_set_bytes", "read_gb_per_s"),
-}
-TIMER = "timer_ns", "timer_call_ns"
-MOST = 1e15
 # Algorithms that do fewer operations than the definition.
 FEWER_OPERATIONS = "winograd", "fft"
 
@@ -91,35 +83,6 @@ def roofline(table: pd.DataFrame, environment: dict[str, Any], workload: str = "
     return figure
 
 
-def measured_machine(environment: dict[str, Any]) -> dict[str, Any] | None:
-    """What the machine can do, as `bench.machine.measure_machine` returns it; None where the run holds nothing.
-
-    Raises
-    ------
-    StoreError
-        If it is something else: the file may be anybody's.
-    """
-    machine = environment.get("machine")
-    if not machine:
-        return None
-    given = machine if isinstance(machine, dict) else {}
-    for name, columns in NUMBERS.items():
-        rows = given.get(name)
-        if not (isinstance(rows, list) and rows and all(_holds(row, columns) for row in rows)):
-            wanted = f"a list of objects with the numbers {', '.join(columns)}"
-            raise StoreError(f"environment.json: machine.{name}: expected {wanted}, got {str(rows)[:60]!r}")
-    if not all(isinstance(row.get("level"), str) for row in given["by_level"]) or not _holds(given, TIMER):
-        raise StoreError(f"environment.json: machine: expected a level in by_level, and the numbers {', '.join(TIMER)}")
-    return given
-
-
-def _holds(row: Any, numbers: tuple[str, ...]) -> bool:
-    """Whether all of these are numbers above 0 that can be drawn."""
-    return isinstance(row, dict) and all(
-        isinstance(row.get(name), int | float) and 0 < row[name] < MOST for name in numbers
-    )
-
-
 def _points(table: pd.DataFrame, workload: str) -> pd.DataFrame:
     """A row a layer: intensity (FLOP per byte), rates in GFLOP/s, whether ours does fewer operations than nominal."""
     part = table[(table.workload == workload) & (table.direction == "fwd") & (table.status == "ok")]
@@ -151,8 +114,8 @@ def _ceilings(environment: dict[str, Any], points: pd.DataFrame) -> tuple[float,
 
     They are those of the points' thread count, or of the next one measured: still above what the layers can reach.
     """
-    machine, threads = measured_machine(environment), points.threads.iloc[0]
-    if machine is None:
+    machine, threads = environment.get("machine"), points.threads.iloc[0]
+    if not machine:
         raise NothingToDraw("the run holds no measurement of the machine")
 
     def at(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

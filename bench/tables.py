@@ -106,7 +106,7 @@ def costs(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def ladder(table: pd.DataFrame, workload: str) -> pd.DataFrame:
-    """Geometric-mean speed-up over python_loops and its range, over the layers every backend measured."""
+    """Geometric-mean speed-up over python_loops and its range, over the layers that all of `LADDER_SHARE` measured."""
     part = plain(table)
     part = part[(part.workload == workload) & (part.threads == part.threads.max()) & ~part.backend.isin(CHOICES)]
     speeds = part.pivot(index="layer", columns="backend", values="speedup")
