@@ -12,16 +12,16 @@ from collections.abc import Generator
 
 import pytest
 
-from bench.directions import DIRECTIONS
-from bench.machine import environment
-from bench.options import UsageError, choices, read_backends, read_layers, read_threads
-from bench.run import make_cases
-from bench.store import Case, StoreError
 from conv_impls import ConvError
 from conv_impls.workloads import WorkloadError
 
+from .machine.environment import environment
+from .run.driver import make_cases
+from .run.options import UsageError, choices, read_backends, read_layers, read_threads
+from .store.records import DIRECTIONS, Case, StoreError
+
 # A plug-in registers its backend when it is imported, which collecting doctests does.
-collect_ignore = ["overhead.py"]
+collect_ignore = ["run/overhead.py"]
 OPTIONS = {"workload": "smoke", "backends": "all", "threads": "1", "direction": "fwd"}
 CASES = pytest.StashKey[dict[str, Case]]()
 

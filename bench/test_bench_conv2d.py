@@ -14,11 +14,12 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 from threadpoolctl import threadpool_limits
 
-from bench import peers
-from bench.machine import fma_peak
-from bench.measure import Limits, Subject, outcome
-from bench.store import Case
 from conv_impls import Conv2dProblem, get_backend
+from conv_impls.limits import fma_flops_per_s
+
+from . import peers
+from .run.subject import Limits, Subject, outcome
+from .store.records import Case
 
 # Rounds of a case, and the seconds they take together where that leaves a choice.
 ROUNDS, TIMING_S = (6, 60), 0.25
@@ -56,7 +57,7 @@ def test_conv2d(case: Case, benchmark: BenchmarkFixture) -> None:
         benchmark.group = f"{case.label} {case.direction} t{case.threads}"
         benchmark.pedantic(subject.calls[0].call, rounds=rounds, iterations=iterations, warmup_rounds=1)
         if benchmark.enabled:
-            subject.facts["fma_peak_gflops"] = fma_peak(case.threads, PEAK_S)
+            subject.facts["fma_peak_gflops"] = fma_flops_per_s(case.threads, "float32", PEAK_S) / 1e9
         benchmark.extra_info |= asdict(case) | subject.facts | {"status": "ok"}
         status, reason = outcome(check_again)
         # What fails here leaves no time behind.

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from bench import __main__ as command_line
-from bench import machine
+from bench.cli import main as command_line
+from bench.machine import probes
 from conv_impls import registry
 
 ROOT = Path(__file__).parent.parent
@@ -71,7 +71,7 @@ def bench(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(machine, "measure_machine", lambda: {})
+    monkeypatch.setattr(probes, "measure_machine", lambda: {})
 
     def call(*arguments: str | Path) -> Done:
         monkeypatch.setattr(sys, "argv", ["bench", *map(str, arguments)])

@@ -7,9 +7,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bench import stats
-from bench.machine import environment, measure_machine
-from bench.store import Case, Record, Run
+from bench.analysis import stats
+from bench.machine.environment import environment
+from bench.machine.probes import measure_machine
+from bench.store.folder import Run
+from bench.store.records import Case, Record
 
 LABEL = 'mb1ic8ih12oc8oh12kh3ph1n"l"'
 CASE = Case("resnet50", "l1", LABEL, 2, "python_loops", 1)

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench import check, measure
-from bench.measure import Limits, Subject, outcome
-from bench.store import Case
+from bench.run import check
+from bench.run import subject as measure
+from bench.run.subject import Limits, Subject, outcome
+from bench.store.records import Case
 from conv_impls import Conv2dProblem, conv2d, register, registry
 from conv_impls.reference import reference
 from conv_impls.validation import Array

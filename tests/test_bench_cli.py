@@ -18,9 +18,9 @@ import pytest
 from commands import STATUSES, TINY, Bench, outside
 from rich.console import Console
 
-from bench import terminal
-from bench.store import Run
-from bench.worker import PLUGIN
+from bench.cli import terminal
+from bench.run.worker import PLUGIN
+from bench.store.folder import Run
 from conv_impls import Conv2dProblem, backends, get_backend
 
 # Where no kernel is cached, the first cases compile theirs: about 10 s for each, more on a busy machine.

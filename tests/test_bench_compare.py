@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from bench import compare, stats
-from bench.store import Case, Record, Run
+from bench.analysis import compare, stats
+from bench.store.folder import Run
+from bench.store.records import Case, Record
 
 ROOT = Path(__file__).parent.parent
 LABEL = 'mb1ic3ih8oc4oh8kh3ph1n"layer"'

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.directions import as_forward, every
+from bench.run.directions import as_forward, every
 from conv_impls import Conv2dProblem, ConvError, UnsupportedError, conv2d_input, conv2d_weight
 from conv_impls.reference import reference
 from conv_impls.validation import Array

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from bench.exchange import export_run, import_run
-from bench.machine import environment
-from bench.stats import iqr, median
-from bench.store import Case, Record, Run, StoreError
+from bench.analysis.stats import iqr, median
+from bench.machine.environment import environment
+from bench.store.benchmark_json import export_run, import_run
+from bench.store.folder import Run
+from bench.store.records import Case, Record, StoreError
 from conv_impls import Conv2dProblem, workloads
 
 ROOT = Path(__file__).parent.parent

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from records import CASE, LABEL, failed, record
 
-from bench import stats
-from bench.frame import NOT_RUN, frame
+from bench.analysis import stats
+from bench.analysis.frame import NOT_RUN, frame
 from conv_impls import Conv2dProblem
 
 

@@ -17,11 +17,13 @@ from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 
-from bench import html, stats
-from bench.frame import frame
-from bench.report import all_tables
-from bench.store import Case, Record, Run
-from bench.winners import fastest_by_network
+from bench.analysis import stats
+from bench.analysis.frame import frame
+from bench.analysis.winners import fastest_by_network
+from bench.report import page as html
+from bench.report.write import all_tables
+from bench.store.folder import Run
+from bench.store.records import Case, Record
 
 LABEL = 'mb1ic8ih12oc8oh12kh3ph1n"{}"'
 SCRIPT, IMAGE = "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>'

@@ -11,8 +11,8 @@ import pytest
 from commands import TINY, Bench, one_line
 from records import CASE, new_run, record, store
 
-from bench import report
-from bench.store import Run
+from bench.report import write as report
+from bench.store.folder import Run
 
 
 def resumable(bench: Bench, folder: Path) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def test_whatever_a_result_file_holds_is_read_or_refused(
 ) -> None:
     """Exit codes and one line: `Bench` would let any other exception through."""
     # Figures are made and not saved, which takes longer than all the rest.
-    monkeypatch.setattr("bench.plots.save", lambda figure, stem: None)
+    monkeypatch.setattr("bench.report.figures.save", lambda figure, stem: None)
     monkeypatch.delitem(report.FIGURES, "filters")
     good, bad = new_run(tmp_path / "good", CASE), tmp_path / "bad"
     store(good, record())

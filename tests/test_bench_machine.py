@@ -11,11 +11,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from bench import machine
-from bench.machine import environment, measure_machine, tables, thread_counts, working_sets
-from bench.options import last_level_bytes
-from bench.plots import NothingToDraw, save
-from bench.roofline import roofline, utilisation
+from bench.machine import environment as machine
+from bench.machine import probes
+from bench.machine.environment import environment
+from bench.machine.probes import measure_machine, tables, thread_counts, working_sets
+from bench.report.figures import NothingToDraw, save
+from bench.report.roofline import roofline, utilisation
+from bench.run.options import last_level_bytes
 from conv_impls import Conv2dProblem
 
 KIB, MIB = 2**10, 2**20
@@ -27,8 +29,8 @@ def measured() -> dict[str, Any]:
 
 
 def fake_cpus(monkeypatch: pytest.MonkeyPatch, caches: dict[int, list[tuple[str, str, str]]]) -> None:
-    monkeypatch.setattr(machine, "_cpus", lambda: sorted(caches))
-    monkeypatch.setattr(machine, "_caches", lambda cpu: iter(caches[cpu]))
+    monkeypatch.setattr(probes, "cpus", lambda: sorted(caches))
+    monkeypatch.setattr(probes, "caches_of", lambda cpu: iter(caches[cpu]))
 
 
 def test_every_thread_count_has_a_peak_of_each_dtype_and_a_start(measured: dict[str, Any]) -> None:
@@ -145,7 +147,7 @@ def test_a_quota_is_in_cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 
 def test_the_command_prints_json_that_a_run_would_store() -> None:
     command = [sys.executable, "-m", "bench", "machine", "--seconds", "0.05", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(machine.__file__).parents[1])
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(machine.__file__).parents[2])
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["id"] == environment()["id"]
@@ -154,7 +156,7 @@ def test_the_command_prints_json_that_a_run_would_store() -> None:
 
 def test_the_command_refuses_a_time_below_zero() -> None:
     command = [sys.executable, "-m", "bench", "machine", "--seconds", "-1"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(machine.__file__).parents[1])
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(machine.__file__).parents[2])
     assert done.returncode == 2
     assert "--seconds: expected a number above 0, got -1" in done.stderr
 

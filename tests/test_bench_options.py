@@ -10,8 +10,8 @@ import pytest
 from commands import TINY, Bench, one_line
 from records import CASE, new_run
 
-from bench import machine
-from bench.options import Options, UsageError, choice, split
+from bench.machine import probes
+from bench.run.options import Options, UsageError, choice, split
 
 
 @pytest.mark.parametrize("text", ["avx2", " avx2", "avx2 "])
@@ -69,7 +69,7 @@ def test_a_folder_is_refused_before_the_machine_is_measured(
 
     new_run(tmp_path / "run", CASE)
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(machine, "measure_machine", never)
+    monkeypatch.setattr(probes, "measure_machine", never)
     start = time.perf_counter()
     one_line(bench("run", "--workload", TINY, "--backends", "numpy_strided", "--out", taken), taken)
     assert time.perf_counter() - start < 2

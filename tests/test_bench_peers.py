@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from bench import peers
-from bench.directions import as_forward, every
-from bench.options import read_backends
 from bench.peers import GRADIENTS, OWN, PEERS, load, missing, symmetric, zeros_float32
-from bench.process import Worker
-from bench.run import check_cases
-from bench.store import Case
+from bench.run.directions import as_forward, every
+from bench.run.driver import check_cases
+from bench.run.options import read_backends
+from bench.run.process import Worker
+from bench.store.records import Case
 from conv_impls import Conv2dProblem, conv2d_input, conv2d_weight, get_backend
 
 ROOT = Path(__file__).parent.parent

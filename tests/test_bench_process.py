@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from bench import process
-from bench.process import Worker
-from bench.store import Case
-from bench.worker import PLUGIN
+from bench.run import process
+from bench.run.process import Worker
+from bench.run.worker import PLUGIN
+from bench.store.records import Case
 
 ROOT = Path(__file__).parent.parent
 CASE = Case("w", "l", "mb1ic3ih8oc4oh8kh3ph1", 1, "", 1)
@@ -226,7 +226,7 @@ PARENT = """
 import os, sys, time
 sys.path[:0] = {paths}
 from test_bench_process import prepared
-from bench.process import Worker
+from bench.run.process import Worker
 one = Worker("honest", 1, 0.6, {variables})
 assert prepared(one)["status"] == "ok"
 two = Worker({backend!r}, 1, 60.0, {variables})

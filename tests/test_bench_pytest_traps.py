@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from bench.exchange import import_run
-from bench.machine import environment
+from bench.machine.environment import environment
+from bench.store.benchmark_json import import_run
 
 ROOT = Path(__file__).parent.parent
 LABEL = 'mb1ic2ih6oc2oh6kh3ph1n"layer"'

@@ -12,9 +12,12 @@ import pandas as pd
 import pytest
 from records import CASE, failed, new_run, record, store
 
-from bench import plots, report, tables
-from bench.frame import frame
-from bench.store import Record, Run, StoreError
+from bench.analysis import tables
+from bench.analysis.frame import frame
+from bench.report import figures as plots
+from bench.report import write as report
+from bench.store.folder import Run
+from bench.store.records import Record, StoreError
 
 # Figures that need no measured layer.
 ALWAYS = {"filters"}

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from bench import run as driver
-from bench.run import GIVEN_UP, PEAK_S, TURNS, check_cases, drive, make_cases
-from bench.store import Case, Run
-from bench.worker import PEAK
+from bench.run import driver
+from bench.run.driver import GIVEN_UP, PEAK_S, TURNS, check_cases, drive, make_cases
+from bench.run.worker import PEAK
+from bench.store.folder import Run
+from bench.store.records import Case
 from conv_impls import workloads
 
 BACKENDS = ["a", "b", "c"]
@@ -31,7 +32,7 @@ Log = list[tuple[str, int, str, dict[str, Any]]]
 
 
 def workers(log: Log, answer: Callable[[str, int, str, dict[str, Any]], dict[str, Any] | None]) -> type:
-    """A class that stands in for `bench.process.Worker`: notes what it is asked, and answers without a process."""
+    """A class that stands in for `bench.run.process.Worker`: notes what it is asked, and answers without a process."""
 
     class Fake:
         def __init__(self, backend: str, threads: int, call_s: float, variables: dict[str, str]) -> None:

@@ -19,7 +19,9 @@ from typing import Any
 import pytest
 from records import CASE, LABEL, failed, new_run, record, store
 
-from bench.store import Case, Record, Run, StoreError, checked, write_whole
+from bench.store.files import write_whole
+from bench.store.folder import Run, checked
+from bench.store.records import Case, Record, StoreError
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
@@ -75,7 +77,7 @@ import sys
 sys.path[:0] = {paths}
 from pathlib import Path
 from records import record, store
-from bench.store import Run
+from bench.store.folder import Run
 run = Run.open(Path(sys.argv[1]))
 print("ready", flush=True)
 for number in range(10**6):

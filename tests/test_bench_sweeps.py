@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 from matplotlib.text import Annotation
 
-from bench import plots, sweeps
-from bench.plots import NothingToDraw
+from bench.report import figures as plots
+from bench.report import sweeps
+from bench.report.figures import NothingToDraw
 from conv_impls import workloads
 
 ENVIRONMENT = {"cpu": "a CPU", "cores": 4, "date": "2026-01-01"}

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 import conv_impls
-from bench.frame import frame
-from bench.report import summary_block
-from bench.store import Run
+from bench.analysis.frame import frame
+from bench.report.write import summary_block
+from bench.store.folder import Run
 from conv_impls import registry, workloads
 
 ROOT = Path(__file__).parent.parent

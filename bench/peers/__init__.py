@@ -18,24 +18,24 @@ from conv_impls.registry import Prepared
 from conv_impls.validation import Array
 
 # Backend -> the module that registers it, and the packages it needs.
-_TORCH = "bench.peers.torch_peer", ("torch",)
-_OPENVINO = "bench.peers.openvino_peer", ("openvino",)
+_TORCH = ".torch_peer", ("torch",)
+_OPENVINO = ".openvino_peer", ("openvino",)
 PEERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "torch_nchw": _TORCH,
     "torch_channels_last": _TORCH,
     "torch_prepacked": _TORCH,
-    "onnxruntime": ("bench.peers.onnxruntime_peer", ("onnxruntime", "onnx")),
+    "onnxruntime": (".onnxruntime_peer", ("onnxruntime", "onnx")),
     "openvino": _OPENVINO,
     "openvino_channels_last": _OPENVINO,
-    "opencv": ("bench.peers.opencv_peer", ("cv2", "onnx")),
-    "jax": ("bench.peers.jax_peer", ("jax",)),
+    "opencv": (".opencv_peer", ("cv2", "onnx")),
+    "jax": (".jax_peer", ("jax",)),
 }
 # Those that count the cores of their process themselves.
 PINNED = ("jax",)
 # Packages installed under another name than they are imported by.
 DISTRIBUTIONS = {"cv2": "opencv-python-headless"}
 # Our own calls in other ways than a plan of `auto`.
-OWN = {"auto_strict": "bench.peers.ours", "auto_eager": "bench.peers.ours"}
+OWN = {"auto_strict": ".ours", "auto_eager": ".ours"}
 
 # Gradients that a library computes by a call of its own: (problem, weight of `as_forward`, threads) -> Prepared.
 Gradient = Callable[[Conv2dProblem, Array, int], Prepared]
@@ -59,7 +59,7 @@ def load(name: str) -> None:
     """Import the file that registers this backend, if it is one of this folder's."""
     module = OWN.get(name) or PEERS.get(name, (None,))[0]
     if module:
-        import_module(module)
+        import_module(module, __package__)
 
 
 def symmetric(problem: Conv2dProblem) -> str | None:

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from bench.machine import cores
-from bench.peers import copying
-from bench.usage import READ_BACK
 from conv_impls import Conv2dProblem
 from conv_impls.registry import Prepared, register
 from conv_impls.validation import Array
+
+from ..machine.environment import cores
+from ..machine.usage import READ_BACK
+from . import copying
 
 
 @register(

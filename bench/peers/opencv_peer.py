@@ -12,12 +12,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from bench.peers import copying, zeros_float32
-from bench.peers.onnx_model import model
-from bench.usage import READ_BACK
 from conv_impls import Conv2dProblem
 from conv_impls.registry import Prepared, register
 from conv_impls.validation import Array
+
+from ..machine.usage import READ_BACK
+from . import copying, zeros_float32
+from .onnx_model import model
 
 
 @register(

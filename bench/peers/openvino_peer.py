@@ -13,11 +13,12 @@ import numpy as np
 import openvino
 from openvino import opset8 as opset
 
-from bench.peers import copying, zeros_float32
-from bench.usage import READ_BACK
 from conv_impls import Conv2dProblem
 from conv_impls.registry import Prepared, register
 from conv_impls.validation import Array
+
+from ..machine.usage import READ_BACK
+from . import copying, zeros_float32
 
 SOURCE = "OpenVINO, CPU plug-in"
 

@@ -3,7 +3,7 @@
 `prepacked` calls the operator that torch.compile emits for frozen weights (torch/_inductor/fx_passes/mkldnn_fusion.py),
 with the input in channels_last, in which it was 1.1 to 2.1 times faster than with a dense NCHW one.
 The algorithm recorded is torch's own choice of backend: Mkldnn is oneDNN, Slow2d is im2col and BLAS. For gradients the
-NCHW backend calls torch's own, the others compute them as convolutions (`bench.directions`).
+NCHW backend calls torch's own, the others compute them as convolutions (`bench.run.directions`).
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 
-from bench.peers import GRADIENTS, copying, symmetric, zeros_float32
-from bench.usage import READ_BACK
 from conv_impls import Conv2dProblem
 from conv_impls.registry import Prepared, register
 from conv_impls.validation import Array
+
+from ..machine.usage import READ_BACK
+from . import GRADIENTS, copying, symmetric, zeros_float32
 
 SOURCE = "PyTorch, torch.nn.functional.conv2d"
 # For the whole process: entering it in every call would cost a microsecond.
@@ -84,7 +85,7 @@ def _eager(
 
 
 def _gradient(direction: str, problem: Conv2dProblem, weight: Array, threads: int) -> Prepared:
-    """The library's own gradient, from and to the arrays of `bench.directions.as_forward`."""
+    """The library's own gradient, from and to the arrays of `bench.run.directions.as_forward`."""
     torch.set_num_threads(threads)
     g, (sh, sw) = problem.groups, problem.stride
     rest = [None, problem.stride, _padding(problem), problem.dilation, False, (0, 0), g]

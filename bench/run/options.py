@@ -14,23 +14,23 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from bench.directions import DIRECTIONS
-from bench.isa import ISAS, UNHELD, isa_variables
-from bench.machine import cores, size_bytes
-from bench.peers import OWN, PEERS, missing, packages
-from bench.store import Case, Run
-from bench.worker import PEAK, PLUGIN
 from conv_impls import backends, workloads
 from conv_impls.cost import MODELLED
 from conv_impls.errors import UnknownBackendError
 from conv_impls.validation import DTYPES
 from conv_impls.workloads import Layer
 
-ROOT = Path(__file__).parent.parent
+from ..machine.environment import cores, size_bytes
+from ..peers import OWN, PEERS, missing, packages
+from ..store.folder import Run
+from ..store.records import CACHES, DIRECTIONS, Case
+from .isa import ISAS, UNHELD, isa_variables
+from .worker import PEAK, PLUGIN
+
+ROOT = Path(__file__).parents[2]
 # Beside the sources where there is a checkout, else where the command is run.
 RESULTS = (ROOT if (ROOT / "pyproject.toml").exists() else Path.cwd()) / "results"
 RUNS = RESULTS / "runs"
-CACHES = ("warm", "cold", "weights")
 # Caches are flooded with this many times the last level's size; without one to ask, with a large desktop's.
 FLOOD, LAST_LEVEL_BYTES = 2, 64 * 2**20
 
@@ -83,7 +83,7 @@ class Options:
 
     def cases(self) -> list[Case]:
         """Every case, in the order it is measured."""
-        from bench.run import make_cases
+        from .driver import make_cases
 
         for name in ("repetitions", "seconds", "timeout", "budget"):
             value = getattr(self, name)
@@ -116,7 +116,8 @@ def repeating(run: Run) -> Callable[[Case], str]:
 
 def new_run(options: Options, out: Path | None) -> Run:
     """A new run folder with every case of these options, and the machine as it is now."""
-    from bench.machine import environment, measure_machine
+    from ..machine.environment import environment
+    from ..machine.probes import measure_machine
 
     cases, folder = options.cases(), out or RUNS / datetime.now().strftime("%Y%m%d-%H%M%S")
     # Before the machine is measured, which takes seconds.
@@ -128,7 +129,7 @@ def new_run(options: Options, out: Path | None) -> Run:
 
 def resumed(folder: Path, given: dict[str, Any]) -> Run:
     """The run in this folder, if nothing of what it was asked for, nor the machine, has changed."""
-    from bench.machine import VOLATILE, environment
+    from ..machine.environment import VOLATILE, environment
 
     run, defaults = Run.open(folder), asdict(Options())
     stored = run.config.get("options")

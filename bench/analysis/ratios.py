@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from bench.peers import OWN, PEERS
-from bench.stats import Ratio, ratio
+from ..peers import OWN, PEERS
+from .stats import Ratio, ratio
 
 KEYS = ["network", "threads"]
 BEST = "best peer"

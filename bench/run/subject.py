@@ -6,7 +6,7 @@
     turn     samples of the call, after one that warms up; plan and output made before; compile and prepare kept apart
     check    the output of each turn, against the same reference
 
-A `Subject` goes through this as `bench.worker` is told to. What goes wrong is an exception that has a status.
+A `Subject` goes through this as `bench.run.worker` is told to. What goes wrong is an exception that has a status.
 Cold caches are made by rotation: enough copies of image, weights and output that each is evicted before its next call;
 "weights" rotates those alone, as a network does that runs layer after layer. Source: oneDNN's benchdnn,
 doc/knob_cold_cache.md.
@@ -25,13 +25,14 @@ from typing import Any
 
 import numpy as np
 
-from bench.check import SampledCheck, Verdict, check_integers, integer_inputs, normal_inputs
-from bench.directions import as_forward, every
-from bench.peers import GRADIENTS
-from bench.store import Case
-from bench.usage import PeakMemory
 from conv_impls import Conv2dProblem, UnsupportedError, backends, get_backend, plan
 from conv_impls.validation import Array
+
+from ..machine.usage import PeakMemory
+from ..peers import GRADIENTS
+from ..store.records import Case
+from .check import SampledCheck, Verdict, check_integers, integer_inputs, normal_inputs
+from .directions import as_forward, every
 
 PROBE_ROWS = 16
 # Estimates beyond this many times the limit are believed: a second probe of such a case would itself take long.

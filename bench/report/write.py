@@ -12,11 +12,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench import contest, plots, roofline, sweeps, tables
-from bench.frame import frame
-from bench.html import write_page
-from bench.options import repeating
-from bench.store import Run, StoreError, write_whole
+from ..analysis import ratios as contest
+from ..analysis import tables
+from ..analysis.frame import frame
+from ..run.options import repeating
+from ..store.files import write_whole
+from ..store.folder import Run
+from ..store.records import StoreError
+from . import figures as plots
+from . import roofline, sweeps
+from .page import write_page
 
 BLOCK = re.compile(r"(<!-- begin generated: results -->\n).*?(<!-- end generated: results -->)", re.DOTALL)
 NETWORKS = ("resnet50", "vgg16", "mobilenet_v2", "convnext_tiny")

@@ -1,8 +1,8 @@
 """The process of one backend: measures cases as it is told, over pipes of its own.
 
-    python -m bench.worker BACKEND ORDERS_FD ANSWERS_FD PARENT_PID
+    python -m bench.run.worker BACKEND ORDERS_FD ANSWERS_FD PARENT_PID
 
-The parent (`bench.process`) sets the thread variables before it starts. Notes of the stage under way go out between
+The parent (`bench.run.process`) sets the thread variables before it starts. Notes of the stage under way go out between
 order and answer. The process dies with its parent, is the first that Linux ends when memory runs out, and may not take
 more of it than the machine has.
 """
@@ -54,7 +54,9 @@ class Actions:
 
     def __init__(self, backend: str, say: Any) -> None:
         # Here, after the limits on memory: these import numpy and more.
-        from bench import measure, peers, usage
+        from .. import peers
+        from ..machine import usage
+        from . import subject as measure
 
         if plugin := os.environ.get(PLUGIN):
             importlib.import_module(plugin)
@@ -67,7 +69,7 @@ class Actions:
 
     def prepare(self, case: dict[str, Any], seed: int, limits: dict[str, Any]) -> dict[str, Any]:
         """Check one case and make it ready for `turn`."""
-        from bench.store import Case
+        from ..store.records import Case
 
         if self.lacking is not None:
             return {"status": "unsupported", "reason": self.lacking}

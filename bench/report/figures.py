@@ -19,10 +19,11 @@ import pandas as pd
 from matplotlib.cbook import get_sample_data
 from matplotlib.figure import Figure
 
-from bench import tables
-from bench.peers import PEERS
-from bench.store import write_whole
 from conv_impls import KERNELS, apply_kernel
+
+from ..analysis import tables
+from ..peers import PEERS
+from ..store.files import write_whole
 
 STYLE = {
     "python_loops": ("#000000", "o"), "numpy_im2col": ("#E69F00", "s"), "numpy_strided": ("#56B4E9", "^"),

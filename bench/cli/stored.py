@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from bench.options import RESULTS, RUNS, UsageError
-from bench.stats import MARGIN
-from bench.store import Run, write_whole
-from bench.terminal import WRONG, complain, print_table, say
+from ..analysis.stats import MARGIN
+from ..run.options import RESULTS, RUNS, UsageError
+from ..store.files import write_whole
+from ..store.folder import Run
+from .terminal import WRONG, complain, print_table, say
 
 # Rows of a comparison that fit a screen or two.
 MOST_ROWS = 60
@@ -29,8 +30,8 @@ def report(
       python -m bench report results/runs/reference
       python -m bench report results/runs/mine --out results/runs/mine/report
     """
-    from bench.frame import frame
-    from bench.report import summary, write_report
+    from ..analysis.frame import frame
+    from ..report.write import summary, write_report
 
     current = Run.open(run or _newest())
     for text in write_report(current, out, readme):
@@ -55,7 +56,7 @@ def compare(
       python -m bench compare results/runs/reference results/runs/mine
       python -m bench compare results/runs/monday results/runs/friday --margin 0.05 --csv changes.csv
     """
-    from bench import compare as changes
+    from ..analysis import compare as changes
 
     if not 0 <= margin < float("inf"):
         raise UsageError(f"--margin: expected a fraction >= 0, got {margin:g}")
@@ -101,7 +102,7 @@ def export_(
     --------
       python -m bench export results/runs/mine --out mine.json
     """
-    from bench.exchange import export_run
+    from ..store.benchmark_json import export_run
 
     written, left_out = export_run(Run.open(run), out, force)
     say(f"{written} cases in {out}; {left_out} that are not ok left out")
@@ -120,7 +121,7 @@ def import_(
     --------
       python -m bench import mine.json --out results/runs/mine
     """
-    from bench.exchange import import_run
+    from ..store.benchmark_json import import_run
 
     run, left_out = import_run(file, out)
     say(f"{len(run.cases)} cases in {run.folder}")

@@ -1,4 +1,4 @@
-"""Frame -> tables. Pure: a DataFrame comes in, DataFrames go out; `bench.report` writes them.
+"""Frame -> tables. Pure: a DataFrame comes in, DataFrames go out; `bench.report.write` writes them.
 
 Only ``ok`` cases carry a time, are ranked or enter a sum; every other one shows its status by name.
 """
@@ -9,7 +9,7 @@ from math import ceil
 
 import pandas as pd
 
-from bench.stats import geometric_mean
+from .stats import geometric_mean
 
 # Slowest idea first: the ladder a learner climbs.
 LADDER = (

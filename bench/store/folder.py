@@ -8,111 +8,29 @@
 
 A torn last line (a crash while writing) is dropped; anything else that does not parse is an error with its
 line number. Every other file is written whole or not at all. What is written passes the check of what is read
-(`bench.fits`). Only this module reads or writes these files.
+(`bench.store.schema`). Only this module reads or writes these files.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
-import math
 import os
-import shlex
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from bench.fits import check_config, check_environment, fitted, parsed, printable
+from .files import write_whole
+from .records import Case, Record, StoreError
+from .schema import check_config, check_environment, fitted, parsed, printable
 
-STATUSES = (
-    "ok", "wrong_result", "unsupported", "over_budget", "timeout", "crashed", "oom", "error", "interrupted",
-    "unreliable",
-)  # fmt: skip
 # 2: turns, cache state, direction, executed operations, the peak beside each case.
 SCHEMA = 2
-FAILED = ("wrong_result", "crashed", "timeout", "oom", "error")
-
-
-class StoreError(ValueError):
-    """A run that cannot be read or written."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """What is measured once: strings and integers only, so that its key names it everywhere."""
-
-    workload: str
-    layer: str
-    label: str
-    count: int
-    backend: str
-    threads: int
-    direction: str = "fwd"
-    repetition: int = 1
-    cache: str = "warm"
-
-    @property
-    def key(self) -> str:
-        """Identity of the case inside a run."""
-        where = f"{self.workload}/{self.layer}/{self.label}/{self.direction}/{self.cache}"
-        return f"{where}/{self.backend}/t{self.threads}/r{self.repetition}"
-
-    @property
-    def repro(self) -> str:
-        """The command that repeats this case."""
-        return (
-            f"python -m bench run --workload {shlex.quote(self.label)} --backends {shlex.quote(self.backend)} "
-            f"--threads {self.threads} --direction {self.direction} --cache {self.cache}"
-        )
-
-
-@dataclass(frozen=True)
-class Record:
-    """One finished case. Times in seconds; ``error`` is max |y - reference| / max |reference|.
-
-    ``turns_s`` are the medians of the case's turns, in order: the turn of equal number of every other backend was taken
-    in the same round. ``executed_flops`` are the operations the algorithm does, where it tells; ``fma_peak_gflops`` is
-    the peak of the machine measured in the same rounds; ``peak_bytes`` what preparing and the first call added at most
-    to the memory of the process.
-    """
-
-    case: Case
-    status: str
-    reason: str = ""
-    environment_id: str = ""
-    algorithm: str = ""
-    mode: str = ""
-    threads_seen: str = ""
-    error: float | None = None
-    error_over_bound: float | None = None
-    estimate_s: float | None = None
-    compile_s: float | None = None
-    prepare_s: float | None = None
-    first_call_s: float | None = None
-    samples_s: list[float] = field(default_factory=list)
-    turns_s: list[float] = field(default_factory=list)
-    iterations: int = 1
-    median_s: float | None = None
-    iqr_s: float | None = None
-    gflops_effective: float | None = None
-    executed_flops: float | None = None
-    fma_peak_gflops: float | None = None
-    packed_bytes: int | None = None
-    workspace_bytes: int | None = None
-    peak_bytes: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.status not in STATUSES:
-            raise StoreError(f"status {self.status!r} is none of {', '.join(STATUSES)}")
-        if {self.status == "ok"} != {self.median_s is not None, bool(self.samples_s)}:
-            raise StoreError(f"{self.case.key}: times go with status ok, and only with it")
-        if any(not 0 < s < math.inf for s in self.samples_s + self.turns_s):
-            raise StoreError(f"{self.case.key}: samples must be finite and above 0")
 
 
 class Journal:
@@ -255,25 +173,6 @@ def checked(values: dict[str, Any]) -> Record:
         return _record(printable(values))
     except ValueError as error:
         raise StoreError(str(error)) from None
-
-
-def write_whole(path: Path, content: bytes | str) -> None:
-    """Write a file whole or not at all: a temporary file beside it, on disk before it takes the name.
-
-    Raises
-    ------
-    OSError
-        It cannot be written; what was there before stays, and nothing else.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _write(path: Path, values: dict[str, Any]) -> None:

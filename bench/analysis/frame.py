@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import pandas as pd
 
-from bench.stats import weakness
-from bench.store import Case, Record
 from conv_impls import Conv2dProblem
+
+from ..store.records import Case, Record
+from .stats import weakness
 
 BASELINE = "python_loops"
 NUMBERS = [

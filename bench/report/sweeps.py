@@ -1,4 +1,4 @@
-"""Frame -> how time follows one axis: number of threads, batch, kernel size. Pure, as `bench.plots` is.
+"""Frame -> how time follows one axis: number of threads, batch, kernel size. Pure, as `bench.report.figures` is.
 
 A sweep compares like with like: only layers that a backend measured at every point of the axis enter its sums. The
 other axes stay at their plain value (forward, warm, float32, all threads, the smallest batch) where the run has it.
@@ -14,9 +14,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from bench import tables
-from bench.peers import PEERS
-from bench.plots import LABEL, STYLED, NothingToDraw, corner, label_ends, style, time_text, titled_figure
+from ..analysis import tables
+from ..peers import PEERS
+from .figures import LABEL, STYLED, NothingToDraw, corner, label_ends, style, time_text, titled_figure
 
 PLAIN = {"direction": "fwd", "cache": "warm", "dtype": "float32"}
 SETTING = ["workload", "direction", "cache", "dtype"]
@@ -37,7 +37,7 @@ def thread_efficiency(table: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     table : DataFrame
-        From `bench.frame.frame`.
+        From `bench.analysis.frame.frame`.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Frame -> roofline: how near each layer comes to what the machine can do. Pure, as `bench.plots` and `bench.tables`.
+"""Frame -> roofline: how near each layer comes to what the machine can do. Pure, as `figures` is.
 
 A layer does so many operations for each byte it must move at least (its intensity); the machine does no more operations
 a second than its FMA peak, nor than a level of memory delivers bytes for. Points show the rate of the operations in the
@@ -16,9 +16,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bench.peers import PEERS
-from bench.plots import STYLED, NothingToDraw, corner, log_ticks, titled_figure
 from conv_impls import Conv2dProblem
+
+from ..peers import PEERS
+from .figures import STYLED, NothingToDraw, corner, log_ticks, titled_figure
 
 # A layer this near to the roof counts as reaching it.
 REACHED = 0.85
@@ -37,7 +38,7 @@ def utilisation(table: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     table : DataFrame
-        As `bench.frame.frame` makes it.
+        As `bench.analysis.frame.frame` makes it.
 
     Returns
     -------
@@ -58,9 +59,9 @@ def roofline(table: pd.DataFrame, environment: dict[str, Any], workload: str = "
     Parameters
     ----------
     table : DataFrame
-        As `bench.frame.frame` makes it.
+        As `bench.analysis.frame.frame` makes it.
     environment : dict
-        With ``machine``, what `bench.machine.measure_machine` returns.
+        With ``machine``, what `bench.machine.environment.measure_machine` returns.
     workload : str
 
     Raises

@@ -1,4 +1,4 @@
-"""Frame -> who is fastest on each network, and its lead over the next with an interval. Pure, as `bench.tables`.
+"""Frame -> who is fastest on each network, and its lead over the next with an interval. Pure, as `tables` is.
 
 A network is won only by a backend that measured all its layers: a partial sum would look fast.
 Limits: times are medians over all samples, ratios of medians over common turns; the last digits may differ.
@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.contest import KEYS, network_ratio
+from .ratios import KEYS, network_ratio
 
 
 def fastest_by_network(table: pd.DataFrame) -> pd.DataFrame:
@@ -19,7 +19,7 @@ def fastest_by_network(table: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     table : DataFrame
-        From `bench.frame.frame`.
+        From `bench.analysis.frame.frame`.
 
     Returns
     -------

@@ -3,7 +3,7 @@
     for each thread count, for each repetition, for each layer
         prepare it in every process, checks included; then in each round, in shuffled order: one turn each
 
-A round gives each pair of backends one ratio under like conditions; `bench.stats.ratio` makes intervals of them. The
+A round gives each pair of backends one ratio under like conditions; `stats.ratio` makes intervals of them. The
 peak of the machine takes part as one more contender, so that every record knows what the machine could do at the time.
 A process that dies or hangs costs its case, which gets a status, and is started again for the next layer, though not
 for ever. The budget
@@ -21,13 +21,15 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from bench import stats
-from bench.measure import SLOW_S
-from bench.process import Worker
-from bench.store import Case, Journal, Record, Run, StoreError, checked
-from bench.worker import PEAK
 from conv_impls import Conv2dProblem
 from conv_impls.workloads import Layer
+
+from ..analysis import stats
+from ..store.folder import Journal, Run, checked
+from ..store.records import Case, Record, StoreError
+from .process import Worker
+from .subject import SLOW_S
+from .worker import PEAK
 
 # Turns of each backend in one repetition, and the share of its time each takes; slow ones have fewer.
 TURNS = 6

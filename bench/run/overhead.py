@@ -1,6 +1,6 @@
 """What the harness itself adds: a backend whose every call takes a millisecond, to the tenth of a microsecond.
 
-    python -m bench run --plugin bench.overhead --backends spin_1ms --workload smoke
+    python -m bench run --plugin bench.run.overhead --backends spin_1ms --workload smoke
 
 Whatever the medians of that run have beyond 1 ms is the harness. It is also the shortest example of a plug-in. Limits:
 a call that is interrupted by the machine takes longer, and is rightly seen to.

@@ -36,11 +36,13 @@ from typing import Any
 
 import pandas as pd
 
-from bench import stats
-from bench.frame import NOT_RUN
-from bench.machine import VOLATILE
-from bench.store import Record, Run
 from conv_impls import Conv2dProblem
+
+from ..machine.environment import VOLATILE
+from ..store.folder import Run
+from ..store.records import Record
+from . import stats
+from .frame import NOT_RUN
 
 FAR = 3.0
 # Margins that a single case must be beyond to be a regression by itself.

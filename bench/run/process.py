@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from bench.machine import thread_variables
+from ..machine.environment import thread_variables
 
 # Seconds for a stage of an order, unless the run says otherwise: loading a library, planning and compiling (tens of
 # seconds for a first kernel), checking against the reference.
@@ -32,7 +32,7 @@ Answer = dict[str, Any]
 
 
 class Worker:
-    """One backend on one number of threads. Every answer has a status of `bench.store.STATUSES`."""
+    """One backend on one number of threads. Every answer has a status of `bench.store.folder.STATUSES`."""
 
     def __init__(self, backend: str, threads: int, call_s: float, variables: dict[str, str]) -> None:
         self.backend, self.threads = backend, threads
@@ -71,10 +71,10 @@ class Worker:
     def _start(self) -> None:
         theirs_in, self._orders = os.pipe()
         self._answers, theirs_out = os.pipe()
-        command = [sys.executable, "-m", "bench.worker", self.backend, str(theirs_in), str(theirs_out)]
+        command = [sys.executable, "-m", f"{__package__}.worker", self.backend, str(theirs_in), str(theirs_out)]
         command.append(str(os.getpid()))
         child = subprocess.Popen(
-            command, cwd=Path(__file__).parent.parent, env=self._variables, stdin=subprocess.DEVNULL,
+            command, cwd=Path(__file__).parents[2], env=self._variables, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, pass_fds=(theirs_in, theirs_out), start_new_session=True,
         )  # fmt: skip
         self._child, self._unread = child, b""

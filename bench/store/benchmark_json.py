@@ -22,14 +22,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pytest_benchmark import __version__ as pytest_benchmark_version
 from pytest_benchmark.stats import Stats
 
-from bench import stats
-from bench.directions import DIRECTIONS
-from bench.options import CACHES
-from bench.store import Case, Record, Run, StoreError, write_whole
 from conv_impls import Conv2dProblem, ConvError
+
+from .files import write_whole
+from .folder import Run
+from .records import CACHES, DIRECTIONS, Case, Record, StoreError
 
 TEST = "bench/test_bench_conv2d.py::test_conv2d"
 # Where machine_info keeps environment.json.
@@ -197,10 +198,11 @@ def _record(name: str, facts: dict[str, Any], given: Any, environment_id: str) -
         raise _Wrong(
             f"stats.data: expected at least one time of {SAMPLE_S[0]:g} to {SAMPLE_S[1]:g} s, got {_short(samples)}"
         )
-    middle = stats.median(samples)
+    middle = float(np.median(samples))
     values |= {
         "environment_id": environment_id, "samples_s": [float(s) for s in samples], "median_s": middle,
-        "iqr_s": stats.iqr(samples), "gflops_effective": problem.flops / middle / 1e9,
+        "iqr_s": float(np.subtract(*np.percentile(samples, [75, 25]))),
+        "gflops_effective": problem.flops / middle / 1e9,
     }  # fmt: skip
     return Record(case, **values)
 

@@ -16,8 +16,6 @@ from dataclasses import replace
 from conv_impls import Conv2dProblem, UnsupportedError
 from conv_impls.validation import Pair
 
-DIRECTIONS = ("fwd", "bwd_d", "bwd_w")
-
 
 def as_forward(problem: Conv2dProblem, direction: str) -> Conv2dProblem:
     """The convolution that computes this direction.

@@ -1,6 +1,6 @@
 """A run -> report.html: one page that loads nothing from elsewhere, for a browser on a desk or a phone, or for print.
 
-Jinja2 fills `report.html.jinja` and escapes every text: names and reasons come from files of the user. The tables are
+Jinja2 fills `page.html.jinja` and escapes every text: names and reasons come from files of the user. The tables are
 plain HTML; DataTables (https://datatables.net, as packed by itables) makes them sortable and filterable where scripts
 run. Figures are those beside the page, inside it as data URIs.
 Limits: about 1 MB of the page is DataTables; a printed table shows the rows on the screen.
@@ -21,10 +21,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pandas.api.types import is_numeric_dtype
 from PIL import Image
 
-from bench import machine, plots, roofline, sweeps
-from bench.stats import Ratio
-from bench.store import FAILED, Run, write_whole
-from bench.winners import fastest_by_network
+from ..analysis.stats import Ratio
+from ..analysis.winners import fastest_by_network
+from ..machine import probes as machine
+from ..store.files import write_whole
+from ..store.folder import Run
+from ..store.records import FAILED
+from . import figures as plots
+from . import roofline, sweeps
 
 # Those of the report's tables that the page shows, by section.
 SECTIONS = {
@@ -74,9 +78,9 @@ def write_page(run: Run, table: pd.DataFrame, made: dict[str, pd.DataFrame], pat
     ----------
     run : Run
     table : DataFrame
-        The run's, as `bench.frame.frame` makes it.
+        The run's, as `bench.analysis.frame.frame` makes it.
     made : dict of str to DataFrame
-        The report's tables, as `bench.report.all_tables` makes them.
+        The report's tables, as `bench.report.write.all_tables` makes them.
     path : Path
         Of the page; the run's figures are in ``figures`` beside it.
     left_out : list of str
@@ -87,7 +91,7 @@ def write_page(run: Run, table: pd.DataFrame, made: dict[str, pd.DataFrame], pat
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     bundle = Path(itables.options.dt_bundle)
-    text = environment.get_template("report.html.jinja").render(
+    text = environment.get_template("page.html.jinja").render(
         run=run, left_out=left_out, counts=table.status.value_counts().to_dict(),
         fastest_by_network=_table("Fastest backend of each network", fastest_by_network(table)), same=_same(table),
         sections=_sections(made), statuses=_table("Cases by status", made["statuses"]), cases=_cases(table),

@@ -1,0 +1,1 @@
+"""``python -m bench``: words of the command line in, calls of the other rooms out. Nothing imports this room."""

@@ -1,0 +1,263 @@
+"""``python -m bench``: run, report, compare, export, import, check, machine, list."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from conv_impls import ConvError, backends, get_backend, workloads
+from conv_impls.workloads import WorkloadError
+
+from ..peers import OWN, PEERS, load, missing
+from ..run.options import Options, UsageError, new_run, resumed
+from ..store.folder import Run
+from ..store.records import FAILED, StoreError
+from . import stored
+from .terminal import INTERRUPTED, USAGE, WRONG, complain, console, print_table, progress, say
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, help=__doc__)
+
+
+def _complete(known: list[str]) -> Any:
+    """Completion of the last of several names separated by commas."""
+
+    def complete(incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",")
+        return [before + comma + name for name in known if name.startswith(last)]
+
+    return complete
+
+
+Workload = Annotated[
+    str,
+    typer.Option(
+        help="Built-in names, files (.txt, .csv, .onnx) or one benchdnn label, separated by commas; see `list`.",
+        autocompletion=_complete(list(workloads.available())),
+    ),
+]
+Backends = Annotated[
+    str,
+    typer.Option(
+        help="Names separated by commas; all (the package's), fast (those auto weighs), peers (those installed).",
+        autocompletion=_complete([*backends(), *OWN, *PEERS, "all", "fast", "peers"]),
+    ),
+]
+Threads = Annotated[str, typer.Option(help="Thread counts separated by commas; all cores by default.")]
+Direction = Annotated[str, typer.Option(help="fwd, bwd_d (gradient of the image), bwd_w (of the weights), by commas.")]
+Batch = Annotated[str, typer.Option(help="Batch sizes for every layer, by commas; the workload's own by default.")]
+Dtype = Annotated[str, typer.Option(help="float32, float64, or both; the workload's own by default.")]
+Layers = Annotated[str, typer.Option(help="Only layers with this in their name.")]
+Plugin = Annotated[str, typer.Option(help="Python module to import first; it registers backends of your own.")]
+Seed = Annotated[int, typer.Option(help="Seed of the data and of the order.", min=0)]
+DEFAULT = Options()
+
+
+@app.command()
+def run(
+    context: typer.Context,
+    workload: Workload = DEFAULT.workload,
+    backends: Backends = DEFAULT.backends,
+    threads: Threads = "",
+    direction: Direction = DEFAULT.direction,
+    cache: Annotated[
+        str, typer.Option(help="warm; cold: nothing in the caches; weights: those alone are cold; by commas.")
+    ] = DEFAULT.cache,
+    batch: Batch = "",
+    dtype: Dtype = "",
+    layers: Layers = "",
+    repetitions: Annotated[int, typer.Option(help="Whole rounds over all layers.")] = DEFAULT.repetitions,
+    seconds: Annotated[float, typer.Option(help="Timing of a case in one repetition, in turns.")] = DEFAULT.seconds,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds one call may take; what is slower is over_budget, what hangs is killed.")
+    ] = DEFAULT.timeout,
+    budget: Annotated[
+        float, typer.Option(help="Seconds for the run; what does not fit is left for --resume.")
+    ] = DEFAULT.budget,
+    isa: Annotated[str, typer.Option(help="avx2: hold the backends to it; the machine's own by default.")] = "",
+    kernels: Annotated[
+        str, typer.Option(help="kept: use the kernels compiled before; fresh: compile all anew, and see what it costs.")
+    ] = DEFAULT.kernels,
+    plugin: Plugin = "",
+    out: Annotated[Path | None, typer.Option(help="Run folder; results/runs/<date-time> by default.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Finish the run in this folder, with its own settings.")] = None,
+    seed: Seed = 0,
+) -> None:
+    """Check and time backends on layers, in turns, each in its own process; one record a case, written as it finishes.
+
+    \b
+    Examples
+    --------
+      python -m bench run --workload resnet50 --backends fast,peers --threads 1,2 --repetitions 3 --budget 900
+      python -m bench run --workload my_network.onnx --batch 1,8 --backends fast
+      python -m bench run --workload my_layers.txt --out results/runs/mine --budget 60
+      python -m bench run --workload 'mb1ic64ih56oc64oh56kh3ph1' --backends all --cache warm,cold,weights
+      python -m bench run --resume results/runs/mine
+    """
+    values = {name: value for name, value in context.params.items() if name not in ("out", "resume")}
+    if resume is not None:
+        sources = {name: context.get_parameter_source(name) for name in context.params}
+        given = {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
+        if "out" in given:
+            raise UsageError("--out: expected none beside --resume, for the run stays in its folder")
+        current = resumed(resume, {name: value for name, value in values.items() if name in given})
+    else:
+        say("measuring the machine")
+        current = new_run(Options(**values), out)
+    start, before = time.monotonic(), current.done()
+    try:
+        _drive(current)
+    except KeyboardInterrupt:
+        complain(f"\ninterrupted; finish with: python -m bench run --resume {current.folder}")
+        raise typer.Exit(INTERRUPTED) from None
+    records, total = current.records(), len(current.cases)
+    if len(before) < total and current.done() == before:
+        raise UsageError(
+            f"--budget: expected more than {current.config['budget_s']:g} seconds, in which no case was measured; "
+            f"run folder {current.folder}"
+        )
+    bad = [record for record in records if record.status in FAILED]
+    say(
+        f"\n{len(records)} cases in {time.monotonic() - start:.0f} s, {len(bad)} failed; run folder {current.folder}",
+    )
+    if len(records) < total:
+        text = f"the budget left out {total - len(records)}; finish with: python -m bench run --resume {current.folder}"
+        complain(text)
+    asked = Options(**current.config["options"])
+    for record in bad:
+        text = f"{record.case.key}: {record.status}: {record.reason}\n  repeat: {asked.repeat(record.case)}"
+        complain(text)
+    if bad:
+        raise typer.Exit(WRONG)
+
+
+app.command()(stored.report)
+app.command()(stored.compare)
+app.command(name="export")(stored.export_)
+app.command(name="import")(stored.import_)
+
+
+@app.command()
+def check(
+    workload: Workload = "basic",
+    backends: Backends = "all",
+    threads: Threads = "",
+    direction: Direction = "fwd",
+    batch: Batch = "",
+    dtype: Dtype = "",
+    layers: Layers = "",
+    timeout: Annotated[float, typer.Option(help="Seconds one call may take; a slower one is over_budget.")] = 20.0,
+    plugin: Plugin = "",
+    seed: Seed = 0,
+) -> None:
+    """Check backends against the float64 reference, without timing; exit 1 on any wrong result.
+
+    \b
+    Examples
+    --------
+      python -m bench check --workload basic --backends all
+      python -m bench check --workload 'mb1ic64ih56oc64oh56kh3ph1' --backends numba_direct --direction fwd,bwd_d,bwd_w
+    """
+    import pandas as pd
+
+    from ..run.driver import check_cases
+
+    options = Options(
+        workload, backends, threads, direction, batch=batch, dtype=dtype, layers=layers, timeout=timeout,
+        plugin=plugin, seed=seed,
+    )  # fmt: skip
+    cases = options.cases()
+    counts: dict[str, dict[str, int]] = {}
+    with progress() as bar:
+        task = bar.add_task("", total=len(cases), left="")
+        for case, status, reason in check_cases(cases, options.timeout, options.variables(), seed):
+            bar.update(task, description=f"{case.layer}  {case.backend}", refresh=True)
+            row = counts.setdefault(case.backend, {"right": 0, "unsupported": 0, "over budget": 0, "wrong": 0})
+            word = {"ok": "right", "unsupported": "unsupported", "over_budget": "over budget"}.get(status, "wrong")
+            row[word] += 1
+            if word == "wrong":
+                complain(f"{case.key}: {status}: {reason}\n  repeat: {options.repeat(case)}")
+            bar.advance(task)
+    print_table(pd.DataFrame.from_dict(counts, orient="index").reset_index(names="backend"))
+    wrong = sum(numbers["wrong"] for numbers in counts.values())
+    say(f"{len(cases)} cases, {wrong} wrong")
+    if wrong:
+        raise typer.Exit(WRONG)
+
+
+@app.command()
+def machine(
+    seconds: Annotated[float, typer.Option(help="For all probes together; more is steadier on a busy machine.")] = 10.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what a run stores, as JSON.")] = False,
+) -> None:
+    """Measure what this machine can do: FMA peak by threads, bandwidth of each cache, start of threads, timer.
+
+    \b
+    Examples
+    --------
+      python -m bench machine
+      python -m bench machine --seconds 3 --json
+    """
+    from ..machine.environment import environment
+    from ..machine.probes import measure_machine, tables
+
+    if not 0 < seconds < float("inf"):
+        raise UsageError(f"--seconds: expected a number above 0, got {seconds:g}")
+    facts, measured = environment(), measure_machine(seconds)
+    if as_json:
+        print(json.dumps(facts | {"machine": measured}, indent=1))
+        return
+    for key, value in facts.items():
+        say(f"{key:>22}  {value}")
+    for title, table in tables(measured).items():
+        print_table(table, title)
+    say(f"measured in {measured['took_s']:.1f} s")
+
+
+@app.command(name="list")
+def list_() -> None:
+    """Backends and workloads, one line each."""
+    for name in OWN:
+        load(name)
+    for name in dict.fromkeys([*backends(), *OWN]):
+        backend = get_backend(name)
+        say(f"{name:<24}{backend.idea} [{backend.mode}; {backend.accuracy}; {backend.source}]")
+    for name in PEERS:
+        say(f"{name:<24}peer: {missing(name) or 'installed'}")
+    say("")
+    for name in workloads.available():
+        layers = workloads.load(name)
+        macs = sum(layer.count * layer.problem.macs for layer in layers)
+        count = sum(layer.count for layer in layers)
+        say(f"{name:<24}{len(layers)} layers, {count} with counts, {macs / 1e9:.3g} GMAC")
+
+
+def _drive(current: Run) -> None:
+    from ..run.driver import drive
+
+    with progress() as bar:
+        task = bar.add_task("starting", total=len(current.cases), left="")
+        said = [time.monotonic()]
+
+        def show(done: int, total: int, at: str, left: float | None) -> None:
+            clock = "" if left is None else f"{int(left) // 60}:{int(left) % 60:02d} left"
+            bar.update(task, completed=done, description=at[:44], left=clock, refresh=True)
+            # Where nobody watches (CI, a log file) a line now and then does what the bar does.
+            if not console.is_terminal and time.monotonic() - said[0] > 15:
+                said[0] = time.monotonic()
+                say(f"{done}/{total} {clock} {at}")
+
+        drive(current, show)
+
+
+def main() -> None:
+    """Run the command line; what users get wrong is one line and exit code 2."""
+    try:
+        app()
+    except (UsageError, WorkloadError, StoreError, ConvError, OSError) as error:
+        complain(f"error: {error}")
+        sys.exit(USAGE)

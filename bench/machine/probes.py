@@ -1,0 +1,151 @@
+"""What the machine can do at best, measured: multiply-adds, reads from each cache, the start of threads, the timer.
+
+The probes are those of `conv_impls.limits`. Source: the roofline model, Williams, Waterman & Patterson 2009,
+doi:10.1145/1498765.1498785. Limits: other programs on the cores lower what is measured.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import Counter
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from .environment import caches_of, cores, cpus, size_bytes
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Each probe runs so often, with all the others in between: a disturbance of a second spoils one visit, not the result.
+ROUNDS = 3
+# Where the caches are unknown: large for a private cache, small for a shared one.
+SOME_CACHE_BYTES = 16 * 2**20
+# Four times the last cache is read from memory; at least and at most this, for it must be filled as well.
+MEMORY_BYTES = 128 * 2**20, 2**30
+
+
+def measure_machine(seconds: float = 3.0) -> dict[str, Any]:
+    """What this machine can do at best, measured.
+
+    Parameters
+    ----------
+    seconds : float, > 0
+        For all probes together; compiling them, where no cache holds them, comes on top (3 s).
+
+    Returns
+    -------
+    dict
+        Plain JSON values. ``by_threads``: a row a thread count, with the peak of float32 and float64 multiply-adds
+        and the least time of starting a parallel kernel. ``by_level``: a row a level of cache and thread count (one
+        and all), with the bandwidth of reading. Then the timer and ``took_s``, all that measuring took.
+
+    Raises
+    ------
+    ValueError
+        If ``seconds`` is not a positive number.
+
+    Examples
+    --------
+    >>> measured = measure_machine(0.01)
+    >>> measured["by_threads"][0]["threads"], measured["by_level"][-1]["level"]
+    (1, 'memory')
+    """
+    if not 0 < seconds < float("inf"):
+        raise ValueError(f"measure_machine: seconds: expected a number above 0, got {seconds}; 3 are enough")
+    from conv_impls import limits
+    from conv_impls.kernels.launch import usable
+
+    start, most = time.perf_counter(), usable(cores())
+    by_threads: list[dict[str, Any]] = [{"threads": threads} for threads in thread_counts(most)]
+    by_level: list[dict[str, Any]] = [
+        {"level": level, "threads": threads, "working_set_bytes": size}
+        for threads in sorted({1, most})
+        for level, size in working_sets(threads).items()
+    ]
+    data = limits.working_set(max(row["working_set_bytes"] for row in by_level))
+    # The row a number goes to, its key, and the probe that gives it for some seconds.
+    probes: list[tuple[dict[str, Any], str, Any]] = []
+    for row in by_threads:
+        for dtype in ("float32", "float64"):
+            probes.append((row, f"fma_{dtype}_gflops", partial(limits.fma_flops_per_s, row["threads"], dtype)))
+        probes.append((row, "launch_us", partial(limits.launch_s, row["threads"])))
+    for row in by_level:
+        part = data[: row["working_set_bytes"] // 8]
+        probes.append((row, "read_gb_per_s", partial(limits.read_bytes_per_s, row["threads"], part)))
+    found = [[probe(seconds / ROUNDS / len(probes)) for _, _, probe in probes] for _ in range(ROUNDS)]
+    for (row, key, _), values in zip(probes, zip(*found, strict=True), strict=True):
+        row[key] = _four_digits(1e6 * min(values) if key == "launch_us" else max(values) / 1e9)
+    return {
+        "by_threads": by_threads, "by_level": by_level, **_timer(),
+        "took_s": _four_digits(time.perf_counter() - start),
+    }  # fmt: skip
+
+
+def thread_counts(most: int) -> list[int]:
+    """All counts up to 4, then the powers of two, and ``most``.
+
+    Examples
+    --------
+    >>> thread_counts(12)
+    [1, 2, 3, 4, 8, 12]
+    """
+    return sorted({*range(1, min(most, 4) + 1), *(2**k for k in range(most.bit_length())), most})
+
+
+def working_sets(threads: int) -> dict[str, int]:
+    """Bytes that stay in each level of cache, and in none: by level, for one thread or for all.
+
+    Halfway between what the smaller caches hold and what this one holds, so that neither a cache that also keeps the
+    content of the smaller ones nor one that does not is taken for its neighbour.
+    """
+    caches = {(level, shared): size_bytes(size) for cpu in cpus() for level, size, shared in caches_of(cpu)}
+    caches = caches or {("cache", ""): SOME_CACHE_BYTES}
+    one, total = {level: size for (level, _), size in caches.items()}, Counter[str]()
+    for (level, _), size in caches.items():
+        total[level] += size
+    sizes = one if threads == 1 else total
+    sets, below = dict[str, int](), 0
+    for level, size in sizes.items():
+        sets[level], below = (below + size) // 2, size
+    least, most = MEMORY_BYTES
+    return sets | {"memory": min(max(4 * max(total.values()), least), most)}
+
+
+def tables(measured: dict[str, Any]) -> dict[str, pd.DataFrame]:
+    """What `measure_machine` found, for people: a title and a table each, units in the column names."""
+    import pandas as pd
+
+    threads, levels = pd.DataFrame(measured["by_threads"]), pd.DataFrame(measured["by_level"])
+    each = threads.fma_float32_gflops / threads.threads
+    peaks = {
+        "threads": threads.threads,
+        "float32 (GFLOP/s)": threads.fma_float32_gflops.map("{:.1f}".format),
+        "float64 (GFLOP/s)": threads.fma_float64_gflops.map("{:.1f}".format),
+        "each, of 1 alone (%)": (100 * each / each[0]).map("{:.0f}".format),
+        "start (us)": threads.launch_us.map("{:.2f}".format),
+    }
+    reads = {
+        "level": levels.level,
+        "threads": levels.threads,
+        "working set (KiB)": (levels.working_set_bytes // 1024).map("{:,}".format),
+        "read (GB/s)": levels.read_gb_per_s.map("{:.1f}".format),
+    }
+    timer = {"resolution (ns)": [measured["timer_ns"]], "cost of a call (ns)": [measured["timer_call_ns"]]}
+    titles = "Fused multiply-adds, and starting a parallel kernel", "Reading, by where the data is", "time.perf_counter"
+    return {title: pd.DataFrame(columns) for title, columns in zip(titles, (peaks, reads, timer), strict=True)}
+
+
+def _timer() -> dict[str, float]:
+    """Smallest step of the clock that samples are taken with, and what asking it costs."""
+    steps: set[float] = set()
+    call_s = float("inf")
+    for _ in range(5):
+        times = [time.perf_counter() for _ in range(5000)]
+        steps.update(after - before for before, after in itertools.pairwise(times))
+        call_s = min(call_s, (times[-1] - times[0]) / (len(times) - 1))
+    return {"timer_ns": _four_digits(1e9 * min(steps - {0.0})), "timer_call_ns": _four_digits(1e9 * call_s)}
+
+
+def _four_digits(value: float) -> float:
+    return float(f"{value:.4g}")

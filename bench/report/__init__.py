@@ -1,0 +1,1 @@
+"""DataFrames -> figures, Markdown tables and one HTML page."""
