@@ -68,10 +68,11 @@ def fma_flops_per_s(threads: int, dtype: str, seconds: float) -> float:
     """Best rate of vector multiply-adds, two operations each, over this many seconds."""
     from conv_impls.kernels import probe
     from conv_impls.kernels.launch import launch, usable
+    from conv_impls.kernels.simd import lanes
 
     threads = usable(threads)
     trips, sums = 100_000, np.zeros(threads, dtype)
-    flops = 2 * probe.CHAINS * (probe.VECTOR_BYTES // sums.itemsize) * trips * threads
+    flops = 2 * probe.CHAINS * lanes(sums.itemsize) * trips * threads
     return flops / _least_s(lambda: launch(probe.chains_serial, probe.chains_parallel, threads, trips, sums), seconds)
 
 
@@ -107,14 +108,33 @@ def launch_s(threads: int, seconds: float) -> float:
     return _least_s(lambda: launch(probe.nothing_serial, probe.nothing_parallel, threads, sums), seconds)
 
 
-@cache
-def _facts(threads: int) -> dict[str, float]:
-    """All numbers for one number of threads: from the file, or measured."""
+def stored() -> dict[str, dict[str, float]]:
+    """The numbers of the file by thread count, as text; measures nothing, and skips what is not plausible.
+
+    Returns
+    -------
+    dict
+        Keys as in `FALLBACK`; empty where the file is missing, broken or of other versions.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = userdir.read(FILE, _stamp())
+    return {threads: facts for threads, facts in found.items() if _plausible(facts)}
+
+
+def _stamp() -> str:
+    """The versions that the numbers depend on."""
     import numba
 
     import conv_impls
 
-    stamp = f"conv_impls {conv_impls.__version__} numba {numba.__version__}"
+    return f"conv_impls {conv_impls.__version__} numba {numba.__version__}"
+
+
+@cache
+def _facts(threads: int) -> dict[str, float]:
+    """All numbers for one number of threads: from the file, or measured."""
+    stamp = _stamp()
     known: Any = userdir.read(FILE, stamp).get(str(threads))
     if known is not None:
         if _plausible(known):

@@ -6,12 +6,12 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from msgspec.structs import asdict, replace
 from PIL import Image
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
@@ -19,11 +19,12 @@ from selenium.webdriver.common.by import By
 
 from bench.analysis import stats
 from bench.analysis.frame import frame
-from bench.analysis.winners import fastest_by_network
-from bench.report import page as html
+from bench.analysis.numbers import NOTE, cell
+from bench.analysis.ratios import fastest_by_network
+from bench.report.page import write_page
 from bench.report.write import all_tables
 from bench.store.folder import Run
-from bench.store.records import Case, Record
+from bench.store.records import Case, Record, Status
 
 LABEL = 'mb1ic8ih12oc8oh12kh3ph1n"{}"'
 SCRIPT, IMAGE = "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>'
@@ -46,7 +47,7 @@ def timed(backend: str, layer: str, ms: float, count: int = 1, workload: str = "
     )  # fmt: skip
 
 
-def failed(backend: str, layer: str, reason: str, status: str = "crashed", workload: str = "net") -> Record:
+def failed(backend: str, layer: str, reason: str, status: Status = "crashed", workload: str = "net") -> Record:
     return Record(Case(workload, layer, LABEL.format(len(layer)), 1, backend, 1), status, reason, "e")
 
 
@@ -68,7 +69,7 @@ def make_page(folder: Path, records: list[Record]) -> Path:
     figures.mkdir(parents=True)
     Image.new("RGBA", (8, 8), "red").save(figures / "ladder.png")
     table = frame(run.records(), run.cases)
-    html.write_page(run, table, all_tables(table), folder / "out" / "report.html", [f"figure {SCRIPT}: none"])
+    write_page(run, table, all_tables(table), folder / "out" / "report.html", [f"figure {SCRIPT}: none"])
     return folder / "out" / "report.html"
 
 
@@ -253,7 +254,7 @@ def test_a_network_is_won_with_an_interval_and_only_by_whole_sums() -> None:
     (row,) = fastest_by_network(frame(records)).itertuples()
     assert (row.fastest, row.second, row.layers, row.verdict) == ("fast", "slow", 2, "faster")
     assert row.sum_ms == pytest.approx(5, rel=0.01)
-    assert str(row.second_takes) == "2.00 (2.00 to 2.00)"
+    assert cell(row.second_takes) == "2.00 (2.00 to 2.00)"
 
 
 def test_no_ratio_is_taken_of_times_of_different_rounds() -> None:
@@ -262,3 +263,20 @@ def test_no_ratio_is_taken_of_times_of_different_rounds() -> None:
     (row,) = fastest_by_network(frame([timed("a", "a", 1), apart])).itertuples()
     assert pd.isna(row.second_takes)
     assert row.verdict == "not measured in the same rounds"
+
+
+def test_the_page_shows_marks_stalls_and_disturbed_turns(tmp_path: Path) -> None:
+    record = timed("auto", "l", 2.0)
+    stalled = replace(record, stalled_share=0.25, disturbed_s=[1.0], threads_seen="torch 9")
+    text = make_page(tmp_path, [stalled]).read_text(encoding="utf-8")
+    cases = text.partition('<section id="cases">')[2].partition("</section>")[0]
+    heads = re.findall(r"<th [^>]*>([^<]*)</th>", cases)
+    cells = dict(zip(heads, re.findall(r"<td[^>]*>([^<\n]*)", cases), strict=True))
+    assert (cells["stalled (%)"], cells["disturbed turns"]) == ("25", "1")
+    assert (cells["median (ms)"], cells["weak because"]) == ("~2.01", "threads: torch 9")
+    assert f"{NOTE}." in cases
+    assert 'data-order="2.007' in cases, "a script sorts by the number, not by its text"
+    summary = text.partition('<section id="summary">')[2].partition("</section>")[0]
+    assert "~2.01" in summary
+    fine = make_page(tmp_path / "fine", [record]).read_text(encoding="utf-8")
+    assert f"{NOTE}." not in fine

@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 from matplotlib.text import Annotation
 
-from bench.report import figures as plots
+from bench.analysis.numbers import NOTE
+from bench.analysis.tables import thread_efficiency
 from bench.report import sweeps
-from bench.report.figures import NothingToDraw
+from bench.report.style import LABEL, NothingToDraw, save
 from conv_impls import workloads
 
 ENVIRONMENT = {"cpu": "a CPU", "cores": 4, "date": "2026-01-01"}
@@ -21,6 +22,7 @@ CASE: dict[str, Any] = {
     "workload": "net", "layer": "a", "label": 'mb1ic8ih8oc8oh8kh3ph1n"a"', "count": 1, "backend": "numba_simd",
     "algorithm": "", "threads": 1, "direction": "fwd", "cache": "warm", "batch": 1, "dtype": "float32", "kernel": "3x3",
     "in_height": 8, "macs": 36864, "status": "ok", "median_s": 1.0,
+    "weak": "",
 }  # fmt: skip
 
 
@@ -52,7 +54,7 @@ THREADS = frame(
 
 
 def test_efficiency_sums_the_layers_measured_at_every_number_of_threads() -> None:
-    rows = sweeps.thread_efficiency(THREADS)
+    rows = thread_efficiency(THREADS)
     mine = rows[(rows.backend == "numba_simd") & (rows.direction == "fwd")]
     assert list(mine.layers) == [2, 2, 2]
     assert list(mine.sum_s) == pytest.approx([13, 7, 5])
@@ -63,16 +65,16 @@ def test_efficiency_sums_the_layers_measured_at_every_number_of_threads() -> Non
 
 
 def test_layers_no_two_of_which_were_measured_alike_have_no_efficiency() -> None:
-    assert sweeps.thread_efficiency(frame(case("a", "b", 1.0, 1), case("c", "b", 1.0, 2))).empty
+    assert thread_efficiency(frame(case("a", "b", 1.0, 1), case("c", "b", 1.0, 2))).empty
 
 
 def test_efficiency_is_relative_to_the_least_number_of_threads() -> None:
-    rows = sweeps.thread_efficiency(frame(case("a", "b", 4.0, 2), case("a", "b", 2.0, 8)))
+    rows = thread_efficiency(frame(case("a", "b", 4.0, 2), case("a", "b", 2.0, 8)))
     assert list(rows.efficiency) == [1.0, 0.5]
 
 
 def test_one_number_of_threads_has_no_efficiency() -> None:
-    assert sweeps.thread_efficiency(frame({})).empty
+    assert thread_efficiency(frame({})).empty
 
 
 def test_the_title_of_threads_states_the_gain_of_the_fastest() -> None:
@@ -150,7 +152,7 @@ def test_a_run_without_the_axis_is_told(name: str, table: pd.DataFrame) -> None:
 
 @pytest.mark.parametrize(("name", "table"), [("threads", THREADS), ("batch", BATCH), ("kernel_sizes", kernels())])
 def test_every_figure_is_saved_with_an_alternative_text(name: str, table: pd.DataFrame, tmp_path: Path) -> None:
-    plots.save(sweeps.FIGURES[name](table, ENVIRONMENT), tmp_path / name)
+    save(sweeps.FIGURES[name](table, ENVIRONMENT), tmp_path / name)
     assert {path.suffix for path in tmp_path.iterdir()} == {".png", ".svg"}
     assert sweeps.ALT[name]
 
@@ -160,4 +162,33 @@ def test_labels_of_equal_ends_do_not_cover_each_other() -> None:
     (axes,) = sweeps.threads(frame(*rows), ENVIRONMENT).axes
     ends = [text.xy for text in axes.texts if isinstance(text, Annotation)]
     heights = sorted((axes.transData - axes.transAxes).transform(end)[1] for end in ends)
-    assert min(b - a for a, b in pairwise(heights)) >= 0.99 * plots.LABEL
+    assert min(b - a for a, b in pairwise(heights)) >= 0.99 * LABEL
+
+
+def weak(table: pd.DataFrame, rows: pd.Series) -> pd.DataFrame:
+    """The table with a reason to be weak in these rows."""
+    return table.assign(weak=table.weak.where(~rows, "spread 20% of the median"))
+
+
+def test_sweeps_mark_what_depends_on_weak_times() -> None:
+    figure = sweeps.threads(weak(THREADS, (THREADS.backend == "numba_simd") & (THREADS.threads == 3)), ENVIRONMENT)
+    assert title(figure) == "numba_simd runs net ~2.60 times as fast with 3 threads as with 1: efficiency ~87%"
+    drawn = [text.get_text() for text in figure.axes[0].texts]
+    assert sorted(drawn) == ["ideal", "numba_direct 33%", "numba_simd ~87%", "~"]
+    assert NOTE in figure.get_supxlabel()
+
+    figure = sweeps.batch(weak(BATCH, (BATCH.backend == "numba_simd") & (BATCH.batch == 1)), ENVIRONMENT)
+    assert "is ~2.29 times as fast in a batch of 4" in title(figure)
+    assert [text.get_text() for text in figure.axes[0].texts].count("~") == 1
+    assert NOTE in figure.get_supxlabel()
+
+    table = kernels()
+    figure = sweeps.kernel_sizes(weak(table, table.layer == "4-4 k3 @128"), ENVIRONMENT)
+    assert figure.axes[0].get_title(loc="left").startswith("4-4 @128: direct from 1, Winograd from ~3, direct from ~5")
+    assert "11 (4-4 @128), 11 (64-64 @56); Winograd leads at 3, ~3" in title(figure)
+    assert NOTE in figure.get_supxlabel()
+
+    for name, fine in (("threads", THREADS), ("batch", BATCH), ("kernel_sizes", table)):
+        figure = sweeps.FIGURES[name](fine, ENVIRONMENT)
+        assert "~" not in title(figure) + figure.get_supxlabel()
+        assert all("~" not in text.get_text() for axes in figure.axes for text in axes.texts)

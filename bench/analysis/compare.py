@@ -3,23 +3,23 @@
 A case is known by what is computed and how: label without its name, direction, cache, backend, threads. A renamed layer
 is still itself, and layers of one shape are one case. Times are the medians of turns, or samples where there are none.
 
-    slower, faster        the interval of new/old lies beyond the margin, and so does the ratio of the fastest turns;
+    slower, faster        the interval of new/old is beyond the margin, and so does the ratio of the fastest turns;
                           with fewer than `stats.MIN_PAIRS` times on a side: every new time is beyond `FAR` times every
                           old one
-    machine               it would be, but for the machine: times the ratio of the peaks, measured beside the cases, it
-                          is not beyond the margin
+    machine               the ratio of the FMA peaks, measured in the same rounds as the cases, explains it: times that
+                          ratio, the interval is not beyond the margin
     uncertain             it is not beyond the margin
     too few repetitions   as it says
     broke, mended         ok before and not now, or now and not before; the reason is the status that is not ok
-    gone, new             asked for now and without a result, or no result before
-    not asked for         a result before, and the newer run was not asked for one
+    gone, new             requested now and without a result, or no result before
+    not asked for         a result before, and the newer run does not include the case
     not ok                neither
 
-The peak can take a verdict away and never makes one: not every case runs at the speed of the multiply-adds, and where
-the peak rose and the time did not fall, nothing became slower.
+The FMA-peak ratio can only veto a verdict: not every case runs at the speed of the multiply-adds, and where the peak
+rose and the time did not fall, nothing became slower.
 The interval is of level 1 - 0.05/n where n cases (or n networks) are judged (Bonferroni), as far as the 2000 draws of a
 bootstrap reach: beyond 50 cases it is nearly their whole range. The margin is for what turns of one run share and no
-interval of theirs knows, such as where the arrays lie. Measured: the three repetitions of one run, 0.09 s a case on two
+interval of theirs knows, such as where the arrays are. Measured: the three repetitions of one run, 0.09 s a case on two
 cores, compared each way; of 3474 cases with six turns on both sides the median alone is slower by more than 0.25 in
 214, with intervals of 95% each 10 are called slower, with these 5, in 3 of the 6 comparisons; of 156 network sums none.
 With a margin of 0.05 they are 112, 30 and none. So a case that is slower asks for another look with more --repetitions,
@@ -31,25 +31,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import pandas as pd
 
-from conv_impls import Conv2dProblem
-
 from ..machine.environment import VOLATILE
-from ..store.folder import Run
+from ..store.folder import StoredRun
 from ..store.records import Record
 from . import stats
 from .frame import NOT_RUN
+from .numbers import cell, interval
 
 FAR = 3.0
 # Margins that a single case must be beyond to be a regression by itself.
 ALONE = 3.0
 BROKEN = ("broke", "gone")
 CHANGES = ("slower", *BROKEN, "faster", "mended", "machine")
-# What was asked for that a reader must know when it differs.
+# Options that a reader must know of where they differ.
 SETTINGS = ("isa", "seconds")
 # Digests in an environment of what `auto` picks by.
 REMEMBERED = ("tuning", "limits")
@@ -66,7 +64,7 @@ class _Measured:
     peaks_gflops: list[float] = field(default_factory=list)
 
 
-def results(run: Run) -> list[Record]:
+def results(run: StoredRun) -> list[Record]:
     """Every record of a run, and one with the status "interrupted" for each case it did not come to."""
     records = run.records()
     finished = {record.case.key for record in records}
@@ -138,13 +136,13 @@ def differences(older: dict[str, Any], newer: dict[str, Any]) -> list[str]:
 
 
 def remembered(older: dict[str, Any], newer: dict[str, Any]) -> list[str]:
-    """What `auto` picks by and two environments have not alike, where both tell: winners, limits of the machine."""
-    told = [k for k in REMEMBERED if k in older and k in newer]
-    return [f"{k}: {older[k]} -> {newer[k]}" for k in told if older[k] != newer[k]]
+    """What `auto` picks by and differs between two environments that both have it: winners, limits of the machine."""
+    both = [k for k in REMEMBERED if k in older and k in newer]
+    return [f"{k}: {older[k]} -> {newer[k]}" for k in both if older[k] != newer[k]]
 
 
 def settings(older: dict[str, Any], newer: dict[str, Any]) -> list[str]:
-    """Options that two runs were not asked for alike, from their configurations; an imported run has none."""
+    """Options that differ between two runs, from their configurations; an imported run has none."""
     then, now = older.get("options"), newer.get("options")
     if not (then and now):
         return []
@@ -159,14 +157,14 @@ def shown(changes: pd.DataFrame) -> str:
     for column, usual in (("direction", "fwd"), ("cache", "warm")):
         what = what + changes[column].map(lambda word, usual=usual: "" if word == usual else f" {word}")
     intervals = [
-        "" if pd.isna(value) else f"{value:.2f} ({low:.2f} to {high:.2f})"
+        "" if pd.isna(value) else interval(value, low, high)
         for value, low, high in zip(changes.ratio, changes.low, changes.high, strict=True)
     ]
     words = [f"{word}: {why}" if why else word for word, why in zip(changes.verdict, changes.reason, strict=True)]
     table = pd.DataFrame({
         "verdict": words, "network" if "network" in changes else "layer": what,
-        "backend": changes.backend + " t" + changes.threads.astype(str), "old (ms)": (changes.old_s * 1e3).map(_digits),
-        "new (ms)": (changes.new_s * 1e3).map(_digits), "new/old": intervals, "peak": changes.peak.map(_digits),
+        "backend": changes.backend + " t" + changes.threads.astype(str), "old (ms)": (changes.old_s * 1e3).map(cell),
+        "new (ms)": (changes.new_s * 1e3).map(cell), "new/old": intervals, "peak": changes.peak.map(cell),
     })  # fmt: skip
     return str(table.to_markdown(index=False, disable_numparse=True))
 
@@ -254,7 +252,7 @@ def _networks(records: list[Record]) -> dict[tuple[str, str, str, str, int], dic
     layers: dict[tuple[str, str, str, str, int], dict[tuple[str, str], tuple[Key, int]]] = {}
     for record in records:
         case = record.case
-        where = case.workload, case.direction, case.cache, case.backend, case.threads
+        where: Key = case.workload, case.direction, case.cache, case.backend, case.threads
         layers.setdefault(where, {})[case.layer, case.label] = _key(record), case.count
     weights: dict[tuple[str, str, str, str, int], dict[Key, int]] = {}
     for where, members in layers.items():
@@ -277,20 +275,11 @@ def _peak(old: _Measured, new: _Measured) -> float | None:
 
 def _key(record: Record) -> Key:
     case = record.case
-    return _nameless(case.label), case.direction, case.cache, case.backend, case.threads
-
-
-@cache
-def _nameless(label: str) -> str:
-    return Conv2dProblem.from_label(label).replace(name="").label
+    return case.unnamed_label, case.direction, case.cache, case.backend, case.threads
 
 
 def _flat(facts: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in facts.items():
-        # What the machine can do is measured anew each time; the id follows from the rest.
+        # What the machine can do is measured again each time; the id follows from the rest.
         if prefix or key not in (*VOLATILE, "machine"):
             yield from _flat(value, f"{prefix}{key} ") if isinstance(value, dict) else [(prefix + key, value)]
-
-
-def _digits(value: float) -> str:
-    return "" if pd.isna(value) else f"{value:.3g}"

@@ -18,9 +18,12 @@ MOST_ROWS = 60
 
 
 def report(
-    run: Annotated[Path | None, typer.Argument(help="Run folder; the newest of results/runs by default.")] = None,
+    run: Annotated[
+        Path | None,
+        typer.Argument(help="Run folder or JSON of pytest-benchmark; the newest of results/runs by default."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Where tables, figures and README.md go.")] = RESULTS,
-    readme: Annotated[Path | None, typer.Option(help="Page whose generated block to renew as well.")] = None,
+    readme: Annotated[Path | None, typer.Option(help="Page whose generated block is updated, too.")] = None,
 ) -> None:
     """Make tables, figures and results/README.md from the stored records of a run.
 
@@ -32,17 +35,19 @@ def report(
     """
     from ..analysis.frame import frame
     from ..report.write import summary, write_report
+    from ..store.benchmark_json import open_stored
 
-    current = Run.open(run or _newest())
+    current = open_stored(run or _newest())
     for text in write_report(current, out, readme):
         say(f"left out: {text}")
-    print_table(summary(frame(current.records(), current.cases)), "Sum of the layers, count-weighted")
+    table = frame(current.records(), current.cases, environment=current.environment)
+    print_table(summary(table), "Sum of the layers, count-weighted, in milliseconds")
     pages = f"page:    {out / 'report.html'}\nsummary: {out / 'README.md'}"
     say(f"{pages}\ntables:  {out / 'tables'}\nfigures: {out / 'figures'}")
 
 
 def compare(
-    run_a: Annotated[Path, typer.Argument(help="The older run.")],
+    run_a: Annotated[Path, typer.Argument(help="The older run: folder, or JSON of pytest-benchmark.")],
     run_b: Annotated[Path, typer.Argument(help="The newer run.")],
     margin: Annotated[float, typer.Option(help="Change of the median that counts, as a fraction.")] = MARGIN,
     force: Annotated[bool, typer.Option(help="Compare even where machine or versions differ.")] = False,
@@ -56,37 +61,38 @@ def compare(
       python -m bench compare results/runs/reference results/runs/mine
       python -m bench compare results/runs/monday results/runs/friday --margin 0.05 --csv changes.csv
     """
-    from ..analysis import compare as changes
+    from ..analysis import compare as comparison
+    from ..store.benchmark_json import open_stored
 
     if not 0 <= margin < float("inf"):
         raise UsageError(f"--margin: expected a fraction >= 0, got {margin:g}")
-    older, newer = Run.open(run_a), Run.open(run_b)
+    older, newer = open_stored(run_a), open_stored(run_b)
     old, new = older.environment, newer.environment
     if old.get("id") != new.get("id"):
-        listed = "; ".join(changes.differences(old, new) or [f"id: {old.get('id')} -> {new.get('id')}"])
+        listed = "; ".join(comparison.differences(old, new) or [f"id: {old.get('id')} -> {new.get('id')}"])
         text = f"the runs come from different machines or versions: {listed}"
         if not force:
             raise UsageError(f"{text}; --force compares them all the same")
         complain(f"warning: {text}")
-    if asked := changes.settings(older.config, newer.config):
-        text = f"warning: the runs were asked for with different settings: {'; '.join(asked)}"
+    if asked := comparison.settings(older.config, newer.config):
+        text = f"warning: the runs have different settings: {'; '.join(asked)}"
         complain(text)
-    if state := changes.remembered(old, new):
+    if state := comparison.remembered(old, new):
         complain(f"warning: what `auto` picks by differs: {'; '.join(state)}")
-    before, after = changes.results(older), changes.results(newer)
-    cases, networks = changes.compare_runs(before, after, margin), changes.compare_networks(before, after, margin)
+    before, after = comparison.results(older), comparison.results(newer)
+    cases, networks = comparison.compare_runs(before, after, margin), comparison.compare_networks(before, after, margin)
     if csv is not None:
         write_whole(csv, cases.to_csv(index=False))
-    say("Sums of the layers, count-weighted, with intervals that all hold with 95%\n" + changes.shown(networks))
-    changed = cases[cases.verdict.isin(changes.CHANGES)]
-    say(f"\n{run_b} against {run_a}\n" + changes.shown(changed.head(MOST_ROWS)))
+    say("Sums of the layers, count-weighted, with intervals that all hold with 95%\n" + comparison.shown(networks))
+    changed = cases[cases.verdict.isin(comparison.CHANGES)]
+    say(f"\n{run_b} against {run_a}\n" + comparison.shown(changed.head(MOST_ROWS)))
     if len(changed) > MOST_ROWS:
         say(f"and {len(changed) - MOST_ROWS} more; --csv FILE writes them all")
     counts = cases.verdict.value_counts()
     say(", ".join(f"{count} {word}" for word, count in counts.items()) or "no case in either")
     if counts.get("too few repetitions", 0):
-        say("more --repetitions in both runs would tell of those that had too few")
-    if changes.regressed(cases, networks, margin):
+        say("more --repetitions in both runs would give verdicts for those that had too few")
+    if comparison.regressed(cases, networks, margin):
         raise typer.Exit(WRONG)
 
 
@@ -95,7 +101,7 @@ def export_(
     out: Annotated[Path, typer.Option(help="File to write.")],
     force: Annotated[bool, typer.Option(help="Write over a file that exists.")] = False,
 ) -> None:
-    """Write the ok cases of a run as pytest-benchmark's JSON, for `pytest-benchmark compare` and what else reads it.
+    """Write a run as pytest-benchmark's JSON, for `pytest-benchmark compare` and what else reads it.
 
     \b
     Examples
@@ -104,8 +110,8 @@ def export_(
     """
     from ..store.benchmark_json import export_run
 
-    written, left_out = export_run(Run.open(run), out, force)
-    say(f"{written} cases in {out}; {left_out} that are not ok left out")
+    written, others = export_run(Run.open(run), out, force)
+    say(f"{written} cases in {out}; {others} that are not ok are in its key conv_impls")
 
 
 def import_(
@@ -114,7 +120,7 @@ def import_(
 ) -> None:
     """Make a run of pytest-benchmark's JSON, for `report` and `compare`.
 
-    Each benchmark tells its layer by extra_info["label"], a benchdnn descriptor; backend, threads and more may follow.
+    extra_info["label"] of each benchmark is its layer, a benchdnn descriptor; backend, threads and more may follow.
 
     \b
     Examples

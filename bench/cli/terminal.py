@@ -1,4 +1,4 @@
-"""What the commands write to the terminal: lines, tables, a bar.
+"""What the commands write to the terminal: lines and tables.
 
 Names come from files of the user and stand as they are: Rich would read ``[new]`` as markup and ``:x:`` as a
 sign, so both are off.
@@ -10,7 +10,6 @@ import sys
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 # Exit codes.
@@ -25,22 +24,21 @@ def say(text: str) -> None:
 
 
 def complain(text: str) -> None:
-    """A line beside the answer: what went wrong, or is to be known."""
+    """A line on stderr: an error or a warning."""
     print(text, file=sys.stderr, flush=True)
 
 
 def print_table(content: Any, title: str = "") -> None:
-    """A DataFrame; numbers with three significant figures."""
+    """A DataFrame, with marks before weak numbers; see `bench.analysis.numbers`."""
+    # Here, not above: most commands print no table and need no pandas.
+    from ..analysis.numbers import shown
+
+    texts, note = shown(content)
     table = Table(title=title or None)
-    for i, column in enumerate(content.columns):
+    for i, column in enumerate(texts.columns):
         table.add_column(str(column), no_wrap=i == 0, justify="left" if i == 0 else "right")
-    for row in content.itertuples(index=False):
-        table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row))
+    for row in texts.itertuples(index=False):
+        table.add_row(*row)
     console.print(table)
-
-
-def progress() -> Progress:
-    """A bar that is drawn where it is updated with ``refresh=True``: a thread of its own would wake while timing."""
-    left, at = (TextColumn(text, markup=False) for text in ("{task.fields[left]}", "{task.description}"))
-    columns = MofNCompleteColumn(), left, BarColumn(20), at
-    return Progress(*columns, console=console, disable=not console.is_terminal, auto_refresh=False)
+    if note:
+        say(note)
