@@ -11,7 +11,8 @@ arXiv:1803.10986, whose growth with the tile is measured here. All factors leave
 
 from __future__ import annotations
 
-from math import inf, log2, sqrt
+from math import log2, sqrt
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,16 +27,22 @@ Index = NDArray[np.intp]
 # Accuracy classes of Winograd F(m x m, 3x3): m, and the least factor of u S; less than a quarter of it was measured.
 TILES = {"tile2": (2, 16), "tile4": (4, 96), "tile6": (6, 256)}
 # 2e-5 in float32, as benchdnn allows Winograd (tests/benchdnn/conv/conv.cpp, setup_cmp); up to 6e-6 was measured.
-TILE_NORM_EPS = 168
+# Operands rounded to float16 are at 4e-4.
+NORM_EPS = 168
 
 
-def reference(x: Array, weight: Array, bias: Array | None, problem: Conv2dProblem) -> Float64:
-    """The whole output (N, C_out, H_out, W_out) in float64; inputs as `validation` leaves them."""
+def reference(
+    x: Array, weight: Array, bias: Array | None, problem: Conv2dProblem, dtype: type[np.floating[Any]] = np.float64
+) -> Float64:
+    """The whole output (N, C_out, H_out, W_out), computed in ``dtype``; inputs as `validation` leaves them.
+
+    Cost: a matrix product by BLAS for each tap of the kernel, and memory for one copy of the image at a time.
+    """
     (oh, ow), (sh, sw), (dh, dw) = problem.out_size, problem.stride, problem.dilation
     n, o, c, g = problem.batch, problem.out_channels, problem.in_channels, problem.groups
-    image = padded(x.astype(np.float64), problem.padding, problem.padding_mode)
-    grouped = weight.astype(np.float64).reshape(g, o // g, c // g, *problem.kernel_size)
-    y = np.zeros((n, g, o // g, oh * ow))
+    image = padded(x.astype(dtype), problem.padding, problem.padding_mode)
+    grouped = weight.astype(dtype).reshape(g, o // g, c // g, *problem.kernel_size)
+    y = np.zeros((n, g, o // g, oh * ow), dtype)
     for p in range(problem.kernel_size[0]):
         for q in range(problem.kernel_size[1]):
             rows, cols = p * dh + sh * np.arange(oh), q * dw + sw * np.arange(ow)
@@ -43,7 +50,7 @@ def reference(x: Array, weight: Array, bias: Array | None, problem: Conv2dProble
             y += grouped[:, :, :, p, q] @ seen
     out: Float64 = y.reshape(problem.output_shape)
     if bias is not None:
-        out += bias.astype(np.float64)[:, None, None]
+        out += bias.astype(dtype)[:, None, None]
     return out
 
 
@@ -82,23 +89,59 @@ def error_bound(
     max(4 sqrt(r+1), K) u times the largest S of its tile, K of `TILES`; one transform of the "image" (FFT of P x Q
     points): 2 u log2(P Q) sum over channels of ||x_c|| ||w_c||, which knows nothing of the window.
     """
-    u = float(np.finfo(problem.dtype).eps) / 2
-    terms = problem.reduction + 1
-    magnitudes = np.abs(x), np.abs(weight), None if bias is None else np.abs(bias)
+    magnitudes, factor = (np.abs(x), np.abs(weight), None if bias is None else np.abs(bias)), _factor(problem, accuracy)
     if accuracy == "direct":
-        gamma = terms * u / (1 - terms * u)
-        return min(gamma, max(8.0, 4 * sqrt(terms)) * u) * reference_at(*magnitudes, problem, at)
+        return factor * reference_at(*magnitudes, problem, at)
     if accuracy in TILES:
-        m, growth = TILES[accuracy]
-        return max(4 * sqrt(terms), growth) * u * _largest_of_tile(*magnitudes, problem, m, at)
+        return factor * _largest_of_tile(*magnitudes, problem, TILES[accuracy][0], at)
+    norms = _norms(*magnitudes, problem)[..., 0, 0]
+    bounds: Float64 = factor * norms[at[:, 0], at[:, 1]]
+    return bounds
+
+
+def error_bounds(x: Array, weight: Array, bias: Array | None, problem: Conv2dProblem, accuracy: str) -> Float64:
+    """`error_bound` at every output: an array that broadcasts to (N, C_out, H_out, W_out).
+
+    S is summed in float32 here, whose own rounding a factor of 1.001 covers.
+    """
+    magnitudes, factor = (np.abs(x), np.abs(weight), None if bias is None else np.abs(bias)), _factor(problem, accuracy)
     if accuracy == "image":
-        return 2 * u * log2(_points(problem)) * _norms(*magnitudes, problem, at)
-    raise ValueError(f"no bound known for accuracy class {accuracy!r}")
+        return factor * _norms(*magnitudes, problem)
+    sums = reference(*magnitudes, problem, np.float32)
+    if accuracy in TILES:
+        sums = _tile_maxima(sums, TILES[accuracy][0])
+    bounds: Float64 = (1.001 * factor) * sums
+    return bounds
 
 
 def norm_bound(problem: Conv2dProblem, accuracy: str) -> float:
-    """The largest ||error|| / ||y|| over any good number of outputs: for Winograd, inf for the other classes."""
-    return TILE_NORM_EPS * float(np.finfo(problem.dtype).eps) if accuracy in TILES else inf
+    """The largest ||error|| / ||y|| over any good number of outputs of normal data: it sees rounded operands.
+
+    As benchdnn allows Winograd; direct sums of very many products may need more, as their bound at each output does.
+    """
+    eps = float(np.finfo(problem.dtype).eps)
+    return max(NORM_EPS * eps, 2 * sqrt(problem.reduction + 1) * eps if accuracy == "direct" else 0.0)
+
+
+def _factor(problem: Conv2dProblem, accuracy: str) -> float:
+    """What an accuracy class multiplies S, its tile's largest S, or the norms by."""
+    u = float(np.finfo(problem.dtype).eps) / 2
+    terms = problem.reduction + 1
+    if accuracy == "direct":
+        return min(terms * u / (1 - terms * u), max(8.0, 4 * sqrt(terms)) * u)
+    if accuracy in TILES:
+        return max(4 * sqrt(terms), TILES[accuracy][1]) * u
+    if accuracy == "image":
+        return 2 * u * log2(_points(problem))
+    raise ValueError(f"no bound known for accuracy class {accuracy!r}")
+
+
+def _tile_maxima(sums: Float64, m: int) -> Float64:
+    """Each output's largest S of its m x m tile; the shape of ``sums`` (N, C_out, H_out, W_out)."""
+    rows, columns = sums.shape[2:]
+    tiles = np.pad(sums, ((0, 0), (0, 0), (0, -rows % m), (0, -columns % m)))
+    tiles = tiles.reshape(*sums.shape[:2], -(-rows // m), m, -(-columns // m), m).max((3, 5))
+    return tiles.repeat(m, 2).repeat(m, 3)[:, :, :rows, :columns]
 
 
 def _largest_of_tile(x: Array, weight: Array, bias: Array | None, problem: Conv2dProblem, m: int, at: Index) -> Float64:
@@ -118,13 +161,11 @@ def _points(problem: Conv2dProblem) -> float:
     return points
 
 
-def _norms(x: Array, weight: Array, bias: Array | None, problem: Conv2dProblem, at: Index) -> Float64:
-    """Norms ||x_c|| ||w_c|| summed over the channels of each of ``at``, plus the bias; shape (S,)."""
+def _norms(x: Array, weight: Array, bias: Array | None, problem: Conv2dProblem) -> Float64:
+    """Norms ||x_c|| ||w_c|| summed over the channels of each output channel, plus the bias; shape (N, C_out, 1, 1)."""
     image = padded(x, problem.padding, problem.padding_mode).astype(np.float64)
     g = problem.groups
     x_norm = np.sqrt((image**2).sum((2, 3))).reshape(problem.batch, g, -1)
     w_norm = np.sqrt((weight.astype(np.float64) ** 2).sum((2, 3))).reshape(g, problem.out_channels // g, -1)
-    norms = np.einsum("ngc,goc->ngo", x_norm, w_norm).reshape(problem.batch, problem.out_channels)
-    offset = 0.0 if bias is None else bias[at[:, 1]].astype(np.float64)
-    total: Float64 = norms[at[:, 0], at[:, 1]] + offset
-    return total
+    norms: Float64 = np.einsum("ngc,goc->ngo", x_norm, w_norm).reshape(problem.batch, problem.out_channels, 1, 1)
+    return norms if bias is None else norms + bias.astype(np.float64)[:, None, None]

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-# Below this many turns a spread says nothing; above this spread, or below this time, a reader should be warned.
+# Below this many undisturbed turns of a case that was disturbed, or below this time, a reader should be warned.
 FEW_TURNS = 3
-WIDE_SPREAD = 0.10
 SHORT_S = 2e-6
-# The peak beside a case, of the best in the run: below this something else was at the machine.
+# A quarter of the turns are this much faster than the median: then it may be wrong by more.
+WIDE = 0.10
+# The peak in the rounds of a case, of the highest known: below this something else was at the machine.
 DRIFT = 0.9
 # Seconds of a backend's turns at one layer, by (repetition, round).
 Turns = Mapping[tuple[int, int], float]
@@ -51,29 +52,44 @@ def geometric_mean(ratios: Sequence[float]) -> float:
     return float(np.exp(np.mean(np.log(np.asarray(ratios)))))
 
 
-def weakness(turns: Sequence[float], peaks: Sequence[float] = (), best_peak: float = 0.0) -> str:
-    """Why a reader should not lean on the median of these turns, or nothing.
+def weakness(
+    turns_s: Sequence[float], peaks: Sequence[float] = (), best_peak: float = 0.0, disturbed: int = 0
+) -> str:
+    """Why the median of these turns may be wrong by more than 10%, or nothing.
 
-    ``peaks`` are what the machine could do beside them, ``best_peak`` the most it could in the whole run.
+    Disturbances make turns longer, never shorter; so a median is doubted where many turns are faster than it, not where
+    some are slower.
+
+    Parameters
+    ----------
+    turns_s : sequence of float
+        The turns that count.
+    peaks : sequence of float
+        What the machine could do in the same rounds.
+    best_peak : float
+        The most that the machine is known to do; 0 where nothing is known.
+    disturbed : int
+        Turns that were disturbed and do not count.
 
     Examples
     --------
     >>> weakness([1.0, 1.0, 2.0, 3.0])
-    'spread 83% of the median'
-    >>> weakness([1.0])
-    'only 1 turn'
+    'a quarter of its turns are 33% faster'
+    >>> weakness([1.0, 1.01, 1.0, 5.0])
+    ''
+    >>> weakness([1.0], disturbed=11)
+    'disturbed in 11 of 12 turns'
     >>> weakness([1.0, 1.0, 1.0], [70.0, 72.0], 100.0)
     'machine at 71% of its peak'
     """
-    if len(turns) < FEW_TURNS:
-        return f"only {len(turns)} turn" + "s" * (len(turns) != 1)
-    middle = median(turns)
+    if disturbed and len(turns_s) < FEW_TURNS:
+        return f"disturbed in {disturbed} of {disturbed + len(turns_s)} turns"
+    middle, reasons = median(turns_s), []
     if middle < SHORT_S:
-        return "too short to time"
-    reasons = []
-    if (spread := iqr(turns) / middle) > WIDE_SPREAD:
-        reasons.append(f"spread {spread:.0%} of the median")
-    if peaks and (level := median(peaks) / best_peak) < DRIFT:
+        reasons.append("too short to time")
+    if (faster := 1 - float(np.percentile(np.asarray(turns_s), 25)) / middle) > WIDE:
+        reasons.append(f"a quarter of its turns are {faster:.0%} faster")
+    if peaks and best_peak and (level := median(peaks) / best_peak) < DRIFT:
         reasons.append(f"machine at {level:.0%} of its peak")
     return ", ".join(reasons)
 

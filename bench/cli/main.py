@@ -10,15 +10,16 @@ from typing import Annotated, Any
 
 import typer
 
-from conv_impls import ConvError, backends, get_backend, workloads
-from conv_impls.workloads import WorkloadError
+from conv_impls import backends, get_backend, workloads
 
 from ..peers import OWN, PEERS, load, missing
-from ..run.options import Options, UsageError, new_run, resumed
+from ..run.options import HELP, Options, UsageError
+from ..run.progress import Bar
+from ..run.request import WRONG_INPUT, Request
 from ..store.folder import Run
-from ..store.records import FAILED, StoreError
+from ..store.records import FAILED
 from . import stored
-from .terminal import INTERRUPTED, USAGE, WRONG, complain, console, print_table, progress, say
+from .terminal import INTERRUPTED, USAGE, WRONG, complain, print_table, say
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, help=__doc__)
 
@@ -36,25 +37,27 @@ def _complete(known: list[str]) -> Any:
 Workload = Annotated[
     str,
     typer.Option(
-        help="Built-in names, files (.txt, .csv, .onnx) or one benchdnn label, separated by commas; see `list`.",
+        help=HELP["workload"],
         autocompletion=_complete(list(workloads.available())),
     ),
 ]
 Backends = Annotated[
     str,
     typer.Option(
-        help="Names separated by commas; all (the package's), fast (those auto weighs), peers (those installed).",
+        help=HELP["backends"],
         autocompletion=_complete([*backends(), *OWN, *PEERS, "all", "fast", "peers"]),
     ),
 ]
-Threads = Annotated[str, typer.Option(help="Thread counts separated by commas; all cores by default.")]
-Direction = Annotated[str, typer.Option(help="fwd, bwd_d (gradient of the image), bwd_w (of the weights), by commas.")]
-Batch = Annotated[str, typer.Option(help="Batch sizes for every layer, by commas; the workload's own by default.")]
-Dtype = Annotated[str, typer.Option(help="float32, float64, or both; the workload's own by default.")]
-Layers = Annotated[str, typer.Option(help="Only layers with this in their name.")]
-Plugin = Annotated[str, typer.Option(help="Python module to import first; it registers backends of your own.")]
-Seed = Annotated[int, typer.Option(help="Seed of the data and of the order.", min=0)]
+Threads = Annotated[str, typer.Option(help=HELP["threads"])]
+Direction = Annotated[str, typer.Option(help=HELP["direction"])]
+Batch = Annotated[str, typer.Option(help=HELP["batch"])]
+Dtype = Annotated[str, typer.Option(help=HELP["dtype"])]
+Layers = Annotated[str, typer.Option(help=HELP["layers"])]
+Plugin = Annotated[str, typer.Option(help=HELP["plugin"])]
+Seed = Annotated[int, typer.Option(help=HELP["seed"], min=0)]
 DEFAULT = Options()
+# Exit code of a pytest session after Ctrl-C.
+PYTEST_INTERRUPTED = 2
 
 
 @app.command()
@@ -64,27 +67,19 @@ def run(
     backends: Backends = DEFAULT.backends,
     threads: Threads = "",
     direction: Direction = DEFAULT.direction,
-    cache: Annotated[
-        str, typer.Option(help="warm; cold: nothing in the caches; weights: those alone are cold; by commas.")
-    ] = DEFAULT.cache,
+    cache: Annotated[str, typer.Option(help=HELP["cache"])] = DEFAULT.cache,
     batch: Batch = "",
     dtype: Dtype = "",
     layers: Layers = "",
-    repetitions: Annotated[int, typer.Option(help="Whole rounds over all layers.")] = DEFAULT.repetitions,
-    seconds: Annotated[float, typer.Option(help="Timing of a case in one repetition, in turns.")] = DEFAULT.seconds,
-    timeout: Annotated[
-        float, typer.Option(help="Seconds one call may take; what is slower is over_budget, what hangs is killed.")
-    ] = DEFAULT.timeout,
-    budget: Annotated[
-        float, typer.Option(help="Seconds for the run; what does not fit is left for --resume.")
-    ] = DEFAULT.budget,
-    isa: Annotated[str, typer.Option(help="avx2: hold the backends to it; the machine's own by default.")] = "",
-    kernels: Annotated[
-        str, typer.Option(help="kept: use the kernels compiled before; fresh: compile all anew, and see what it costs.")
-    ] = DEFAULT.kernels,
+    repetitions: Annotated[int, typer.Option(help=HELP["repetitions"])] = DEFAULT.repetitions,
+    seconds: Annotated[float, typer.Option(help=HELP["seconds"])] = DEFAULT.seconds,
+    timeout: Annotated[float, typer.Option(help=HELP["timeout"])] = DEFAULT.timeout,
+    budget: Annotated[float, typer.Option(help=HELP["budget"])] = DEFAULT.budget,
+    isa: Annotated[str, typer.Option(help=HELP["isa"])] = "",
+    kernels: Annotated[str, typer.Option(help=HELP["kernels"])] = DEFAULT.kernels,
     plugin: Plugin = "",
-    out: Annotated[Path | None, typer.Option(help="Run folder; results/runs/<date-time> by default.")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Finish the run in this folder, with its own settings.")] = None,
+    out: Annotated[Path | None, typer.Option(help=HELP["out"])] = None,
+    resume: Annotated[Path | None, typer.Option(help=HELP["resume"])] = None,
     seed: Seed = 0,
 ) -> None:
     """Check and time backends on layers, in turns, each in its own process; one record a case, written as it finishes.
@@ -98,39 +93,46 @@ def run(
       python -m bench run --workload 'mb1ic64ih56oc64oh56kh3ph1' --backends all --cache warm,cold,weights
       python -m bench run --resume results/runs/mine
     """
+    from ..run.start import start
+
     values = {name: value for name, value in context.params.items() if name not in ("out", "resume")}
     if resume is not None:
         sources = {name: context.get_parameter_source(name) for name in context.params}
         given = {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
         if "out" in given:
             raise UsageError("--out: expected none beside --resume, for the run stays in its folder")
-        current = resumed(resume, {name: value for name, value in values.items() if name in given})
+        request = Request.resumed(resume, {name: value for name, value in values.items() if name in given})
+        before = Run.open(resume).done()
     else:
+        request, before = Request.new(Options(**values), out), set()
         say("measuring the machine")
-        current = new_run(Options(**values), out)
-    start, before = time.monotonic(), current.done()
-    try:
-        _drive(current)
-    except KeyboardInterrupt:
-        complain(f"\ninterrupted; finish with: python -m bench run --resume {current.folder}")
-        raise typer.Exit(INTERRUPTED) from None
-    records, total = current.records(), len(current.cases)
-    if len(before) < total and current.done() == before:
+    began = time.monotonic()
+    code, faults = start(request)
+    _report_end(request, before, time.monotonic() - began, interrupted=code == PYTEST_INTERRUPTED)
+    for text in faults:
+        complain(text)
+    if faults:
+        raise typer.Exit(WRONG)
+
+
+def _report_end(request: Request, before: set[str], seconds: float, interrupted: bool) -> None:
+    """What a session that ended is to be remembered for; the exit code comes from the run, not from pytest."""
+    run, total = Run.open(request.folder), len(request.cases)
+    records = run.records()
+    if interrupted:
+        complain(f"\ninterrupted; finish with: python -m bench run --resume {run.folder}")
+        raise typer.Exit(INTERRUPTED)
+    if len(before) < total and run.done() == before:
         raise UsageError(
-            f"--budget: expected more than {current.config['budget_s']:g} seconds, in which no case was measured; "
-            f"run folder {current.folder}"
+            f"--budget: expected more than {run.config['budget_s']:g} seconds, in which no case was measured; "
+            f"run folder {run.folder}"
         )
     bad = [record for record in records if record.status in FAILED]
-    say(
-        f"\n{len(records)} cases in {time.monotonic() - start:.0f} s, {len(bad)} failed; run folder {current.folder}",
-    )
+    say(f"\n{len(records)} cases in {seconds:.0f} s, {len(bad)} failed; run folder {run.folder}")
     if len(records) < total:
-        text = f"the budget left out {total - len(records)}; finish with: python -m bench run --resume {current.folder}"
-        complain(text)
-    asked = Options(**current.config["options"])
+        complain(f"the budget left out {total - len(records)}; finish with: python -m bench run --resume {run.folder}")
     for record in bad:
-        text = f"{record.case.key}: {record.status}: {record.reason}\n  repeat: {asked.repeat(record.case)}"
-        complain(text)
+        complain(f"{record.case.key}: {record.status}: {record.reason}\n  repeat: {run.repeat(record.case)}")
     if bad:
         raise typer.Exit(WRONG)
 
@@ -172,16 +174,15 @@ def check(
     )  # fmt: skip
     cases = options.cases()
     counts: dict[str, dict[str, int]] = {}
-    with progress() as bar:
-        task = bar.add_task("", total=len(cases), left="")
-        for case, status, reason in check_cases(cases, options.timeout, options.variables(), seed):
-            bar.update(task, description=f"{case.layer}  {case.backend}", refresh=True)
+    with Bar() as bar:
+        checked = check_cases(cases, options.timeout, options.variables(), seed)
+        for done, (case, status, reason) in enumerate(checked, 1):
+            bar.show(done, len(cases), f"{case.layer}  {case.backend}", None)
             row = counts.setdefault(case.backend, {"right": 0, "unsupported": 0, "over budget": 0, "wrong": 0})
             word = {"ok": "right", "unsupported": "unsupported", "over_budget": "over budget"}.get(status, "wrong")
             row[word] += 1
             if word == "wrong":
-                complain(f"{case.key}: {status}: {reason}\n  repeat: {options.repeat(case)}")
-            bar.advance(task)
+                complain(f"{case.key}: {status}: {reason}\n  repeat: {case.repro} {options.further()}".rstrip())
     print_table(pd.DataFrame.from_dict(counts, orient="index").reset_index(names="backend"))
     wrong = sum(numbers["wrong"] for numbers in counts.values())
     say(f"{len(cases)} cases, {wrong} wrong")
@@ -236,28 +237,10 @@ def list_() -> None:
         say(f"{name:<24}{len(layers)} layers, {count} with counts, {macs / 1e9:.3g} GMAC")
 
 
-def _drive(current: Run) -> None:
-    from ..run.driver import drive
-
-    with progress() as bar:
-        task = bar.add_task("starting", total=len(current.cases), left="")
-        said = [time.monotonic()]
-
-        def show(done: int, total: int, at: str, left: float | None) -> None:
-            clock = "" if left is None else f"{int(left) // 60}:{int(left) % 60:02d} left"
-            bar.update(task, completed=done, description=at[:44], left=clock, refresh=True)
-            # Where nobody watches (CI, a log file) a line now and then does what the bar does.
-            if not console.is_terminal and time.monotonic() - said[0] > 15:
-                said[0] = time.monotonic()
-                say(f"{done}/{total} {clock} {at}")
-
-        drive(current, show)
-
-
 def main() -> None:
     """Run the command line; what users get wrong is one line and exit code 2."""
     try:
         app()
-    except (UsageError, WorkloadError, StoreError, ConvError, OSError) as error:
+    except WRONG_INPUT as error:
         complain(f"error: {error}")
         sys.exit(USAGE)

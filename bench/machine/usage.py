@@ -7,6 +7,7 @@ is not there, memory is None; pages the allocator had kept from before count as 
 from __future__ import annotations
 
 import os
+import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,11 @@ class PeakMemory:
         peak = _kib("VmHWM") if self._before is not None else None
         if peak is not None and self._before is not None:
             self.added_bytes = max(0, peak - self._before) * 1024
+
+
+def involuntary_switches() -> int:
+    """How often a thread of this process had to leave its core to another task, so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
 # What libraries of this process say of their threads beyond what threadpoolctl sees: name -> function that asks.

@@ -1,28 +1,33 @@
-"""Is a backend right on a problem? Asked before any timing, and again of the last timed output.
+"""Is a result right? The parent of a run judges; the process of a backend only computes and never sees the answer.
 
-Direct methods get small integers, for which every order of summation is exact: the whole output must equal the
-reference, bit for bit. Then everyone gets normal data, and sampled outputs must lie within the bound published for the
-backend's accuracy class (`conv_impls.reference.error_bound`, `norm_bound`). Sources: integer filling, oneDNN benchdnn
-doc/driver_conv.md; sampled float64 checks, XNNPACK bench/dequantization_bmm.
+`Expected` is one layer: its data, its float64 reference and the bounds of every accuracy class, computed once and
+shared by all backends. It judges whole outputs, and a few outputs of an image that was scaled by a power of two or its
+negative: the right result is then scaled alike, bit for bit, so that no earlier answer fits.
+
+Integers test the sum exactly: direct methods and F(2x2) must reproduce them bit for bit, all others after rounding.
+Normal data tests the rounding: each output lies within the bound of its class, and so does the norm of all errors
+(`conv_impls.reference.error_bounds`, `norm_bound`). Sources: integer filling, oneDNN benchdnn doc/driver_conv.md;
+float64 checks before any timing, XNNPACK bench/dequantization_bmm.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from conv_impls import Conv2dProblem
-from conv_impls.reference import Float64, error_bound, norm_bound, reference, reference_at, sample_outputs
+from conv_impls.reference import Float64, error_bounds, norm_bound, reference
 from conv_impls.validation import Array, Pair
 
-SAMPLES = 256
-# With |x| and |w| <= 4, sums of up to 2**20 products are exact in float32.
-INTEGERS = (-4, 5)
-# Data and references of a layer are made once: two of each, for the cut layer and the whole.
-KEPT = 2
+# With |x| and |w| <= 2, sums of up to 2**22 products are exact in float32, and FFT's errors stay below a half.
+INTEGERS = (-2, 3)
+# Classes whose arithmetic on integers is exact: F(2x2) has no products but with halves and quarters.
+EXACT = ("direct", "tile2")
+# Largest exponent of a scale: products of normal data times 2**70, summed, stay inside float32, as do those times 2**-70.
+EXPONENT = 70
 
 
 @dataclass(frozen=True)
@@ -34,85 +39,115 @@ class Verdict:
     error_over_bound: float | None = None
 
 
-@lru_cache(maxsize=KEPT)
-def integer_inputs(problem: Conv2dProblem, seed: int, every: Pair = (1, 1)) -> tuple[Array, Array]:
-    """Small integers in the problem's dtype; read-only, so that no backend can spoil them for the next.
+class Expected:
+    """Data of one layer and what a right backend makes of it.
 
-    Rows and columns of the image between each ``every``-th are zero.
+    Parameters
+    ----------
+    problem : Conv2dProblem
+        The convolution that is computed; for gradients that of `bench.run.directions.as_forward`.
+    seed : int
+    integers : bool
+        Small integers instead of standard normal data.
+    every : (int, int)
+        Rows and columns of the image between each ``every``-th are zero.
     """
-    rng = np.random.default_rng(seed)
-    return _ready((rng.integers(*INTEGERS, shape, np.int8).astype(problem.dtype) for shape in _shapes(problem)), every)
+
+    def __init__(self, problem: Conv2dProblem, seed: int, integers: bool = False, every: Pair = (1, 1)) -> None:
+        self.problem, self.integers = problem, integers
+        rng = np.random.default_rng(seed)
+        kind = np.dtype(problem.dtype).type
+        shapes = problem.input_shape, problem.weight_shape
+        if integers:
+            self.x, self.weight = (rng.integers(*INTEGERS, shape, np.int8).astype(kind) for shape in shapes)
+        else:
+            self.x, self.weight = (rng.standard_normal(shape, kind) for shape in shapes)
+        if every != (1, 1):
+            kept = (..., slice(None, None, every[0]), slice(None, None, every[1]))
+            full, self.x = self.x, np.zeros_like(self.x)
+            self.x[kept] = full[kept]
+        self._bounds: dict[str, Float64] = {}
+
+    @cached_property
+    def y(self) -> Float64:
+        """The right output, (N, C_out, H_out, W_out) in float64."""
+        return reference(self.x, self.weight, None, self.problem)
+
+    @cached_property
+    def size(self) -> float:
+        """The largest right output, without its sign; 1 where all are zero."""
+        return float(np.abs(self.y).max()) or 1.0
+
+    def bounds(self, accuracy: str) -> Float64:
+        """The largest right error at each output."""
+        if accuracy not in self._bounds:
+            found = error_bounds(self.x, self.weight, None, self.problem, accuracy)
+            self._bounds[accuracy] = np.broadcast_to(found, self.problem.output_shape)
+        return self._bounds[accuracy]
+
+    def whole(self, y: Array, accuracy: str, scale: float = 1.0) -> Verdict:
+        """Judge every output of the image times ``scale``."""
+        if y.shape != self.problem.output_shape or y.dtype != self.problem.dtype:
+            return Verdict(f"got {y.shape} {y.dtype}, expected {self.problem.output_shape} {self.problem.dtype}")
+        # A power of two or its negative: dividing by it rounds nothing.
+        got = y.astype(np.float64) / scale
+        if self.integers and accuracy in EXACT:
+            return self._exact(got, got)
+        with np.errstate(invalid="ignore"):
+            distance = np.abs(got - self.y)
+        bounds = self.bounds(accuracy)
+        # In place of `<=` alone: NaN is not inside.
+        outside = ~(distance <= bounds)
+        if outside.any():
+            return Verdict(self._words(outside, got, distance, bounds))
+        if self.integers:
+            return self._exact(np.where(bounds < 0.5, np.rint(got), self.y), got)
+        # Sums of squares by NumPy itself: BLAS would leave threads spinning into the next turn.
+        relative = float(np.sqrt(np.square(distance).sum() / (np.square(self.y).sum() or 1.0)))
+        if relative > (allowed := norm_bound(self.problem, accuracy)):
+            return Verdict(f"normal inputs: relative L2 error {relative:.2g}, at most {allowed:.2g} is allowed")
+        ratio = distance / np.maximum(bounds, np.finfo(np.float64).tiny)
+        return Verdict("", float(distance.max()) / self.size, float(ratio.max()))
+
+    def some(self, values: NDArray[np.float64], at: NDArray[np.intp], accuracy: str, scale: float) -> Verdict:
+        """Judge a few outputs, at these flat indices, of the image times ``scale``."""
+        expected, bounds = self.y.reshape(-1)[at], self.bounds(accuracy)[np.unravel_index(at, self.y.shape)]
+        with np.errstate(invalid="ignore"):
+            got = values / scale
+            outside = ~(np.abs(got - expected) <= bounds)
+        if not outside.any():
+            return Verdict("")
+        first = int(np.argmax(outside))
+        where = tuple(int(i) for i in np.unravel_index(at[first], self.y.shape))
+        return Verdict(f"at {where} of a new image: got {got[first]:.8g}, expected {expected[first]:.8g}")
+
+    def _exact(self, rounded: Float64, got: Float64) -> Verdict:
+        wrong = rounded != self.y
+        if not wrong.any():
+            return Verdict("")
+        at = tuple(int(i) for i in np.argwhere(wrong)[0])
+        facts = f"{int(wrong.sum())} of {got.size} outputs differ, first at {at}: got {got[at]}"
+        return Verdict(f"integer inputs: {facts}, expected {self.y[at]:g}")
+
+    def _words(self, outside: NDArray[np.bool_], got: Float64, distance: Float64, bounds: Float64) -> str:
+        over = np.where(np.isfinite(distance), distance - bounds, np.inf)
+        at = tuple(int(i) for i in np.unravel_index(int(over.argmax()), over.shape))
+        kind = "integer" if self.integers else "normal"
+        facts = f"{int(outside.sum())} of {got.size} outputs beyond the bound, worst at {at}"
+        return f"{kind} inputs: {facts}: got {got[at]:.8g}, expected {self.y[at]:.8g} +- {bounds[at]:.2g}"
 
 
-@lru_cache(maxsize=KEPT)
-def normal_inputs(problem: Conv2dProblem, seed: int, every: Pair = (1, 1)) -> tuple[Array, Array]:
-    """Standard normal data in the problem's dtype, read-only, with zeros as in `integer_inputs`."""
-    rng = np.random.default_rng(seed)
-    return _ready((rng.standard_normal(shape, np.dtype(problem.dtype).type) for shape in _shapes(problem)), every)
+def scales(seed: int) -> list[float]:
+    """Powers of two and their negatives, each once, in an order of the seed.
 
+    The image times a scale is a new image, and the right output is the old one times the scale, bit for bit.
 
-def _shapes(problem: Conv2dProblem) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    return problem.input_shape, problem.weight_shape
+    Examples
+    --------
+    >>> drawn = scales(0)
+    >>> len(drawn), len(set(drawn)), min(map(abs, drawn)) == 2.0**-EXPONENT
+    (282, 282, True)
+    """
+    exponents = np.random.default_rng(seed).permutation(2 * (2 * EXPONENT + 1))
+    return [float((-1.0) ** (i % 2) * 2.0 ** (int(i) // 2 - EXPONENT)) for i in exponents]
 
-
-def _ready(arrays: Iterable[Array], every: Pair) -> tuple[Array, Array]:
-    x, weight = arrays
-    if every != (1, 1):
-        kept = (..., slice(None, None, every[0]), slice(None, None, every[1]))
-        full, x = x, np.zeros_like(x)
-        x[kept] = full[kept]
-    x.flags.writeable = weight.flags.writeable = False
-    return x, weight
-
-
-@lru_cache(maxsize=KEPT)
-def integer_reference(problem: Conv2dProblem, seed: int, every: Pair = (1, 1)) -> Float64:
-    """The exact answer for `integer_inputs`, kept while more is asked of one layer."""
-    return reference(*integer_inputs(problem, seed, every), None, problem)
-
-
-def check_integers(y: Array, problem: Conv2dProblem, seed: int, every: Pair = (1, 1)) -> Verdict:
-    """Every output equals the reference exactly."""
-    expected = integer_reference(problem, seed, every)
-    if y.shape != expected.shape:
-        return Verdict(f"shape {y.shape}, expected {expected.shape}")
-    wrong = ~(y == expected)
-    if not wrong.any():
-        return Verdict("")
-    at = tuple(int(i) for i in np.argwhere(wrong)[0])
-    facts = f"{int(wrong.sum())} of {y.size} outputs differ, first at {at}: got {y[at]}, expected {expected[at]:g}"
-    return Verdict(f"integer inputs: {facts}")
-
-
-class SampledCheck:
-    """The reference and bound of one problem's normal data at sampled outputs, made once, asked often."""
-
-    def __init__(self, problem: Conv2dProblem, accuracy: str, seed: int, every: Pair = (1, 1)) -> None:
-        x, weight = normal_inputs(problem, seed, every)
-        self.shape = problem.output_shape
-        self.at = sample_outputs(problem, SAMPLES, seed)
-        self.expected = reference_at(x, weight, None, problem, self.at)
-        self.bound = error_bound(x, weight, None, problem, accuracy, self.at)
-        self.norm_bound = norm_bound(problem, accuracy)
-
-    def __call__(self, y: Array) -> Verdict:
-        """Compare one output."""
-        if y.shape != self.shape:
-            return Verdict(f"shape {y.shape}, expected {self.shape}")
-        got = y[tuple(self.at.T)].astype(np.float64)
-        distance = np.abs(got - self.expected)
-        scale = float(np.abs(self.expected).max()) or 1.0
-        inside = distance <= self.bound
-        ratio = float((distance / np.maximum(self.bound, np.finfo(np.float64).tiny)).max())
-        relative_l2 = float(np.linalg.norm(distance) / (np.linalg.norm(self.expected) or 1.0))
-        if inside.all() and relative_l2 > self.norm_bound:
-            return Verdict(
-                f"normal inputs: relative L2 error {relative_l2:.2g}, at most {self.norm_bound:.2g} is allowed"
-            )
-        if inside.all():
-            return Verdict("", float(distance.max()) / scale, ratio)
-        worst = int(np.argmax(np.where(np.isfinite(distance), distance - self.bound, np.inf)))
-        at = tuple(int(i) for i in self.at[worst])
-        facts = f"{int((~inside).sum())} of {len(inside)} sampled outputs beyond the bound"
-        numbers = f"got {got[worst]:.8g}, expected {self.expected[worst]:.8g} +- {self.bound[worst]:.2g}"
-        return Verdict(f"normal inputs: {facts}, worst at {at}: {numbers}")

@@ -1,13 +1,13 @@
-"""Drive a run: every backend in a process of its own, taking turns at each layer in seeded random order.
+"""Measure the cases of a run: every backend in a process of its own, taking turns at each layer in seeded random order.
 
-    for each thread count, for each repetition, for each layer
-        prepare it in every process, checks included; then in each round, in shuffled order: one turn each
+    for each thread count, for each repetition, with new processes; for each layer
+        prepare every backend, all outputs checked; then in each round, in shuffled order: one turn each; check again
 
-A round gives each pair of backends one ratio under like conditions; `stats.ratio` makes intervals of them. The
-peak of the machine takes part as one more contender, so that every record knows what the machine could do at the time.
-A process that dies or hangs costs its case, which gets a status, and is started again for the next layer, though not
-for ever. The budget
-counts from the start of the run, or from where it is resumed; cases beyond it are left for --resume.
+A round gives each pair of backends one ratio under like conditions; `stats.ratio` makes intervals of them. The peak of
+the machine takes part as one more contender, so that every record knows what the machine could do at the time. Rounds
+go on, up to twice as many, while a backend lacks turns that nothing disturbed. A process that dies or hangs costs its
+case, which gets a status, and is started again for the next layer, though not for ever. The budget counts from the
+start of the run, or from where it is resumed; cases beyond it are left for --resume.
 """
 
 from __future__ import annotations
@@ -16,34 +16,32 @@ import random
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
-from conv_impls import Conv2dProblem
-from conv_impls.workloads import Layer
+from conv_impls.workloads import Layer as WorkloadLayer
 
 from ..analysis import stats
-from ..store.folder import Journal, Run, checked
-from ..store.records import Case, Record, StoreError
+from ..store.folder import Journal, Run
+from ..store.records import Case, Record
+from .contender import PATIENCE, TURNS, Ceiling, Contender, Layer
 from .process import Worker
-from .subject import SLOW_S
 from .worker import PEAK
 
-# Turns of each backend in one repetition, and the share of its time each takes; slow ones have fewer.
-TURNS = 6
 PEAK_S = 0.006
-# So many at least, but for slow calls: with two repetitions they make the six pairs that a verdict needs.
-FEWEST_TURNS = 3
 # A backend that hung in so many cases on one number of threads is not tried again.
 GIVEN_UP = 2
+# A layer with weak results is measured again, so many times at most.
+AGAIN = 2
 # (finished cases, all cases, what is under way, seconds left or None)
 Progress = Callable[[int, int, str, "float | None"], None]
+Group = tuple[Any, ...]
 
 
 def make_cases(
-    layers: list[Layer], backends: list[str], threads: list[int], repetitions: int, directions: list[str],
+    layers: list[WorkloadLayer], backends: list[str], threads: list[int], repetitions: int, directions: list[str],
     caches: list[str],
 ) -> list[Case]:  # fmt: skip
     """All cases, in the order they are measured."""
@@ -58,164 +56,234 @@ def make_cases(
     ]
 
 
-def drive(run: Run, progress: Progress = lambda done, total, at, left: None) -> None:
-    """Measure every unfinished case of the run."""
-    config, cases = run.config, run.cases
-    finished = run.done()
-    groups: dict[tuple[Any, ...], list[Case]] = {}
-    for case in cases:
-        where = case.threads, case.repetition, case.direction, case.cache, case.workload, case.layer, case.label
-        groups.setdefault(where, []).append(case)
-    # Turns are compared in pairs, so a layer that was left half-way is taken whole again.
-    todo = [group for group in groups.values() if any(case.key not in finished for case in group)]
-    total = len(cases)
-    done = before = total - sum(map(len, todo))
-    began, end = time.monotonic(), time.monotonic() + config["budget_s"]
-    threads, hung = 0, Counter[str]()
-    with run.writing() as journal, _fleet() as fleet, _kernel_cache(config) as variables:
-        for group in todo:
-            if time.monotonic() > end:
-                break
-            if group[0].threads != threads:
-                threads = group[0].threads
-                _close(fleet)
-            rate = (time.monotonic() - began) / (done - before) if done > before else None
-            left = None if rate is None else rate * (total - done)
+def group_of(case: Case) -> Group:
+    """Whose turns a case shares: the same layer, threads, repetition, direction and caches."""
+    return case.threads, case.repetition, case.direction, case.cache, case.workload, case.layer, case.label
 
-            def say(at: str, done: int = done, left: float | None = left) -> None:
-                progress(done, total, at, left)
 
-            if not _measure(group, fleet, journal, run, variables, end, hung, say):
+class Driver:
+    """The one way to a measured record. A context: leaving it ends all processes and frees the run.
+
+    Parameters
+    ----------
+    run : Run
+    cases : iterable of Case
+        Those that are asked for now, of the run's; a layer that was left half-way is taken whole again.
+    progress : callable
+    """
+
+    def __init__(self, run: Run, cases: Iterable[Case], progress: Progress = lambda done, total, at, left: None) -> None:
+        self.run, self.config, self._progress = run, run.config, progress
+        self._groups: dict[Group, list[Case]] = {}
+        for case in cases:
+            self._groups.setdefault(group_of(case), []).append(case)
+        self._known: dict[str, Record] = {}
+        self._hung, self._tries = Counter[str](), Counter[Group]()
+        self._peaks: dict[tuple[int, str], float] = {}
+        self.seconds = 0.0
+
+    def __enter__(self) -> Driver:
+        with ExitStack() as stack:
+            self._journal: Journal = stack.enter_context(self.run.writing())
+            self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+            variables = self.config["variables"]
+            if self.config["fresh_cache"]:
+                variables = variables | {"NUMBA_CACHE_DIR": stack.enter_context(tempfile.TemporaryDirectory())}
+            self._fleet = stack.enter_context(Fleet(self.config["timeout_s"], variables))
+            for record in self.run.records():
+                self._known[record.case.key] = record
+                self._note_peak(record)
+            finished = {key for key, record in self._known.items() if record.status != "interrupted"}
+            for group in self._groups.values():
+                if not all(case.key in finished for case in group):
+                    for case in group:
+                        self._known.pop(case.key, None)
+            self._total = sum(map(len, self._groups.values()))
+            self._done = self._before = sum(case.key in self._known for g in self._groups.values() for case in g)
+            self._began = time.monotonic()
+            self._end = self._began + self.config["budget_s"]
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.seconds = time.monotonic() - self._began
+        self._stack.close()
+
+    def record(self, case: Case) -> Record | None:
+        """The record of a case, its whole group measured first where it is not; None where the budget is spent."""
+        if case.key not in self._known:
+            self._measure(self._groups[group_of(case)])
+        return self._known.get(case.key)
+
+    def weak(self, case: Case) -> bool:
+        """Whether the case's group should be measured again: a result is weak, and tries and budget are left."""
+        group = group_of(case)
+        return self._tries[group] <= AGAIN and time.monotonic() < self._end and self._weak(self._groups[group]) > 0
+
+    def again(self, case: Case) -> None:
+        """Measure the case's group once more, by new processes; what is less weak stays."""
+        group = self._groups[group_of(case)]
+        before = {case.key: self._known[case.key] for case in group}
+        weak = self._weak(group)
+        self._fleet.close()
+        self._progress(self._done, self._total, f"{case.layer}  again", self._left())
+        records = self._records(group)
+        if records is None:
+            return
+        self._known |= {record.case.key: record for record in records}
+        if self._weak(group) < weak:
+            self._store(records)
+        else:
+            self._known |= before
+
+    @property
+    def complete(self) -> bool:
+        """Whether every case asked for has a record."""
+        return all(case.key in self._known for group in self._groups.values() for case in group)
+
+    def _measure(self, group: list[Case]) -> None:
+        if time.monotonic() > self._end:
+            return
+        records = self._records(group)
+        if records is None:
+            return
+        self._known |= {record.case.key: record for record in records}
+        self._store(records)
+        self._done += len(group)
+        self._progress(self._done, self._total, "", self._left())
+
+    def _store(self, records: list[Record]) -> None:
+        for record in records:
+            self._journal.append(record)
+
+    def _records(self, group: list[Case]) -> list[Record] | None:
+        """All backends on one layer: prepare each, then rounds of turns, then a record each; None where time is up."""
+        config, first = self.config, group[0]
+        self._tries[group_of(first)] += 1
+        self._fleet.use(first.threads, first.repetition)
+        layer = Layer(first.problem, first.direction, config["seed"], self._folder)
+        contenders = [
+            Contender(
+                case, self._fleet.worker(case.backend), layer, self._folder, config["timeout_s"], config["seconds"],
+                config["rotate_bytes"], config["seed"],
+            )
+            for case in group
+        ]  # fmt: skip
+        for contender in contenders:
+            if time.monotonic() > self._end:
+                return None
+            name = contender.case.backend
+            self._progress(self._done, self._total, f"{first.layer}  {name}", self._left())
+            if self._hung[name] >= GIVEN_UP:
+                contender.status, contender.reason = "timeout", f"not tried: it hung in {GIVEN_UP} cases before"
+                continue
+            contender.prepare()
+            self._hung[name] += contender.status == "timeout"
+        self._progress(self._done, self._total, f"{first.layer}  timing", self._left())
+        peaks = self._rounds(first, contenders)
+        ceiling = self._ceiling(first, peaks)
+        where = self.run.environment["id"]
+        return [contender.record(peaks, ceiling, where) for contender in contenders]
+
+    def _rounds(self, first: Case, contenders: list[Contender]) -> dict[int, float]:
+        """Turns of all that are ready, and the checks after them; the machine's peak in each round, in GFLOP/s."""
+        order = random.Random(f"{self.config['seed']} {first.key}")
+        peaks: dict[int, float] = {}
+        for number in range(PATIENCE * TURNS):
+            ready = [contender for contender in contenders if contender.wants_turn]
+            if not ready:
                 break
-            done += len(group)
-            progress(done, total, "", None)
-    if done == total:
-        run.finish({"seconds": round(time.monotonic() - began, 1)})
+            for contender in order.sample([None, *ready], len(ready) + 1):
+                if contender is None:
+                    peaks[number] = self._peak(first)
+                else:
+                    contender.turn(number)
+        for contender in contenders:
+            contender.last()
+        return {number: peak for number, peak in peaks.items() if peak}
+
+    def _peak(self, first: Case) -> float:
+        answer = self._fleet.worker(PEAK).ask(
+            "turn", seconds=PEAK_S, threads=first.threads, dtype=first.problem.dtype
+        )  # fmt: skip
+        gflops = answer.get("gflops")
+        return float(gflops) if isinstance(gflops, (int, float)) else 0.0
+
+    def _ceiling(self, first: Case, peaks: dict[int, float]) -> Ceiling:
+        """The most this machine is known to do: in this run, when it was measured, or stored for it."""
+        environment, threads, dtype = self.run.environment, first.threads, first.problem.dtype
+        machine = environment.get("machine") or {}
+        rows = [row for row in machine.get("by_threads", []) if row["threads"] == threads]
+        stored = environment.get("known_peaks", {}).get(str(threads), {}).get(dtype, 0.0)
+        known = [*peaks.values(), *(row[f"fma_{dtype}_gflops"] for row in rows), stored]
+        best = self._peaks[threads, dtype] = max([self._peaks.get((threads, dtype), 0.0), *known])
+        # Bandwidth is measured on one and on all threads; that of more threads is no less.
+        levels = [row for row in machine.get("by_level", []) if row["threads"] >= threads and row["level"] in ("L1", "cache")]
+        l1 = min((row["read_gb_per_s"] for row in levels), default=0.0)
+        return Ceiling(best * 1e9, l1 * 1e9)
+
+    def _weak(self, group: list[Case]) -> int:
+        """How many results of a group are weak."""
+        found = [self._known[case.key] for case in group if case.key in self._known]
+        best = self._peaks.get((group[0].threads, group[0].problem.dtype), 0.0)
+        return sum(
+            bool(stats.weakness(record.turns_s, record.turn_peaks_gflops, best, len(record.disturbed_s)))
+            for record in found
+            if record.status == "ok"
+        )
+
+    def _note_peak(self, record: Record) -> None:
+        where = record.case.threads, record.case.problem.dtype
+        self._peaks[where] = max([self._peaks.get(where, 0.0), *record.turn_peaks_gflops])
+
+    def _left(self) -> float | None:
+        done = self._done - self._before
+        return (time.monotonic() - self._began) / done * (self._total - self._done) if done > 0 else None
+
+
+class Fleet:
+    """The processes of a run, one a backend, all on one number of threads in one repetition. A context."""
+
+    def __init__(self, call_s: float, variables: dict[str, str]) -> None:
+        self._call_s, self._variables = call_s, variables
+        self._workers: dict[str, Worker] = {}
+        self._kind = (0, 0)
+
+    def __enter__(self) -> Fleet:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def use(self, threads: int, repetition: int = 1) -> None:
+        """New processes for another number of threads or another repetition, so that repetitions differ as they may."""
+        if self._kind != (threads, repetition):
+            self.close()
+            self._kind = threads, repetition
+
+    def worker(self, backend: str) -> Worker:
+        """The process of a backend; it starts when it is first asked something."""
+        if backend not in self._workers:
+            self._workers[backend] = Worker(backend, self._kind[0], self._call_s, self._variables)
+        return self._workers[backend]
+
+    def close(self) -> None:
+        """End all processes."""
+        for worker in self._workers.values():
+            worker.close()
+        self._workers.clear()
 
 
 def check_cases(
     cases: list[Case], call_s: float, variables: dict[str, str], seed: int
 ) -> Iterator[tuple[Case, str, str]]:
     """The checks of a run without its timing: each case with its status and reason."""
-    with _fleet() as fleet:
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder, Fleet(call_s, variables) as fleet:
+        layers: dict[Group, Layer] = {}
         for case in cases:
-            # One process at a time: the backends take no turns here.
-            worker = fleet.get(case.backend)
-            if worker is not None and worker.threads != case.threads:
-                worker.close()
-                worker = None
-            if worker is None:
-                worker = fleet[case.backend] = Worker(case.backend, case.threads, call_s, variables)
-            limits = {"call_s": call_s, "rotate_bytes": 0}
-            answer = worker.ask("prepare", case=asdict(case), seed=seed, limits=limits)
-            yield case, answer["status"], answer["reason"]
-
-
-@contextmanager
-def _fleet() -> Iterator[dict[str, Worker]]:
-    fleet: dict[str, Worker] = {}
-    try:
-        yield fleet
-    finally:
-        _close(fleet)
-
-
-@contextmanager
-def _kernel_cache(config: dict[str, Any]) -> Iterator[dict[str, str]]:
-    """The variables of the run, and of an empty folder for compiled kernels where they are to be compiled anew."""
-    if not config["fresh_cache"]:
-        yield config["variables"]
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        yield config["variables"] | {"NUMBA_CACHE_DIR": folder}
-
-
-def _close(fleet: dict[str, Worker]) -> None:
-    for worker in fleet.values():
-        worker.close()
-    fleet.clear()
-
-
-def _measure(
-    group: list[Case], fleet: dict[str, Worker], journal: Journal, run: Run, variables: dict[str, str], end: float,
-    hung: Counter[str], say: Callable[[str], None],
-) -> bool:  # fmt: skip
-    """All backends on one layer: prepare each, then rounds of turns, then a record each; False where time is up."""
-    config, threads = run.config, group[0].threads
-    for name in [PEAK, *(case.backend for case in group)]:
-        if name not in fleet:
-            fleet[name] = Worker(name, threads, config["timeout_s"], variables)
-    limits = {"call_s": config["timeout_s"], "rotate_bytes": config["rotate_bytes"]}
-    found: dict[str, dict[str, Any]] = {}
-    turns: dict[str, int] = {}
-    for case in group:
-        if time.monotonic() > end:
-            return False
-        name = case.backend
-        say(f"{case.layer}  {name}")
-        if hung[name] >= GIVEN_UP:
-            found[name] = {"status": "timeout", "reason": f"not tried: it hung in {GIVEN_UP} cases before"}
-            continue
-        answer = fleet[name].ask("prepare", case=asdict(case), seed=config["seed"], limits=limits)
-        hung[name] += answer["status"] == "timeout"
-        found[name] = _dict(answer.get("facts")) | {"status": answer["status"], "reason": answer.get("reason", "")}
-        if answer["status"] == "ok":
-            once_s = max(_number(answer.get("once_s")), 1e-9)
-            fewest = FEWEST_TURNS if once_s < SLOW_S else 1
-            turns[name] = max(fewest, min(TURNS, int(config["seconds"] / once_s)))
-    say(f"{group[0].layer}  timing")
-    peaks = _rounds(group[0], fleet, found, turns, config)
-    for case in group:
-        journal.append(_record(case, found[case.backend], peaks, run.environment["id"]))
-    return True
-
-
-def _rounds(
-    first: Case, fleet: dict[str, Worker], found: dict[str, dict[str, Any]], turns: dict[str, int],
-    config: dict[str, Any],
-) -> list[float]:  # fmt: skip
-    """Turns of all that are ready, added to what was found of each; the machine's peaks meanwhile, in GFLOP/s."""
-    order = random.Random(f"{config['seed']} {first.key}")
-    dtype, peaks = Conv2dProblem.from_label(first.label).dtype, []
-    for number in range(TURNS if turns else 0):
-        names = [PEAK, *(name for name, count in turns.items() if number < count and found[name]["status"] == "ok")]
-        for name in order.sample(names, len(names)):
-            if name == PEAK:
-                peak = fleet[PEAK].ask("turn", seconds=PEAK_S, threads=first.threads, dtype=dtype)
-                peaks.append(_number(peak.get("gflops")))
-                continue
-            answer, mine = fleet[name].ask("turn", seconds=config["seconds"] / TURNS), found[name]
-            samples: Any = answer.get("samples_s")
-            told = isinstance(samples, list) and samples and all(isinstance(s, float) for s in samples)
-            if answer["status"] == "ok" and not told:
-                answer = {"status": "crashed", "reason": "its process answered without samples"}
-            mine |= {"status": answer["status"], "reason": answer.get("reason", "")}
-            if answer["status"] == "ok":
-                mine.setdefault("samples_s", []).extend(samples)
-                mine.setdefault("turns_s", []).append(stats.median(samples))
-                mine["iterations"] = answer.get("iterations", 1)
-    return [peak for peak in peaks if peak]
-
-
-def _record(case: Case, facts: dict[str, Any], peaks: list[float], where: str) -> Record:
-    """The record of a case; one that cannot be stored becomes an error that says so."""
-    if facts["status"] == "ok":
-        middle = stats.median(facts["turns_s"])
-        flops = Conv2dProblem.from_label(case.label).flops
-        facts |= {"median_s": middle, "iqr_s": stats.iqr(facts["turns_s"])}
-        facts |= {"gflops_effective": flops / middle / 1e9 if middle else None}
-        facts["fma_peak_gflops"] = stats.median(peaks) if peaks else None
-    else:
-        facts |= {"samples_s": [], "turns_s": []}
-    try:
-        return checked({"case": asdict(case), "environment_id": where, **facts})
-    except StoreError as error:
-        return Record(case, "error", f"what it told of itself cannot be stored: {error}", where)
-
-
-def _dict(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, (int, float)) else 0.0
+            fleet.use(case.threads)
+            if (group := group_of(case)) not in layers:
+                layers = {group: Layer(case.problem, case.direction, seed, Path(folder))}
+            contender = Contender(case, fleet.worker(case.backend), layers[group], Path(folder), call_s, 0.0, 0, seed)
+            contender.prepare()
+            yield case, contender.status, contender.reason

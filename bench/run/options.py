@@ -1,4 +1,4 @@
-"""Texts of the command line -> layers, backends, thread counts, a new run; what is wrong with them in one line."""
+"""Texts of the command line -> layers, backends, thread counts, cases; what is wrong with them in one line."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +19,7 @@ from conv_impls.validation import DTYPES
 from conv_impls.workloads import Layer
 
 from ..machine.environment import cores, size_bytes
-from ..peers import OWN, PEERS, missing, packages
-from ..store.folder import Run
+from ..peers import OWN, PEERS, missing
 from ..store.records import CACHES, DIRECTIONS, Case
 from .isa import ISAS, UNHELD, isa_variables
 from .worker import PEAK, PLUGIN
@@ -33,6 +30,28 @@ RESULTS = (ROOT if (ROOT / "pyproject.toml").exists() else Path.cwd()) / "result
 RUNS = RESULTS / "runs"
 # Caches are flooded with this many times the last level's size; without one to ask, with a large desktop's.
 FLOOD, LAST_LEVEL_BYTES = 2, 64 * 2**20
+
+
+HELP = {
+    "workload": "Built-in names, files (.txt, .csv, .onnx) or one benchdnn label, separated by commas; see `list`.",
+    "backends": "Names separated by commas; all (the package's), fast (those auto weighs), peers (those installed).",
+    "threads": "Thread counts separated by commas; all cores by default.",
+    "direction": "fwd, bwd_d (gradient of the image), bwd_w (of the weights), by commas.",
+    "cache": "warm; cold: nothing in the caches; weights: those alone are cold; by commas.",
+    "batch": "Batch sizes for every layer, by commas; the workload's own by default.",
+    "dtype": "float32, float64, or both; the workload's own by default.",
+    "layers": "Only layers with this in their name.",
+    "repetitions": "Whole rounds over all layers, each with new processes.",
+    "seconds": "Timing of a case in one repetition, in turns.",
+    "timeout": "Seconds one call may take; what is slower is over_budget, what hangs is killed.",
+    "budget": "Seconds for the run; what does not fit is left for resuming; weak results are measured again in what is left.",
+    "isa": "avx2: hold the backends to it; the machine's own by default.",
+    "kernels": "kept: use the kernels compiled before; fresh: compile all again, and see what it costs.",
+    "plugin": "Python module to import first; it registers backends of your own.",
+    "seed": "Seed of the data and of the order.",
+    "out": "Run folder; results/runs/<date-time> by default.",
+    "resume": "Finish the run in this folder, with its own settings.",
+}
 
 
 class UsageError(Exception):
@@ -70,11 +89,11 @@ class Options:
         words = [f"--{f.name} {_quoted(getattr(self, f.name))}" for f in fields(self) if getattr(self, f.name) != ""]
         return "python -m bench run " + " ".join(words)
 
-    def repeat(self, case: Case) -> str:
-        """The command that repeats one case of a run with these options."""
+    def further(self) -> str:
+        """What the command that repeats one case needs beside the case: the options that change how it is measured."""
         names = "seconds", "timeout", "isa", "kernels", "plugin", "seed"
         changed = [name for name in names if getattr(self, name) != getattr(Options, name)]
-        return " ".join([case.repro, *(f"--{name} {_quoted(getattr(self, name))}" for name in changed)])
+        return " ".join(f"--{name} {_quoted(getattr(self, name))}" for name in changed)
 
     def variables(self) -> dict[str, str]:
         """Environment variables of every backend's process."""
@@ -104,63 +123,6 @@ class Options:
             layers, names, read_threads(self.threads), self.repetitions,
             choices(self.direction, "--direction", DIRECTIONS), choices(self.cache, "--cache", CACHES),
         )  # fmt: skip
-
-
-def repeating(run: Run) -> Callable[[Case], str]:
-    """The command that repeats a case of this run, with its options where it tells them: an imported one may not."""
-    try:
-        return Options(**run.config.get("options", {})).repeat
-    except TypeError:
-        return lambda case: case.repro
-
-
-def new_run(options: Options, out: Path | None) -> Run:
-    """A new run folder with every case of these options, and the machine as it is now."""
-    from ..machine.environment import environment
-    from ..machine.probes import measure_machine
-
-    cases, folder = options.cases(), out or RUNS / datetime.now().strftime("%Y%m%d-%H%M%S")
-    # Before the machine is measured, which takes seconds.
-    Run(folder).check_free()
-    facts = environment(packages(case.backend for case in cases))
-    config = _config(options, cases, facts)
-    return Run.create(folder, config, facts | {"machine": measure_machine()})
-
-
-def resumed(folder: Path, given: dict[str, Any]) -> Run:
-    """The run in this folder, if nothing of what it was asked for, nor the machine, has changed."""
-    from ..machine.environment import VOLATILE, environment
-
-    run, defaults = Run.open(folder), asdict(Options())
-    stored = run.config.get("options")
-    if not isinstance(stored, dict) or {n: type(stored[n]) for n in stored} != {n: type(defaults[n]) for n in defaults}:
-        raise UsageError(f"--resume: the options of {folder} cannot be read; start a new run")
-    for name, value in given.items():
-        if stored[name] != value:
-            raise UsageError(
-                f"--resume: the run was made with --{name} {stored[name]!r}, got {value!r}; "
-                "leave the option out, or start a new run"
-            )
-    options = Options(**stored)
-    cases = options.cases()
-    before, now = run.environment, environment(packages(case.backend for case in cases))
-    if before.get("id") != now["id"]:
-        changed = [key for key in now if before.get(key) != now[key] and key not in VOLATILE]
-        raise UsageError(f"--resume: the machine or versions changed ({', '.join(changed)}); start a new run")
-    made = _config(options, cases, now)
-    if changed := [key for key in made if run.config.get(key) != made[key]]:
-        raise UsageError(f"--resume: {', '.join(changed)} of {folder} would not be the same now; start a new run")
-    return run
-
-
-def _config(options: Options, cases: list[Case], facts: dict[str, Any]) -> dict[str, Any]:
-    """What a run folder keeps of what was asked for, on a machine with these facts."""
-    return {
-        "command": options.command(), "options": asdict(options), "timeout_s": options.timeout,
-        "budget_s": options.budget, "seconds": options.seconds, "seed": options.seed, "variables": options.variables(),
-        "fresh_cache": options.kernels == "fresh", "rotate_bytes": FLOOD * last_level_bytes(facts["caches"]),
-        "cases": [asdict(case) for case in cases],
-    }  # fmt: skip
 
 
 def read_layers(text: str, batch: int | None = None, dtype: str | None = None) -> list[Layer]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import select
 import signal
 import subprocess
@@ -46,13 +47,18 @@ class Worker:
         if self._child is None:
             self._start()
         self._signal(signal.SIGCONT)
+        # An answer must name it: neither a late one nor one that the backend itself writes can.
+        token = secrets.token_hex(8)
+        asked = time.perf_counter()
+        line = (json.dumps({"do": do, "token": token, **order}) + "\n").encode()
         with suppress(BrokenPipeError):
-            os.write(self._orders, (json.dumps({"do": do, **order}) + "\n").encode())
+            while line:
+                line = line[os.write(self._orders, line) :]
         # A turn takes its own time beside that of a call.
-        answer = self._answer(order.get("seconds", 0.0))
+        answer = self._answer(token, order.get("seconds", 0.0))
         if self._child is not None:
             self._signal(signal.SIGSTOP)
-        return answer
+        return answer | {"asked": asked, "answered": time.perf_counter()}
 
     def close(self) -> str:
         """End the process and all it started; what it last printed, in brackets."""
@@ -90,7 +96,7 @@ class Worker:
             while part := stream.read1(2**16):  # type: ignore[attr-defined]
                 self._printed.append(part[-KEPT_BYTES:])
 
-    def _answer(self, extra_s: float) -> Answer:
+    def _answer(self, token: str, extra_s: float) -> Answer:
         """The next answer; notes of stages on the way set how long it may take."""
         assert self._child is not None
         stage, until = "load", time.monotonic() + self.stage_s["load"]
@@ -100,6 +106,8 @@ class Worker:
                 try:
                     said: Answer = json.loads(line)
                     if "status" in said:
+                        if said.pop("token", None) != token:
+                            raise ValueError
                         return said
                     stage = said["stage"]
                     until = time.monotonic() + self.stage_s[stage] + extra_s

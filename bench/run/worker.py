@@ -46,55 +46,80 @@ def main() -> None:
     with os.fdopen(orders) as lines:
         for line in lines:
             order = json.loads(line)
-            say(getattr(actions, order.pop("do"))(**order))
+            # The token says which order this answers: a line that anybody else writes has none.
+            token = order.pop("token")
+            say({**getattr(actions, order.pop("do"))(**order), "token": token})
 
 
 class Actions:
-    """What a backend's process can be told to do."""
+    """What a backend's process can be told to do; images and outputs go through files, `Exchange`."""
 
     def __init__(self, backend: str, say: Any) -> None:
-        # Here, after the limits on memory: these import numpy and more.
+        # Here, after the limits on memory: these import numpy and more. Before the backend and its plug-in, which may
+        # replace what they find.
         from .. import peers
         from ..machine import usage
-        from . import subject as measure
+        from . import exchange, subject
 
+        self._subject, self._usage, self._exchange = subject, usage, exchange
+        self._note = lambda stage: say({"stage": stage})
+        self._case: Any = None
         if plugin := os.environ.get(PLUGIN):
             importlib.import_module(plugin)
-        self.measure, self.usage = measure, usage
-        self.note = lambda stage: say({"stage": stage})
-        self.lacking = peers.missing(backend)
-        if self.lacking is None:
+        self._lacking = peers.missing(backend)
+        if self._lacking is None:
             peers.load(backend)
-        self.pinned = backend in peers.PINNED
+        self._pinned = backend in peers.PINNED
 
-    def prepare(self, case: dict[str, Any], seed: int, limits: dict[str, Any]) -> dict[str, Any]:
-        """Check one case and make it ready for `turn`."""
+    def start(self, case: dict[str, Any]) -> dict[str, Any]:
+        """Whether the backend takes a case at all; the orders below are of this case."""
         from ..store.records import Case
 
-        if self.lacking is not None:
-            return {"status": "unsupported", "reason": self.lacking}
-        self.subject: Any = None
-        facts: dict[str, Any] = {}
-        if self.pinned:
-            self.usage.pin(case["threads"])
+        self._case = None
+        if self._lacking is not None:
+            return {"status": "unsupported", "reason": self._lacking}
+        if self._pinned:
+            self._usage.pin(case["threads"])
 
-        def action() -> None:
-            subject = self.measure.Subject(Case(**case), self.measure.Limits(**limits), seed, self.note)
-            # Shared, so that what is known of a case that fails half-way is kept.
-            subject.facts = facts
-            subject.prepare()
-            self.subject = subject
+        def make() -> None:
+            self._case = self._subject.Subject(Case(**case), self._note)
 
-        status, reason = self.measure.outcome(action)
-        once_s = self.subject.once_s if self.subject else None
-        facts["threads_seen"] = self.usage.thread_pools()
-        return {"status": status, "reason": reason, "facts": facts, "once_s": once_s}
+        return self._answer(make, {})
 
-    def turn(self, seconds: float) -> dict[str, Any]:
+    def probe(self, rows: int, data: str, out: str) -> dict[str, Any]:
+        """The layer cut to so many rows."""
+        return self._computed(out, lambda: self._case.probe(rows, *self._exchange.load(data)))
+
+    def ready(self, data: str, out: str, rotate_bytes: int) -> dict[str, Any]:
+        """The whole layer, ready for turns."""
+        found = self._computed(out, lambda: self._case.ready(*self._exchange.load(data), rotate_bytes))
+        found["facts"]["threads_seen"] = self._usage.thread_pools()
+        return found
+
+    def turn(self, seconds: float, scales: list[float], at: list[int]) -> dict[str, Any]:
         """Samples of the case that is ready."""
         found: dict[str, Any] = {}
-        status, reason = self.measure.outcome(lambda: found.update(self.subject.turn(seconds)))
-        return {"status": status, "reason": reason, **found}
+        return self._answer(lambda: found.update(self._case.turn(seconds, scales, at)), found)
+
+    def last(self, scale: float, out: str) -> dict[str, Any]:
+        """All outputs of one more call."""
+        return self._computed(out, lambda: self._case.last(scale))
+
+    def _computed(self, out: str, compute: Any) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+
+        def action() -> None:
+            y, facts = compute()
+            self._note("check")
+            found.update(facts, shape=list(y.shape), dtype=str(y.dtype))
+            y.tofile(out)
+
+        return self._answer(action, found)
+
+    def _answer(self, action: Any, found: dict[str, Any]) -> dict[str, Any]:
+        status, reason = self._subject.outcome(action)
+        facts = dict(self._case.facts) if self._case else {}
+        return {"status": status, "reason": reason, "facts": facts, **found}
 
 
 class Peak:

@@ -1,0 +1,304 @@
+"""One backend at one layer, as the parent sees it: what it is asked, how its answers are judged, what its record says.
+
+    prepare   probe the layer cut to a few rows; estimate; the whole layer; all outputs compared with the reference
+    turn      samples on new images; some outputs of each compared, the clock held against the parent's
+    last      all outputs of one more call compared
+    record    the median of the undisturbed turns, or the status and reason of the first thing that went wrong
+
+The threats are honest mistakes and the usual tricks, not malice (docs/decisions/0012-the-parent-judges.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from conv_impls import Conv2dProblem
+from conv_impls.validation import Array
+
+from ..analysis import stats
+from ..store.folder import checked
+from ..store.records import Case, Record, StoreError
+from . import exchange
+from .check import Expected, Verdict, scales
+from .directions import as_forward, every
+from .floor import least_s
+from .process import Answer, Worker
+from .subject import SLOW_S, shrunk
+
+PROBE_ROWS = 16
+# Estimates beyond this many times the limit are believed: a second probe of such a case would itself take long.
+HOPELESS = 6
+# Turns in one repetition; a slow call has as many as fit its time, FEWEST_TURNS at least unless it is slower than SLOW_S.
+TURNS, FEWEST_TURNS = 6, 3
+# A disturbed turn is taken again, up to this many times the turns.
+PATIENCE = 2
+# Outputs that are read after each sample, and images that a turn may draw.
+READ_OUTPUTS, DRAWN = 16, 64
+# A sample is disturbed where a thread lost its core and it took so much longer than those where none did; a turn is
+# where most of its samples are.
+DISTURBED = 1.1
+# A result is there when a call returns: reading it takes no longer than this share of the call, this many seconds and
+# a copy of it at this rate.
+READ_SHARE, READ_S, READ_BYTES_PER_S = 0.25, 20e-6, 1e9
+# A call on a new image takes no longer than this many times one of a sample of several calls, and this many seconds.
+ALONE_TIMES, ALONE_S = 3.0, 5e-6
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """The most that the machine can do on a case's threads: operations and bytes a second; 0 where unknown."""
+
+    flops_per_s: float = 0.0
+    l1_bytes_per_s: float = 0.0
+
+
+class Layer:
+    """What all contenders of a group share: the problem in one direction, its data and its right results."""
+
+    def __init__(self, given: Conv2dProblem, direction: str, seed: int, folder: Path) -> None:
+        self.given, self.direction, self._seed, self._folder = given, direction, seed, folder
+        self._made: dict[int, tuple[Expected, str]] = {}
+
+    def cut(self, rows: int) -> tuple[Expected, str]:
+        """Integers on the layer cut to so many output rows, and where backends find them."""
+        return self._expected(shrunk(self.given, rows), rows)
+
+    def whole(self) -> tuple[Expected, str]:
+        """Normal data on the whole layer."""
+        return self._expected(self.given, 0)
+
+    def _expected(self, given: Conv2dProblem, rows: int) -> tuple[Expected, str]:
+        if rows not in self._made:
+            problem = as_forward(given, self.direction)
+            expected = Expected(problem, self._seed, integers=rows > 0, every=every(given, self.direction))
+            self._made[rows] = expected, exchange.save(self._folder, f"rows{rows}", expected.x, expected.weight)
+        return self._made[rows]
+
+
+@dataclass
+class Turn:
+    """The samples of one turn, in seconds a call, and what else it says."""
+
+    round: int
+    samples_s: list[float]
+    switches: list[int]
+    iterations: int
+    read_s: float
+    alone_s: float | None
+
+
+class Failed(Exception):
+    """A case ends without a time; the arguments are its status and reason."""
+
+
+@dataclass
+class Contender:
+    """One case of a group under way."""
+
+    case: Case
+    worker: Worker
+    layer: Layer
+    folder: Path
+    timeout_s: float
+    seconds: float
+    rotate_bytes: int
+    seed: int
+    facts: dict[str, Any] = field(default_factory=dict)
+    status: str = "ok"
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        self.turns: list[Turn] = []
+        self._wanted, self._scales, self._rng = 0, scales(self.seed), np.random.default_rng(self.seed)
+
+    def prepare(self) -> None:
+        """Probe, check and make ready; the status says whether turns may follow."""
+        self._guard(self._prepare)
+
+    def turn(self, number: int) -> None:
+        """One turn, in this round."""
+        self._guard(lambda: self._turn(number))
+
+    def last(self) -> None:
+        """Compare all outputs once more, after the last turn."""
+        if self.status == "ok" and self.turns:
+            self._guard(self._last)
+
+    @property
+    def wants_turn(self) -> bool:
+        """Whether another turn is to be taken."""
+        if self.status != "ok" or len(self.turns) >= PATIENCE * self._wanted:
+            return False
+        return len(self.turns) < self._wanted or len(self._undisturbed()[0]) < self._wanted
+
+    def record(self, peaks: dict[int, float], ceiling: Ceiling, environment_id: str) -> Record:
+        """The record of the case; ``peaks`` are the machine's in GFLOP/s, by round."""
+        facts = {name: value for name, value in self.facts.items() if name in Record.__struct_fields__}
+        if self.status == "ok" and self.turns:
+            facts |= self._times(peaks)
+            least = least_s(self.layer.whole()[0].problem, facts.get("executed_flops"), ceiling.flops_per_s, ceiling.l1_bytes_per_s)  # fmt: skip
+            if facts["median_s"] < least:
+                self.status = "too_fast"
+                self.reason = f"{facts['median_s']:.3g} s a call; this machine needs {least:.3g} s at its best"
+                facts = {n: v for n, v in facts.items() if n in self.facts}
+        values = {"case": msgspec.structs.asdict(self.case), "status": self.status, "reason": self.reason}
+        try:
+            return checked({**values, "environment_id": environment_id, **facts})
+        except StoreError as error:
+            return Record(self.case, "error", f"what it reported cannot be stored: {error}", environment_id)
+
+    def _guard(self, action: Any) -> None:
+        try:
+            action()
+        except Failed as failed:
+            self.status, self.reason = failed.args
+
+    def _ask(self, do: str, **order: Any) -> Answer:
+        answer = self.worker.ask(do, **order)
+        facts = answer.get("facts")
+        if isinstance(facts, dict):
+            self.facts |= facts
+        if answer["status"] != "ok":
+            raise Failed(str(answer["status"]), str(answer.get("reason", "")))
+        return answer
+
+    def _outputs(self, do: str, expected: Expected, prefix: str = "", **order: Any) -> tuple[Answer, Verdict]:
+        """Ask for outputs, and judge all of them."""
+        out = self.folder / "outputs"
+        answer = self._ask(do, out=str(out), **order)
+        try:
+            y: Array = exchange.outputs(out, answer["shape"], answer["dtype"])
+            verdict = expected.whole(y, self.facts["accuracy"], answer.get("scale", 1.0))
+        except (KeyError, TypeError, ValueError, OSError) as error:
+            raise Failed("crashed", f"its outputs cannot be read: {error}") from None
+        if verdict.problem:
+            raise Failed("wrong_result", prefix + verdict.problem)
+        return answer, verdict
+
+    def _prepare(self) -> None:
+        self._ask("start", case=msgspec.structs.asdict(self.case))
+        estimate = self.facts["estimate_s"] = self._estimate()
+        if estimate > self.timeout_s:
+            raise Failed("over_budget", f"about {estimate:.3g} s a call, over the {self.timeout_s:g} s one may take")
+        expected, data = self.layer.whole()
+        answer, verdict = self._outputs("ready", expected, data=data, rotate_bytes=self.rotate_bytes)
+        self.facts |= {"error": verdict.error, "error_over_bound": verdict.error_over_bound}
+        once_s = _number(answer.get("once_s"))
+        if once_s > 2 * self.timeout_s:
+            raise Failed("over_budget", f"a call took {once_s:.3g} s, one may take {self.timeout_s:g}")
+        fewest = FEWEST_TURNS if once_s < SLOW_S else 1
+        self._wanted = max(fewest, min(TURNS, int(self.seconds / max(once_s, 1e-9))))
+
+    def _estimate(self) -> float:
+        """Seconds one call of the whole layer should take, from one or two cut ones, which are checked on the way."""
+        given, limit = self.layer.given, self.timeout_s
+        rows = given.out_size[0]
+        cut = ceil(rows / PROBE_ROWS)
+        macs, seconds = self._probe(cut)
+        estimate = seconds * given.macs / max(macs, 1)
+        if not limit < estimate < HOPELESS * limit or 2 * cut >= rows:
+            return estimate
+        # Scaling multiplies what a call costs whatever its height (the transform of the kernels, say). Before a case
+        # is given up for it, a second height tells the two parts apart.
+        more_macs, more_s = self._probe(2 * cut)
+        slope = max(0.0, more_s - seconds) / max(more_macs - macs, 1)
+        return min(estimate, more_s + slope * (given.macs - more_macs))
+
+    def _probe(self, rows: int) -> tuple[int, float]:
+        """Multiply-adds and seconds of a call of the layer cut to so many rows, whose outputs are checked."""
+        expected, data = self.layer.cut(rows)
+        answer, _ = self._outputs("probe", expected, rows=rows, data=data)
+        return shrunk(self.layer.given, rows).macs, _number(answer.get("call_s"))
+
+    def _turn(self, number: int) -> None:
+        expected, _ = self.layer.whole()
+        at = self._rng.integers(0, expected.y.size, READ_OUTPUTS)
+        answer = self._ask("turn", seconds=self.seconds / TURNS, scales=self._scales[:DRAWN], at=at.tolist())
+        try:
+            turn = self._read(number, answer)
+            drawn = DRAWN - answer["scales_left"]
+            self._scales = self._scales[drawn:] + self._scales[:drawn]
+            values = np.array(answer["values"], np.float64)
+            for got, scale in zip(values, answer["scales"], strict=True):
+                if problem := expected.some(got, at, self.facts["accuracy"], scale).problem:
+                    raise Failed("wrong_result", f"after timing: {problem}")
+        except (KeyError, TypeError, ValueError) as error:
+            raise Failed("crashed", f"its process answered without samples: {error!r}"[:200]) from None
+        self.turns.append(turn)
+        self._suspect()
+
+    def _read(self, number: int, answer: Answer) -> Turn:
+        """The turn, if its clock is that of the parent."""
+        samples_s, iterations = [float(s) for s in answer["samples_s"]], int(answer["iterations"])
+        began, ended = float(answer["began"]), float(answer["ended"])
+        inside = answer["asked"] <= began <= ended <= answer["answered"]
+        if not samples_s or min(samples_s) <= 0 or not inside or sum(samples_s) * iterations > ended - began:
+            wall_s = answer["answered"] - answer["asked"]
+            raise Failed("wrong_result", f"its clock is not the parent's, by which the turn took {wall_s:.3g} s")
+        alone_s = answer["alone_s"]
+        return Turn(
+            number, samples_s, [int(n) for n in answer["switches"]], iterations, float(answer["read_s"]),
+            None if alone_s is None else float(alone_s),
+        )  # fmt: skip
+
+    def _suspect(self) -> None:
+        """Fail what every turn shows: results that are computed when they are read, answers that are remembered."""
+        bytes_s = self.layer.whole()[0].y.size * 8 / READ_BYTES_PER_S
+        medians = [stats.median(turn.samples_s) for turn in self.turns]
+        pairs = list(zip(self.turns, medians, strict=True))
+        if len(pairs) < min(FEWEST_TURNS, self._wanted):
+            return
+        if all(t.read_s > READ_SHARE * m + READ_S + bytes_s for t, m in pairs):
+            read_s = min(t.read_s for t in self.turns)
+            raise Failed("wrong_result", f"not there when the call returned: reading it took {read_s:.3g} s")
+        if all(t.iterations > 1 and (t.alone_s or 0.0) > ALONE_TIMES * m + ALONE_S for t, m in pairs):
+            alone_s = min(t.alone_s or 0.0 for t in self.turns)
+            text = f"a new image takes {alone_s:.3g} s, one it has seen {min(medians):.3g}: it remembers answers"
+            raise Failed("wrong_result", text)
+
+    def _last(self) -> None:
+        self._outputs("last", self.layer.whole()[0], "after timing: ", scale=self._scales[0])
+
+    def _undisturbed(self) -> tuple[dict[int, float], dict[int, float]]:
+        """Medians by round: of the turns that count, and of those that something else disturbed."""
+        quiet = [s for t in self.turns for s, n in zip(t.samples_s, t.switches, strict=True) if n == 0]
+        limit_s = DISTURBED * (stats.median(quiet) if quiet else min(s for t in self.turns for s in t.samples_s))
+        counted, disturbed = dict[int, float](), dict[int, float]()
+        for turn in self.turns:
+            kept = [s for s, n in zip(turn.samples_s, turn.switches, strict=True) if n == 0 or s <= limit_s]
+            if 2 * len(kept) > len(turn.samples_s):
+                counted[turn.round] = stats.median(kept)
+            else:
+                disturbed[turn.round] = stats.median(turn.samples_s)
+        return counted, disturbed
+
+    def _times(self, peaks: dict[int, float]) -> dict[str, Any]:
+        """The fields of a record that hold times, and what the machine did beside them."""
+        counted, disturbed = self._undisturbed()
+        if not counted:
+            # Something has to stand for the case: the best there is, with all the others disturbed.
+            best = min(disturbed, key=lambda number: disturbed[number])
+            counted = {best: disturbed.pop(best)}
+        samples_s = [s for turn in self.turns for s in turn.samples_s]
+        turns_s = list(counted.values())
+        middle, stalled_s = stats.median(turns_s), 2 * min([*turns_s, *disturbed.values()])
+        known = [peaks[number] for number in counted if peaks.get(number)]
+        return {
+            "samples_s": samples_s, "turns_s": turns_s, "turn_rounds": list(counted),
+            "turn_switches": [sum(t.switches) for t in self.turns if t.round in counted],
+            "turn_peaks_gflops": known if len(known) == len(counted) else [],
+            "disturbed_s": list(disturbed.values()), "iterations": self.turns[-1].iterations,
+            "stalled_share": sum(s > stalled_s for s in samples_s) / len(samples_s),
+            "median_s": middle, "iqr_s": stats.iqr(turns_s), "gflops_effective": self.case.problem.flops / middle / 1e9,
+            "fma_peak_gflops": stats.median(known) if known else None,
+        }  # fmt: skip
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, (int, float)) else 0.0

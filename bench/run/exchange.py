@@ -1,0 +1,39 @@
+"""Images, weights and outputs between the parent of a run and its backends: files in a folder of the run's own.
+
+The parent writes the data of a layer once for all backends; each backend writes the outputs that the parent judges.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from conv_impls.validation import Array
+
+
+def save(folder: Path, name: str, x: Array, weight: Array) -> str:
+    """Write the data of a layer; what `load` reads it by."""
+    stem = folder / name
+    np.save(f"{stem}.x.npy", x)
+    np.save(f"{stem}.weight.npy", weight)
+    return str(stem)
+
+
+def load(stem: str) -> tuple[Array, Array]:
+    """Image and weights; read-only, so that no backend can change what its results are compared with."""
+    x, weight = np.load(f"{stem}.x.npy"), np.load(f"{stem}.weight.npy")
+    x.flags.writeable = weight.flags.writeable = False
+    return x, weight
+
+
+def outputs(path: Path, shape: list[int], dtype: str) -> Array:
+    """What a backend wrote.
+
+    Raises
+    ------
+    ValueError
+        If it is not an array of this shape and dtype.
+    """
+    array: Array = np.fromfile(path, np.dtype(dtype)).reshape(shape)
+    return array

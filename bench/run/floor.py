@@ -1,0 +1,57 @@
+"""How fast can a call be at all? Whoever is faster did not compute what was asked for.
+
+    operations   those that the backend says it executed, at the highest peak known; a backend that says nothing is
+                 allowed a quarter of the direct ones, or above 7x7 those of an FFT if they are fewer
+    bytes        image, weights and output once, at the bandwidth of the first cache
+
+Both with `SLACK`, for a peak is measured, too. Sources: Winograd F(4x4, 3x3) needs a quarter of the multiplications
+(Lavin & Gray 2016, arXiv:1509.09308, sec. 4); a real FFT of P points needs about 2.5 P log2(P) operations.
+Limits: a peak that is measured too low, with the machine busy from the first moment on, makes the floor too high.
+"""
+
+from __future__ import annotations
+
+from math import log2, prod
+
+from conv_impls import Conv2dProblem
+
+SLACK = 1.1
+# Of the direct operations, for a backend that says nothing; kernels larger than this may be faster by FFT.
+UNKNOWN_SHARE, FFT_TAPS = 0.25, 49
+
+
+def least_s(
+    problem: Conv2dProblem, executed_flops: float | None, peak_flops_per_s: float, l1_bytes_per_s: float
+) -> float:
+    """The seconds that a call takes at least.
+
+    Parameters
+    ----------
+    problem : Conv2dProblem
+    executed_flops : float or None
+        What the backend says it executed.
+    peak_flops_per_s, l1_bytes_per_s : float, >= 0
+        Of all its threads together; 0 where it is not known, and then sets no floor.
+
+    Examples
+    --------
+    >>> problem = Conv2dProblem.from_label("mb1ic64ih56oc64oh56kh3ph1")
+    >>> f"{1e6 * least_s(problem, None, 100e9, 0):.0f} us, {1e6 * least_s(problem, problem.flops, 100e9, 0):.0f} us"
+    '526 us, 2102 us'
+    """
+    flops = fewest_flops(problem) if executed_flops is None else executed_flops
+    by_operations = flops / peak_flops_per_s if peak_flops_per_s else 0.0
+    by_bytes = problem.min_bytes / l1_bytes_per_s if l1_bytes_per_s else 0.0
+    return max(by_operations, by_bytes) / SLACK
+
+
+def fewest_flops(problem: Conv2dProblem) -> float:
+    """Operations that a backend which says nothing of itself must do at least."""
+    quarter = UNKNOWN_SHARE * problem.flops
+    if prod(problem.kernel_size) <= FFT_TAPS:
+        return quarter
+    points = prod(problem.padded_size)
+    transforms = problem.batch * (problem.in_channels + problem.out_channels)
+    # Of each point one complex product for each pair of channels: eight operations, and half the points, for data is real.
+    products = 4.0 * points * problem.batch * problem.in_channels * problem.out_channels / problem.groups
+    return min(quarter, 2.5 * points * log2(max(points, 2)) * transforms + products)

@@ -1,0 +1,102 @@
+"""What a session is asked to measure: options -> cases and a run folder, new or resumed.
+
+Nothing is written before `Request.open`: a session that only lists its cases leaves no folder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from conv_impls import ConvError
+from conv_impls.workloads import WorkloadError
+
+from ..peers import packages
+from ..store.folder import SCHEMA, Run
+from ..store.records import Case, StoreError
+from .options import FLOOD, RUNS, Options, UsageError, last_level_bytes
+
+
+# What users get wrong: one line and exit code 2, or pytest's 4.
+WRONG_INPUT = (UsageError, WorkloadError, StoreError, ConvError, OSError)
+
+
+@dataclass(frozen=True)
+class Request:
+    """Options with their cases, and the run folder they go to."""
+
+    options: Options
+    cases: list[Case]
+    folder: Path
+    resume: bool = False
+
+    @classmethod
+    def new(cls, options: Options, out: Path | None = None) -> Request:
+        """A run to be made; a folder that holds one already is refused."""
+        folder = out or RUNS / datetime.now().strftime("%Y%m%d-%H%M%S")
+        if (folder / "config.json").exists():
+            raise UsageError(f"--out: {folder} holds a run already; name another folder, or use --resume {folder}")
+        return cls(options, options.cases(), folder)
+
+    @classmethod
+    def resumed(cls, folder: Path, given: dict[str, Any]) -> Request:
+        """The run in this folder; what is ``given`` beside it must be what it was made with."""
+        config, defaults = Run.open(folder).config, asdict(Options())
+        if config.get("schema") != SCHEMA:
+            raise UsageError(f"--resume: {folder} was made by another version; start a new run")
+        stored = config.get("options")
+        kinds = {name: type(value) for name, value in defaults.items()}
+        if not isinstance(stored, dict) or {name: type(value) for name, value in stored.items()} != kinds:
+            raise UsageError(f"--resume: the options of {folder} cannot be read; start a new run")
+        for name, value in given.items():
+            if stored[name] != value:
+                raise UsageError(
+                    f"--resume: the run was made with --{name} {stored[name]!r}, got {value!r}; "
+                    "leave the option out, or start a new run"
+                )
+        options = Options(**stored)
+        return cls(options, options.cases(), folder, resume=True)
+
+    def open(self) -> Run:
+        """The run folder, made with the machine as it is now, or found with the machine as it was.
+
+        Raises
+        ------
+        UsageError
+            What a resumed run was made with has changed: machine, versions, layers.
+        StoreError
+            The folder cannot be written, or holds a run.
+        """
+        from ..machine.environment import VOLATILE, environment
+
+        facts = environment(packages(case.backend for case in self.cases))
+        if not self.resume:
+            from ..machine import probes
+
+            # Before the machine is measured, which takes seconds.
+            Run(self.folder).check_free()
+            return Run.create(self.folder, self._config(facts), facts | {"machine": probes.measure_machine()})
+        run = Run.open(self.folder)
+        before = run.environment
+        if before.get("id") != facts["id"]:
+            changed = [key for key in facts if before.get(key) != facts[key] and key not in VOLATILE]
+            raise UsageError(f"--resume: the machine or versions changed ({', '.join(changed)}); start a new run")
+        made = self._config(facts)
+        if changed := [key for key in made if run.config.get(key) != made[key]]:
+            raise UsageError(f"--resume: {', '.join(changed)} of {self.folder} would not be the same now; start a new run")
+        return run
+
+    def _config(self, facts: dict[str, Any]) -> dict[str, Any]:
+        """What a run folder keeps of what was asked for, on a machine with these facts."""
+        options = self.options
+        return {
+            "command": options.command(), "options": asdict(options), "repeat": options.further(),
+            "timeout_s": options.timeout, "budget_s": options.budget, "seconds": options.seconds, "seed": options.seed,
+            "variables": options.variables(), "fresh_cache": options.kernels == "fresh",
+            "rotate_bytes": FLOOD * last_level_bytes(facts["caches"]),
+            "cases": [msgspec.structs.asdict(case) for case in self.cases],
+        }  # fmt: skip

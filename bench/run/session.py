@@ -1,0 +1,368 @@
+"""The pytest plug-in: each case of a run is one pytest item, and pytest-benchmark gets the times that were recorded.
+
+    python -m pytest bench --benchmark-only --bench-workload resnet50 --bench-backends numba_simd,auto
+
+The first item of a layer has the `Driver` measure the layer with all its backends in turns, each in its own process.
+Every item then replays the turns of its own case: `Clock` advances by a recorded time between the two readings that
+pytest-benchmark takes around a round, so that its JSON, tables, comparisons and histograms are of exactly the recorded
+values, and its median is the record's. Layers with weak results wait for the end of the session and are measured again
+while the budget lasts. `python -m bench run` starts the same session by `Front`.
+Without timing (``--benchmark-disable``, as in ordinary test runs) every case is checked, not timed, and no run is made.
+Limits: options of pytest-benchmark that steer its own measuring are refused; so is xdist.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from collections.abc import Generator
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ..store.benchmark_json import document, extra_info
+from ..store.records import Case, Record, ids
+from .driver import Driver, check_cases, group_of
+from .options import HELP, Options, UsageError
+from .progress import Bar
+from .request import WRONG_INPUT, Request
+
+# What makes a session of few, quick cases where nothing is timed.
+CHECKED = {"workload": "smoke", "backends": "all", "threads": "1"}
+# Options of pytest-benchmark that steer its own measuring, and what stands for them here.
+REFUSED = {
+    "min-time": "", "max-time": "--bench-seconds", "min-rounds": "--bench-seconds", "precision": "--bench-seconds",
+    "confidence": "", "timer": "", "calibration-precision": "", "warmup": "", "warmup-iterations": "", "cprofile": "",
+    "cprofile-loops": "", "cprofile-top": "", "cprofile-dump": "",
+}  # fmt: skip
+FIELDS = tuple(Case.__struct_fields__)
+
+
+class Clock:
+    """A timer that hands out recorded times: 0, t1, 0, t2, ..., whose differences are exact."""
+
+    __name__ = "recorded"
+
+    def __init__(self) -> None:
+        self._left: list[float] = []
+
+    def load(self, times_s: list[float]) -> None:
+        """Have the next rounds last so long."""
+        self._left = [reading for time_s in times_s for reading in (0.0, time_s)][::-1]
+
+    def __call__(self) -> float:
+        return self._left.pop()
+
+
+CLOCK = Clock()
+
+
+@dataclass
+class Result:
+    """What an item is about: the status of its case, and its record where it was timed."""
+
+    status: str
+    reason: str
+    record: Record | None = None
+
+
+@dataclass
+class Harness:
+    """What one session measures, and how far it is."""
+
+    request: Request
+    timed: bool
+    progress: Bar = field(default_factory=Bar)
+    driver: Driver | None = None
+    selected: list[Case] = field(default_factory=list)
+    run: Any = None
+
+    def open_run(self) -> None:
+        """Make or find the run folder, once."""
+        if self.run is None:
+            self.run = self.request.open()
+
+    def open(self) -> None:
+        """Start measuring for the run."""
+        self.open_run()
+        driver = Driver(self.run, self.selected, self.progress.show)
+        driver.__enter__()
+        self.driver = driver
+        self.progress.__enter__()
+
+    def result(self, case: Case) -> Result:
+        """The result of a case; its whole layer is measured, or checked, at the first."""
+        if not self.timed:
+            return self._checked(case)
+        assert self.driver is not None
+        record = self.driver.record(case)
+        if record is None:
+            return Result("interrupted", f"the budget left it out; finish with --bench-resume {self.request.folder}")
+        return Result(record.status, record.reason, record)
+
+    def close(self) -> None:
+        """End all processes; a run whose cases are all measured is finished."""
+        self.progress.__exit__()
+        if self.driver is not None:
+            driver, self.driver = self.driver, None
+            driver.__exit__()
+            if len(self.run.done()) == len(self.request.cases):
+                self.run.finish({"seconds": round(driver.seconds, 1)})
+
+    def _checked(self, case: Case) -> Result:
+        if not hasattr(self, "_checks"):
+            options = self.request.options
+            self._checks = check_cases(self.selected, options.timeout, options.variables(), options.seed)
+            self._found: dict[str, Result] = {}
+        while case.key not in self._found:
+            checked, status, reason = next(self._checks)
+            self._found[checked.key] = Result(status, reason)
+        return self._found[case.key]
+
+
+class Front:
+    """A plug-in object by which `bench.run.start` hands its harness to the session."""
+
+    def __init__(self, harness: Harness) -> None:
+        self.harness = harness
+
+
+HARNESS = pytest.StashKey[Harness | None]()
+WAITING = pytest.StashKey[list[pytest.Item] | None]()
+COPY = pytest.StashKey[Path]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Every option of ``python -m bench run``, with ``bench-`` before its name."""
+    group = parser.getgroup("bench", "benchmarks of conv2d")
+    for known in fields(Options):
+        kind = type(known.default)
+        group.addoption(f"--bench-{known.name}", default=None, type=kind, metavar="X", help=HELP[known.name])
+    group.addoption("--bench-out", default=None, type=Path, metavar="DIR", help=HELP["out"])
+    group.addoption("--bench-resume", default=None, type=Path, metavar="DIR", help=HELP["resume"])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Let --benchmark-only win over the --benchmark-disable of ordinary test runs; refuse what cannot be meant."""
+    config.stash[HARNESS], config.stash[WAITING] = None, []
+    # What a backend refuses or gets wrong is not timed.
+    config.addinivalue_line("filterwarnings", "ignore:Benchmark fixture was not used at all")
+    if config.getoption("benchmark_only", False) and "--benchmark-disable" not in config.invocation_params.args:
+        config.option.benchmark_enable = True
+    timed = _timed(config)
+    if not timed and config.getoption("benchmark_json", None):
+        raise pytest.UsageError("--benchmark-json: nothing is timed where benchmarks are disabled; add --benchmark-only")
+    front = next((known for known in config.pluginmanager.get_plugins() if isinstance(known, Front)), None)
+    given = _given(config)
+    asked = given or config.getoption("bench_out") or config.getoption("bench_resume")
+    if not (front or asked or config.getoption("benchmark_only", False)):
+        return
+    if timed:
+        _refuse_what_means_nothing(config)
+        # Doctests of the same folder are no benchmarks.
+        config.option.doctestmodules = False
+    harness = front.harness if front else _harness(config)
+    config.stash[HARNESS] = harness
+    if timed:
+        if wanted := config.getoption("benchmark_json", None):
+            config.stash[COPY] = wanted
+        config.option.benchmark_json = harness.request.folder / "benchmark.json"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One item a case."""
+    if "result" not in metafunc.fixturenames or "cache" not in metafunc.fixturenames:
+        return
+    config = metafunc.config
+    if config.stash[HARNESS] is None:
+        config.stash[HARNESS] = _harness(config)
+    cases = config.stash[HARNESS].request.cases
+    values = [tuple(getattr(case, name) for name in FIELDS) for case in cases]
+    metafunc.parametrize(FIELDS, values, ids=ids(cases))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None, object, object]:
+    """The order of cases, whatever plug-ins shuffle: layers are measured one by one, processes kept for each."""
+    result = yield
+    if harness := config.stash[HARNESS]:
+        order = {case.key: place for place, case in enumerate(harness.request.cases)}
+        items.sort(key=lambda item: order.get(case.key, -1) if (case := _case(item)) else -1)
+    return result
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Only the cases that -k, --lf and others left are measured."""
+    if harness := session.config.stash[HARNESS]:
+        harness.selected = [case for item in session.items if (case := _case(item))]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    """Open the run for the items, and afterwards take what waits: layers with weak results."""
+    config = session.config
+    harness = config.stash[HARNESS]
+    if not (harness and harness.selected and harness.timed) or config.option.collectonly or config.getoption("benchmark_skip"):
+        return (yield)
+    try:
+        harness.open()
+    except WRONG_INPUT as error:
+        raise pytest.UsageError(str(error)) from None
+    result = yield
+    waiting, config.stash[WAITING] = config.stash[WAITING] or [], None
+    seen = set()
+    for item, following in zip(waiting, [*waiting[1:], None], strict=True):
+        case = _case(item)
+        assert case is not None
+        assert harness.driver is not None
+        if group_of(case) not in seen:
+            seen.add(group_of(case))
+            while harness.driver.weak(case):
+                harness.driver.again(case)
+        config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+        if session.shouldfail or session.shouldstop:
+            break
+    return result
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+    """Let the items of a layer with weak results wait."""
+    harness, waiting, case = item.config.stash[HARNESS], item.config.stash[WAITING], _case(item)
+    if harness is None or harness.driver is None or waiting is None or case is None:
+        return None
+    # Measured here and not in a fixture, so that the layer's time is nobody's setup time.
+    harness.driver.record(case)
+    if not harness.driver.weak(case):
+        return None
+    waiting.append(item)
+    return True
+
+
+@pytest.fixture
+def result(request: pytest.FixtureRequest) -> Result:
+    """The result of the item's case."""
+    harness, case = request.config.stash[HARNESS], _case(request.node)
+    assert harness is not None
+    assert case is not None
+    return harness.result(case)
+
+
+def replay(result: Result, benchmark: Any) -> None:
+    """Hand the recorded turns of a case to pytest-benchmark; end the test as the case ended."""
+    record = result.record
+    if result.status in ("unsupported", "over_budget", "unreliable", "interrupted"):
+        pytest.skip(f"{result.status}: {result.reason}")
+    if result.status != "ok":
+        # Nothing of it is saved, and the fixture is not missed.
+        benchmark.has_error = True
+        again = f"\nrepeat: {record.case.repro}" if record else ""
+        pytest.fail(f"{result.status}: {result.reason}{again}", pytrace=False)
+    times_s = record.turns_s if record else [0.0]
+    if record:
+        case = record.case
+        benchmark.group = f"{case.workload}/{case.layer} {case.direction} {case.cache} t{case.threads} r{case.repetition}"
+        benchmark.extra_info |= extra_info(record)
+    CLOCK.load(times_s)
+    benchmark.pedantic(lambda: None, rounds=len(times_s), iterations=1)
+
+
+def pytest_report_teststatus(report: Any, config: pytest.Config) -> tuple[str, str, str] | None:
+    """No dots: the bar shows more."""
+    harness = config.stash[HARNESS]
+    if harness is None or not harness.timed or report.when == "teardown":
+        return None
+    if report.when == "setup" and report.outcome == "passed":
+        return None
+    words = {"passed": "", "skipped": "", "failed": "FAILED"}
+    return report.outcome, "", words[report.outcome]
+
+
+def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
+    """Only the environment's id: pytest-benchmark compares all of it, and load and date are never the same."""
+    if (harness := config.stash[HARNESS]) and harness.run:
+        machine_info["conv_impls"] = {"id": harness.run.environment["id"]}
+
+
+def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
+    """What the format has no place for: the machine, the options, and the cases that have no time."""
+    if (harness := config.stash[HARNESS]) and harness.run:
+        output_json["conv_impls"] = document(harness.run)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, object]:
+    """Nothing timed is no fault of pytest-benchmark's; a JSON wanted elsewhere is copied there."""
+    if harness := session.config.stash[HARNESS]:
+        harness.progress.__exit__()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Not saving anything")
+        result = yield
+    made = session.config.option.benchmark_json
+    if (copy := session.config.stash.get(COPY, None)) and made and made.exists():
+        shutil.copyfile(made, copy)
+    return result
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Where the run is, and what the budget left out."""
+    harness = config.stash[HARNESS]
+    if harness is None or harness.run is None:
+        return
+    left = len(harness.request.cases) - len(harness.run.done())
+    terminalreporter.write_line(f"run folder {harness.request.folder}")
+    if left:
+        terminalreporter.write_line(f"{left} cases have no result yet; finish with --bench-resume {harness.request.folder}")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Also after Ctrl-C: no process stays, the run is free."""
+    if harness := config.stash.get(HARNESS, None):
+        harness.close()
+
+
+def _timed(config: pytest.Config) -> bool:
+    enabled = config.getoption("benchmark_enable", False) or not config.getoption("benchmark_disable", False)
+    return bool(enabled) and not config.getoption("benchmark_skip", False)
+
+
+def _given(config: pytest.Config) -> dict[str, Any]:
+    found = {known.name: config.getoption(f"bench_{known.name}", None) for known in fields(Options)}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _harness(config: pytest.Config) -> Harness:
+    timed, given, resume = _timed(config), _given(config), config.getoption("bench_resume")
+    try:
+        if resume is not None:
+            if config.getoption("bench_out") is not None:
+                raise UsageError("--bench-out: expected none with --bench-resume, since the run stays in its folder")
+            request = Request.resumed(resume, given)
+        else:
+            defaults = {} if timed else CHECKED
+            request = Request.new(Options(**{**defaults, **given}), config.getoption("bench_out"))
+    except WRONG_INPUT as error:
+        raise pytest.UsageError(str(error)) from None
+    # pytest captures what is written while items run; a duplicate made before that is not captured.
+    return Harness(request, timed, Bar(os.fdopen(os.dup(2), "w")))
+
+
+def _refuse_what_means_nothing(config: pytest.Config) -> None:
+    if config.getoption("dist", "no") != "no" or hasattr(config, "workerinput"):
+        raise pytest.UsageError("xdist: expected none, since backends are timed one at a time; add -p no:xdist or -n 0")
+    words = [*config.invocation_params.args, *os.environ.get("PYTEST_ADDOPTS", "").split(), *config.getini("addopts")]
+    for word in words:
+        name = str(word).partition("=")[0]
+        if name.startswith("--benchmark-") and (option := name.removeprefix("--benchmark-")) in REFUSED:
+            instead = f"; use {REFUSED[option]}" if REFUSED[option] else ""
+            text = f"{name}: expected none, since the times are recorded by the backends' own processes{instead}"
+            raise pytest.UsageError(text)
+
+
+def _case(item: Any) -> Case | None:
+    params = getattr(getattr(item, "callspec", None), "params", {})
+    return Case(**{name: params[name] for name in FIELDS}) if FIELDS[-1] in params and "label" in params else None
