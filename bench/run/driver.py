@@ -18,15 +18,16 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import Any
+
+from msgspec.structs import asdict
 
 from conv_impls import Conv2dProblem
 from conv_impls.workloads import Layer
 
 from ..analysis import stats
 from ..store.folder import Journal, Run, checked
-from ..store.records import Case, Record, StoreError
+from ..store.records import Cache, Case, Direction, Record, StoreError
 from .process import Worker
 from .subject import SLOW_S
 from .worker import PEAK
@@ -43,8 +44,8 @@ Progress = Callable[[int, int, str, "float | None"], None]
 
 
 def make_cases(
-    layers: list[Layer], backends: list[str], threads: list[int], repetitions: int, directions: list[str],
-    caches: list[str],
+    layers: list[Layer], backends: list[str], threads: list[int], repetitions: int, directions: list[Direction],
+    caches: list[Cache],
 ) -> list[Case]:  # fmt: skip
     """All cases, in the order they are measured."""
     return [

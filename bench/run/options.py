@@ -12,7 +12,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from msgspec import structs
 
 from conv_impls import backends, workloads
 from conv_impls.cost import MODELLED
@@ -27,6 +29,7 @@ from ..store.records import CACHES, DIRECTIONS, Case
 from .isa import ISAS, UNHELD, isa_variables
 from .worker import PEAK, PLUGIN
 
+Word = TypeVar("Word", bound=str)
 ROOT = Path(__file__).parents[2]
 # Beside the sources where there is a checkout, else where the command is run.
 RESULTS = (ROOT if (ROOT / "pyproject.toml").exists() else Path.cwd()) / "results"
@@ -159,7 +162,7 @@ def _config(options: Options, cases: list[Case], facts: dict[str, Any]) -> dict[
         "command": options.command(), "options": asdict(options), "timeout_s": options.timeout,
         "budget_s": options.budget, "seconds": options.seconds, "seed": options.seed, "variables": options.variables(),
         "fresh_cache": options.kernels == "fresh", "rotate_bytes": FLOOD * last_level_bytes(facts["caches"]),
-        "cases": [asdict(case) for case in cases],
+        "cases": [structs.asdict(case) for case in cases],
     }  # fmt: skip
 
 
@@ -218,12 +221,13 @@ def read_threads(text: str) -> list[int]:
     return [int(value) for value in values]
 
 
-def choices(text: str, option: str, known: tuple[str, ...]) -> list[str]:
+def choices(text: str, option: str, known: tuple[Word, ...]) -> list[Word]:
     """Words that must be among the known ones."""
     values = split(text, option)
     if not set(values) <= set(known):
         raise UsageError(f"{option}: expected {', '.join(known)}, or several separated by commas, got {text!r}")
-    return values
+    typed: dict[str, Word] = {word: word for word in known}
+    return [typed[value] for value in values]
 
 
 def choice(text: str, option: str, known: tuple[str, ...]) -> str:
