@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import asdict, replace
 
 from bench.analysis import stats
 from bench.machine.environment import environment
 from bench.machine.probes import measure_machine
 from bench.store.folder import Run
-from bench.store.records import Case, Record
+from bench.store.records import Case, Record, Status
 
 LABEL = 'mb1ic8ih12oc8oh12kh3ph1n"l"'
 CASE = Case("resnet50", "l1", LABEL, 2, "python_loops", 1)
@@ -29,7 +30,7 @@ def record(
     return Record(case, "ok", **(values | changes))
 
 
-def failed(status: str, backend: str, layer: str = "l1") -> Record:
+def failed(status: Status, backend: str, layer: str = "l1") -> Record:
     return Record(replace(CASE, backend=backend, layer=layer), status, "because", "e", estimate_s=9.0)
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import asdict
 
 from bench.analysis import compare, stats
 from bench.store.folder import Run
-from bench.store.records import Case, Record
+from bench.store.records import Case, Record, Status
 
 ROOT = Path(__file__).parent.parent
 LABEL = 'mb1ic3ih8oc4oh8kh3ph1n"layer"'
@@ -22,7 +23,11 @@ FACTS: dict[str, Any] = {"id": "one", "cpu": "a", "packages": {"numba": "1", "nu
 
 
 def record(
-    times: list[float] | None = None, status: str = "ok", peak: float | None = 100.0, samples: bool = False, **case: Any
+    times: list[float] | None = None,
+    status: Status = "ok",
+    peak: float | None = 100.0,
+    samples: bool = False,
+    **case: Any,
 ) -> Record:
     """A record of one turn for each time; without times, one that is not ok."""
     known: dict[str, Any] = {
@@ -144,7 +149,7 @@ def test_three_thousand_cases_take_seconds() -> None:
 
 
 def stored(folder: Path, records: list[Record], environment: dict[str, Any] = FACTS, **options: Any) -> Path:
-    config = {"options": options, "cases": [vars(r.case) for r in records]}
+    config = {"options": options, "cases": [asdict(r.case) for r in records]}
     run = Run.create(folder, config, environment)
     with run.writing() as journal:
         for r in records:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import asdict
 
 from bench.analysis.stats import iqr, median
 from bench.machine.environment import environment
@@ -43,7 +44,7 @@ def timed(layer: str = "layer", label: str = LABEL, **case: Any) -> Record:
 
 
 def stored(folder: Path, records: list[Record]) -> Run:
-    run = Run.create(folder, {"cases": [vars(r.case) for r in records]}, environment() | {"id": "one"})
+    run = Run.create(folder, {"cases": [asdict(r.case) for r in records]}, environment() | {"id": "one"})
     with run.writing() as journal:
         for record in records:
             journal.append(record)

@@ -6,12 +6,12 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from msgspec.structs import asdict, replace
 from PIL import Image
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
@@ -23,7 +23,7 @@ from bench.analysis.winners import fastest_by_network
 from bench.report import page as html
 from bench.report.write import all_tables
 from bench.store.folder import Run
-from bench.store.records import Case, Record
+from bench.store.records import Case, Record, Status
 
 LABEL = 'mb1ic8ih12oc8oh12kh3ph1n"{}"'
 SCRIPT, IMAGE = "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>'
@@ -46,7 +46,7 @@ def timed(backend: str, layer: str, ms: float, count: int = 1, workload: str = "
     )  # fmt: skip
 
 
-def failed(backend: str, layer: str, reason: str, status: str = "crashed", workload: str = "net") -> Record:
+def failed(backend: str, layer: str, reason: str, status: Status = "crashed", workload: str = "net") -> Record:
     return Record(Case(workload, layer, LABEL.format(len(layer)), 1, backend, 1), status, reason, "e")
 
 

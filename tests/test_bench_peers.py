@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import asdict, replace
 
 from bench import peers
 from bench.peers import GRADIENTS, OWN, PEERS, load, missing, symmetric, zeros_float32
@@ -75,7 +75,7 @@ def test_a_peer_takes_turns_in_a_process_of_its_own(backend: str) -> None:
     (case,) = (case for case in cases(backend) if (case.layer, case.direction) == ("Winograd's", "fwd"))
     limits = {"call_s": 5.0, "rotate_bytes": 2**17}
     for cache in ("warm", "cold", "weights"):
-        asked = vars(replace(case, cache=cache))
+        asked = asdict(replace(case, cache=cache))
         answer = worker.ask("prepare", case=asked, seed=0, limits=limits)
         assert answer["status"] == "ok", answer
         assert answer["facts"]["algorithm"]

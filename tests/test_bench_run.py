@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import asdict
 
 from bench.run import driver
 from bench.run.driver import GIVEN_UP, PEAK_S, TURNS, check_cases, drive, make_cases
@@ -66,7 +67,7 @@ def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[R
             cases = make_cases(
                 workloads.load("smoke")[:layers], BACKENDS, list(threads), repetitions, ["fwd"], ["warm"]
             )
-            Run.create(path, CONFIG | {"cases": [vars(case) for case in cases]} | changes, {"id": "e"})
+            Run.create(path, CONFIG | {"cases": [asdict(case) for case in cases]} | changes, {"id": "e"})
         run = Run.open(path)
         drive(run)
         return run, log

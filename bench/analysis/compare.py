@@ -31,15 +31,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import pandas as pd
 
-from conv_impls import Conv2dProblem
-
 from ..machine.environment import VOLATILE
-from ..store.folder import Run
+from ..store.folder import StoredRun
 from ..store.records import Record
 from . import stats
 from .frame import NOT_RUN
@@ -66,7 +63,7 @@ class _Measured:
     peaks_gflops: list[float] = field(default_factory=list)
 
 
-def results(run: Run) -> list[Record]:
+def results(run: StoredRun) -> list[Record]:
     """Every record of a run, and one with the status "interrupted" for each case it did not come to."""
     records = run.records()
     finished = {record.case.key for record in records}
@@ -254,7 +251,7 @@ def _networks(records: list[Record]) -> dict[tuple[str, str, str, str, int], dic
     layers: dict[tuple[str, str, str, str, int], dict[tuple[str, str], tuple[Key, int]]] = {}
     for record in records:
         case = record.case
-        where = case.workload, case.direction, case.cache, case.backend, case.threads
+        where: Key = case.workload, case.direction, case.cache, case.backend, case.threads
         layers.setdefault(where, {})[case.layer, case.label] = _key(record), case.count
     weights: dict[tuple[str, str, str, str, int], dict[Key, int]] = {}
     for where, members in layers.items():
@@ -277,12 +274,7 @@ def _peak(old: _Measured, new: _Measured) -> float | None:
 
 def _key(record: Record) -> Key:
     case = record.case
-    return _nameless(case.label), case.direction, case.cache, case.backend, case.threads
-
-
-@cache
-def _nameless(label: str) -> str:
-    return Conv2dProblem.from_label(label).replace(name="").label
+    return case.unnamed_label, case.direction, case.cache, case.backend, case.threads
 
 
 def _flat(facts: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

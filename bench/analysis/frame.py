@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import pandas as pd
 
-from conv_impls import Conv2dProblem
-
 from ..store.records import Case, Record
 from .stats import weakness
 
@@ -45,7 +43,7 @@ def frame(
         merged.setdefault(where, []).append(record)
     best: dict[tuple[int, str], float] = {}
     for record in finished:
-        kind = record.case.threads, Conv2dProblem.from_label(record.case.label).dtype
+        kind = record.case.threads, record.case.problem.dtype
         best[kind] = max(best.get(kind, 0.0), record.fma_peak_gflops or 0.0)
     table = pd.DataFrame([_row(group, best) | {"repeat": repeat(group[0].case)} for group in merged.values()])
     if table.empty:
@@ -72,7 +70,7 @@ def _networks(table: pd.DataFrame) -> pd.Series:
 def _row(group: list[Record], best_peak: dict[tuple[int, str], float]) -> dict[str, object]:
     # Only a case that is right in every repetition counts as right.
     worst = next((r for r in group if r.status != "ok"), group[0])
-    case, problem = worst.case, Conv2dProblem.from_label(worst.case.label)
+    case, problem = worst.case, worst.case.problem
     row: dict[str, object] = {
         "workload": case.workload, "layer": case.layer, "label": case.label, "count": case.count,
         "backend": case.backend, "threads": case.threads, "direction": case.direction, "cache": case.cache,

@@ -18,7 +18,10 @@ MOST_ROWS = 60
 
 
 def report(
-    run: Annotated[Path | None, typer.Argument(help="Run folder; the newest of results/runs by default.")] = None,
+    run: Annotated[
+        Path | None,
+        typer.Argument(help="Run folder or JSON of pytest-benchmark; the newest of results/runs by default."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Where tables, figures and README.md go.")] = RESULTS,
     readme: Annotated[Path | None, typer.Option(help="Page whose generated block to renew as well.")] = None,
 ) -> None:
@@ -32,8 +35,9 @@ def report(
     """
     from ..analysis.frame import frame
     from ..report.write import summary, write_report
+    from ..store.benchmark_json import open_stored
 
-    current = Run.open(run or _newest())
+    current = open_stored(run or _newest())
     for text in write_report(current, out, readme):
         say(f"left out: {text}")
     print_table(summary(frame(current.records(), current.cases)), "Sum of the layers, count-weighted")
@@ -42,7 +46,7 @@ def report(
 
 
 def compare(
-    run_a: Annotated[Path, typer.Argument(help="The older run.")],
+    run_a: Annotated[Path, typer.Argument(help="The older run: folder, or JSON of pytest-benchmark.")],
     run_b: Annotated[Path, typer.Argument(help="The newer run.")],
     margin: Annotated[float, typer.Option(help="Change of the median that counts, as a fraction.")] = MARGIN,
     force: Annotated[bool, typer.Option(help="Compare even where machine or versions differ.")] = False,
@@ -57,10 +61,11 @@ def compare(
       python -m bench compare results/runs/monday results/runs/friday --margin 0.05 --csv changes.csv
     """
     from ..analysis import compare as changes
+    from ..store.benchmark_json import open_stored
 
     if not 0 <= margin < float("inf"):
         raise UsageError(f"--margin: expected a fraction >= 0, got {margin:g}")
-    older, newer = Run.open(run_a), Run.open(run_b)
+    older, newer = open_stored(run_a), open_stored(run_b)
     old, new = older.environment, newer.environment
     if old.get("id") != new.get("id"):
         listed = "; ".join(changes.differences(old, new) or [f"id: {old.get('id')} -> {new.get('id')}"])
@@ -95,7 +100,7 @@ def export_(
     out: Annotated[Path, typer.Option(help="File to write.")],
     force: Annotated[bool, typer.Option(help="Write over a file that exists.")] = False,
 ) -> None:
-    """Write the ok cases of a run as pytest-benchmark's JSON, for `pytest-benchmark compare` and what else reads it.
+    """Write a run as pytest-benchmark's JSON, for `pytest-benchmark compare` and what else reads it.
 
     \b
     Examples
@@ -104,8 +109,8 @@ def export_(
     """
     from ..store.benchmark_json import export_run
 
-    written, left_out = export_run(Run.open(run), out, force)
-    say(f"{written} cases in {out}; {left_out} that are not ok left out")
+    written, others = export_run(Run.open(run), out, force)
+    say(f"{written} cases in {out}; {others} that are not ok are in its key conv_impls")
 
 
 def import_(

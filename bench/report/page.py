@@ -25,7 +25,7 @@ from ..analysis.stats import Ratio
 from ..analysis.winners import fastest_by_network
 from ..machine import probes as machine
 from ..store.files import write_whole
-from ..store.folder import Run
+from ..store.folder import StoredRun
 from ..store.records import FAILED
 from . import figures as plots
 from . import roofline, sweeps
@@ -71,7 +71,9 @@ class Table:
     facts: bool = False
 
 
-def write_page(run: Run, table: pd.DataFrame, made: dict[str, pd.DataFrame], path: Path, left_out: list[str]) -> None:
+def write_page(
+    run: StoredRun, table: pd.DataFrame, made: dict[str, pd.DataFrame], path: Path, left_out: list[str]
+) -> None:
     """Write the page, whole or not at all.
 
     Parameters
@@ -141,7 +143,7 @@ def _failures(table: pd.DataFrame) -> Table:
     return _table("Cases without a time", part[columns].rename(columns={"repeat": "command"}))
 
 
-def _environment(run: Run) -> list[Table]:
+def _environment(run: StoredRun) -> list[Table]:
     facts = {key: value for key, value in run.environment.items() if key != "machine"}
     asked = {key: value for key, value in run.config.items() if key != "cases"}
     measured = run.environment.get("machine")

@@ -16,9 +16,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from conv_impls import Conv2dProblem
-
 from ..peers import PEERS
+from ..store.records import problem_of
 from .figures import STYLED, NothingToDraw, corner, log_ticks, titled_figure
 
 # A layer this near to the roof counts as reaching it.
@@ -93,7 +92,7 @@ def _points(table: pd.DataFrame, workload: str) -> pd.DataFrame:
     for layer, mine in part[~foreign].groupby("layer", sort=False):
         auto = mine[mine.backend == "auto"]
         best = (mine if auto.empty else auto).sort_values("median_s").iloc[0]
-        problem = Conv2dProblem.from_label(best.label)
+        problem = problem_of(best.label)
         rows.append(
             {
                 "layer": layer,

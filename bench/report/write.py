@@ -15,9 +15,8 @@ import pandas as pd
 from ..analysis import ratios as contest
 from ..analysis import tables
 from ..analysis.frame import frame
-from ..run.options import repeating
 from ..store.files import write_whole
-from ..store.folder import Run
+from ..store.folder import StoredRun
 from ..store.records import StoreError
 from . import figures as plots
 from . import roofline, sweeps
@@ -52,9 +51,9 @@ COSTS = (
 )
 
 
-def write_report(run: Run, out: Path, readme: Path | None) -> list[str]:
+def write_report(run: StoredRun, out: Path, readme: Path | None) -> list[str]:
     """Write everything; returns what was left out and why."""
-    table = frame(run.records(), run.cases, repeating(run))
+    table = frame(run.records(), run.cases, run.repeat)
     if table.empty:
         raise StoreError(f"{run.folder}: no finished cases to report")
     twice = table[table.duplicated(["network", "layer", "backend", "threads"])]
@@ -153,12 +152,14 @@ def summary_block(table: pd.DataFrame, environment: dict[str, object]) -> str:
     return f"\n{markdown(summary(table))}\n\n{note}\n\n"
 
 
-def _page(run: Run, table: pd.DataFrame, made: dict[str, pd.DataFrame], drawn: list[str], missing: list[str]) -> str:
+def _page(
+    run: StoredRun, table: pd.DataFrame, made: dict[str, pd.DataFrame], drawn: list[str], missing: list[str]
+) -> str:
     config = run.config
     lines = [
         "# Results", "",
         f"{SIGNS['README.md']}; do not edit. Raw records: "
-        f"`runs/{run.folder.name}/records.jsonl`. How to read the numbers: see the project's README.", "",
+        f"`{run.source}`. How to read the numbers: see the project's README.", "",
         f"{machine_line(run.environment)}. Command: `{config.get('command')}`.", "",
         "## Network sums", "", "Sum over the layers, weighted by how often the network has each; batch 1.", "",
         markdown(summary(table)), "",

@@ -1,14 +1,15 @@
 """The run store: one folder a run, one JSON line a finished case, appended and fsynced at once, never edited.
 
-    RUN/config.json        what was asked for: cases, settings
+    RUN/config.json        what was requested: cases, settings
     RUN/environment.json   the machine and the versions
     RUN/records.jsonl      one `Record` a line
     RUN/finished.json      how many cases ended how, and when; only a run that came to its end has it
+    RUN/benchmark.json     the same results as pytest-benchmark writes them (`bench.store.benchmark_json`)
     RUN/lock               held while a process measures for this run
 
 A torn last line (a crash while writing) is dropped; anything else that does not parse is an error with its
-line number. Every other file is written whole or not at all. What is written passes the check of what is read
-(`bench.store.schema`). Only this module reads or writes these files.
+line number. Every other file is written whole or not at all. What is written passes the check of what is read.
+Only this module reads or writes these files, except benchmark.json.
 """
 
 from __future__ import annotations
@@ -17,20 +18,72 @@ import fcntl
 import json
 import os
 import tempfile
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Required, TypedDict
+
+import msgspec
 
 from .files import write_whole
-from .records import Case, Record, StoreError
-from .schema import check_config, check_environment, fitted, parsed, printable
+from .records import Case, Record, StoreError, plain
+from .schema import Amount, Whole, check_environment, decoded, fitted, printable
 
-# 2: turns, cache state, direction, executed operations, the peak beside each case.
-SCHEMA = 2
+# 3: rounds, context switches and peaks of turns, disturbed turns, stalls. 2 (version 0.3.0): without these; read only.
+SCHEMA, READ = 3, (2, 3)
+
+
+class Config(TypedDict, total=False):
+    """What readers rely on in config.json; other keys may be there."""
+
+    cases: Required[list[Case]]
+    options: dict[str, str | int | float]
+    command: str
+    repeat: str
+    timeout_s: Amount
+    budget_s: Amount
+    seconds: Amount
+    seed: int
+    variables: dict[str, str]
+    fresh_cache: bool
+    rotate_bytes: Whole
+
+
+class StoredRun(ABC):
+    """What a report or a comparison reads of a run, stored in a folder or in a file."""
+
+    folder: Path
+
+    @property
+    @abstractmethod
+    def config(self) -> dict[str, Any]:
+        """What was requested, by the keys of `Config` and others."""
+
+    @property
+    @abstractmethod
+    def environment(self) -> dict[str, Any]:
+        """The machine it ran on, by the keys of `Environment` and others."""
+
+    @property
+    @abstractmethod
+    def source(self) -> str:
+        """Where its records are, for readers of a report."""
+
+    @abstractmethod
+    def records(self) -> list[Record]:
+        """All finished cases, the newest record of each."""
+
+    @property
+    def cases(self) -> list[Case]:
+        """All cases of the configuration, in order."""
+        return msgspec.convert(self.config["cases"], list[Case])
+
+    def repeat(self, case: Case) -> str:
+        """The command that repeats a case of this run, with the run's own options."""
+        return f"{case.repro} {self.config.get('repeat', '')}".strip()
 
 
 class Journal:
@@ -42,14 +95,14 @@ class Journal:
     def append(self, record: Record) -> None:
         """Add one finished case, on disk before this returns; StoreError before that if it could not be read again."""
         # By the check of reading: a record that could not be read again would take the others with it.
-        line = (json.dumps(asdict(checked(asdict(record))), allow_nan=False) + "\n").encode()
+        line = msgspec.json.encode(checked(plain(record))) + b"\n"
         with _plain_errors(self._folder):
             while line:
                 line = line[self._file.write(line) :]
             os.fsync(self._file.fileno())
 
 
-class Run:
+class Run(StoredRun):
     """One run folder."""
 
     def __init__(self, folder: Path) -> None:
@@ -60,6 +113,11 @@ class Run:
         """Make a new run folder; an existing run is never written over."""
         run = cls(folder)
         run.check_free()
+        try:
+            check_config(config)
+            check_environment(environment)
+        except ValueError as error:
+            raise StoreError(f"{folder}: {error}") from None
         with _plain_errors(folder):
             # Of two that start at once, only one makes this file.
             run._config.touch(exist_ok=False)
@@ -83,8 +141,8 @@ class Run:
             raise StoreError(f"{folder}: no run here (no config.json)")
         # Before anything else: what another version's fields mean is not known.
         schema = _read(run._config).get("schema")
-        if schema != SCHEMA:
-            raise StoreError(f"{run._config}: schema {schema!r}, this version reads {SCHEMA}")
+        if schema not in READ:
+            raise StoreError(f"{run._config}: schema {str(schema)[:40]!r}, this version reads {READ[0]} and {READ[1]}")
         return run
 
     @property
@@ -93,23 +151,18 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
-        """What was asked for."""
+        """What was requested, by the keys of `Config` and others."""
         return _read(self._config, check_config)
 
     @property
     def environment(self) -> dict[str, Any]:
-        """The machine it ran on."""
+        """The machine it ran on, by the keys of `Environment` and others."""
         return _read(self.folder / "environment.json", check_environment)
 
     @property
-    def cases(self) -> list[Case]:
-        """All cases of the configuration, in order."""
-        try:
-            return [fitted(Case, case) for case in self.config["cases"]]
-        except StoreError:
-            raise
-        except ValueError as error:
-            raise StoreError(f"{self._config}: cases: {error}") from None
+    def source(self) -> str:
+        """Where its records are, for readers of a report."""
+        return f"runs/{self.folder.name}/records.jsonl"
 
     @contextmanager
     def writing(self) -> Iterator[Journal]:
@@ -118,8 +171,10 @@ class Run:
         Raises
         ------
         StoreError
-            Another process is at this run, or the folder cannot be written.
+            Another process measures for this run, the folder cannot be written, or another version made it.
         """
+        if (schema := self.config.get("schema")) != SCHEMA:
+            raise StoreError(f"{self.folder}: schema {schema}, this version writes {SCHEMA}; start a new run")
         with ExitStack() as stack:
             with _plain_errors(self.folder):
                 lock = stack.enter_context((self.folder / "lock").open("w"))
@@ -130,7 +185,7 @@ class Run:
             yield Journal(self.folder, file)
 
     def finish(self, facts: dict[str, Any]) -> None:
-        """Say that the run came to its end, with how many cases ended how."""
+        """Note that the run came to its end, with how many cases ended how."""
         counts = Counter(record.status for record in self.records())
         with _plain_errors(self.folder):
             _write(self.folder / "finished.json", {"statuses": dict(sorted(counts.items())), **facts})
@@ -147,17 +202,20 @@ class Run:
         path = self.folder / "records.jsonl"
         if not path.exists():
             return
-        text = path.read_text(encoding="utf-8", errors="replace")
-        lines = text.split("\n")
-        for number, line in enumerate(lines[:-1], 1):
+        for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
             try:
-                yield _record(parsed(line))
+                yield decoded(line, Record)
             except ValueError as error:
                 raise StoreError(f"{path}:{number}: {error}") from None
 
 
+def check_config(values: dict[str, Any]) -> None:
+    """Raise ValueError where a configuration is not a `Config`."""
+    fitted(values, Config)
+
+
 def checked(values: dict[str, Any]) -> Record:
-    """A record of whatever a backend told of itself, by the check of reading; lone surrogates in texts become "?".
+    """A record of what a backend reports of itself, by the check of reading; lone surrogates in texts become "?".
 
     Parameters
     ----------
@@ -169,28 +227,28 @@ def checked(values: dict[str, Any]) -> Record:
     StoreError
         If a field is unknown, missing or not of its kind; the text says which.
     """
+    texts = {name: printable(value) for name, value in values.items() if isinstance(value, str)}
     try:
-        return _record(printable(values))
+        record = fitted(values | texts, Record)
+        # A case is never changed, so its texts must be what JSON can hold.
+        record.case.key.encode()
     except ValueError as error:
         raise StoreError(str(error)) from None
+    return record
 
 
 def _write(path: Path, values: dict[str, Any]) -> None:
-    write_whole(path, json.dumps(values, indent=1, allow_nan=False) + "\n")
+    write_whole(path, printable(json.dumps(values, indent=1, allow_nan=False, ensure_ascii=False)) + "\n")
 
 
-def _read(path: Path, check: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
+def _read(path: Path, check: Any = None) -> dict[str, Any]:
     try:
-        values = parsed(path.read_text(encoding="utf-8"))
+        values = decoded(path.read_bytes(), dict[str, Any])
         if check:
             check(values)
     except (OSError, ValueError) as error:
         raise StoreError(f"{path}: {error}") from None
     return values
-
-
-def _record(values: dict[str, Any]) -> Record:
-    return fitted(Record, values | {"case": fitted(Case, values.get("case"))})
 
 
 @contextmanager

@@ -1,43 +1,91 @@
-"""One case of a run, and the record of what came of it."""
+"""One case of a run, and the record of its result.
+
+Both are immutable structs. Their types are the schema: records from a file or from a backend's process are checked by
+`bench.store.schema` against the annotations here. A contradiction between fields is a StoreError in every case.
+"""
 
 from __future__ import annotations
 
 import math
 import shlex
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, Literal, get_args
 
-DIRECTIONS = ("fwd", "bwd_d", "bwd_w")
-CACHES = ("warm", "cold", "weights")
-STATUSES = (
-    "ok", "wrong_result", "unsupported", "over_budget", "timeout", "crashed", "oom", "error", "interrupted",
-    "unreliable",
-)  # fmt: skip
-FAILED = ("wrong_result", "crashed", "timeout", "oom", "error")
+import msgspec
+from msgspec.structs import asdict
+
+from conv_impls import Conv2dProblem
+
+from .schema import Amount, Count, Seconds, Share, Whole
+
+Direction = Literal["fwd", "bwd_d", "bwd_w"]
+Cache = Literal["warm", "cold", "weights"]
+Status = Literal[
+    "ok", "wrong_result", "too_fast", "unsupported", "over_budget", "timeout", "crashed", "oom", "error",
+    "interrupted", "unreliable",
+]  # fmt: skip
+DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
+CACHES: tuple[Cache, ...] = get_args(Cache)
+STATUSES: tuple[Status, ...] = get_args(Status)
+FAILED: tuple[Status, ...] = ("wrong_result", "too_fast", "crashed", "timeout", "oom", "error")
 
 
 class StoreError(ValueError):
     """A run that cannot be read or written."""
 
 
-@dataclass(frozen=True)
-class Case:
-    """What is measured once: strings and integers only, so that its key names it everywhere."""
+@cache
+def problem_of(label: str) -> Conv2dProblem:
+    """The problem of a label; each label is parsed once per process."""
+    return Conv2dProblem.from_label(label)
+
+
+@cache
+def _unnamed(label: str) -> str:
+    return problem_of(label).replace(name="").label
+
+
+class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is measured once: strings and integers only, so that its key identifies it everywhere."""
 
     workload: str
     layer: str
     label: str
-    count: int
+    count: Count
     backend: str
-    threads: int
-    direction: str = "fwd"
-    repetition: int = 1
-    cache: str = "warm"
+    threads: Count
+    direction: Direction = "fwd"
+    repetition: Count = 1
+    cache: Cache = "warm"
 
     @property
     def key(self) -> str:
         """Identity of the case inside a run."""
         where = f"{self.workload}/{self.layer}/{self.label}/{self.direction}/{self.cache}"
         return f"{where}/{self.backend}/t{self.threads}/r{self.repetition}"
+
+    @property
+    def id(self) -> str:
+        """Readable id, as of a pytest item; `ids` makes those of a list unique.
+
+        Examples
+        --------
+        >>> Case("resnet50", "res2a 2b", "ic64ih56oc64oh56kh3ph1", 3, "numba_simd", 2).id
+        'resnet50/res2a_2b-numba_simd-t2-fwd-warm-r1'
+        """
+        return self._id(self.layer)
+
+    @property
+    def problem(self) -> Conv2dProblem:
+        """The parsed label."""
+        return problem_of(self.label)
+
+    @property
+    def unnamed_label(self) -> str:
+        """The label without the layer's name: layers of one shape share it."""
+        return _unnamed(self.label)
 
     @property
     def repro(self) -> str:
@@ -47,46 +95,93 @@ class Case:
             f"--threads {self.threads} --direction {self.direction} --cache {self.cache}"
         )
 
+    def _id(self, layer: str) -> str:
+        what = f"{self.workload}/{layer}-{self.backend}-t{self.threads}-{self.direction}-{self.cache}"
+        return f"{what}-r{self.repetition}".replace(" ", "_")
 
-@dataclass(frozen=True)
-class Record:
+
+def ids(cases: Sequence[Case]) -> list[str]:
+    """The ids of cases, all different.
+
+    Equal ids (a layer at several batch sizes, dtypes or shapes) get the label without its name after the layer. Ids
+    that are still equal ("a b" and "a_b" are one layer here) get a number.
+
+    Examples
+    --------
+    >>> labels = "mb1ic8ih12oc8oh12kh3ph1", "mb4ic8ih12oc8oh12kh3ph1"
+    >>> for one in ids([Case("w", "l", label, 1, "auto", 1) for label in labels]):
+    ...     print(one)
+    w/l-mb1ic8ih12oc8oh12kh3ph1-auto-t1-fwd-warm-r1
+    w/l-mb4ic8ih12oc8oh12kh3ph1-auto-t1-fwd-warm-r1
+    """
+    plain = [case.id for case in cases]
+    times = Counter(plain)
+    unique: dict[str, None] = {}
+    for case, name in zip(cases, plain, strict=True):
+        wanted = made = name if times[name] == 1 else case._id(f"{case.layer}-{case.unnamed_label}")
+        number = 1
+        while made in unique:
+            number += 1
+            made = f"{wanted}-{number}"
+        unique[made] = None
+    return list(unique)
+
+
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One finished case. Times in seconds; ``error`` is max |y - reference| / max |reference|.
 
-    ``turns_s`` are the medians of the case's turns, in order: the turn of equal number of every other backend was taken
-    in the same round. ``executed_flops`` are the operations the algorithm does, where it tells; ``fma_peak_gflops`` is
-    the peak of the machine measured in the same rounds; ``peak_bytes`` what preparing and the first call added at most
-    to the memory of the process.
+    ``median_s`` is the median of ``turns_s``, the medians of the case's turns. ``turn_rounds`` has the round of each of
+    these turns: turns of equal round of other backends were taken one after the other. Empty means 0, 1, 2, ...
+    (version 0.3.0). ``turn_switches`` counts the involuntary context switches of the backend's process in each turn,
+    ``turn_peaks_gflops`` is the machine's FMA peak in the same rounds (0 where it was not measured), and
+    ``fma_peak_gflops`` their median. ``disturbed_s`` are medians of turns that something else disturbed; they do not
+    count. ``stalled_share`` is the share of samples that took more than twice the best turn. ``executed_flops`` are the
+    operations of the algorithm, where it reports them; ``peak_bytes`` is the most that preparing and the first call
+    added to the memory of the process.
     """
 
     case: Case
-    status: str
+    status: Status
     reason: str = ""
     environment_id: str = ""
     algorithm: str = ""
     mode: str = ""
     threads_seen: str = ""
-    error: float | None = None
-    error_over_bound: float | None = None
-    estimate_s: float | None = None
-    compile_s: float | None = None
-    prepare_s: float | None = None
-    first_call_s: float | None = None
-    samples_s: list[float] = field(default_factory=list)
-    turns_s: list[float] = field(default_factory=list)
-    iterations: int = 1
-    median_s: float | None = None
-    iqr_s: float | None = None
-    gflops_effective: float | None = None
-    executed_flops: float | None = None
-    fma_peak_gflops: float | None = None
-    packed_bytes: int | None = None
-    workspace_bytes: int | None = None
-    peak_bytes: int | None = None
+    error: Amount | None = None
+    error_over_bound: Amount | None = None
+    estimate_s: Amount | None = None
+    compile_s: Amount | None = None
+    prepare_s: Amount | None = None
+    first_call_s: Amount | None = None
+    samples_s: list[Seconds] = []
+    turns_s: list[Seconds] = []
+    turn_rounds: list[Whole] = []
+    turn_switches: list[Whole] = []
+    turn_peaks_gflops: list[Amount] = []
+    disturbed_s: list[Seconds] = []
+    stalled_share: Share | None = None
+    iterations: Count = 1
+    median_s: Seconds | None = None
+    iqr_s: Amount | None = None
+    gflops_effective: Amount | None = None
+    executed_flops: Amount | None = None
+    fma_peak_gflops: Amount | None = None
+    packed_bytes: Whole | None = None
+    workspace_bytes: Whole | None = None
+    peak_bytes: Whole | None = None
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
-            raise StoreError(f"status {self.status!r} is none of {', '.join(STATUSES)}")
+            raise StoreError(f"status: expected one of {', '.join(STATUSES)}, got {self.status!r}")
         if {self.status == "ok"} != {self.median_s is not None, bool(self.samples_s)}:
             raise StoreError(f"{self.case.key}: times go with status ok, and only with it")
-        if any(not 0 < s < math.inf for s in self.samples_s + self.turns_s):
-            raise StoreError(f"{self.case.key}: samples must be finite and above 0")
+        if any(not 0 < s < math.inf for s in self.samples_s + self.turns_s + self.disturbed_s):
+            raise StoreError(f"{self.case.key}: times must be finite and above 0")
+        for name in ("turn_rounds", "turn_switches", "turn_peaks_gflops"):
+            if len(getattr(self, name)) not in (0, len(self.turns_s)):
+                raise StoreError(f"{self.case.key}: {name}: expected one for each of {len(self.turns_s)} turns")
+
+
+def plain(record: Record) -> dict[str, Any]:
+    """The fields of a record, and of its case, as dictionaries."""
+    return asdict(record) | {"case": asdict(record.case)}
