@@ -244,7 +244,7 @@ class Subject:
             "packed_bytes": made.packed_bytes, "workspace_bytes": made.workspace_bytes,
         }  # fmt: skip
         if made.bind is not None:
-            return Bound(*made.bind(x)), accuracy
+            return Bound(*made.bind(x)[:2]), accuracy
         # NaN where the backend leaves an output unwritten.
         out = np.full(problem.output_shape, np.nan, problem.dtype)
         return Bound(partial(ready, x, out=out), lambda y: y, out), accuracy
