@@ -107,14 +107,33 @@ def launch_s(threads: int, seconds: float) -> float:
     return _least_s(lambda: launch(probe.nothing_serial, probe.nothing_parallel, threads, sums), seconds)
 
 
-@cache
-def _facts(threads: int) -> dict[str, float]:
-    """All numbers for one number of threads: from the file, or measured."""
+def stored() -> dict[str, dict[str, float]]:
+    """The numbers of the file by thread count, as text; measures nothing, and skips what is not plausible.
+
+    Returns
+    -------
+    dict
+        Keys as in `FALLBACK`; empty where the file is missing, broken or of other versions.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = userdir.read(FILE, _stamp())
+    return {threads: facts for threads, facts in found.items() if _plausible(facts)}
+
+
+def _stamp() -> str:
+    """The versions that the numbers depend on."""
     import numba
 
     import conv_impls
 
-    stamp = f"conv_impls {conv_impls.__version__} numba {numba.__version__}"
+    return f"conv_impls {conv_impls.__version__} numba {numba.__version__}"
+
+
+@cache
+def _facts(threads: int) -> dict[str, float]:
+    """All numbers for one number of threads: from the file, or measured."""
+    stamp = _stamp()
     known: Any = userdir.read(FILE, stamp).get(str(threads))
     if known is not None:
         if _plausible(known):

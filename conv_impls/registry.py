@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -41,6 +41,33 @@ FUSED = (*PREPARE, "relu")
 CHOOSE = ("problem", "precision", "threads", "eager")
 
 
+class Bound(NamedTuple):
+    """A call on one image in a library's own tensor: what ``Prepared.bind`` returns.
+
+    Attributes
+    ----------
+    call : callable
+        () -> whatever the library returns. This is what is timed.
+    read : callable
+        What ``call`` returned -> y as an array. It is right directly after that call; later calls may reuse the memory.
+    rebind : callable, optional
+        x -> None: copies another image of the same shape and dtype into the tensor, outside the clock. It must not
+        write to the array that was bound before. Without it a new image needs a new ``bind``.
+    """
+
+    call: Callable[[], Any]
+    read: Callable[[Any], Array]
+    rebind: Callable[[Array], None] | None = None
+
+
+# A plain tuple of two or three does as well; ``Bound(*bind(x))`` is the full form of each.
+Binding = (
+    Bound
+    | tuple[Callable[[], Any], Callable[[Any], Array]]
+    | tuple[Callable[[], Any], Callable[[Any], Array], Callable[[Array], None] | None]
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """What a backend's ``prepare`` may return instead of a bare callable, to report its costs.
@@ -52,8 +79,9 @@ class Prepared:
 
     Three more for those who measure: the ``algorithm`` in the words of a library that picks one by itself;
     ``executed_flops``, multiplications and additions really done, None for those of the definition; and, where a
-    library has tensors of its own, ``bind(x)``, which puts x into one and returns a call without arguments, and a
-    function that reads what it returned as an array.
+    library has tensors of its own, ``bind(x)``, which puts x into one and returns `Bound` (call, read, rebind) or the
+    plain tuple (call, read). What two calls of ``bind`` return is independent: their calls may alternate, and each
+    computes from its own image.
     """
 
     call: Call
@@ -63,7 +91,7 @@ class Prepared:
     repack: Callable[[Array, Array | None], None] | None = None
     algorithm: str = ""
     executed_flops: float | None = None
-    bind: Callable[[Array], tuple[Callable[[], Any], Callable[[Any], Array]]] | None = None
+    bind: Callable[[Array], Binding] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

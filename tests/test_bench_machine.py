@@ -136,7 +136,7 @@ def test_what_auto_remembers_is_a_fact_and_not_part_of_the_id(monkeypatch: pytes
 
 @pytest.mark.parametrize(("text", "size"), [("2", 2), ("32K", 32 * KIB), ("16M", 16 * MIB), ("1G", 1024 * MIB)])
 def test_a_cache_size_has_a_unit_or_none(text: str, size: int) -> None:
-    assert machine.size_bytes(text) == last_level_bytes({"L1": "1", "L2": text}) == size
+    assert cpu.size_bytes(text) == last_level_bytes({"L1": "1", "L2": text}) == size
 
 
 def test_a_quota_is_in_cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

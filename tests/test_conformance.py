@@ -13,7 +13,7 @@ import pytest
 from harness import assert_right, integers
 from numpy.typing import NDArray
 
-from bench.machine.environment import cores
+from bench.machine.cpu import cores
 from conv_impls import Conv2dProblem, UnsupportedError, conv2d, get_backend, plan, registry, workloads
 from conv_impls.reference import TILES, error_bound, norm_bound, reference, sample_outputs
 from conv_impls.validation import PADDING_MODES

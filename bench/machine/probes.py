@@ -12,7 +12,7 @@ from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .environment import caches_of, cores, cpus, size_bytes
+from .cpu import caches_of, cores, cpus, size_bytes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,6 +80,23 @@ def measure_machine(seconds: float = 3.0) -> dict[str, Any]:
         "by_threads": by_threads, "by_level": by_level, **_timer(),
         "took_s": _four_digits(time.perf_counter() - start),
     }  # fmt: skip
+
+
+def known_peaks() -> dict[str, dict[str, float]]:
+    """The highest FMA peaks known for this machine without measuring: those the cost model of `auto` stored.
+
+    Returns
+    -------
+    dict
+        Thread count, as text, to dtype to GFLOP/s: ``{"1": {"float32": 120.0, "float64": 60.0}}``. Empty where nothing
+        is stored for this CPU and these versions, or the file cannot be read.
+    """
+    from conv_impls import limits
+
+    return {
+        threads: {dtype: _four_digits(rates[dtype] / 1e9) for dtype in ("float32", "float64")}
+        for threads, rates in limits.stored().items()
+    }
 
 
 def thread_counts(most: int) -> list[int]:

@@ -1,95 +1,70 @@
-"""Other libraries as backends: registered with the decorator every backend uses, one file a library.
+"""Other libraries as backends, one file a library: every ``*_peer.py`` of this folder, found by being there.
 
-A file of this folder is imported only in the process that measures one of its backends, and only where its libraries
-are installed (``make setup-peers``). Each backend does whatever constant weights allow beforehand, in the library's
-best way, keeps tensors of the library's own (`conv_impls.registry.Prepared.bind`), and is held to the bound of direct
-summation. A peer of your own needs no line here: any backend that the registry finds can be named.
+Importing this package imports no library. A library is imported only in the process that measures one of its backends,
+and only where it is installed (``make setup-peers``). Each backend does beforehand whatever constant weights allow, in
+the library's best way, keeps tensors of the library's own (`conv_impls.registry.Prepared.bind`), and is held to the
+error bound of direct summation. ``ours.py`` has our own convolution, called in other ways than a plan of `auto`.
+Limits: a peer outside this folder needs no entry here; any backend that the registry finds can be named.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from pkgutil import iter_modules
 
-from conv_impls import Conv2dProblem
-from conv_impls.registry import Prepared
-from conv_impls.validation import Array
+from conv_impls import backends, get_backend
+from conv_impls.registry import register
 
-# Backend -> the module that registers it, and the packages it needs.
-_TORCH = ".torch_peer", ("torch",)
-_OPENVINO = ".openvino_peer", ("openvino",)
-PEERS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "torch_nchw": _TORCH,
-    "torch_channels_last": _TORCH,
-    "torch_prepacked": _TORCH,
-    "onnxruntime": (".onnxruntime_peer", ("onnxruntime", "onnx")),
-    "openvino": _OPENVINO,
-    "openvino_channels_last": _OPENVINO,
-    "opencv": (".opencv_peer", ("cv2", "onnx")),
-    "jax": (".jax_peer", ("jax",)),
-}
+from .declare import DECLARED, Gradient, Peer, copying, peer, symmetric, zeros_float32
+
+__all__ = [
+    "GRADIENTS", "OWN", "PEERS", "PINNED", "Gradient", "Peer", "copying", "load", "missing", "packages", "peer",
+    "symmetric", "zeros_float32",
+]  # fmt: skip
+
+
+def _found() -> list[Peer]:
+    """The backends of all files of this folder, in the order of lists."""
+    for name in sorted(module.name for module in iter_modules(__path__)):
+        if name.endswith("_peer") or name == "ours":
+            import_module(f".{name}", __package__)
+    return sorted(DECLARED.values(), key=lambda found: found.order)
+
+
+_ALL = {found.name: found for found in _found()}
+# Other libraries, and our own calls.
+PEERS = {name: found for name, found in _ALL.items() if not found.own}
+OWN = {name: found for name, found in _ALL.items() if found.own}
 # Those that count the cores of their process themselves.
-PINNED = ("jax",)
-# Packages installed under another name than they are imported by.
-DISTRIBUTIONS = {"cv2": "opencv-python-headless"}
-# Our own calls in other ways than a plan of `auto`.
-OWN = {"auto_strict": ".ours", "auto_eager": ".ours"}
-
-# Gradients that a library computes by a call of its own: (problem, weight of `as_forward`, threads) -> Prepared.
-Gradient = Callable[[Conv2dProblem, Array, int], Prepared]
-GRADIENTS: dict[tuple[str, str], Gradient] = {}
+PINNED = tuple(name for name, found in _ALL.items() if found.pinned)
+# (backend, direction) -> the library's own gradient.
+GRADIENTS: dict[tuple[str, str], Gradient] = {
+    (name, direction): gradient for name, found in _ALL.items() for direction, gradient in found.gradients.items()
+}
 
 
 def missing(name: str) -> str | None:
-    """What must be installed before this peer can run, or None."""
-    _, packages = PEERS.get(name, ("", ()))
-    absent = [package for package in packages if find_spec(package) is None]
+    """What must be installed before this backend can run, or None."""
+    needed = _ALL[name].needs if name in _ALL else ()
+    absent = [package for package in needed if find_spec(package) is None]
     return f"{', '.join(absent)} not installed; run: make setup-peers" if absent else None
 
 
 def packages(names: Iterable[str]) -> list[str]:
-    """What these backends need beyond the package, by the names they are installed under."""
-    needed = [package for name in names for package in PEERS.get(name, ("", ()))[1]]
-    return [DISTRIBUTIONS.get(package, package) for package in dict.fromkeys(needed)]
+    """Distributions that these backends need beyond our own, each once."""
+    chosen = [_ALL[name] for name in names if name in _ALL]
+    return list(dict.fromkeys(found.distributions.get(package, package) for found in chosen for package in found.needs))
 
 
 def load(name: str) -> None:
-    """Import the file that registers this backend, if it is one of this folder's."""
-    module = OWN.get(name) or PEERS.get(name, (None,))[0]
-    if module:
-        import_module(module, __package__)
-
-
-def symmetric(problem: Conv2dProblem) -> str | None:
-    """For libraries that pad alike on opposite sides with zeros: None, or why that does not do.
-
-    Rows at the end that no output reads do not matter.
-    """
-    (top, _), (left, _) = problem.padding
-    try:
-        alike = problem.replace(padding=((top, top), (left, left)))
-    except ValueError:
-        alike = None
-    if alike is None or alike.out_size != problem.out_size or problem.padding_mode != "zeros":
-        return "this library pads with zeros, alike on opposite sides"
-    return None
-
-
-def zeros_float32(problem: Conv2dProblem) -> str | None:
-    """For libraries that are asked for float32 and padding with zeros: None, or why that does not do."""
-    fits = problem.dtype == "float32" and problem.padding_mode == "zeros"
-    return None if fits else "this library is asked for float32 and padding with zeros only"
-
-
-def copying(
-    bind: Callable[[Array], tuple[Callable[[], Any], Callable[[Any], Array]]],
-) -> Callable[[Array, Array], None]:
-    """The ``call(x, out)`` of a backend that has only ``bind``: correct, and not for timing."""
-
-    def call(x: Array, out: Array) -> None:
-        bound, read = bind(x)
-        out[...] = read(bound())
-
-    return call
+    """Register this backend and import what it needs, if it is one of this folder; once is enough, more do no harm."""
+    found = _ALL.get(name)
+    if found is None:
+        return
+    # A pinned library counts cores as it starts, so its import waits for `prepare`, when the process is pinned.
+    for package in () if found.pinned else found.needs:
+        import_module(package)
+    if name not in backends() or get_backend(name).function is not found.function:
+        register(name, **found.facts)(found.function)

@@ -7,27 +7,27 @@ waited for in each call, and is a new array each time.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from conv_impls import Conv2dProblem
-from conv_impls.registry import Prepared, register
+from conv_impls.registry import Bound, Prepared
 from conv_impls.validation import Array
 
-from ..machine.environment import cores
+from ..machine.cpu import cores
 from ..machine.usage import READ_BACK
-from . import copying
+from .declare import copying, peer
 
 
-@register(
-    "jax", idea="jax.lax.conv_general_dilated, compiled, weights constant", source="JAX, XLA for CPU",
+@peer(
+    "jax", needs=("jax",), pinned=True, order=5,
+    idea="jax.lax.conv_general_dilated, compiled, weights constant", source="JAX, XLA for CPU",
     threads="cores of the process",
     supports=lambda problem: None if problem.padding_mode == "zeros" else "padding with zeros only",
 )  # fmt: skip
 def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int) -> Prepared:
-    # Only now: JAX counts the cores when it starts.
+    # Only now: JAX counts the cores when it starts, and the process is pinned by now.
     import jax
 
     READ_BACK["jax"] = cores
@@ -47,8 +47,17 @@ def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: 
     compiled = jax.jit(convolve).lower(jax.ShapeDtypeStruct(problem.input_shape, problem.dtype)).compile()
     compile_s = time.perf_counter() - start
 
-    def bind(x: Array) -> tuple[Callable[[], Any], Callable[[Any], Array]]:
-        image = jax.numpy.asarray(x)
-        return lambda: compiled(image).block_until_ready(), np.asarray
+    def bind(x: Array) -> Bound:
+        # Not asarray: that may share the memory of x, which the caller may change.
+        image = jax.numpy.array(x)
+
+        def call() -> Any:
+            return compiled(image).block_until_ready()
+
+        def rebind(new: Array) -> None:
+            nonlocal image
+            image = jax.numpy.array(new).block_until_ready()
+
+        return Bound(call, np.asarray, rebind)
 
     return Prepared(copying(bind), compile_s=compile_s, algorithm="XLA", bind=bind)

@@ -1,8 +1,6 @@
-"""One convolution as an ONNX model, for the libraries that read such."""
+"""One convolution as an ONNX model, for the libraries that read such models."""
 
 from __future__ import annotations
-
-from onnx import TensorProto, helper, numpy_helper
 
 from conv_impls import Conv2dProblem
 from conv_impls.validation import Array
@@ -13,6 +11,8 @@ OPSET, IR_VERSION = 17, 8
 
 def model(problem: Conv2dProblem, weight: Array, bias: Array | None) -> bytes:
     """The serialized model: "x" in, "y" out, weights constant; float32 and padding with zeros."""
+    from onnx import TensorProto, helper, numpy_helper
+
     (top, bottom), (left, right) = problem.padding
     constants = {"w": weight} if bias is None else {"w": weight, "b": bias}
     node = helper.make_node(

@@ -6,38 +6,39 @@ and output, which stay NCHW, are part of what is timed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-import onnxruntime
-
 from conv_impls import Conv2dProblem
-from conv_impls.registry import Prepared, register
+from conv_impls.registry import Bound, Prepared
 from conv_impls.validation import Array
 
 from ..machine.usage import READ_BACK
-from . import copying, zeros_float32
+from .declare import copying, peer, zeros_float32
 from .onnx_model import model
 
 
-@register(
-    "onnxruntime", idea="a session of ONNX Runtime over one Conv node with constant weights", source="ONNX Runtime",
+@peer(
+    "onnxruntime", needs=("onnxruntime", "onnx"), order=2,
+    idea="a session of ONNX Runtime over one Conv node with constant weights", source="ONNX Runtime",
     threads="argument", supports=zeros_float32,
 )  # fmt: skip
 def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int) -> Prepared:
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    # Warnings of unused initialisers and the like are of no use here.
+    # Warnings of unused initialisers and the like do not matter here.
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model(problem, weight, bias), options, providers=["CPUExecutionProvider"])
 
     READ_BACK["onnxruntime"] = lambda: session.get_session_options().intra_op_num_threads
 
-    def bind(x: Array) -> tuple[Callable[[], Any], Callable[[Any], Array]]:
+    def bind(x: Array) -> Bound:
+        # Not ortvalue_from_numpy: that one shares the memory of x, and update_inplace would write to it.
+        image = onnxruntime.OrtValue.ortvalue_from_shape_and_type(x.shape, x.dtype.type)
+        image.update_inplace(x)
         y = onnxruntime.OrtValue.ortvalue_from_shape_and_type(problem.output_shape, x.dtype.type)
         binding = session.io_binding()
-        binding.bind_ortvalue_input("x", onnxruntime.OrtValue.ortvalue_from_numpy(x))
+        binding.bind_ortvalue_input("x", image)
         binding.bind_ortvalue_output("y", y)
-        return lambda: session.run_with_iobinding(binding), lambda _: y.numpy()
+        return Bound(lambda: session.run_with_iobinding(binding), lambda _: y.numpy(), image.update_inplace)
 
     return Prepared(copying(bind), algorithm="Conv", bind=bind)

@@ -6,38 +6,41 @@ convolution works in NHWC: given NCHW tensors it reorders both, which "openvino_
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import openvino
-from openvino import opset8 as opset
 
 from conv_impls import Conv2dProblem
-from conv_impls.registry import Prepared, register
+from conv_impls.registry import Bound, Prepared
 from conv_impls.validation import Array
 
 from ..machine.usage import READ_BACK
-from . import copying, zeros_float32
+from .declare import copying, peer, zeros_float32
 
 SOURCE = "OpenVINO, CPU plug-in"
 
 
-@register(
-    "openvino", idea="a compiled model of OpenVINO, one convolution, NCHW in and out", source=SOURCE,
+@peer(
+    "openvino", needs=("openvino",), order=3,
+    idea="a compiled model of OpenVINO, one convolution, NCHW in and out", source=SOURCE,
     threads="argument", supports=zeros_float32,
 )  # fmt: skip
 def nchw(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int) -> Prepared:
+    from openvino import opset8 as opset
+
     image = opset.parameter(problem.input_shape, np.float32)
     return _ready(_convolution(problem, image, weight, bias), image, threads, (0, 1, 2, 3))
 
 
-@register(
-    "openvino_channels_last", idea="a compiled model of OpenVINO, one convolution, NHWC in and out", source=SOURCE,
+@peer(
+    "openvino_channels_last", needs=("openvino",), order=3,
+    idea="a compiled model of OpenVINO, one convolution, NHWC in and out", source=SOURCE,
     threads="argument", supports=zeros_float32,
 )  # fmt: skip
 def channels_last(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int) -> Prepared:
-    # The transpositions of the model are no more than names of layouts.
+    from openvino import opset8 as opset
+
+    # The plug-in computes no transposition: those of the model only name layouts.
     batch, channels, height, width = problem.input_shape
     image = opset.parameter((batch, height, width, channels), np.float32)
     y = opset.transpose(_convolution(problem, opset.transpose(image, (0, 3, 1, 2)), weight, bias), (0, 2, 3, 1))
@@ -45,6 +48,8 @@ def channels_last(problem: Conv2dProblem, weight: Array, bias: Array | None, thr
 
 
 def _convolution(problem: Conv2dProblem, image: Any, weight: Array, bias: Array | None) -> Any:
+    from openvino import opset8 as opset
+
     (top, bottom), (left, right) = problem.padding
     geometry = problem.stride, (top, left), (bottom, right), problem.dilation
     g = problem.groups
@@ -57,22 +62,28 @@ def _convolution(problem: Conv2dProblem, image: Any, weight: Array, bias: Array 
 
 
 def _ready(y: Any, image: Any, threads: int, axes: tuple[int, ...]) -> Prepared:
+    import openvino
+
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
     compiled = openvino.Core().compile_model(openvino.Model([y], [image], "conv"), "CPU", settings)
 
     READ_BACK["openvino"] = lambda: compiled.get_property("INFERENCE_NUM_THREADS")
 
-    def bind(x: Array) -> tuple[Callable[[], Any], Callable[[Any], Array]]:
+    def bind(x: Array) -> Bound:
         request = compiled.create_infer_request()
-        request.get_input_tensor().data[...] = x.transpose(axes)
+
+        def rebind(new: Array) -> None:
+            request.get_input_tensor().data[...] = new.transpose(axes)
+
+        rebind(x)
         out = request.get_output_tensor()
         # Without share_outputs every call copies its output into a new array.
-        return lambda: request.infer(share_outputs=True), lambda _: out.data.transpose(np.argsort(axes))
+        return Bound(lambda: request.infer(share_outputs=True), lambda _: out.data.transpose(np.argsort(axes)), rebind)
 
     return Prepared(copying(bind), algorithm=_algorithm(compiled), bind=bind)
 
 
-def _algorithm(compiled: openvino.CompiledModel) -> str:
+def _algorithm(compiled: Any) -> str:
     """The primitive the plug-in chose, such as brgconv_avx512_f32."""
     nodes = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
     return ", ".join(str(node["primitiveType"].value) for node in nodes if node["layerType"].value == "Convolution")

@@ -6,21 +6,20 @@ Limits: for comparison with other libraries; users call `conv_impls.conv2d` and 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from conv_impls import Conv2dProblem, conv2d, plan
-from conv_impls.registry import Prepared, register, resolve
+from conv_impls.registry import Bound, Prepared, resolve
 from conv_impls.validation import Array
 
-from . import copying
+from .declare import copying, peer
 
 
-@register(
-    "auto_strict", idea="auto with precision='strict': direct summation only", source="this package", threads="argument"
-)
+@peer(
+    "auto_strict", own=True, idea="auto with precision='strict': direct summation only", source="this package",
+    threads="argument",
+)  # fmt: skip
 def strict(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int) -> Prepared:
     ready = plan(problem, weight, bias, precision="strict", threads=threads)
     made = ready.prepared
@@ -34,8 +33,9 @@ def strict(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: i
     )  # fmt: skip
 
 
-@register(
+@peer(
     "auto_eager",
+    own=True,
     idea="conv2d on plain arrays: validation, packing and a fresh output in every call",
     source="this package",
     accuracy="image",
@@ -50,8 +50,12 @@ def eager(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: in
     conv2d(np.zeros(problem.input_shape, problem.dtype), weight, bias, **settings, threads=threads)
     compile_s = time.perf_counter() - start
 
-    def bind(x: Array) -> tuple[Callable[[], Any], Callable[[Any], Array]]:
-        return lambda: conv2d(x, weight, bias, **settings, threads=threads), lambda y: y
+    def bind(x: Array) -> Bound:
+        def rebind(new: Array) -> None:
+            nonlocal x
+            x = new
+
+        return Bound(lambda: conv2d(x, weight, bias, **settings, threads=threads), lambda y: y, rebind)
 
     picked = resolve("conv2d", "auto", problem, "standard", threads, True).name
     return Prepared(copying(bind), compile_s=compile_s, algorithm=picked, bind=bind)

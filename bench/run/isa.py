@@ -6,6 +6,9 @@ setting are left out.
 
 from __future__ import annotations
 
+from ..machine.cpu import features
+from ..peers import PEERS
+
 ISAS = {
     "avx2": {
         "ONEDNN_MAX_CPU_ISA": "AVX2",
@@ -15,16 +18,15 @@ ISAS = {
         "NUMBA_CPU_NAME": "haswell",
     }
 }
-UNHELD = ("onnxruntime", "openvino", "openvino_channels_last", "opencv", "jax")
+# Peers that these variables do not reach.
+UNHELD = tuple(name for name, peer in PEERS.items() if not peer.obeys_isa)
 
 
 def isa_variables(isa: str) -> dict[str, str]:
     """The variables for one of `ISAS`; none for an empty name."""
     if not isa:
         return {}
-    import llvmlite.binding as llvm
-
     beyond = ("avx512", "amx", "avxvnni", "avx10")
-    flags = llvm.get_host_cpu_features().items()
-    features = ",".join(("+" if on and not name.startswith(beyond) else "-") + name for name, on in flags)
-    return ISAS[isa] | {"NUMBA_CPU_FEATURES": features}
+    flags = features().items()
+    allowed = ",".join(("+" if on and not name.startswith(beyond) else "-") + name for name, on in flags)
+    return ISAS[isa] | {"NUMBA_CPU_FEATURES": allowed}

@@ -18,7 +18,7 @@ from conv_impls.errors import UnknownBackendError
 from conv_impls.validation import DTYPES
 from conv_impls.workloads import Layer
 
-from ..machine.environment import cores, size_bytes
+from ..machine.cpu import cores, size_bytes
 from ..peers import OWN, PEERS, missing
 from ..store.records import CACHES, DIRECTIONS, Case
 from .isa import ISAS, UNHELD, isa_variables

@@ -1,0 +1,109 @@
+"""NumPy's BLAS and the code it runs on this CPU; environment variables that hold libraries below the CPU.
+
+OpenBLAS contains kernels for many CPUs and picks one set at load time; ``OPENBLAS_CORETYPE`` overrides the choice. What
+it would pick by itself is asked in a child process without that variable, not guessed from a table.
+Limits: only OpenBLAS and BLIS report their kernels. Variables of other libraries are listed without measuring what they
+cost; their effect is on the libraries that read them.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from .cpu import cores
+
+# Variables that choose an instruction set -> what reads them. NUMBA_ENABLE_AVX restricts only when it is 0.
+ISA_VARIABLES = {
+    "MKL_ENABLE_INSTRUCTIONS": "oneMKL (torch)",
+    "ONEDNN_MAX_CPU_ISA": "oneDNN (torch, openvino)",
+    "ATEN_CPU_CAPABILITY": "torch's own kernels",
+    "NUMBA_CPU_NAME": "Numba's kernels",
+    "NUMBA_CPU_FEATURES": "Numba's kernels",
+    "NUMBA_ENABLE_AVX": "Numba's kernels",
+}
+THREAD_VARIABLES = "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"
+# NUMBA_CPU_FEATURES lists more than a hundred features.
+SHOWN_CHARACTERS = 40
+# Importing NumPy takes 0.1 s; a child process that needs so long is stuck.
+CHILD_S = 30.0
+
+
+def blas() -> str:
+    """Name and version of the BLAS that NumPy was built with."""
+    import numpy as np
+
+    config: Any = np.show_config(mode="dicts")
+    built = config.get("Build Dependencies", {}).get("blas", {})
+    return f"{built.get('name', 'unknown')} {built.get('version', '')}".strip()
+
+
+def blas_kernel() -> str | None:
+    """The CPU whose kernels NumPy's BLAS runs in this process, such as "SkylakeX"; None where it does not say."""
+    import numpy as np
+    from threadpoolctl import threadpool_info
+
+    package = Path(np.__file__).resolve().parent
+    pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+    # SciPy's wheels bring an OpenBLAS of their own, which may be another version. NumPy's is in its folder or next to
+    # it; where NumPy has none, the BLAS is a shared one.
+    inside = package.with_name("numpy.libs"), package
+    own = [pool for pool in pools if any(Path(pool["filepath"]).resolve().is_relative_to(folder) for folder in inside)]
+    return next((pool["architecture"] for pool in own or pools if pool.get("architecture")), None)
+
+
+def restrictions() -> list[str]:
+    """One line for each environment variable that may make a library slower than this CPU allows."""
+    found = [*_coretype()]
+    for name, reader in ISA_VARIABLES.items():
+        value = os.environ.get(name)
+        # An empty value counts: for Numba it means a CPU without any features.
+        if value is not None and (name != "NUMBA_ENABLE_AVX" or value.strip() == "0"):
+            found.append(
+                f"{name}={_short(value)} restricts the instructions of {reader}: it may be slower than it could be"
+            )
+    for name in THREAD_VARIABLES:
+        value = os.environ.get(name, "").strip()
+        if value.isdecimal() and int(value) < cores():
+            found.append(
+                f"{name}={value} is below the {cores()} cores: this process computes references with fewer threads "
+                "(the backends' processes get their own setting)"
+            )
+    return found
+
+
+def _coretype() -> list[str]:
+    value = os.environ.get("OPENBLAS_CORETYPE")
+    if value is None:
+        return []
+    now, free = blas_kernel(), _free_kernel()
+    if now is None or now == free:
+        return []
+    instead = f"it would take {free} by itself" if free else "what it would take by itself is unknown"
+    return [
+        f"OPENBLAS_CORETYPE={_short(value)} makes NumPy's BLAS run its {now} kernels ({instead}): "
+        "NumPy backends may be slower than they could be"
+    ]
+
+
+@cache
+def _free_kernel() -> str | None:
+    """`blas_kernel` of a process without variables of OpenBLAS."""
+    code = f"from {__name__} import blas_kernel; print(blas_kernel() or '')"
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("OPENBLAS_")}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=Path(__file__).parents[2], env=variables, capture_output=True, text=True,
+            timeout=CHILD_S,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+def _short(value: str) -> str:
+    return value if len(value) <= SHOWN_CHARACTERS else f"{value[:SHOWN_CHARACTERS]}..."

@@ -1,0 +1,143 @@
+"""The decorator `peer`, with which a file of this folder notes its backends, and what several of these files share.
+
+A noted backend is not registered yet: `bench.peers.load` does that, in the process that measures it. So a file must
+import its library inside its functions, and can then be imported everywhere at no cost.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from conv_impls import Conv2dProblem
+from conv_impls.errors import BackendError
+from conv_impls.registry import Binding, Prepared, register
+from conv_impls.validation import Array
+
+# A gradient that a library computes by a call of its own: (problem, weight of `as_forward`, threads) -> Prepared.
+Gradient = Callable[[Conv2dProblem, Array, int], Prepared]
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """One backend of this folder.
+
+    Attributes
+    ----------
+    name : str
+    function : callable
+        Its ``prepare``.
+    facts : mapping
+        Keywords for `conv_impls.registry.register`.
+    needs : tuple of str
+        Packages it imports, by the names they are imported by.
+    distributions : mapping
+        Package -> the name it is installed by, where the two differ.
+    gradients : mapping
+        "bwd_d" or "bwd_w" -> the library's own gradient. Other directions are computed as forward convolutions.
+    pinned : bool
+        Whether the library counts the cores of its process itself, so that only pinning limits its threads.
+    obeys_isa : bool
+        Whether the variables of `bench.run.isa` hold it to an older instruction set.
+    own : bool
+        Whether it is our own convolution, called in another way.
+    order : int
+        Position in lists: ascending; equal numbers in the order of files and of definition.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    facts: Mapping[str, Any]
+    needs: tuple[str, ...]
+    distributions: Mapping[str, str]
+    gradients: Mapping[str, Gradient]
+    pinned: bool
+    obeys_isa: bool
+    own: bool
+    order: int
+
+
+# Every backend noted so far, in the order of import.
+DECLARED: dict[str, Peer] = {}
+
+
+def peer(
+    name: str,
+    *,
+    needs: tuple[str, ...] = (),
+    distributions: Mapping[str, str] | None = None,
+    gradients: Mapping[str, Gradient] | None = None,
+    pinned: bool = False,
+    obeys_isa: bool = False,
+    own: bool = False,
+    order: int = 100,
+    **facts: Any,
+) -> Callable[[Function], Function]:
+    """Note the decorated ``prepare`` as a backend, without registering it.
+
+    Parameters
+    ----------
+    name : str
+    needs, distributions, gradients, pinned, obeys_isa, own, order
+        See `Peer`.
+    **facts
+        Keywords of `conv_impls.registry.register`: ``idea``, ``source``, ``threads``, ``supports`` and so on.
+
+    Returns
+    -------
+    callable
+        The decorator; it returns the function unchanged.
+
+    Raises
+    ------
+    BackendError
+        If the name is taken.
+    TypeError
+        If `register` has no such keyword.
+    """
+    # Here rather than in `load`: a wrong keyword shows at once, also where the library is not installed.
+    inspect.signature(register).bind(name, **facts)
+
+    def decorate(function: Function) -> Function:
+        if name in DECLARED:
+            raise BackendError(f"peer({name!r}): the name is taken by {DECLARED[name].function.__module__}")
+        DECLARED[name] = Peer(
+            name, function, facts, needs, distributions or {}, gradients or {}, pinned, obeys_isa, own, order
+        )
+        return function
+
+    return decorate
+
+
+def symmetric(problem: Conv2dProblem) -> str | None:
+    """For libraries that pad with zeros, equally on opposite sides: None, or why they cannot do this problem.
+
+    Rows at the end that no output reads do not matter.
+    """
+    (top, _), (left, _) = problem.padding
+    try:
+        alike = problem.replace(padding=((top, top), (left, left)))
+    except ValueError:
+        alike = None
+    if alike is None or alike.out_size != problem.out_size or problem.padding_mode != "zeros":
+        return "this library pads with zeros, alike on opposite sides"
+    return None
+
+
+def zeros_float32(problem: Conv2dProblem) -> str | None:
+    """For libraries used with float32 and padding with zeros: None, or why they cannot do this problem."""
+    fits = problem.dtype == "float32" and problem.padding_mode == "zeros"
+    return None if fits else "this library is used with float32 and padding with zeros only"
+
+
+def copying(bind: Callable[[Array], Binding]) -> Callable[[Array, Array], None]:
+    """The ``call(x, out)`` of a backend that has only ``bind``: correct, and not for timing."""
+
+    def call(x: Array, out: Array) -> None:
+        bound, read = bind(x)[:2]
+        out[...] = read(bound())
+
+    return call
