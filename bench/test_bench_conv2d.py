@@ -9,7 +9,6 @@ Without ``--benchmark-only`` each case is checked against the float64 reference,
 from __future__ import annotations
 
 import pytest
-from msgspec.structs import asdict
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from .run.session import CLOCK, Result, replay

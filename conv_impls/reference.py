@@ -141,7 +141,8 @@ def _tile_maxima(sums: Float64, m: int) -> Float64:
     rows, columns = sums.shape[2:]
     tiles = np.pad(sums, ((0, 0), (0, 0), (0, -rows % m), (0, -columns % m)))
     tiles = tiles.reshape(*sums.shape[:2], -(-rows // m), m, -(-columns // m), m).max((3, 5))
-    return tiles.repeat(m, 2).repeat(m, 3)[:, :, :rows, :columns]
+    maxima: Float64 = tiles.repeat(m, 2).repeat(m, 3)[:, :, :rows, :columns]
+    return maxima
 
 
 def _largest_of_tile(x: Array, weight: Array, bias: Array | None, problem: Conv2dProblem, m: int, at: Index) -> Float64:

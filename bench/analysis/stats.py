@@ -52,9 +52,7 @@ def geometric_mean(ratios: Sequence[float]) -> float:
     return float(np.exp(np.mean(np.log(np.asarray(ratios)))))
 
 
-def weakness(
-    turns_s: Sequence[float], peaks: Sequence[float] = (), best_peak: float = 0.0, disturbed: int = 0
-) -> str:
+def weakness(turns_s: Sequence[float], peaks: Sequence[float] = (), best_peak: float = 0.0, disturbed: int = 0) -> str:
     """Why the median of these turns may be wrong by more than 10%, or nothing.
 
     Disturbances make turns longer, never shorter; so a median is doubted where many turns are faster than it, not where

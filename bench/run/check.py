@@ -26,7 +26,7 @@ from conv_impls.validation import Array, Pair
 INTEGERS = (-2, 3)
 # Classes whose arithmetic on integers is exact: F(2x2) has no products but with halves and quarters.
 EXACT = ("direct", "tile2")
-# Largest exponent of a scale: products of normal data times 2**70, summed, stay inside float32, as do those times 2**-70.
+# Largest exponent of a scale: sums of products of normal data times 2**70, or 2**-70, stay inside float32.
 EXPONENT = 70
 
 
@@ -150,4 +150,3 @@ def scales(seed: int) -> list[float]:
     """
     exponents = np.random.default_rng(seed).permutation(2 * (2 * EXPONENT + 1))
     return [float((-1.0) ** (i % 2) * 2.0 ** (int(i) // 2 - EXPONENT)) for i in exponents]
-

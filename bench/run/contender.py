@@ -27,14 +27,14 @@ from ..store.records import Case, Record, StoreError
 from . import exchange
 from .check import Expected, Verdict, scales
 from .directions import as_forward, every
-from .floor import least_s
+from .floor import Roof, least_s
 from .process import Answer, Worker
 from .subject import SLOW_S, shrunk
 
 PROBE_ROWS = 16
 # Estimates beyond this many times the limit are believed: a second probe of such a case would itself take long.
 HOPELESS = 6
-# Turns in one repetition; a slow call has as many as fit its time, FEWEST_TURNS at least unless it is slower than SLOW_S.
+# Turns in one repetition; a slower call has as many as fit its time, FEWEST_TURNS at least up to SLOW_S.
 TURNS, FEWEST_TURNS = 6, 3
 # A disturbed turn is taken again, up to this many times the turns.
 PATIENCE = 2
@@ -48,14 +48,6 @@ DISTURBED = 1.1
 READ_SHARE, READ_S, READ_BYTES_PER_S = 0.25, 20e-6, 1e9
 # A call on a new image takes no longer than this many times one of a sample of several calls, and this many seconds.
 ALONE_TIMES, ALONE_S = 3.0, 5e-6
-
-
-@dataclass(frozen=True)
-class Ceiling:
-    """The most that the machine can do on a case's threads: operations and bytes a second; 0 where unknown."""
-
-    flops_per_s: float = 0.0
-    l1_bytes_per_s: float = 0.0
 
 
 class Layer:
@@ -137,16 +129,22 @@ class Contender:
             return False
         return len(self.turns) < self._wanted or len(self._undisturbed()[0]) < self._wanted
 
-    def record(self, peaks: dict[int, float], ceiling: Ceiling, environment_id: str) -> Record:
+    def too_fast(self, roof: Roof) -> str:
+        """Why no honest call can be as fast as this one was, or nothing."""
+        if self.status != "ok" or not self.turns:
+            return ""
+        median_s, problem = stats.median(self._counted()), self.layer.whole()[0].problem
+        flops_per_s, bytes_per_s = roof.most(self.case.threads, problem.dtype)
+        least = least_s(problem, self.facts.get("executed_flops"), flops_per_s, bytes_per_s)
+        return f"{median_s:.3g} s a call; this machine needs {least:.3g} s at its best" if median_s < least else ""
+
+    def record(self, peaks: dict[int, float], roof: Roof, environment_id: str) -> Record:
         """The record of the case; ``peaks`` are the machine's in GFLOP/s, by round."""
         facts = {name: value for name, value in self.facts.items() if name in Record.__struct_fields__}
-        if self.status == "ok" and self.turns:
+        if reason := self.too_fast(roof):
+            self.status, self.reason = "too_fast", reason
+        elif self.status == "ok":
             facts |= self._times(peaks)
-            least = least_s(self.layer.whole()[0].problem, facts.get("executed_flops"), ceiling.flops_per_s, ceiling.l1_bytes_per_s)  # fmt: skip
-            if facts["median_s"] < least:
-                self.status = "too_fast"
-                self.reason = f"{facts['median_s']:.3g} s a call; this machine needs {least:.3g} s at its best"
-                facts = {n: v for n, v in facts.items() if n in self.facts}
         values = {"case": msgspec.structs.asdict(self.case), "status": self.status, "reason": self.reason}
         try:
             return checked({**values, "environment_id": environment_id, **facts})
@@ -276,15 +274,18 @@ class Contender:
                 counted[turn.round] = stats.median(kept)
             else:
                 disturbed[turn.round] = stats.median(turn.samples_s)
+        if not counted:
+            # Something has to stand for the case: the best there is, with all the others disturbed.
+            best = min(disturbed, key=lambda number: disturbed[number])
+            counted[best] = disturbed.pop(best)
         return counted, disturbed
+
+    def _counted(self) -> list[float]:
+        return list(self._undisturbed()[0].values())
 
     def _times(self, peaks: dict[int, float]) -> dict[str, Any]:
         """The fields of a record that hold times, and what the machine did beside them."""
         counted, disturbed = self._undisturbed()
-        if not counted:
-            # Something has to stand for the case: the best there is, with all the others disturbed.
-            best = min(disturbed, key=lambda number: disturbed[number])
-            counted = {best: disturbed.pop(best)}
         samples_s = [s for turn in self.turns for s in turn.samples_s]
         turns_s = list(counted.values())
         middle, stalled_s = stats.median(turns_s), 2 * min([*turns_s, *disturbed.values()])

@@ -25,12 +25,15 @@ from conv_impls.workloads import Layer as WorkloadLayer
 
 from ..analysis import stats
 from ..store.folder import Journal, Run
-from ..store.records import Case, Record
-from .contender import PATIENCE, TURNS, Ceiling, Contender, Layer
+from ..store.records import Cache, Case, Direction, Record
+from .contender import PATIENCE, TURNS, Contender, Layer
+from .floor import Roof
 from .process import Worker
 from .worker import PEAK
 
 PEAK_S = 0.006
+# Before a result is too fast, the peak is measured so often again, for so long.
+DOUBTS, DOUBT_S = 10, 0.05
 # A backend that hung in so many cases on one number of threads is not tried again.
 GIVEN_UP = 2
 # A layer with weak results is measured again, so many times at most.
@@ -41,8 +44,8 @@ Group = tuple[Any, ...]
 
 
 def make_cases(
-    layers: list[WorkloadLayer], backends: list[str], threads: list[int], repetitions: int, directions: list[str],
-    caches: list[str],
+    layers: list[WorkloadLayer], backends: list[str], threads: list[int], repetitions: int, directions: list[Direction],
+    caches: list[Cache],
 ) -> list[Case]:  # fmt: skip
     """All cases, in the order they are measured."""
     return [
@@ -72,14 +75,16 @@ class Driver:
     progress : callable
     """
 
-    def __init__(self, run: Run, cases: Iterable[Case], progress: Progress = lambda done, total, at, left: None) -> None:
+    def __init__(
+        self, run: Run, cases: Iterable[Case], progress: Progress = lambda done, total, at, left: None
+    ) -> None:
         self.run, self.config, self._progress = run, run.config, progress
         self._groups: dict[Group, list[Case]] = {}
         for case in cases:
             self._groups.setdefault(group_of(case), []).append(case)
         self._known: dict[str, Record] = {}
         self._hung, self._tries = Counter[str](), Counter[Group]()
-        self._peaks: dict[tuple[int, str], float] = {}
+        self._roof = Roof(run.environment)
         self.seconds = 0.0
 
     def __enter__(self) -> Driver:
@@ -92,7 +97,8 @@ class Driver:
             self._fleet = stack.enter_context(Fleet(self.config["timeout_s"], variables))
             for record in self.run.records():
                 self._known[record.case.key] = record
-                self._note_peak(record)
+                for peak in record.turn_peaks_gflops:
+                    self._roof.learn(record.case.threads, record.case.problem.dtype, peak)
             finished = {key for key, record in self._known.items() if record.status != "interrupted"}
             for group in self._groups.values():
                 if not all(case.key in finished for case in group):
@@ -181,9 +187,10 @@ class Driver:
             self._hung[name] += contender.status == "timeout"
         self._progress(self._done, self._total, f"{first.layer}  timing", self._left())
         peaks = self._rounds(first, contenders)
-        ceiling = self._ceiling(first, peaks)
-        where = self.run.environment["id"]
-        return [contender.record(peaks, ceiling, where) for contender in contenders]
+        for peak in peaks.values():
+            self._roof.learn(first.threads, first.problem.dtype, peak)
+        roof = self._roof_for(first, contenders)
+        return [contender.record(peaks, roof, self.run.environment["id"]) for contender in contenders]
 
     def _rounds(self, first: Case, contenders: list[Contender]) -> dict[int, float]:
         """Turns of all that are ready, and the checks after them; the machine's peak in each round, in GFLOP/s."""
@@ -202,39 +209,29 @@ class Driver:
             contender.last()
         return {number: peak for number, peak in peaks.items() if peak}
 
-    def _peak(self, first: Case) -> float:
-        answer = self._fleet.worker(PEAK).ask(
-            "turn", seconds=PEAK_S, threads=first.threads, dtype=first.problem.dtype
-        )  # fmt: skip
-        gflops = answer.get("gflops")
+    def _peak(self, first: Case, seconds: float = PEAK_S) -> float:
+        threads, dtype = first.threads, first.problem.dtype
+        gflops = self._fleet.worker(PEAK).ask("turn", seconds=seconds, threads=threads, dtype=dtype).get("gflops")
         return float(gflops) if isinstance(gflops, (int, float)) else 0.0
 
-    def _ceiling(self, first: Case, peaks: dict[int, float]) -> Ceiling:
-        """The most this machine is known to do: in this run, when it was measured, or stored for it."""
-        environment, threads, dtype = self.run.environment, first.threads, first.problem.dtype
-        machine = environment.get("machine") or {}
-        rows = [row for row in machine.get("by_threads", []) if row["threads"] == threads]
-        stored = environment.get("known_peaks", {}).get(str(threads), {}).get(dtype, 0.0)
-        known = [*peaks.values(), *(row[f"fma_{dtype}_gflops"] for row in rows), stored]
-        best = self._peaks[threads, dtype] = max([self._peaks.get((threads, dtype), 0.0), *known])
-        # Bandwidth is measured on one and on all threads; that of more threads is no less.
-        levels = [row for row in machine.get("by_level", []) if row["threads"] >= threads and row["level"] in ("L1", "cache")]
-        l1 = min((row["read_gb_per_s"] for row in levels), default=0.0)
-        return Ceiling(best * 1e9, l1 * 1e9)
+    def _roof_for(self, first: Case, contenders: list[Contender]) -> Roof:
+        """The most this machine is known to do; asked once more before anybody is called too fast."""
+        threads, dtype = first.threads, first.problem.dtype
+        if any(contender.too_fast(self._roof) for contender in contenders):
+            # Something may have been at the machine whenever its peak was measured.
+            for _ in range(DOUBTS):
+                self._roof.learn(threads, dtype, self._peak(first, DOUBT_S))
+        return self._roof
 
     def _weak(self, group: list[Case]) -> int:
         """How many results of a group are weak."""
         found = [self._known[case.key] for case in group if case.key in self._known]
-        best = self._peaks.get((group[0].threads, group[0].problem.dtype), 0.0)
+        best = self._roof.peak_gflops(group[0].threads, group[0].problem.dtype)
         return sum(
             bool(stats.weakness(record.turns_s, record.turn_peaks_gflops, best, len(record.disturbed_s)))
             for record in found
             if record.status == "ok"
         )
-
-    def _note_peak(self, record: Record) -> None:
-        where = record.case.threads, record.case.problem.dtype
-        self._peaks[where] = max([self._peaks.get(where, 0.0), *record.turn_peaks_gflops])
 
     def _left(self) -> float | None:
         done = self._done - self._before

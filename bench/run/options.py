@@ -8,9 +8,8 @@ import math
 import os
 import re
 import sys
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from conv_impls import backends, workloads
 from conv_impls.cost import MODELLED
@@ -44,7 +43,7 @@ HELP = {
     "repetitions": "Whole rounds over all layers, each with new processes.",
     "seconds": "Timing of a case in one repetition, in turns.",
     "timeout": "Seconds one call may take; what is slower is over_budget, what hangs is killed.",
-    "budget": "Seconds for the run; what does not fit is left for resuming; weak results are measured again in what is left.",
+    "budget": "Seconds for the run; what does not fit is left for resuming; time left goes to weak results.",
     "isa": "avx2: hold the backends to it; the machine's own by default.",
     "kernels": "kept: use the kernels compiled before; fresh: compile all again, and see what it costs.",
     "plugin": "Python module to import first; it registers backends of your own.",

@@ -20,7 +20,6 @@ from ..store.folder import SCHEMA, Run
 from ..store.records import Case, StoreError
 from .options import FLOOD, RUNS, Options, UsageError, last_level_bytes
 
-
 # What users get wrong: one line and exit code 2, or pytest's 4.
 WRONG_INPUT = (UsageError, WorkloadError, StoreError, ConvError, OSError)
 
@@ -87,7 +86,9 @@ class Request:
             raise UsageError(f"--resume: the machine or versions changed ({', '.join(changed)}); start a new run")
         made = self._config(facts)
         if changed := [key for key in made if run.config.get(key) != made[key]]:
-            raise UsageError(f"--resume: {', '.join(changed)} of {self.folder} would not be the same now; start a new run")
+            raise UsageError(
+                f"--resume: {', '.join(changed)} of {self.folder} would not be the same now; start a new run"
+            )
         return run
 
     def _config(self, facts: dict[str, Any]) -> dict[str, Any]:

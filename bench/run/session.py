@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 
-from ..store.benchmark_json import document, extra_info
+from ..store.benchmark_json import document, extra_info, group
 from ..store.records import Case, Record, ids
 from .driver import Driver, check_cases, group_of
 from .options import HELP, Options, UsageError
@@ -54,6 +54,7 @@ class Clock:
         self._left = [reading for time_s in times_s for reading in (0.0, time_s)][::-1]
 
     def __call__(self) -> float:
+        """The next reading."""
         return self._left.pop()
 
 
@@ -137,12 +138,12 @@ COPY = pytest.StashKey[Path]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Every option of ``python -m bench run``, with ``bench-`` before its name."""
-    group = parser.getgroup("bench", "benchmarks of conv2d")
+    ours = parser.getgroup("bench", "benchmarks of conv2d")
     for known in fields(Options):
         kind = type(known.default)
-        group.addoption(f"--bench-{known.name}", default=None, type=kind, metavar="X", help=HELP[known.name])
-    group.addoption("--bench-out", default=None, type=Path, metavar="DIR", help=HELP["out"])
-    group.addoption("--bench-resume", default=None, type=Path, metavar="DIR", help=HELP["resume"])
+        ours.addoption(f"--bench-{known.name}", default=None, type=kind, metavar="X", help=HELP[known.name])
+    ours.addoption("--bench-out", default=None, type=Path, metavar="DIR", help=HELP["out"])
+    ours.addoption("--bench-resume", default=None, type=Path, metavar="DIR", help=HELP["resume"])
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -155,7 +156,9 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.benchmark_enable = True
     timed = _timed(config)
     if not timed and config.getoption("benchmark_json", None):
-        raise pytest.UsageError("--benchmark-json: nothing is timed where benchmarks are disabled; add --benchmark-only")
+        raise pytest.UsageError(
+            "--benchmark-json: nothing is timed where benchmarks are disabled; add --benchmark-only"
+        )
     front = next((known for known in config.pluginmanager.get_plugins() if isinstance(known, Front)), None)
     given = _given(config)
     asked = given or config.getoption("bench_out") or config.getoption("bench_resume")
@@ -177,10 +180,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One item a case."""
     if "result" not in metafunc.fixturenames or "cache" not in metafunc.fixturenames:
         return
-    config = metafunc.config
-    if config.stash[HARNESS] is None:
-        config.stash[HARNESS] = _harness(config)
-    cases = config.stash[HARNESS].request.cases
+    stash = metafunc.config.stash
+    harness = stash[HARNESS] = stash[HARNESS] or _harness(metafunc.config)
+    cases = harness.request.cases
     values = [tuple(getattr(case, name) for name in FIELDS) for case in cases]
     metafunc.parametrize(FIELDS, values, ids=ids(cases))
 
@@ -206,7 +208,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
     """Open the run for the items, and afterwards take what waits: layers with weak results."""
     config = session.config
     harness = config.stash[HARNESS]
-    if not (harness and harness.selected and harness.timed) or config.option.collectonly or config.getoption("benchmark_skip"):
+    if not (harness and harness.selected and harness.timed) or config.option.collectonly:
         return (yield)
     try:
         harness.open()
@@ -264,8 +266,7 @@ def replay(result: Result, benchmark: Any) -> None:
         pytest.fail(f"{result.status}: {result.reason}{again}", pytrace=False)
     times_s = record.turns_s if record else [0.0]
     if record:
-        case = record.case
-        benchmark.group = f"{case.workload}/{case.layer} {case.direction} {case.cache} t{case.threads} r{case.repetition}"
+        benchmark.group = group(record.case)
         benchmark.extra_info |= extra_info(record)
     CLOCK.load(times_s)
     benchmark.pedantic(lambda: None, rounds=len(times_s), iterations=1)
@@ -316,7 +317,9 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     left = len(harness.request.cases) - len(harness.run.done())
     terminalreporter.write_line(f"run folder {harness.request.folder}")
     if left:
-        terminalreporter.write_line(f"{left} cases have no result yet; finish with --bench-resume {harness.request.folder}")
+        terminalreporter.write_line(
+            f"{left} cases have no result yet; finish with --bench-resume {harness.request.folder}"
+        )
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -68,4 +68,3 @@ def start(request: Request) -> tuple[int, list[str]]:
             del os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"]
         else:
             os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = autoload
-
