@@ -16,6 +16,7 @@ from bench.store.records import Case, StoreError
 
 ROOT = Path(__file__).parent.parent
 LABEL = 'mb1ic3ih8oc4oh8kh3ph1n"layer"'
+CASE = {"workload": "w", "layer": "l", "label": LABEL, "count": 1, "backend": "b", "threads": 1}
 FOREIGN: dict[str, Any] = {
     "machine_info": {"cpu": {"brand_raw": "a cpu", "count": 4, "hz_actual": [1, 0]}, "system": "S", "machine": "M"},
     "commit_info": {"id": "unknown"},
@@ -39,6 +40,8 @@ def command(*arguments: object) -> subprocess.CompletedProcess[str]:
         ({"records": [{"status": "ok"}]}, "conv_impls.records[0]"), ({"records": {}}, "conv_impls.records: expected"),
         ({"config": {}}, "missing required field `cases`"), ({"config": {"cases": [1]}}, "cases[0]: expected"),
         ({"environment": {"id": 3}}, "environment: id: expected"), ({"more": 1}, "unknown field `more`"),
+        ({"records": [{"case": CASE | {"label": "x"}, "status": "oom"}]}, "conv_impls: from_label: text: expected"),
+        ({"records": [{"case": CASE | {"layer": "a\nb"}, "status": "oom"}]}, "conv_impls: layer: expected printable"),
         ({"environment": {"machine": {"took_s": 1}}}, "environment: machine: "), ({"environment": None}, "environment"),
     ],
 )  # fmt: skip
