@@ -1,4 +1,4 @@
-"""Records on disk: whatever happens while they are written, or whoever wrote them, they are read whole or refused."""
+"""Records on disk: whatever happens while they are written, they are read whole or refused; older runs can be read."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-from msgspec.structs import asdict, replace
+from msgspec.structs import asdict
 from records import CASE, LABEL, failed, new_run, record, store
 
+from bench.analysis.stats import median
 from bench.store.files import write_whole
-from bench.store.folder import Run, checked
-from bench.store.records import Case, Record, StoreError
+from bench.store.folder import Run
+from bench.store.records import Record, StoreError, plain
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
+RUNS = ROOT / "results" / "runs"
 
 
 @pytest.fixture
@@ -186,89 +187,6 @@ def test_a_folder_that_cannot_be_written_is_a_clear_error(tmp_path: Path, folder
         Run.create(tmp_path / folder, {}, {})
 
 
-HOSTILE: list[Any] = [
-    "{", "[]", "null", "3", '"text"', "[" * 10**5, '{"case": {}}', '{"case": 3, "status": "ok"}', '{"x": 1}',
-    '{"median_s": NaN}', "\0", "\udcff{}",
-    {"case": None}, {"case": [1]}, {"case": asdict(CASE) | {"x": 1}}, {"case": asdict(CASE) | {"threads": "two"}},
-    {"case": asdict(CASE) | {"label": 3}}, {"case": asdict(CASE) | {"count": True}},
-    {"case": asdict(CASE) | {"layer": "\ud800"}}, {"status": "fine"}, {"status": 3}, {"status": "crashed"},
-    {"median_s": "1"}, {"median_s": None}, {"samples_s": []}, {"samples_s": "111"}, {"samples_s": [1.0, None]},
-    {"samples_s": [-1.0]}, {"samples_s": [0.0]}, {"turns_s": {"a": 1}}, {"error": []}, {"error": True},
-    {"packed_bytes": 1.5}, {"peak_bytes": 10**30}, {"reason": None}, {"iterations": None},
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("content", HOSTILE, ids=lambda content: json.dumps(content)[-40:])
-def test_what_is_no_record_is_an_error_with_its_line(run: Run, content: Any) -> None:
-    store(run, record())
-    line = content if isinstance(content, str) else json.dumps(asdict(record()) | content)
-    with (run.folder / "records.jsonl").open("a", errors="surrogateescape") as file:
-        file.write(line + "\n")
-    with pytest.raises(StoreError, match=r"records\.jsonl:2: ") as raised:
-        run.records()
-    assert len(str(raised.value)) < len(str(run.folder)) + 200
-
-
-@pytest.mark.parametrize("number", ["1e999", "-1e999", "NaN", "Infinity", "1" * 5000])
-def test_numbers_beyond_what_can_be_measured_are_refused(run: Run, number: str) -> None:
-    line = json.dumps(asdict(record())).replace('"error": 1e-07', f'"error": {number}')
-    assert number in line
-    (run.folder / "records.jsonl").write_text(line + "\n")
-    with pytest.raises(StoreError, match=r"records\.jsonl:1: "):
-        run.records()
-
-
-@pytest.mark.parametrize("cases", [None, 3, [3], [{}], [{"label": LABEL}], [asdict(CASE) | {"threads": "x"}]])
-def test_cases_of_a_configuration_that_are_none_are_refused(run: Run, cases: Any) -> None:
-    path = run.folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"cases": cases}))
-    with pytest.raises(StoreError, match=r"config\.json: cases: "):
-        _ = run.cases
-
-
-@pytest.mark.parametrize(
-    ("name", "change"),
-    [
-        ("config", {"cases": {}}), ("config", {"options": []}), ("config", {"options": {"seed": None}}),
-        ("config", {"options": {"isa": ["avx2"]}}), ("config", {"command": 3}), ("config", {"budget_s": "long"}),
-        ("config", {"seed": True}), ("config", {"variables": None}), ("environment", {"id": 3}),
-        ("environment", {"packages": []}), ("environment", {"machine": []}), ("environment", {"machine": {"x": 1}}),
-    ],
-)  # fmt: skip
-def test_a_configuration_or_environment_of_another_shape_is_refused(
-    run: Run, name: str, change: dict[str, Any]
-) -> None:
-    path = run.folder / f"{name}.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(StoreError, match=rf"{name}\.json: {next(iter(change))}.*: expected ") as raised:
-        getattr(run, name)
-    assert len(str(raised.value)) < len(str(path)) + 200
-
-
-@pytest.mark.parametrize("part", ["by_threads", "by_level", "timer_ns"])
-def test_what_was_measured_of_the_machine_is_whole_or_absent(run: Run, part: str) -> None:
-    path = run.folder / "environment.json"
-    facts = json.loads(path.read_text())
-    for spoiled in (None, [], [3], [{"threads": 1}], "x"):
-        path.write_text(json.dumps(facts | {"machine": facts["machine"] | {part: spoiled}}))
-        with pytest.raises(StoreError, match=r"environment\.json: machine"):
-            _ = run.environment
-    path.write_text(json.dumps(facts | {"machine": {}}))
-    assert run.environment["machine"] == {}
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"status": "fine"}, {"status": "crashed"}, {"median_s": None}, {"samples_s": []}, {"samples_s": [float("nan")]},
-        {"samples_s": [-1.0]}, {"turns_s": [float("inf")]},
-    ],
-)  # fmt: skip
-def test_a_record_that_contradicts_itself_is_refused(changes: dict[str, Any]) -> None:
-    with pytest.raises(StoreError):
-        replace(record(), **changes)
-
-
 def test_an_interrupted_case_is_not_done_and_a_newer_record_replaces_an_older(run: Run) -> None:
     store(run, Record(CASE, "interrupted", "Ctrl-C"))
     assert run.done() == set()
@@ -277,45 +195,10 @@ def test_an_interrupted_case_is_not_done_and_a_newer_record_replaces_an_older(ru
     assert run.records() == [record()]
 
 
-def test_a_key_tells_every_two_cases_apart() -> None:
-    changes: list[dict[str, Any]] = [
-        {}, {"workload": "v"}, {"layer": "l2"}, {"label": LABEL.replace("ic8", "ic4")}, {"backend": "auto"},
-        {"threads": 2}, {"direction": "bwd_d"}, {"repetition": 2}, {"cache": "cold"},
-    ]  # fmt: skip
-    assert len({replace(CASE, **change).key for change in changes}) == len(changes)
-
-
 def test_records_are_plain_json_without_nan(run: Run) -> None:
     store(run, record())
     (line,) = (run.folder / "records.jsonl").read_text().splitlines()
     assert json.loads(line)["case"]["label"] == LABEL
-
-
-@pytest.mark.parametrize(
-    "changes", [{"error": float("nan")}, {"packed_bytes": 1.5}, {"reason": None}, {"peak_bytes": 2**70}, {"mode": b"x"}]
-)
-def test_a_record_that_could_not_be_read_again_is_not_written(run: Run, changes: dict[str, Any]) -> None:
-    (name,) = changes
-    with pytest.raises(StoreError, match=f"{name}: expected "):
-        store(run, replace(record(), **changes))
-    with pytest.raises(StoreError, match=f"{name}: expected "):
-        checked(asdict(record()) | changes)
-    store(run, record())
-    assert run.records() == [record()]
-
-
-@pytest.mark.parametrize("values", [{}, {"case": asdict(CASE)}, asdict(record()) | {"surprise": 1}, {"status": "ok"}])
-def test_what_a_backend_tells_is_a_record_or_an_error(values: dict[str, Any]) -> None:
-    assert checked(asdict(record())) == record()
-    with pytest.raises(StoreError):
-        checked(values)
-
-
-def test_lone_surrogates_are_replaced_before_they_are_written(run: Run) -> None:
-    store(run, replace(record(), reason="bad \udcff name", mode="\ud800"))
-    (one,) = run.records()
-    assert (one.reason, one.mode) == ("bad ? name", "?")
-    assert checked(asdict(record()) | {"algorithm": "x\ud800"}).algorithm == "x?"
 
 
 def test_a_free_folder_is_made_and_a_taken_one_refused(tmp_path: Path, run: Run) -> None:
@@ -325,12 +208,54 @@ def test_a_free_folder_is_made_and_a_taken_one_refused(tmp_path: Path, run: Run)
         run.check_free()
 
 
-def test_the_command_that_repeats_a_case_survives_a_shell() -> None:
-    odd = Case("w", "l", 'ic3ih8oc4kh3ph1n"it\'s $HOME; odd"', 1, "a backend", 2, "bwd_w", 3, "cold")
-    echo = subprocess.run(
-        ["sh", "-c", f'printf "%s\\n" {odd.repro.removeprefix("python -m bench run ")}'], capture_output=True, text=True
-    )
-    words = echo.stdout.splitlines()
-    assert words == [
-        "--workload", odd.label, "--backends", "a backend", "--threads", "2", "--direction", "bwd_w", "--cache", "cold",
-    ]  # fmt: skip
+def test_a_case_is_repeated_with_the_options_of_its_run(tmp_path: Path) -> None:
+    config = {"cases": [asdict(CASE)], "repeat": "--seconds 0.09 --isa avx2"}
+    assert Run.create(tmp_path / "a", config, {}).repeat(CASE) == f"{CASE.repro} --seconds 0.09 --isa avx2"
+    for number, other in enumerate(({}, {"repeat": ""})):
+        bare = Run.create(tmp_path / str(number), {"cases": [asdict(CASE)], **other}, {})
+        assert bare.repeat(CASE) == CASE.repro
+
+
+@pytest.mark.parametrize("name", ["bench", "networks", "reference"])
+def test_a_committed_run_of_version_0_3_0_loads(name: str) -> None:
+    run = Run.open(RUNS / name)
+    assert run.config["schema"] in (2, 3)
+    cases, records = run.cases, run.records()
+    assert {record.case.key for record in records} == {case.key for case in cases}
+    # An earlier commit measured "reference": its medians are those of samples.
+    times = [(one.median_s, one.samples_s if name == "reference" else one.turns_s) for one in records if one.turns_s]
+    assert times
+    assert all(middle == median(of) for middle, of in times)
+    assert run.environment["machine"]["by_threads"]
+
+
+OLD_RECORD = {
+    "case": asdict(CASE), "status": "ok", "reason": "", "environment_id": "e", "algorithm": "", "mode": "planned",
+    "threads_seen": "", "error": 1e-7, "error_over_bound": 0.1, "estimate_s": None, "compile_s": 0.5, "prepare_s": 0.1,
+    "first_call_s": 1.0, "samples_s": [1.0, 2.0], "turns_s": [1.5], "iterations": 2, "median_s": 1.5, "iqr_s": 0.0,
+    "gflops_effective": 1.0, "executed_flops": None, "fma_peak_gflops": 99.0, "packed_bytes": 1,
+    "workspace_bytes": None, "peak_bytes": 3,
+}  # fmt: skip
+
+
+def test_a_folder_of_schema_2_is_read_and_not_written(tmp_path: Path) -> None:
+    config = {"schema": 2, "command": "python -m bench run", "options": {"seed": 0}, "cases": [asdict(CASE)]}
+    for name, content in (("config.json", config), ("environment.json", {"id": "e"}), ("records.jsonl", OLD_RECORD)):
+        (tmp_path / name).write_text(json.dumps(content) + "\n")
+    run = Run.open(tmp_path)
+    (one,) = run.records()
+    assert run.cases == [one.case] == [CASE]
+    assert {name: value for name, value in plain(one).items() if name in OLD_RECORD} == OLD_RECORD
+    assert (one.turn_rounds, one.turn_peaks_gflops, one.disturbed_s, one.stalled_share) == ([], [], [], None)
+    assert run.repeat(CASE) == CASE.repro
+    with pytest.raises(StoreError, match="schema 2, this version writes 3; start a new run"), run.writing():
+        pass
+    assert not (tmp_path / "lock").exists()
+
+
+def test_a_new_run_has_schema_3_and_is_checked_before_it_is_written(tmp_path: Path) -> None:
+    assert new_run(tmp_path / "run", CASE).config["schema"] == 3
+    for config, environment in (({"cases": [{"label": LABEL}]}, {}), ({"cases": []}, {"id": 3}), ({}, {})):
+        with pytest.raises(StoreError, match=f"{tmp_path}/bad: "):
+            Run.create(tmp_path / "bad", config, environment)
+    assert list((tmp_path / "bad").iterdir()) == []

@@ -90,6 +90,9 @@ class BenchmarkFile(StoredRun):
             cases = [plain(record)["case"] for record in self._records.values()]
             self._config = ours.config if ours else {"command": f"import {file.name}", "options": {}, "cases": cases}
             check_config(self._config)
+            # The file has those that are not ok at its end.
+            places = {case.key: place for place, case in enumerate(self.cases)}
+            self._records = dict(sorted(self._records.items(), key=lambda item: places.get(item[0], len(places))))
         except ValueError as error:
             raise StoreError(f"{file}: {OURS}: {error}") from None
         if not self._records:
@@ -115,7 +118,7 @@ class BenchmarkFile(StoredRun):
         return self.folder.name
 
     def records(self) -> list[Record]:
-        """All finished cases."""
+        """All finished cases, in the order of the cases."""
         return list(self._records.values())
 
 
@@ -137,6 +140,8 @@ def _read_benchmarks(file: Path, entries: Iterable[dict[str, Any]], where: str) 
 
 
 def _add(records: dict[str, Record], record: Record) -> None:
+    """Add a record by its key; ValueError if its texts could not be printed, or it is there already."""
+    problem_of(record.case.label)
     for name in (*CASE_FIELDS, *RECORD_FIELDS):
         value = getattr(record.case if name in CASE_FIELDS else record, name)
         # What identifies a case cannot be empty.
