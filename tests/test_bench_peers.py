@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -13,13 +14,16 @@ import pytest
 from msgspec.structs import asdict, replace
 
 from bench import peers
-from bench.peers import GRADIENTS, OWN, PEERS, load, missing, symmetric, zeros_float32
+from bench.peers import GRADIENTS, OWN, PEERS, PINNED, declare, load, missing, packages, peer, symmetric, zeros_float32
 from bench.run.directions import as_forward, every
 from bench.run.driver import check_cases
+from bench.run.isa import UNHELD
 from bench.run.options import read_backends
 from bench.run.process import Worker
 from bench.store.records import Case
 from conv_impls import Conv2dProblem, conv2d_input, conv2d_weight, get_backend
+from conv_impls.errors import BackendError
+from conv_impls.registry import Backend
 
 ROOT = Path(__file__).parent.parent
 INSTALLED = [name for name in PEERS if missing(name) is None]
@@ -39,6 +43,17 @@ LABELS = {
 
 # Backends that hand the weights over at each call.
 EAGER = "torch_nchw", "torch_channels_last", "auto_eager"
+
+
+# What peers import.
+LIBRARIES = "torch", "onnx", "onnxruntime", "openvino", "cv2", "jax"
+
+
+def child(code: str, folder: Path = ROOT) -> str:
+    """What a Python process that runs this code in this folder prints."""
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def cases(backend: str, threads: int = 1) -> list[Case]:
@@ -73,7 +88,8 @@ def test_a_peer_is_right_on_layers_of_every_kind(backend: str) -> None:
 def test_a_peer_takes_turns_in_a_process_of_its_own(backend: str) -> None:
     worker = Worker(backend, 1, 5.0, {})
     (case,) = (case for case in cases(backend) if (case.layer, case.direction) == ("Winograd's", "fwd"))
-    limits = {"call_s": 5.0, "rotate_bytes": 2**17}
+    # Few copies: JAX compiles for each, and the time for making them is limited.
+    limits = {"call_s": 5.0, "rotate_bytes": 2**15}
     for cache in ("warm", "cold", "weights"):
         asked = asdict(replace(case, cache=cache))
         answer = worker.ask("prepare", case=asked, seed=0, limits=limits)
@@ -96,8 +112,62 @@ def test_a_peer_that_is_not_installed_says_what_to_do() -> None:
 
 def test_every_peer_was_tested_one_way_or_the_other() -> None:
     assert sorted(INSTALLED + ABSENT) == sorted(PEERS)
-    for name, (_, needed) in PEERS.items():
-        assert (name in ABSENT) == any(find_spec(package) is None for package in needed)
+    for name, entry in PEERS.items():
+        assert entry.needs
+        assert (name in ABSENT) == any(find_spec(package) is None for package in entry.needs)
+
+
+def test_lists_of_peers_have_one_order() -> None:
+    assert [*PEERS] == [
+        "torch_nchw", "torch_channels_last", "torch_prepacked", "onnxruntime", "openvino", "openvino_channels_last",
+        "opencv", "jax",
+    ]  # fmt: skip
+    assert [*OWN] == ["auto_strict", "auto_eager"]
+    assert PINNED == ("jax",)
+    assert UNHELD == ("onnxruntime", "openvino", "openvino_channels_last", "opencv", "jax")
+
+
+def test_packages_are_named_as_they_are_installed() -> None:
+    assert packages(["opencv", "auto", "onnxruntime"]) == ["opencv-python-headless", "onnx", "onnxruntime"]
+
+
+def test_loading_registers_once_and_never_over_another(registered: dict[str, Backend]) -> None:
+    registered.pop("auto_strict", None)
+    for _ in range(2):
+        load("auto_strict")
+    assert get_backend("auto_strict").function is OWN["auto_strict"].function
+    registered["auto_strict"] = get_backend("numpy_strided")
+    with pytest.raises(BackendError, match="the name is taken"):
+        load("auto_strict")
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "find_spec", lambda name: None if name == "cv2" else True)
+    assert missing("opencv") == "cv2 not installed; run: make setup-peers"
+    assert missing("torch_nchw") is None
+    assert missing("a plug-in's") is None
+
+
+def test_a_wrong_declaration_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(declare, "DECLARED", dict(declare.DECLARED))
+    with pytest.raises(TypeError, match="sauce"):
+        peer("another", sauce="a typing error")
+    with pytest.raises(BackendError, match=r"taken by bench\.peers\.torch_peer"):
+        peer("torch_nchw")(lambda problem, weight, bias, threads: None)
+    assert peer("another", needs=("one",), idea="i")(print) is print
+    assert declare.DECLARED["another"].needs == ("one",)
+
+
+def test_a_peer_is_one_more_file(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "bench", tmp_path / "bench", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "bench/peers/another_peer.py").write_text(
+        "from .declare import peer\n"
+        "@peer('another', needs=('a_library',))\n"
+        "def prepare(problem, weight, bias, threads):\n"
+        "    import a_library\n"
+    )
+    code = "from bench.peers import PEERS, missing; print([*PEERS][-1], '|', missing('another'))"
+    assert child(code, tmp_path) == "another | a_library not installed; run: make setup-peers\n"
 
 
 def test_the_word_peers_stands_for_those_installed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,12 +180,22 @@ def test_the_word_peers_stands_for_those_installed(monkeypatch: pytest.MonkeyPat
 
 def test_listing_and_choosing_peers_imports_none() -> None:
     code = (
-        "import sys; from bench.options import Options; Options(backends='fast', threads='1').cases();"
-        f"from bench.peers import missing; [missing(name) for name in {list(PEERS)}];"
-        "print([m for m in ('torch', 'onnxruntime', 'openvino', 'cv2', 'jax') if m in sys.modules])"
+        "from bench.run.options import Options; Options(backends='fast', threads='1').cases();"
+        "from bench.peers import PEERS, missing; [missing(name) for name in PEERS];"
+        f"import sys; print([m for m in {LIBRARIES} if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout == "[]\n", done.stderr
+    assert child(code) == "[]\n"
+
+
+def test_importing_the_folder_of_peers_imports_no_library_and_registers_nothing() -> None:
+    watched = *LIBRARIES, "numba"
+    code = (
+        "import sys, bench.peers; from conv_impls import backends;"
+        f"print([m for m in {watched} if m in sys.modules], [n for n in backends() if n in bench.peers.PEERS])"
+    )
+    assert child(code) == "[] []\n"
+    # The test itself sees an import.
+    assert child(f"import sys, numba; print([m for m in {watched} if m in sys.modules])") == "['numba']\n"
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""The machine: what it is, what it can do at best, what a process uses of it. Imports no other room."""
+"""The machine: its processor, libraries and peak rates, and what a process uses of it. Imports no other room."""

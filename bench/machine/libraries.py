@@ -69,10 +69,8 @@ def restrictions() -> list[str]:
     for name in THREAD_VARIABLES:
         value = os.environ.get(name, "").strip()
         if value.isdecimal() and int(value) < cores():
-            found.append(
-                f"{name}={value} is below the {cores()} cores: this process computes references with fewer threads "
-                "(the backends' processes get their own setting)"
-            )
+            reach = "libraries use fewer threads in processes that do not set their own number, as backends' do"
+            found.append(f"{name}={value} is below the {cores()} cores: {reach}")
     return found
 
 
@@ -106,4 +104,6 @@ def _free_kernel() -> str | None:
 
 
 def _short(value: str) -> str:
+    """The value on one line, cut where it is long."""
+    value = " ".join(value.split())
     return value if len(value) <= SHOWN_CHARACTERS else f"{value[:SHOWN_CHARACTERS]}..."

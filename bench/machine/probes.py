@@ -17,7 +17,7 @@ from .cpu import caches_of, cores, cpus, size_bytes
 if TYPE_CHECKING:
     import pandas as pd
 
-# Each probe runs so often, with all the others in between: a disturbance of a second spoils one visit, not the result.
+# Repetitions of each probe, with all others in between: a disturbance of a second spoils one of them, not the result.
 ROUNDS = 3
 # Where the caches are unknown: large for a private cache, small for a shared one.
 SOME_CACHE_BYTES = 16 * 2**20

@@ -1,7 +1,7 @@
 """What a process uses: its peak memory over a stretch of code, and the threads its libraries are set to.
 
-Linux keeps the largest resident size of a process and forgets it when told to (proc(5), clear_refs). Limits: where that
-is not there, memory is None; pages the allocator had kept from before count as nothing new.
+Linux records the largest resident size of a process and resets it on request (proc(5), clear_refs). Limits: memory is
+None on other systems; pages that the allocator kept from before do not count as new.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ def involuntary_switches() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
-# What libraries of this process say of their threads beyond what threadpoolctl sees: name -> function that asks.
+# Thread counts that threadpoolctl does not see: library -> function that asks it.
 READ_BACK: dict[str, Callable[[], int]] = {}
 
 
 def thread_pools() -> str:
-    """Every library's own word on its threads, such as "numba 2, openblas 2"."""
+    """The thread count that every loaded library reports, such as "numba 2, openblas 2"."""
     from threadpoolctl import threadpool_info
 
     pools = {pool["internal_api"]: int(pool["num_threads"]) for pool in threadpool_info()}
-    # Only what the backend has loaded: an import here would be its first.
+    # Only if the backend has loaded it: an import here would be the first.
     if numba := sys.modules.get("numba"):
         pools["numba"] = numba.get_num_threads()
     pools |= {name: int(ask()) for name, ask in READ_BACK.items()}
@@ -59,7 +59,7 @@ def thread_pools() -> str:
 
 
 def pin(threads: int) -> None:
-    """Hold this process to so many cores, each of them another one: for libraries that count cores themselves."""
+    """Pin this process to one CPU on each of ``threads`` cores: for libraries that count the cores themselves."""
     if not hasattr(os, "sched_setaffinity"):
         return
     cores: dict[str, int] = {}

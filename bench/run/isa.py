@@ -6,7 +6,7 @@ setting are left out.
 
 from __future__ import annotations
 
-from ..machine.cpu import features
+from ..machine import cpu
 from ..peers import PEERS
 
 ISAS = {
@@ -27,6 +27,6 @@ def isa_variables(isa: str) -> dict[str, str]:
     if not isa:
         return {}
     beyond = ("avx512", "amx", "avxvnni", "avx10")
-    flags = features().items()
+    flags = cpu.features().items()
     allowed = ",".join(("+" if on and not name.startswith(beyond) else "-") + name for name, on in flags)
     return ISAS[isa] | {"NUMBA_CPU_FEATURES": allowed}

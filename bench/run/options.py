@@ -10,6 +10,7 @@ import re
 import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TypeVar
 
 from conv_impls import backends, workloads
 from conv_impls.cost import MODELLED
@@ -23,6 +24,7 @@ from ..store.records import CACHES, DIRECTIONS, Case
 from .isa import ISAS, UNHELD, isa_variables
 from .worker import PEAK, PLUGIN
 
+Word = TypeVar("Word", bound=str)
 ROOT = Path(__file__).parents[2]
 # Beside the sources where there is a checkout, else where the command is run.
 RESULTS = (ROOT if (ROOT / "pyproject.toml").exists() else Path.cwd()) / "results"
@@ -179,12 +181,13 @@ def read_threads(text: str) -> list[int]:
     return [int(value) for value in values]
 
 
-def choices(text: str, option: str, known: tuple[str, ...]) -> list[str]:
+def choices(text: str, option: str, known: tuple[Word, ...]) -> list[Word]:
     """Words that must be among the known ones."""
     values = split(text, option)
     if not set(values) <= set(known):
         raise UsageError(f"{option}: expected {', '.join(known)}, or several separated by commas, got {text!r}")
-    return values
+    typed: dict[str, Word] = {word: word for word in known}
+    return [typed[value] for value in values]
 
 
 def choice(text: str, option: str, known: tuple[str, ...]) -> str:

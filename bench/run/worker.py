@@ -106,13 +106,15 @@ class Actions:
         return self._computed(out, lambda: self._case.last(scale))
 
     def _computed(self, out: str, compute: Any) -> dict[str, Any]:
+        import numpy as np
+
         found: dict[str, Any] = {}
 
         def action() -> None:
             y, facts = compute()
             self._note("check")
             found.update(facts, shape=list(y.shape), dtype=str(y.dtype))
-            y.tofile(out)
+            np.asarray(y).tofile(out)
 
         return self._answer(action, found)
 
