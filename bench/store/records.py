@@ -73,6 +73,11 @@ class Record:
     first_call_s: float | None = None
     samples_s: list[float] = field(default_factory=list)
     turns_s: list[float] = field(default_factory=list)
+    turn_rounds: list[int] = field(default_factory=list)
+    turn_switches: list[int] = field(default_factory=list)
+    turn_peaks_gflops: list[float] = field(default_factory=list)
+    disturbed_s: list[float] = field(default_factory=list)
+    stalled_share: float | None = None
     iterations: int = 1
     median_s: float | None = None
     iqr_s: float | None = None

@@ -109,5 +109,6 @@ FITS: dict[Any, Callable[[Any], bool]] = {
     "int": lambda value: _number(value, int),
     "int | None": lambda value: value is None or _number(value, int),
     "float | None": lambda value: value is None or _number(value, int, float),
+    "list[int]": lambda value: isinstance(value, list) and all(_number(v, int) for v in value),
     "list[float]": lambda value: isinstance(value, list) and all(_number(v, int, float) for v in value),
 }
