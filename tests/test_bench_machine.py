@@ -11,11 +11,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from bench.analysis.tables import utilisation
 from bench.machine import cpu, probes
 from bench.machine.environment import environment
 from bench.machine.probes import measure_machine, tables, thread_counts, working_sets
-from bench.report.figures import NothingToDraw, save
-from bench.report.roofline import roofline, utilisation
+from bench.report.roofline import roofline
+from bench.report.style import NothingToDraw, save
 from bench.run.options import last_level_bytes
 from conv_impls import Conv2dProblem, limits, userdir
 

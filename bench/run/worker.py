@@ -114,7 +114,7 @@ class Actions:
             y, facts = compute()
             self._note("check")
             found.update(facts, shape=list(y.shape), dtype=str(y.dtype))
-            np.asarray(y).tofile(out)
+            np.asarray(y).tofile(out)  # type: ignore[no-untyped-call]
 
         return self._answer(action, found)
 
