@@ -27,7 +27,7 @@ from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import Backend, Prepared, backends, get_backend, register
 from conv_impls.trace import trace
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 __all__ = [
     "KERNELS",

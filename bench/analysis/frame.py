@@ -125,7 +125,7 @@ def _row(group: list[Record], best_peak: Peaks) -> dict[str, object]:
         turns = [t for r in group for t in r.turns_s or r.samples_s]
         q1, middle, q3 = (float(v) for v in np.percentile(turns, [25, 50, 75]))
         # Version 0.3.0 kept one peak a case.
-        peaks = [p for r in group for p in r.turn_peaks_gflops or [r.fma_peak_gflops] if p]
+        peaks = [p for r in group for p in r.turn_peaks_gflops or [r.fma_peak_gflops or 0.0] if p]
         row |= {
             "median_s": middle, "q1_s": q1, "q3_s": q3, "iqr_s": q3 - q1,
             "samples": sum(len(r.samples_s) for r in group),

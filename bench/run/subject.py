@@ -3,7 +3,7 @@
     probe    the layer cut to a few output rows: its outputs, and the time of a call
     ready    the whole layer: planned, called once, its outputs
     turn     samples of the call, each on a new image, and a few outputs of each
-    last     one more call and all its outputs
+    last     one more call and all its outputs; and whether an image that was seen before is quicker
 
 Each sample scales the image in place, outside the clock, by a power of two or its negative that was not used before: a
 backend that remembers an answer gives a wrong one. A sample shorter than `SAMPLE_S` is made of several calls, which
@@ -30,7 +30,8 @@ from typing import Any
 
 import numpy as np
 
-from conv_impls import Conv2dProblem, UnsupportedError, backends, get_backend, plan
+from conv_impls import Conv2dProblem, UnsupportedError, backends, get_backend, plan, registry
+from conv_impls.registry import Binding
 from conv_impls.validation import Array
 
 from ..machine.usage import PeakMemory, involuntary_switches
@@ -48,6 +49,8 @@ QUICK_S, TURN_S = 4e-3, 20e-3
 WARM_UPS = 3
 # A call slower than this needs no warm-up: reading all caches takes a few milliseconds of it.
 SLOW_S = 0.1
+# A call on a new image takes no longer than so many times one on an image just seen, and this many seconds.
+REMEMBERED_TIMES, REMEMBERED_S = 3.0, 5e-6
 # Making copies for a cold cache takes no longer than this.
 ROTATION_S = 3.0
 # What is about to be done: plan, call or check. The parent allows each its time.
@@ -88,6 +91,8 @@ class Bound:
     call: Callable[[], Any]
     read: Callable[[Any], Array]
     renew: Callable[[], None]
+    # The same plan, and the same output, for another image.
+    other: Callable[[Array], Bound]
     scale: float = 1.0
 
 
@@ -155,7 +160,7 @@ class Subject:
         self._once_s = once_s = max(min(alone, default=self._once_s), 1e-9)
         iterations = ceil(SAMPLE_S / once_s) if warm and once_s < SAMPLE_S else 1
         if iterations > 1 and len(self._bounds) == 1:
-            self._bounds.append(self._bound(self.given, self._base.copy(), self._weight))
+            self._bounds.append(self._bounds[0].other(self._base.copy()))
             self._next = cycle(self._bounds)
         fewest = FEWEST_SAMPLES if once_s < QUICK_S else ceil(TURN_S / once_s)
         count = max(fewest, min(MOST_SAMPLES, int(seconds / (once_s * iterations))))
@@ -165,21 +170,31 @@ class Subject:
         finally:
             gc.enable()
         return {
-            "began": began, "ended": clock(), "iterations": iterations, "alone_s": once_s if alone else None,
+            "began": began, "ended": clock(), "iterations": iterations,
             "samples_s": [s["seconds"] for s in samples], "switches": [s["switches"] for s in samples],
             "read_s": min(s["read_s"] for s in samples), "scales": [s["scale"] for s in samples],
             "values": [s["values"] for s in samples], "scales_left": sum(1 for _ in drawn),
         }  # fmt: skip
 
-    def last(self, scale: float) -> tuple[Array, dict[str, Any]]:
-        """All outputs of one more call, on an image times ``scale``."""
+    def last(self, scales: list[float]) -> tuple[Array, dict[str, Any]]:
+        """All outputs of one more call, on an image times one of ``scales``.
+
+        Each of them is called twice, until a new image and one that was just seen take about the same time.
+        """
         self.note("call")
-        bound = self._bounds[0]
-        if self.case.cache != "cold":
+        bound, fresh_s, seen_s = self._bounds[0], list[float](), list[float]()
+        if self._once_s < SLOW_S:
+            bound.call()
+        for scale in scales:
             self._rescale(bound, scale)
-        y = bound.read(bound.call())
+            for times_s in (fresh_s, seen_s):
+                returned, seconds = _timed(bound.call)
+                times_s.append(seconds)
+            if fresh_s[-1] <= remembered_s(seen_s[-1]):
+                break
+        y = bound.read(returned)
         self._unchanged(bound)
-        return y, {"scale": bound.scale}
+        return y, {"scale": bound.scale, "fresh_s": fresh_s, "seen_s": seen_s}
 
     def _sample(self, iterations: int, scales: Iterator[float], places: tuple[Any, ...]) -> dict[str, Any]:
         """One sample, in seconds a call; the image it was taken on, and a few outputs of its last call."""
@@ -238,21 +253,15 @@ class Subject:
             "compile_s": max(facts.get("compile_s", 0.0), made.compile_s),
             "packed_bytes": made.packed_bytes, "workspace_bytes": made.workspace_bytes, "accuracy": accuracy,
         }  # fmt: skip
-        if made.bind is None:
-            # NaN where the backend leaves an output unwritten.
-            out = np.full(problem.output_shape, np.nan, problem.dtype)
-            return Bound(x, partial(ready, x, out=out), lambda _: out, lambda: None)
-        call, read, *rest = made.bind(x)
-        bound = Bound(x, call, read, lambda: None)
-        if rest and rest[0] is not None:
-            bound.renew = partial(rest[0], x)
-        else:
-            # Without a way to hand over a new image the library gets new tensors.
-            def renew(bind: Any = made.bind) -> None:
-                bound.call, bound.read = bind(x)[:2]
+        if made.bind is not None:
+            return _bound_by(made.bind, x)
+        # NaN where the backend leaves an output unwritten.
+        out = np.full(problem.output_shape, np.nan, problem.dtype)
 
-            bound.renew = renew
-        return bound
+        def planned(x: Array) -> Bound:
+            return Bound(x, partial(ready, x, out=out), lambda _: out, lambda: None, planned)
+
+        return planned(x)
 
     def _rotation(self, first: Bound, rotate_bytes: int) -> list[Bound]:
         """Calls on copies that together are larger than the caches by far."""
@@ -270,6 +279,24 @@ class Subject:
             made.append(self._bound(self.given, image, self._weight))
             made[-1].scale = scale
         return made
+
+
+def remembered_s(seen_s: float) -> float:
+    """A call on a new image that takes longer than this computes what one on a seen image need not: it remembers."""
+    return REMEMBERED_TIMES * seen_s + REMEMBERED_S
+
+
+def _bound_by(bind: Binding, x: Array) -> Bound:
+    """A call on a library's own tensors."""
+    call, read, rebind = registry.Bound(*bind(x))
+    bound = Bound(x, call, read, lambda: None, partial(_bound_by, bind))
+
+    def with_new_tensors() -> None:
+        # Without a way to hand over a new image the library gets new tensors.
+        bound.call, bound.read = bind(x)[:2]
+
+    bound.renew = with_new_tensors if rebind is None else partial(rebind, x)
+    return bound
 
 
 def shrunk(problem: Conv2dProblem, rows: int) -> Conv2dProblem:

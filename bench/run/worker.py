@@ -62,7 +62,7 @@ class Actions:
         from . import exchange, subject
 
         self._subject, self._usage, self._exchange = subject, usage, exchange
-        self._note = lambda stage: say({"stage": stage})
+        self._say = say
         self._case: Any = None
         if plugin := os.environ.get(PLUGIN):
             importlib.import_module(plugin)
@@ -101,9 +101,12 @@ class Actions:
         found: dict[str, Any] = {}
         return self._answer(lambda: found.update(self._case.turn(seconds, scales, at)), found)
 
-    def last(self, scale: float, out: str) -> dict[str, Any]:
+    def last(self, scales: list[float], out: str) -> dict[str, Any]:
         """All outputs of one more call."""
-        return self._computed(out, lambda: self._case.last(scale))
+        return self._computed(out, lambda: self._case.last(scales))
+
+    def _note(self, stage: str) -> None:
+        self._say({"stage": stage})
 
     def _computed(self, out: str, compute: Any) -> dict[str, Any]:
         import numpy as np
@@ -114,7 +117,7 @@ class Actions:
             y, facts = compute()
             self._note("check")
             found.update(facts, shape=list(y.shape), dtype=str(y.dtype))
-            np.asarray(y).tofile(out)  # type: ignore[no-untyped-call]
+            np.asarray(y).tofile(out)
 
         return self._answer(action, found)
 
