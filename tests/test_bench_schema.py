@@ -27,7 +27,7 @@ HOSTILE: list[Any] = [
     {"case": asdict(CASE) | {"layer": "\ud800"}}, {"status": "fine"}, {"status": 3}, {"status": "crashed"},
     {"median_s": "1"}, {"median_s": None}, {"samples_s": []}, {"samples_s": "111"}, {"samples_s": [1.0, None]},
     {"samples_s": [-1.0]}, {"samples_s": [0.0]}, {"turns_s": {"a": 1}}, {"error": []}, {"error": True},
-    {"packed_bytes": 1.5}, {"peak_bytes": 10**30}, {"reason": None}, {"iterations": None},
+    {"packed_bytes": 1.5}, {"peak_bytes": 10**30}, {"reason": None}, {"iterations": None}, {"mode": "../.."},
 ]  # fmt: skip
 
 
@@ -93,7 +93,15 @@ def test_what_was_measured_of_the_machine_is_whole_or_absent(run: Run, part: str
 
 
 @pytest.mark.parametrize(
-    "changes", [{"error": float("nan")}, {"packed_bytes": 1.5}, {"reason": None}, {"peak_bytes": 2**70}, {"mode": b"x"}]
+    "changes",
+    [
+        {"error": float("nan")},
+        {"packed_bytes": 1.5},
+        {"reason": None},
+        {"peak_bytes": 2**70},
+        {"mode": b"x"},
+        {"algorithm": b"x"},
+    ],
 )
 def test_a_record_that_could_not_be_read_again_is_not_written(run: Run, changes: dict[str, Any]) -> None:
     (name,) = changes
@@ -113,9 +121,9 @@ def test_what_a_backend_tells_is_a_record_or_an_error(values: dict[str, Any]) ->
 
 
 def test_lone_surrogates_are_replaced_before_they_are_written(run: Run) -> None:
-    store(run, replace(record(), reason="bad \udcff name", mode="\ud800"))
+    store(run, replace(record(), reason="bad \udcff name", threads_seen="\ud800"))
     (one,) = run.records()
-    assert (one.reason, one.mode) == ("bad ? name", "?")
+    assert (one.reason, one.threads_seen) == ("bad ? name", "?")
     assert checked(plain(record()) | {"algorithm": "x\ud800"}).algorithm == "x?"
 
 

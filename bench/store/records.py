@@ -22,6 +22,8 @@ from .schema import Amount, Count, Seconds, Share, Whole
 
 Direction = Literal["fwd", "bwd_d", "bwd_w"]
 Cache = Literal["warm", "cold", "weights"]
+# How a backend gets its weights; empty where it is not known.
+Mode = Literal["", "planned", "eager"]
 Status = Literal[
     "ok", "wrong_result", "too_fast", "unsupported", "over_budget", "timeout", "crashed", "oom", "error",
     "interrupted", "unreliable",
@@ -145,7 +147,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: str = ""
     environment_id: str = ""
     algorithm: str = ""
-    mode: str = ""
+    mode: Mode = ""
     threads_seen: str = ""
     error: Amount | None = None
     error_over_bound: Amount | None = None
