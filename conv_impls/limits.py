@@ -71,7 +71,7 @@ def fma_flops_per_s(threads: int, dtype: str, seconds: float) -> float:
 
     threads = usable(threads)
     trips, sums = 100_000, np.zeros(threads, dtype)
-    flops = 2 * probe.CHAINS * (probe.VECTOR_BYTES // sums.itemsize) * trips * threads
+    flops = 2 * probe.CHAINS * (VECTOR_BYTES // sums.itemsize) * trips * threads
     return flops / _least_s(lambda: launch(probe.chains_serial, probe.chains_parallel, threads, trips, sums), seconds)
 
 

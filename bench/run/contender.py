@@ -45,7 +45,7 @@ READ_OUTPUTS, DRAWN = 16, 64
 DISTURBED = 1.1
 # A result is there when a call returns: reading it takes no longer than this share of the call, this many seconds and
 # a copy of it at this rate.
-READ_SHARE, READ_S, READ_BYTES_PER_S = 0.25, 20e-6, 2e9
+READ_SHARE, READ_S, READ_BYTES_PER_S = 0.1, 20e-6, 4e9
 # Images that are called twice at the end, to find out whether a backend remembers answers.
 SEEN_IMAGES = 3
 
@@ -238,15 +238,15 @@ class Contender:
         if not samples_s or min(samples_s) <= 0 or not inside or sum(samples_s) * iterations > ended - began:
             wall_s = answer["answered"] - answer["asked"]
             raise Failed("wrong_result", f"its clock is not the parent's, by which the turn took {wall_s:.3g} s")
-        return Turn(number, samples_s, [int(n) for n in answer["switches"]], iterations, float(answer["read_s"]))
+        return Turn(number, samples_s, [int(n) for n in answer["switches"]], iterations, stats.median(answer["read_s"]))
 
     def _suspect(self) -> None:
-        """Fail a backend whose results were computed when they were read, in every turn."""
+        """Fail a backend whose results were computed when they were read, in most turns."""
         problem = self.layer.whole()[0].problem
         bytes_s = prod(problem.output_shape) * np.dtype(problem.dtype).itemsize / READ_BYTES_PER_S
         late = [t.read_s > READ_SHARE * stats.median(t.samples_s) + READ_S + bytes_s for t in self.turns]
-        if len(late) >= min(FEWEST_TURNS, self._wanted) and all(late):
-            read_s = min(t.read_s for t in self.turns)
+        if len(late) >= min(FEWEST_TURNS, self._wanted) and 2 * sum(late) > len(late):
+            read_s = stats.median([t.read_s for t in self.turns])
             raise Failed("wrong_result", f"not there when the call returned: reading it took {read_s:.3g} s")
 
     def _last(self) -> None:

@@ -172,7 +172,7 @@ class Subject:
         return {
             "began": began, "ended": clock(), "iterations": iterations,
             "samples_s": [s["seconds"] for s in samples], "switches": [s["switches"] for s in samples],
-            "read_s": min(s["read_s"] for s in samples), "scales": [s["scale"] for s in samples],
+            "read_s": [s["read_s"] for s in samples], "scales": [s["scale"] for s in samples],
             "values": [s["values"] for s in samples], "scales_left": sum(1 for _ in drawn),
         }  # fmt: skip
 
@@ -286,7 +286,7 @@ def remembered_s(seen_s: float) -> float:
     return REMEMBERED_TIMES * seen_s + REMEMBERED_S
 
 
-def _bound_by(bind: Binding, x: Array) -> Bound:
+def _bound_by(bind: Callable[[Array], Binding], x: Array) -> Bound:
     """A call on a library's own tensors."""
     call, read, rebind = registry.Bound(*bind(x))
     bound = Bound(x, call, read, lambda: None, partial(_bound_by, bind))
