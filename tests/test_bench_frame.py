@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 from records import CASE, LABEL, failed, record
 
-from bench.analysis import stats
+from bench.analysis import numbers, stats
 from bench.analysis.frame import NOT_RUN, frame
 from conv_impls import Conv2dProblem
 
@@ -115,7 +115,7 @@ def test_a_ratio_is_taken_pair_by_pair() -> None:
     assert (paired.value, paired.low, paired.high) == pytest.approx((1.1, 1.1, 1.1)), "what both shared cancels"
     apart = stats.change([(1, DRIFT, scaled(1.1))], 0.0)
     assert apart.low < 1 < apart.high, "times that have nothing in common cannot tell"
-    assert str(paired) == "1.10 (1.10 to 1.10)"
+    assert numbers.cell(paired) == "1.10 (1.10 to 1.10)"
     assert paired.pairs == len(DRIFT)
 
 

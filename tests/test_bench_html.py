@@ -19,8 +19,9 @@ from selenium.webdriver.common.by import By
 
 from bench.analysis import stats
 from bench.analysis.frame import frame
-from bench.analysis.winners import fastest_by_network
-from bench.report import page as html
+from bench.analysis.numbers import cell
+from bench.analysis.ratios import fastest_by_network
+from bench.report.page import write_page
 from bench.report.write import all_tables
 from bench.store.folder import Run
 from bench.store.records import Case, Record, Status
@@ -68,7 +69,7 @@ def make_page(folder: Path, records: list[Record]) -> Path:
     figures.mkdir(parents=True)
     Image.new("RGBA", (8, 8), "red").save(figures / "ladder.png")
     table = frame(run.records(), run.cases)
-    html.write_page(run, table, all_tables(table), folder / "out" / "report.html", [f"figure {SCRIPT}: none"])
+    write_page(run, table, all_tables(table), folder / "out" / "report.html", [f"figure {SCRIPT}: none"])
     return folder / "out" / "report.html"
 
 
@@ -253,7 +254,7 @@ def test_a_network_is_won_with_an_interval_and_only_by_whole_sums() -> None:
     (row,) = fastest_by_network(frame(records)).itertuples()
     assert (row.fastest, row.second, row.layers, row.verdict) == ("fast", "slow", 2, "faster")
     assert row.sum_ms == pytest.approx(5, rel=0.01)
-    assert str(row.second_takes) == "2.00 (2.00 to 2.00)"
+    assert cell(row.second_takes) == "2.00 (2.00 to 2.00)"
 
 
 def test_no_ratio_is_taken_of_times_of_different_rounds() -> None:

@@ -11,7 +11,7 @@ import pytest
 from commands import TINY, Bench, one_line
 from records import CASE, new_run, record, store
 
-from bench.report import write as report
+from bench.report import write
 from bench.store.folder import Run
 
 
@@ -140,8 +140,8 @@ def test_whatever_a_result_file_holds_is_read_or_refused(
 ) -> None:
     """Exit codes and one line: `Bench` would let any other exception through."""
     # Figures are made and not saved, which takes longer than all the rest.
-    monkeypatch.setattr("bench.report.figures.save", lambda figure, stem: None)
-    monkeypatch.delitem(report.FIGURES, "filters")
+    monkeypatch.setattr("bench.report.write.save", lambda figure, stem: None)
+    monkeypatch.delitem(write.FIGURES, "filters")
     good, bad = new_run(tmp_path / "good", CASE), tmp_path / "bad"
     store(good, record())
     bad.mkdir()

@@ -11,12 +11,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from bench.analysis.tables import utilisation
 from bench.machine import environment as machine
 from bench.machine import probes
 from bench.machine.environment import environment
 from bench.machine.probes import measure_machine, tables, thread_counts, working_sets
-from bench.report.figures import NothingToDraw, save
-from bench.report.roofline import roofline, utilisation
+from bench.report.roofline import roofline
+from bench.report.style import NothingToDraw, save
 from bench.run.options import last_level_bytes
 from conv_impls import Conv2dProblem
 
@@ -184,7 +185,7 @@ def row(layer: str, label: str, backend: str, gflops: float, **changes: Any) -> 
         "workload": "resnet50", "layer": layer, "label": label, "count": 1, "backend": backend,
         "algorithm": "numba_simd", "threads": 2, "direction": "fwd", "status": "ok",
         "median_s": flops / gflops / 1e9, "gflops_effective": gflops, "executed_flops": float(flops),
-        "fma_peak_gflops": 200.0,
+        "fma_peak_gflops": 200.0, "weak": "",
     } | changes  # fmt: skip
 
 

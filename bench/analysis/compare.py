@@ -40,6 +40,7 @@ from ..store.folder import StoredRun
 from ..store.records import Record
 from . import stats
 from .frame import NOT_RUN
+from .numbers import cell, interval
 
 FAR = 3.0
 # Margins that a single case must be beyond to be a regression by itself.
@@ -156,14 +157,14 @@ def shown(changes: pd.DataFrame) -> str:
     for column, usual in (("direction", "fwd"), ("cache", "warm")):
         what = what + changes[column].map(lambda word, usual=usual: "" if word == usual else f" {word}")
     intervals = [
-        "" if pd.isna(value) else f"{value:.2f} ({low:.2f} to {high:.2f})"
+        "" if pd.isna(value) else interval(value, low, high)
         for value, low, high in zip(changes.ratio, changes.low, changes.high, strict=True)
     ]
     words = [f"{word}: {why}" if why else word for word, why in zip(changes.verdict, changes.reason, strict=True)]
     table = pd.DataFrame({
         "verdict": words, "network" if "network" in changes else "layer": what,
-        "backend": changes.backend + " t" + changes.threads.astype(str), "old (ms)": (changes.old_s * 1e3).map(_digits),
-        "new (ms)": (changes.new_s * 1e3).map(_digits), "new/old": intervals, "peak": changes.peak.map(_digits),
+        "backend": changes.backend + " t" + changes.threads.astype(str), "old (ms)": (changes.old_s * 1e3).map(cell),
+        "new (ms)": (changes.new_s * 1e3).map(cell), "new/old": intervals, "peak": changes.peak.map(cell),
     })  # fmt: skip
     return str(table.to_markdown(index=False, disable_numparse=True))
 
@@ -282,7 +283,3 @@ def _flat(facts: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
         # What the machine can do is measured anew each time; the id follows from the rest.
         if prefix or key not in (*VOLATILE, "machine"):
             yield from _flat(value, f"{prefix}{key} ") if isinstance(value, dict) else [(prefix + key, value)]
-
-
-def _digits(value: float) -> str:
-    return "" if pd.isna(value) else f"{value:.3g}"

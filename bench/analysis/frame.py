@@ -2,36 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ..store.records import Case, Record
 from .stats import weakness
+from .twins import disagreements
 
 BASELINE = "python_loops"
 NUMBERS = [
     "median_s", "q1_s", "q3_s", "iqr_s", "gflops_effective", "error", "error_over_bound", "estimate_s",
     "first_call_s", "prepare_s", "executed_flops", "executed_gflops", "fma_peak_gflops", "utilisation", "packed_bytes",
-    "workspace_bytes", "peak_bytes",
+    "workspace_bytes", "peak_bytes", "stalled_share",
 ]  # fmt: skip
 NOT_RUN = "the run did not come this far; finish it with --resume"
 GROUP = ["workload", "layer", "label", "threads", "direction", "cache"]
+# FMA peaks in GFLOP/s, by thread count and dtype.
+Peaks = dict[tuple[int, str], float]
 
 
 def frame(
-    records: Iterable[Record], cases: Iterable[Case] = (), repeat: Callable[[Case], str] = lambda case: case.repro
+    records: Iterable[Record],
+    cases: Iterable[Case] = (),
+    repeat: Callable[[Case], str] = lambda case: case.repro,
+    environment: Mapping[str, Any] = MappingProxyType({}),
 ) -> pd.DataFrame:
-    """One row a case and backend; repetitions are merged, their samples pooled and their worst status kept.
+    """One row per case and backend; repetitions are merged, their turns pooled and their worst status kept.
 
-    ``repeat`` words the command that repeats a case. Of the ``cases`` those without a record get one as well, with the
-    status "interrupted".
+    Parameters
+    ----------
+    records : iterable of Record
+    cases : iterable of Case
+        All cases of the run. Those without a record get a row with the status "interrupted".
+    repeat : callable
+        Returns the command that repeats a case.
+    environment : mapping
+        Of the run; its peaks (``machine``, ``known_peaks``) show whether the machine was slow during the whole run.
 
-    Columns beside those of `Record`: network (the workload, and what of it was varied), kernel, in_height, batch,
-    dtype, macs, flops, min_bytes, executed_gflops, utilisation (of the peak measured beside the case), samples (their
-    number), turns (time of each, by repetition and round), repeat, weak (why a number is weak) and speedup, the time of
-    python_loops over this one, where both were measured.
+    Returns
+    -------
+    DataFrame
+        The fields of `Record`, and: network (the workload, and what of it was varied), kernel, in_height, batch, dtype,
+        macs, flops, min_bytes, executed_gflops, utilisation (share of the peak measured in the same rounds), samples
+        and disturbed (numbers of samples and of disturbed turns), turns (time of each, by repetition and round),
+        repeat, weak (why the time may be wrong by more than 10%, empty if it is fine), speedup (the time of
+        python_loops over this one, where both were measured) and speedup_weak (whether either of the two is weak).
     """
     finished = list(records)
     keys = {record.case.key for record in finished}
@@ -41,19 +60,33 @@ def frame(
         case = record.case
         where = case.workload, case.layer, case.label, case.direction, case.cache, case.backend, case.threads
         merged.setdefault(where, []).append(record)
-    best: dict[tuple[int, str], float] = {}
-    for record in finished:
-        kind = record.case.threads, record.case.problem.dtype
-        best[kind] = max(best.get(kind, 0.0), record.fma_peak_gflops or 0.0)
+    best = best_peaks(finished, environment)
     table = pd.DataFrame([_row(group, best) | {"repeat": repeat(group[0].case)} for group in merged.values()])
     if table.empty:
         return table
     table[NUMBERS] = table[NUMBERS].astype(float)
     table.insert(0, "network", _networks(table))
-    loops = table[(table.backend == BASELINE) & (table.status == "ok")].set_index(GROUP)["median_s"]
-    table = table.join(loops.rename("loops_s"), on=GROUP)
+    for index, reason in disagreements(table):
+        table.loc[index, "weak"] = ", ".join(filter(None, [table.weak[index], reason]))
+    loops = table[(table.backend == BASELINE) & (table.status == "ok")].set_index(GROUP)[["median_s", "weak"]]
+    table = table.join(loops.rename(columns={"median_s": "loops_s", "weak": "loops_weak"}), on=GROUP)
     table["speedup"] = table.pop("loops_s") / table.median_s
+    weak = (table.weak != "") | (table.pop("loops_weak").fillna("") != "")
+    table["speedup_weak"] = weak & table.speedup.notna()
     return table
+
+
+def best_peaks(records: Iterable[Record], environment: Mapping[str, Any]) -> Peaks:
+    """The highest FMA peak known for each thread count and dtype: of these records, of the machine, of earlier runs."""
+    found = [(record.case.threads, record.case.problem.dtype, record.fma_peak_gflops or 0.0) for record in records]
+    for row in (environment.get("machine") or {}).get("by_threads", []):
+        found += [(row["threads"], dtype, row[f"fma_{dtype}_gflops"]) for dtype in ("float32", "float64")]
+    for threads, peaks in (environment.get("known_peaks") or {}).items():
+        found += [(int(threads), dtype, peak) for dtype, peak in peaks.items()]
+    best: Peaks = {}
+    for threads, dtype, peak in found:
+        best[threads, dtype] = max(best.get((threads, dtype), 0.0), peak)
+    return best
 
 
 def _networks(table: pd.DataFrame) -> pd.Series:
@@ -67,7 +100,7 @@ def _networks(table: pd.DataFrame) -> pd.Series:
     return names
 
 
-def _row(group: list[Record], best_peak: dict[tuple[int, str], float]) -> dict[str, object]:
+def _row(group: list[Record], best_peak: Peaks) -> dict[str, object]:
     # Only a case that is right in every repetition counts as right.
     worst = next((r for r in group if r.status != "ok"), group[0])
     case, problem = worst.case, worst.case.problem
@@ -84,6 +117,7 @@ def _row(group: list[Record], best_peak: dict[tuple[int, str], float]) -> dict[s
         "first_call_s": worst.first_call_s, "executed_flops": worst.executed_flops, "fma_peak_gflops": None,
         "packed_bytes": worst.packed_bytes, "workspace_bytes": worst.workspace_bytes, "peak_bytes": worst.peak_bytes,
         "median_s": None, "q1_s": None, "q3_s": None, "iqr_s": None, "samples": 0, "turns": {},
+        "disturbed": sum(len(r.disturbed_s) for r in group), "stalled_share": None,
         "gflops_effective": None, "executed_gflops": None, "utilisation": None, "weak": "",
     }  # fmt: skip
     if worst.status == "ok":
@@ -94,7 +128,7 @@ def _row(group: list[Record], best_peak: dict[tuple[int, str], float]) -> dict[s
         row |= {
             "median_s": middle, "q1_s": q1, "q3_s": q3, "iqr_s": q3 - q1,
             "samples": sum(len(r.samples_s) for r in group),
-            "turns": {(r.case.repetition, i): t for r in group for i, t in enumerate(r.turns_s)},
+            "turns": _turns(group), "stalled_share": _stalled_share(group),
             "gflops_effective": problem.flops / middle / 1e9,
             "weak": weakness(turns, peaks, best_peak.get((case.threads, problem.dtype), 0.0)),
         }  # fmt: skip
@@ -108,3 +142,20 @@ def _row(group: list[Record], best_peak: dict[tuple[int, str], float]) -> dict[s
             rate = row["executed_gflops"] = worst.executed_flops / middle / 1e9
             row["utilisation"] = rate / row["fma_peak_gflops"] if peaks else None  # type: ignore[operator]
     return row
+
+
+def _turns(group: list[Record]) -> dict[tuple[int, int], float]:
+    """Time of each turn by (repetition, round): turns of equal round were taken one after the other."""
+    rounds = [record.turn_rounds or range(len(record.turns_s)) for record in group]
+    return {
+        (record.case.repetition, number): time_s
+        for record, numbers in zip(group, rounds, strict=True)
+        for number, time_s in zip(numbers, record.turns_s, strict=True)
+    }
+
+
+def _stalled_share(group: list[Record]) -> float | None:
+    """Of the samples of all repetitions whose share is known."""
+    known = [(r.stalled_share, len(r.samples_s)) for r in group if r.stalled_share is not None]
+    samples = sum(count for _, count in known)
+    return sum(share * count for share, count in known) / samples if samples else None

@@ -3,70 +3,85 @@
 Like is compared with like: planned backends with `auto`, eager ones, which get the weights at each call, with
 `auto_eager`. Against the best peer everything of the peers counts, eager or planned: it is the sum of each layer's
 fastest peer, and no one library is that fast. Ratios above 1: ours is faster.
+A column ``weak`` names the columns of a row that depend on weak measurements (`bench.analysis.sums`).
+Limits: times are medians over all turns, ratios of medians over common turns; the last digits may differ.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import pandas as pd
 
 from ..peers import OWN, PEERS
 from .stats import Ratio, ratio
+from .sums import KEYS, by_backend, depends, marks, total
 
-KEYS = ["network", "threads"]
 BEST = "best peer"
 # Whom each mode is measured against.
 ANCHOR = {"planned": "auto", "eager": "auto_eager"}
 # Headline comparisons: ours, theirs.
 HEADLINES = (("auto", BEST), ("auto_eager", "torch_nchw"), ("auto_strict", "torch_nchw"))
+# A layer with a smaller ratio is counted in the headlines.
+CLEARLY_SLOWER = 0.9
 
 
-def measured(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows with a time, and once more those of each layer's fastest peer, as a backend named "best peer"."""
-    ok = table[table.status == "ok"]
-    peers = ok[ok.backend.isin(PEERS)]
+def with_best_peer(table: pd.DataFrame) -> pd.DataFrame:
+    """All rows, and once more those of each layer's fastest peer, as a backend named "best peer"."""
+    peers = table[(table.status == "ok") & table.backend.isin(PEERS)]
     if peers.empty:
-        return ok
+        return table
     fastest = peers.loc[peers.groupby([*KEYS, "layer"], sort=False).median_s.idxmin()]
-    return pd.concat([ok, fastest.assign(algorithm=fastest.backend, backend=BEST, mode="")])
+    return pd.concat([table, fastest.assign(algorithm=fastest.backend, backend=BEST, mode="")])
 
 
 def against(table: pd.DataFrame) -> pd.DataFrame:
     """A row a network, thread count and backend: its sum in ms, and how many times as long as ours of its mode."""
-    ok, rows = measured(table), []
-    for (network, threads), part in table.groupby(KEYS, sort=False):
-        layers = part.layer.nunique()
+    everything, rows = with_best_peer(table), []
+    ok, sums = everything[everything.status == "ok"], by_backend(everything)
+    for (network, threads), each in sums[sums.measured > 0].groupby(KEYS, sort=False):
         mine = ok[(ok.network == network) & (ok.threads == threads)]
-        for backend, theirs in mine.groupby("backend", sort=False):
-            mode = theirs["mode"].iloc[0]
+        known = each.set_index("backend")
+        for backend, theirs in known.iterrows():
+            mode = mine["mode"][mine.backend == backend].iloc[0]
             row = {"network": network, "threads": threads, "backend": backend, "mode": mode or "either"}
-            if len(theirs) < layers:
-                rows.append(row | {"sum (ms)": None, "layers": f"{len(theirs)} of {layers}"})
+            if not theirs.whole:
+                rows.append(row | {"sum (ms)": None, "layers": f"{theirs.measured} of {theirs.layers}", "weak": ""})
                 continue
-            row |= {"sum (ms)": 1e3 * float((theirs["count"] * theirs.median_s).sum()), "layers": f"all {layers}"}
+            row |= {"sum (ms)": 1e3 * theirs.sum_s, "layers": f"all {theirs.layers}"}
             anchor = ANCHOR[mode or "planned"]
-            found = network_ratio(mine, anchor, str(backend), layers) if backend != anchor else None
+            found = network_ratio(mine, anchor, str(backend), theirs.layers) if backend != anchor else None
             if found is not None:
                 row |= {"ours": anchor, "ratio": found.value, "low": found.low, "high": found.high}
                 row |= {"pairs": found.pairs, "ours is": found.verdict}
-            rows.append(row)
-    return pd.DataFrame(rows)
+            doubt = theirs.weak or (found is not None and known.weak[anchor])
+            rows.append(row | {"weak": marks({"sum (ms)": theirs.weak, "ratio": found is not None and doubt})})
+    return _weak_last(pd.DataFrame(rows))
 
 
 def headlines(table: pd.DataFrame) -> pd.DataFrame:
     """A row a network, thread count and comparison of `HEADLINES`: ratio of sums, interval, verdict, worst layer."""
-    ok, rows = measured(table), []
-    for (network, threads), part in table.groupby(KEYS, sort=False):
+    everything, rows = with_best_peer(table), []
+    ok, sums = everything[everything.status == "ok"], by_backend(everything)
+    for (network, threads), known in sums.groupby(KEYS, sort=False):
         mine = ok[(ok.network == network) & (ok.threads == threads)]
         for ours, theirs in HEADLINES:
-            found = network_ratio(mine, ours, theirs, part.layer.nunique())
+            found = network_ratio(mine, ours, theirs, known.layers.iloc[0])
             if found is None:
                 continue
             each = by_layer(mine, ours, theirs)
             worst = each.loc[each.ratio.idxmin()]
+            below = f"layers below {CLEARLY_SLOWER:g}"
+            weak = {
+                "ratio": known.weak[known.backend.isin([ours, theirs])].any(),
+                below: depends(each.ratio.notna(), _names(each, "ratio")),
+                "its ratio": _names(each, "ratio")[worst.name],
+            }
             rows.append({
                 "network": network, "threads": threads, "ours": ours, "theirs": theirs, "ratio": found.value,
-                "low": found.low, "high": found.high, "ours is": found.verdict, "layers below 0.9":
-                f"{int((each.ratio < 0.9).sum())} of {len(each)}", "worst layer": worst.layer, "its ratio": worst.ratio,
+                "low": found.low, "high": found.high, "ours is": found.verdict,
+                below: f"{int((each.ratio < CLEARLY_SLOWER).sum())} of {len(each)}", "worst layer": worst.layer,
+                "its ratio": worst.ratio, "weak": marks(weak),
             })  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -74,27 +89,72 @@ def headlines(table: pd.DataFrame) -> pd.DataFrame:
 def regret(table: pd.DataFrame) -> pd.DataFrame:
     """How much slower the backend that `auto` picks is than the best of ours, sums and worst layer.
 
-    F(6x6) is no contender: `auto` leaves it to those who ask for it. Nor is what hands the work to another backend.
+    Excluded: F(6x6), which `auto` never selects, and backends that hand the work to another one.
     """
     rows = []
-    ours = table[(table.status == "ok") & ~table.backend.isin([*PEERS, *OWN, "numba_winograd_f6", "numba_winograd"])]
+    excluded = [*PEERS, *OWN, "numba_winograd_f6", "numba_winograd"]
+    ours = table[(table.status == "ok") & ~table.backend.isin(excluded)]
     for (network, threads), part in ours.groupby(KEYS, sort=False):
         picked = part[part.backend == "auto"].set_index("layer").algorithm
-        times = part[part.backend != "auto"].pivot(index="layer", columns="backend", values="median_s")
-        layers = [layer for layer, name in picked.items() if layer in times.index and times.get(name, {}).get(layer)]
-        if not layers:
+        timed = part[part.backend != "auto"].set_index("layer")
+        # A row a layer whose pick was measured: that of the pick, and that of the fastest.
+        chosen = timed[timed.backend == picked.reindex(timed.index)]
+        if chosen.empty:
             continue
-        count = part.drop_duplicates("layer").set_index("layer")["count"][layers]
-        chosen = pd.Series({layer: times[picked[layer]][layer] for layer in layers})
-        best = times.loc[layers].min(axis=1)
-        worst = (chosen / best).idxmax()
+        fastest = timed.sort_values("median_s").groupby(level="layer").head(1).loc[chosen.index]
+        auto, best = total(chosen), total(fastest)
+        lost = chosen.median_s / fastest.median_s
+        worst = lost.idxmax()
+        weak = {
+            "auto (ms)": auto.weak, "best of ours by layer (ms)": best.weak, "regret": auto.weak or best.weak,
+            "its regret": chosen.weak[worst] or fastest.weak[worst],
+        }  # fmt: skip
         rows.append({
-            "network": network, "threads": threads, "layers": len(layers), "auto (ms)": 1e3 * (count * chosen).sum(),
-            "best of ours by layer (ms)": 1e3 * (count * best).sum(),
-            "regret": (count * chosen).sum() / (count * best).sum(), "worst layer": worst,
-            "its regret": (chosen / best)[worst], "picked": picked[worst], "best": times.loc[worst].idxmin(),
+            "network": network, "threads": threads, "layers": len(chosen), "auto (ms)": 1e3 * auto.seconds,
+            "best of ours by layer (ms)": 1e3 * best.seconds, "regret": auto.seconds / best.seconds,
+            "worst layer": worst, "its regret": lost[worst], "picked": chosen.backend[worst],
+            "best": fastest.backend[worst], "weak": marks(weak),
         })  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def fastest_by_network(table: pd.DataFrame) -> pd.DataFrame:
+    """The fastest backend of each network by the count-weighted sum of its layers.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `bench.analysis.frame.frame`.
+
+    Returns
+    -------
+    DataFrame
+        Columns network, threads, fastest, sum_ms, second, second_takes (how many times as long: a `Ratio`, None where
+        the two have no turns in common), verdict (of the fastest), layers and weak. ``fastest`` is empty where no
+        backend measured every layer.
+    """
+    rows: list[dict[str, Any]] = []
+    for (network, threads), mine in by_backend(table).groupby(KEYS, sort=False):
+        ranked = mine[mine.whole].sort_values("sum_s")
+        row = {"network": network, "threads": threads, "layers": mine.layers.iloc[0], "fastest": "", "weak": ""}
+        if ranked.empty:
+            rows.append(row | {"verdict": "no backend measured every layer"})
+            continue
+        first = ranked.iloc[0]
+        row |= {"fastest": first.backend, "sum_ms": 1e3 * first.sum_s, "verdict": "alone"}
+        if len(ranked) > 1:
+            part = table[(table.network == network) & (table.threads == threads) & (table.status == "ok")]
+            found = network_ratio(part, first.backend, ranked.backend.iloc[1], first.layers)
+            verdict = found.verdict if found else "not measured in the same rounds"
+            row |= {"second": ranked.backend.iloc[1], "second_takes": found, "verdict": verdict}
+        rows.append(row | {"weak": marks({"sum_ms": first.weak, "second_takes": ranked.weak.head(2).any()})})
+    columns = ["network", "threads", "fastest", "sum_ms", "second", "second_takes", "verdict", "layers", "weak"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def best_peer_by_layer(table: pd.DataFrame) -> pd.DataFrame:
+    """`auto` and the fastest peer of each layer."""
+    return by_layer(with_best_peer(table), "auto", BEST)
 
 
 def by_layer(table: pd.DataFrame, ours: str, theirs: str) -> pd.DataFrame:
@@ -103,18 +163,19 @@ def by_layer(table: pd.DataFrame, ours: str, theirs: str) -> pd.DataFrame:
     for (network, threads, layer), part in measured_pairs(table, ours, theirs):
         a, b = (part[part.backend == name].iloc[0] for name in (theirs, ours))
         found = ratio([(1.0, a.turns, b.turns)])
+        weak = {"their ms": a.weak, "our ms": b.weak, "our GFLOP/s": b.weak, "ratio": a.weak or b.weak}
         rows.append({
             "network": network, "threads": threads, "layer": layer, "count": a["count"], "kernel": a.kernel,
             "theirs": a.algorithm if theirs == BEST else theirs, "their ms": 1e3 * a.median_s, "ours": b.algorithm,
             "our ms": 1e3 * b.median_s, "our GFLOP/s": b.gflops_effective, "ratio": found.value, "low": found.low,
-            "high": found.high, "ours is": found.verdict,
+            "high": found.high, "ours is": found.verdict, "weak": marks(weak),
         })  # fmt: skip
     return pd.DataFrame(rows)
 
 
 def measured_pairs(table: pd.DataFrame, ours: str, theirs: str) -> list[tuple[tuple[str, int, str], pd.DataFrame]]:
     """The rows of both, for each layer that both measured in at least one common turn."""
-    both = table[table.backend.isin([ours, theirs])]
+    both = table[(table.status == "ok") & table.backend.isin([ours, theirs])]
     groups = both.groupby([*KEYS, "layer"], sort=False)
     return [
         (key, part)
@@ -131,3 +192,13 @@ def network_ratio(part: pd.DataFrame, ours: str, theirs: str, layers: int) -> Ra
         for a, b in [[rows[rows.backend == name].iloc[0] for name in (theirs, ours)]]
     ]
     return ratio(pairs) if len(pairs) == layers else None
+
+
+def _names(content: pd.DataFrame, column: str) -> pd.Series:
+    """For each row, whether its ``weak`` names this column."""
+    return pd.Series([column in weak.split("; ") for weak in content.weak], content.index)
+
+
+def _weak_last(content: pd.DataFrame) -> pd.DataFrame:
+    """Rows without a ratio come first at times: the column ``weak`` goes behind those that only later rows have."""
+    return content[[name for name in content if name != "weak"] + ["weak"]] if len(content) else content

@@ -88,9 +88,6 @@ class Ratio:
     pairs: int
     verdict: str
 
-    def __str__(self) -> str:
-        return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})"
-
 
 def ratio(
     layers: Sequence[tuple[float, Turns, Turns]], seed: int = 0, margin: float = 0.0, level: float = 0.95

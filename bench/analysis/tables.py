@@ -1,6 +1,7 @@
 """Frame -> tables. Pure: a DataFrame comes in, DataFrames go out; `bench.report.write` writes them.
 
 Only ``ok`` cases carry a time, are ranked or enter a sum; every other one shows its status by name.
+A column ``weak`` names the columns of a row that depend on weak measurements (`bench.analysis.sums`).
 """
 
 from __future__ import annotations
@@ -9,15 +10,18 @@ from math import ceil
 
 import pandas as pd
 
+from .numbers import number
 from .stats import geometric_mean
+from .sums import KEYS, along, by_backend, depends, marks
 
 # Slowest idea first: the ladder a learner climbs.
 LADDER = (
     "python_loops", "numpy_im2col", "numpy_strided", "scipy_fft", "numba_direct", "numba_simd", "numba_winograd_f2",
     "numba_winograd_f4", "numba_winograd_f6", "numba_winograd", "numba_depthwise", "auto", "auto_strict", "auto_eager",
 )  # fmt: skip
-# A backend takes part in the ladder that measured more than this part of the layers any other did.
+# Minimum share of the measured layers that a backend needs to appear in the ladder.
 LADDER_SHARE = 0.5
+SPEEDUP = "speedup_over_python_loops"
 # Backends that hand the work to another one.
 CHOICES = ("auto", "auto_strict", "auto_eager", "numba_winograd")
 
@@ -32,11 +36,21 @@ def per_case(table: pd.DataFrame) -> pd.DataFrame:
     """Every case: status, time, spread, rates, speed-up, error, costs. Seconds, GFLOP/s, relative error, bytes."""
     columns = [
         "workload", "layer", "count", "backend", "algorithm", "mode", "threads", "direction", "cache", "status",
-        "median_s", "iqr_s", "samples", "gflops_effective", "executed_gflops", "utilisation", "fma_peak_gflops",
-        "speedup", "error", "error_over_bound", "compile_s", "prepare_s", "first_call_s", "packed_bytes",
-        "workspace_bytes", "peak_bytes", "estimate_s", "threads_seen", "weak", "reason", "label",
+        "median_s", "iqr_s", "samples", "stalled_share", "disturbed", "gflops_effective", "executed_gflops",
+        "utilisation", "fma_peak_gflops", "speedup", "error", "error_over_bound", "compile_s", "prepare_s",
+        "first_call_s", "packed_bytes", "workspace_bytes", "peak_bytes", "estimate_s", "threads_seen", "weak",
+        "speedup_weak", "reason", "label",
     ]  # fmt: skip
-    return table[columns].rename(columns={"speedup": "speedup_over_python_loops"})
+    return table[columns].rename(columns={"speedup": SPEEDUP})
+
+
+def case_marks(cases: pd.DataFrame) -> pd.DataFrame:
+    """Which cells of `per_case` are weak: its ``weak`` is a reason, where other tables name columns."""
+    weak = cases.isin([])
+    for name in ("median_s", "gflops_effective", "executed_gflops", "utilisation"):
+        weak[name] = (cases.weak != "") & cases[name].notna()
+    weak[SPEEDUP] = cases.speedup_weak
+    return weak
 
 
 def network_sums(table: pd.DataFrame) -> pd.DataFrame:
@@ -44,17 +58,19 @@ def network_sums(table: pd.DataFrame) -> pd.DataFrame:
 
     A backend that did not measure every layer gets no sum but "n of m": a partial sum would look fast.
     """
-    rows = []
+    sums, rows = by_backend(table), []
     for threads in sorted(table.threads.unique()):
         for backend in order(table.backend):
             row: dict[str, object] = {"backend": backend, "threads": threads}
-            for network, part in table[table.threads == threads].groupby("network", sort=False):
-                mine = part[(part.backend == backend) & (part.status == "ok")]
-                total = 1e3 * float((mine["count"] * mine.median_s).sum())
-                layers = part.layer.nunique()
-                row[f"{network} (ms)"] = f"{total:,.4g}" if len(mine) == layers else f"{len(mine)} of {layers}"
-            rows.append(row)
-    return pd.DataFrame(rows).fillna("")
+            weak = {}
+            for network, known in sums[sums.threads == threads].groupby("network", sort=False):
+                mine, column = known[known.backend == backend], f"{network} (ms)"
+                whole = bool(mine.whole.any())
+                row[column] = 1e3 * mine.sum_s.iloc[0] if whole else f"{mine.measured.sum()} of {known.layers.iloc[0]}"
+                weak[column] = whole and mine.weak.any()
+            rows.append(row | {"weak": marks(weak)})
+    made = pd.DataFrame(rows).fillna("")
+    return made[[name for name in made if name != "weak"] + ["weak"]]
 
 
 def winners(table: pd.DataFrame) -> pd.DataFrame:
@@ -67,42 +83,111 @@ def winners(table: pd.DataFrame) -> pd.DataFrame:
         row = {
             "network": network, "layer": layer, "threads": threads, "count": first["count"], "kernel": first.kernel,
             "winner": first.backend, "median_ms": 1e3 * first.median_s, "gflops_effective": first.gflops_effective,
+            "second": "", "lead": None,
         }  # fmt: skip
+        weak = dict.fromkeys(["median_ms", "gflops_effective"], first.weak)
         if len(ranked) > 1:
             second = ranked.iloc[1]
             row |= {"second": second.backend, "lead": second.median_s / first.median_s}
-        rows.append(row)
-    return pd.DataFrame(rows)
+            weak["lead"] = first.weak or second.weak
+        rows.append(row | {"weak": marks(weak)})
+    made = pd.DataFrame(rows)
+    return made.astype({"lead": float}) if rows else made
 
 
 def costs(table: pd.DataFrame) -> pd.DataFrame:
-    """What a network costs beside its run, a row a backend: compiling, preparing, memory; and when that pays off.
+    """What a network costs in addition to its run, a row a backend: compiling, preparing, memory; when that pays off.
 
     Seconds of compiling (or of loading what is on disk) and preparing are summed over the layers, bytes are those of
     the layer that needs most. "pays off after" is in passes over the network, against the fastest backend of the run
     that neither compiles nor prepares.
     """
-    rows = []
-    for (network, threads), part in table.groupby(["network", "threads"], sort=False):
-        ok, layers = part[part.status == "ok"], part.layer.nunique()
-        whole = ok.groupby("backend").filter(lambda mine: len(mine) == layers)  # noqa: B023
-        run_s = (whole["count"] * whole.median_s).groupby(whole.backend).sum()
+    rows, sums = [], by_backend(table)
+    for (network, threads), known in sums[sums.whole].groupby(KEYS, sort=False):
+        whole = table[(table.network == network) & (table.threads == threads) & table.backend.isin(known.backend)]
+        sum_s, weak = (known.set_index("backend")[name] for name in ("sum_s", "weak"))
         plain = whole[whole["mode"] == "eager"].groupby("backend").compile_s.sum()
-        base = run_s[plain.index[plain == 0]].nsmallest(1)
-        for backend in order(list(run_s.index)):
+        base = sum_s[plain.index[plain == 0]].nsmallest(1)
+        for backend in order(list(sum_s.index)):
             mine = whole[whole.backend == backend]
             once_s = mine.compile_s.sum() + mine.prepare_s.sum()
             row = {
                 "network": network, "threads": threads, "backend": backend, "compile_s": mine.compile_s.sum(),
-                "prepare_s": mine.prepare_s.sum(), "run_s": run_s[backend],
+                "prepare_s": mine.prepare_s.sum(), "run_s": sum_s[backend],
                 "packed_MiB": mine.packed_bytes.sum(min_count=1) / 2**20,
                 "workspace_MiB": mine.workspace_bytes.max() / 2**20, "peak_MiB": mine.peak_bytes.max() / 2**20,
+                "pays off after": None, "against": "",
             }  # fmt: skip
-            if len(base) and run_s[backend] < base.iloc[0]:
-                row["pays off after"] = ceil(once_s / (base.iloc[0] - run_s[backend]))
+            marked = {"run_s": weak[backend]}
+            if len(base) and sum_s[backend] < base.iloc[0]:
+                row["pays off after"] = ceil(once_s / (base.iloc[0] - sum_s[backend]))
                 row["against"] = base.index[0]
-            rows.append(row)
-    return pd.DataFrame(rows)
+                marked["pays off after"] = weak[backend] or weak[base.index[0]]
+            rows.append(row | {"weak": marks(marked)})
+    made = pd.DataFrame(rows)
+    return made.astype({"pays off after": float}) if rows else made
+
+
+def utilisation(table: pd.DataFrame) -> pd.DataFrame:
+    """Every measured case: the rate of the nominal operations, of those executed, and the latter in % of the FMA peak.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As `bench.analysis.frame.frame` makes it.
+
+    Returns
+    -------
+    DataFrame
+        Rates in GFLOP/s; NaN where the operations executed, or the peak, are not known.
+    """
+    part = table[table.status == "ok"]
+    executed = part.executed_flops / part.median_s / 1e9
+    keys = ["workload", "layer", "backend", "algorithm", "threads", "direction", "gflops_effective"]
+    rates = {"gflops_executed": executed, "executed_percent_of_peak": 100 * executed / part.fma_peak_gflops}
+    weak = part.weak.map(lambda reason: marks(dict.fromkeys(["gflops_effective", *rates], reason)))
+    return part[keys].assign(**rates, weak=weak).reset_index(drop=True)
+
+
+def thread_efficiency(table: pd.DataFrame) -> pd.DataFrame:
+    """How each backend gains from threads: a row a workload, setting, backend and number of threads.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `bench.analysis.frame.frame`.
+
+    Returns
+    -------
+    DataFrame
+        Columns workload, direction, cache, dtype, batch, backend, layers (those measured at every number of threads),
+        threads, sum_s (count-weighted seconds of these layers), speedup (over the least number of threads), efficiency
+        (speedup over the ratio of threads; 1 is ideal) and weak. No row where only one number of threads was measured.
+
+    Examples
+    --------
+    >>> case = {"workload": "w", "direction": "fwd", "cache": "warm", "dtype": "float32", "batch": 1, "backend": "b",
+    ...         "label": "l", "count": 3, "status": "ok", "weak": ""}
+    >>> table = pd.DataFrame([case | {"threads": 1, "median_s": 1.0}, case | {"threads": 4, "median_s": 0.5}])
+    >>> thread_efficiency(table)[["threads", "sum_s", "speedup", "efficiency"]].to_numpy().tolist()
+    [[1.0, 3.0, 1.0, 1.0], [4.0, 1.5, 2.0, 0.5]]
+    """
+    rows = []
+    keys = ["workload", "direction", "cache", "dtype", "batch", "backend"]
+    for key, part in table[table.status == "ok"].groupby(keys, sort=False):
+        sums = along(part, "threads")
+        if len(sums) < 2:
+            continue
+        (least, base), *_ = sums.items()
+        for threads, found in sums.items():
+            speedup = base.seconds / found.seconds
+            row = {"layers": found.layers, "threads": threads, "sum_s": found.seconds, "speedup": speedup}
+            gain = threads != least and (base.weak or found.weak)
+            weak = marks({"sum_s": found.weak, "speedup": gain, "efficiency": gain})
+            rows.append(
+                dict(zip(keys, key, strict=True)) | row | {"efficiency": speedup * least / threads, "weak": weak}
+            )
+    return pd.DataFrame(rows, columns=[*keys, "layers", "threads", "sum_s", "speedup", "efficiency", "weak"])
 
 
 def ladder(table: pd.DataFrame, workload: str) -> pd.DataFrame:
@@ -115,16 +200,20 @@ def ladder(table: pd.DataFrame, workload: str) -> pd.DataFrame:
     speed = timed.loc[:, timed.notna().mean() > LADDER_SHARE].dropna()
     if speed.empty:
         return pd.DataFrame()
-    rows = [
-        {
-            "backend": backend,
-            "speedup": geometric_mean(list(speed[backend])),
-            "slowest_layer": speed[backend].min(),
-            "fastest_layer": speed[backend].max(),
-            "layers": len(speed),
+    doubt = part.pivot(index="layer", columns="backend", values="speedup_weak").loc[speed.index, speed.columns]
+    rows = []
+    for backend in order(list(speed.columns)):
+        mine, weak = speed[backend], doubt[backend].astype(bool)
+        marked = {
+            # Each layer has the same weight in a geometric mean.
+            "speedup": depends(mine.notna(), weak),
+            "slowest_layer": weak[mine.idxmin()],
+            "fastest_layer": weak[mine.idxmax()],
         }
-        for backend in order(list(speed.columns))
-    ]
+        rows.append({
+            "backend": backend, "speedup": geometric_mean(list(mine)), "slowest_layer": mine.min(),
+            "fastest_layer": mine.max(), "layers": len(speed), "weak": marks(marked),
+        })  # fmt: skip
     return pd.DataFrame(rows)
 
 
@@ -139,8 +228,11 @@ def ratio(table: pd.DataFrame, fast: str, slow: str) -> pd.DataFrame:
     ok = table[table.status == "ok"]
     keys = ["network", "layer", "threads", "kernel"]
     pair = ok[ok.backend == fast].merge(ok[ok.backend == slow], on=keys, suffixes=("_fast", "_slow"))
-    pair[f"{fast} over {slow}"] = pair.median_s_slow / pair.median_s_fast
-    return pair[[*keys, "median_s_fast", "median_s_slow", f"{fast} over {slow}"]]
+    name = f"{fast} over {slow}"
+    pair[name] = pair.median_s_slow / pair.median_s_fast
+    sides = zip(pair.weak_fast, pair.weak_slow, strict=True)
+    pair["weak"] = [marks({"median_s_fast": a, "median_s_slow": b, name: a or b}) for a, b in sides]
+    return pair[[*keys, "median_s_fast", "median_s_slow", name, "weak"]]
 
 
 def correctness(table: pd.DataFrame) -> pd.DataFrame:
@@ -158,7 +250,7 @@ def correctness(table: pd.DataFrame) -> pd.DataFrame:
 
 def _correctness_word(row: pd.Series) -> str:
     if row.status == "ok":
-        return f"right, {row.error_over_bound:.2g} of bound"
+        return f"right, {number(row.error_over_bound)} of bound"
     # Over budget means the cut layer was checked and passed, the whole one never ran.
     return "right when cut, over budget" if row.status == "over_budget" else str(row.status)
 

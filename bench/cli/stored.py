@@ -40,7 +40,8 @@ def report(
     current = open_stored(run or _newest())
     for text in write_report(current, out, readme):
         say(f"left out: {text}")
-    print_table(summary(frame(current.records(), current.cases)), "Sum of the layers, count-weighted")
+    table = frame(current.records(), current.cases, environment=current.environment)
+    print_table(summary(table), "Sum of the layers, count-weighted, in milliseconds")
     pages = f"page:    {out / 'report.html'}\nsummary: {out / 'README.md'}"
     say(f"{pages}\ntables:  {out / 'tables'}\nfigures: {out / 'figures'}")
 
@@ -60,7 +61,7 @@ def compare(
       python -m bench compare results/runs/reference results/runs/mine
       python -m bench compare results/runs/monday results/runs/friday --margin 0.05 --csv changes.csv
     """
-    from ..analysis import compare as changes
+    from ..analysis import compare as comparison
     from ..store.benchmark_json import open_stored
 
     if not 0 <= margin < float("inf"):
@@ -68,30 +69,30 @@ def compare(
     older, newer = open_stored(run_a), open_stored(run_b)
     old, new = older.environment, newer.environment
     if old.get("id") != new.get("id"):
-        listed = "; ".join(changes.differences(old, new) or [f"id: {old.get('id')} -> {new.get('id')}"])
+        listed = "; ".join(comparison.differences(old, new) or [f"id: {old.get('id')} -> {new.get('id')}"])
         text = f"the runs come from different machines or versions: {listed}"
         if not force:
             raise UsageError(f"{text}; --force compares them all the same")
         complain(f"warning: {text}")
-    if asked := changes.settings(older.config, newer.config):
+    if asked := comparison.settings(older.config, newer.config):
         text = f"warning: the runs were asked for with different settings: {'; '.join(asked)}"
         complain(text)
-    if state := changes.remembered(old, new):
+    if state := comparison.remembered(old, new):
         complain(f"warning: what `auto` picks by differs: {'; '.join(state)}")
-    before, after = changes.results(older), changes.results(newer)
-    cases, networks = changes.compare_runs(before, after, margin), changes.compare_networks(before, after, margin)
+    before, after = comparison.results(older), comparison.results(newer)
+    cases, networks = comparison.compare_runs(before, after, margin), comparison.compare_networks(before, after, margin)
     if csv is not None:
         write_whole(csv, cases.to_csv(index=False))
-    say("Sums of the layers, count-weighted, with intervals that all hold with 95%\n" + changes.shown(networks))
-    changed = cases[cases.verdict.isin(changes.CHANGES)]
-    say(f"\n{run_b} against {run_a}\n" + changes.shown(changed.head(MOST_ROWS)))
+    say("Sums of the layers, count-weighted, with intervals that all hold with 95%\n" + comparison.shown(networks))
+    changed = cases[cases.verdict.isin(comparison.CHANGES)]
+    say(f"\n{run_b} against {run_a}\n" + comparison.shown(changed.head(MOST_ROWS)))
     if len(changed) > MOST_ROWS:
         say(f"and {len(changed) - MOST_ROWS} more; --csv FILE writes them all")
     counts = cases.verdict.value_counts()
     say(", ".join(f"{count} {word}" for word, count in counts.items()) or "no case in either")
     if counts.get("too few repetitions", 0):
         say("more --repetitions in both runs would tell of those that had too few")
-    if changes.regressed(cases, networks, margin):
+    if comparison.regressed(cases, networks, margin):
         raise typer.Exit(WRONG)
 
 

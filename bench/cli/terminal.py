@@ -30,13 +30,19 @@ def complain(text: str) -> None:
 
 
 def print_table(content: Any, title: str = "") -> None:
-    """A DataFrame; numbers with three significant figures."""
+    """A DataFrame, with marks before weak numbers; see `bench.analysis.numbers`."""
+    # Here, not above: most commands print no table and need no pandas.
+    from ..analysis.numbers import shown
+
+    texts, note = shown(content)
     table = Table(title=title or None)
-    for i, column in enumerate(content.columns):
+    for i, column in enumerate(texts.columns):
         table.add_column(str(column), no_wrap=i == 0, justify="left" if i == 0 else "right")
-    for row in content.itertuples(index=False):
-        table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row))
+    for row in texts.itertuples(index=False):
+        table.add_row(*row)
     console.print(table)
+    if note:
+        say(note)
 
 
 def progress() -> Progress:

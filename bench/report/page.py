@@ -21,14 +21,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pandas.api.types import is_numeric_dtype
 from PIL import Image
 
+from ..analysis.numbers import NOTE, cell, marked
+from ..analysis.ratios import fastest_by_network
 from ..analysis.stats import Ratio
-from ..analysis.winners import fastest_by_network
-from ..machine import probes as machine
+from ..machine import probes
 from ..store.files import write_whole
 from ..store.folder import StoredRun
 from ..store.records import FAILED
-from . import figures as plots
-from . import roofline, sweeps
+from . import figures, roofline, sweeps
+from .style import known
 
 # Those of the report's tables that the page shows, by section.
 SECTIONS = {
@@ -36,7 +37,7 @@ SECTIONS = {
     "layers": {"best_peer_by_layer": "Each layer against its fastest peer", "winners": "Fastest backend of each layer"},
     "costs": {"costs": "Compiling, preparing, memory", "thread_efficiency": "What more threads gain"},
 }
-ALT = plots.ALT | roofline.ALT | sweeps.ALT
+ALT = figures.ALT | roofline.ALT | sweeps.ALT
 # Columns with few different values are filtered by choosing among them, the others by typing.
 FEW = 30
 # Beyond all numbers: where there is none, sorting puts it last.
@@ -44,9 +45,12 @@ LAST = 1e300
 CASES = {
     "network": "network", "layer": "layer", "kernel": "kernel", "threads": "threads", "backend": "backend",
     "algorithm": "algorithm", "status": "status", "median_ms": "median (ms)", "spread": "spread (%)",
-    "samples": "samples", "gflops_effective": "effective GFLOP/s", "of_peak": "of peak (%)",
+    "samples": "samples", "stalled": "stalled (%)", "disturbed": "disturbed turns",
+    "gflops_effective": "effective GFLOP/s", "of_peak": "of peak (%)",
     "error_over_bound": "error / bound", "workspace_mib": "workspace (MiB)", "weak": "weak because",
 }  # fmt: skip
+# Those that a weak time makes weak.
+OF_TIME = ("median (ms)", "effective GFLOP/s", "of peak (%)")
 
 
 @dataclass(frozen=True)
@@ -61,13 +65,14 @@ class Cell:
 class Table:
     """Rows for the template; a column's kind is number, code, text, or few: text of so few values that one may choose.
 
-    A table of facts is neither sorted nor filtered.
+    A table of facts is neither sorted nor filtered. ``note`` explains the marks, empty where there is none.
     """
 
     title: str
     columns: list[str]
     kinds: list[str]
     rows: list[list[Cell]]
+    note: str = ""
     facts: bool = False
 
 
@@ -97,7 +102,7 @@ def write_page(
         run=run, left_out=left_out, counts=table.status.value_counts().to_dict(),
         fastest_by_network=_table("Fastest backend of each network", fastest_by_network(table)), same=_same(table),
         sections=_sections(made), statuses=_table("Cases by status", made["statuses"]), cases=_cases(table),
-        failures=_failures(table), where=plots.known(run.environment, cores="{} cores", date="{}", commit="commit {}"),
+        failures=_failures(table), where=known(run.environment, cores="{} cores", date="{}", commit="commit {}"),
         environment=_environment(run), figures=_figures(path.parent / "figures"),
         script=b64encode(bundle.read_bytes()).decode(), style=bundle.with_suffix(".css").read_text(encoding="utf-8"),
     )  # fmt: skip
@@ -130,9 +135,13 @@ def _same(table: pd.DataFrame) -> str:
 def _cases(table: pd.DataFrame) -> Table:
     shown = table.assign(
         median_ms=1e3 * table.median_s, spread=100 * table.iqr_s / table.median_s,
-        of_peak=100 * table.utilisation, workspace_mib=table.workspace_bytes / 2**20,
+        stalled=100 * table.stalled_share, of_peak=100 * table.utilisation, workspace_mib=table.workspace_bytes / 2**20,
     )  # fmt: skip
-    return _table("Every case", shown[list(CASES)].rename(columns=CASES))
+    shown = shown[list(CASES)].rename(columns=CASES)
+    weak = shown.isin([])
+    for name in OF_TIME:
+        weak[name] = (table.weak != "") & shown[name].notna()
+    return _table("Every case", shown, weak)
 
 
 def _failures(table: pd.DataFrame) -> Table:
@@ -147,7 +156,7 @@ def _environment(run: StoredRun) -> list[Table]:
     facts = {key: value for key, value in run.environment.items() if key != "machine"}
     asked = {key: value for key, value in run.config.items() if key != "cases"}
     measured = run.environment.get("machine")
-    found = machine.tables(measured) if measured else {}
+    found = probes.tables(measured) if measured else {}
     named = {"Machine and versions": _flat(facts), "What was asked for": _flat(asked)} | found
     return [replace(_table(title, content), facts=True) for title, content in named.items()]
 
@@ -177,19 +186,24 @@ def _webp(path: Path) -> str:
         return b64encode(file.getvalue()).decode()
 
 
-def _table(title: str, content: pd.DataFrame) -> Table:
-    made = [_column(str(name), content[name]) for name in content]
+def _table(title: str, content: pd.DataFrame, weak: pd.DataFrame | None = None) -> Table:
+    """By default the column ``weak`` of the content names what is weak, as in `bench.analysis.numbers.shown`."""
+    if weak is None:
+        content, weak = marked(content)
+    made = [_column(str(name), content[name], weak[name]) for name in content]
     rows = [list(row) for row in zip(*(cells for *_, cells in made), strict=True)]
-    return Table(title, [name for name, *_ in made], [kind for _, kind, _ in made], rows)
+    note = NOTE if weak.any(axis=None) else ""
+    return Table(title, [name for name, *_ in made], [kind for _, kind, _ in made], rows, note)
 
 
-def _column(name: str, values: pd.Series) -> tuple[str, str, list[Cell]]:
+def _column(name: str, values: pd.Series, weak: pd.Series) -> tuple[str, str, list[Cell]]:
     """Heading, kind and cells."""
     ratios = values.map(lambda value: isinstance(value, Ratio)).any()
     number = ratios or is_numeric_dtype(values)
-    ordered = bool(ratios or (number and values.isna().any()))
-    cells = [_cell(value, ordered) for value in values.astype(object)]
-    few = len({cell.text for cell in cells}) <= FEW
+    # Where a text is no number to a script.
+    ordered = bool(ratios or (number and (values.isna().any() or weak.any())))
+    cells = [_cell(value, ordered, mark) for value, mark in zip(values.astype(object), weak, strict=True)]
+    few = len({made.text for made in cells}) <= FEW
     return (
         name.replace("_", " "),
         "number" if number else "code" if name == "command" else "few" if few else "text",
@@ -197,12 +211,9 @@ def _column(name: str, values: pd.Series) -> tuple[str, str, list[Cell]]:
     )
 
 
-def _cell(value: Any, ordered: bool) -> Cell:
-    if isinstance(value, Ratio):
-        return Cell(str(value), value.value)
-    if isinstance(value, str):
-        return Cell(value)
-    if value is None or math.isnan(value):
-        return Cell("", LAST if ordered else None)
-    text = str(value) if isinstance(value, int) else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-    return Cell(text, float(f"{value:.6g}") if ordered else None)
+def _cell(value: Any, ordered: bool, weak: bool) -> Cell:
+    text = cell(value, weak)
+    if not ordered:
+        return Cell(text)
+    number = value.value if isinstance(value, Ratio) else value
+    return Cell(text, float(f"{number:.6g}") if text else LAST)

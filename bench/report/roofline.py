@@ -1,8 +1,8 @@
 """Frame -> roofline: how near each layer comes to what the machine can do. Pure, as `figures` is.
 
-A layer does so many operations for each byte it must move at least (its intensity); the machine does no more operations
-a second than its FMA peak, nor than a level of memory delivers bytes for. Points show the rate of the operations in the
-definition, so an algorithm that does fewer may lie above the roof; `utilisation` counts what is really executed.
+Attainable rate = min(FMA peak, bandwidth x arithmetic intensity). Points show the rate of the operations in the
+definition, so an algorithm that does fewer may be above the roof; `bench.analysis.tables.utilisation` counts the
+operations that are executed. A "~" marks weak points.
 Source: Williams, Waterman & Patterson 2009, doi:10.1145/1498765.1498785.
 Limits: one image's data may stay in caches between calls, so memory's line is no limit to small layers; the line of the
 last cache is that of reading. The peak is that of the first layer's dtype.
@@ -16,9 +16,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ..analysis.numbers import number, percent, sign
+from ..analysis.sums import depends
 from ..peers import PEERS
 from ..store.records import problem_of
-from .figures import STYLED, NothingToDraw, corner, log_ticks, titled_figure
+from .style import STYLED, NothingToDraw, corner, log_ticks, mark_points, titled_figure
 
 # A layer this near to the roof counts as reaching it.
 REACHED = 0.85
@@ -29,26 +31,6 @@ ALT = {
 DIRECT, FEWER, PEER, ROOF = "#0072B2", "#D55E00", "#333333", "#555555"
 # Algorithms that do fewer operations than the definition.
 FEWER_OPERATIONS = "winograd", "fft"
-
-
-def utilisation(table: pd.DataFrame) -> pd.DataFrame:
-    """Every measured case: the rate of the nominal operations, of those executed, and the latter in % of the FMA peak.
-
-    Parameters
-    ----------
-    table : DataFrame
-        As `bench.analysis.frame.frame` makes it.
-
-    Returns
-    -------
-    DataFrame
-        Rates in GFLOP/s; NaN where the operations executed, or the peak, are not known.
-    """
-    part = table[table.status == "ok"]
-    executed = part.executed_flops / part.median_s / 1e9
-    keys = ["workload", "layer", "backend", "algorithm", "threads", "direction", "gflops_effective"]
-    rates = {"gflops_executed": executed, "executed_percent_of_peak": 100 * executed / part.fma_peak_gflops}
-    return part[keys].assign(**rates).reset_index(drop=True)
 
 
 @STYLED
@@ -79,7 +61,7 @@ def roofline(table: pd.DataFrame, environment: dict[str, Any], workload: str = "
     note = f"{threads} thread{'s' if threads > 1 else ''}; operations and bytes of the definition."
     if points.fewer.any():
         note += " Winograd and FFT do fewer operations than counted here: they may lie above the roof."
-    corner(figure, environment, note)
+    corner(figure, environment, note, _mark_weak(axes, points))
     return figure
 
 
@@ -88,6 +70,7 @@ def _points(table: pd.DataFrame, workload: str) -> pd.DataFrame:
     part = table[(table.workload == workload) & (table.direction == "fwd") & (table.status == "ok")]
     part = part[part.threads == part.threads.max()]
     foreign = part.backend.isin(PEERS)
+    peers = part[foreign].sort_values("median_s").drop_duplicates("layer").set_index("layer")
     rows = []
     for layer, mine in part[~foreign].groupby("layer", sort=False):
         auto = mine[mine.backend == "auto"]
@@ -101,7 +84,9 @@ def _points(table: pd.DataFrame, workload: str) -> pd.DataFrame:
                 "intensity": problem.flops / problem.min_bytes,
                 "ours": best.gflops_effective,
                 "fewer": any(word in f"{best.backend} {best.algorithm}" for word in FEWER_OPERATIONS),
-                "peer": part[foreign & (part.layer == layer)].gflops_effective.max(),
+                "weak": best.weak,
+                "peer": peers.gflops_effective.get(layer, np.nan),
+                "peer_weak": peers.weak.get(layer, ""),
             }
         )
     if not rows:
@@ -132,7 +117,8 @@ def _finding(points: pd.DataFrame, name: str) -> str:
     reach = points.of_roof >= REACHED
     fewer = int((reach & points.fewer).sum())
     by = f", {fewer} of them by doing fewer operations" if fewer else ""
-    return f"{name}: {reach.sum()} of {len(points)} layers reach {REACHED:.0%} of the machine's roof{by}"
+    count = f"{sign(depends(reach.notna(), points.weak != ''))}{reach.sum()}"
+    return f"{name}: {count} of {len(points)} layers reach {REACHED:.0%} of the machine's roof{by}"
 
 
 def _limits(axes: Any, points: pd.DataFrame, ridge: float, peak_gflops: float) -> None:
@@ -152,12 +138,12 @@ def _draw_roof(axes: Any, peak_gflops: float, bandwidth: dict[str, float]) -> No
         axes.plot([start, ridge], [rate * start, peak_gflops], color=ROOF, lw=1.5, ls="--")
         middle = np.sqrt(start * ridge)
         axes.text(
-            middle, 1.05 * rate * middle, f"{level} {rate:.0f} GB/s", color=ROOF, fontsize=10.5, ha="center",
+            middle, 1.05 * rate * middle, f"{level} {number(rate)} GB/s", color=ROOF, fontsize=10.5, ha="center",
             rotation=np.degrees(np.arctan(rate)), rotation_mode="anchor", transform_rotates_text=True,
         )  # fmt: skip
     ridge = peak_gflops / max(bandwidth.values())
     axes.plot([ridge, right], [peak_gflops] * 2, color=ROOF, lw=2)
-    text = f"FMA peak {peak_gflops:.0f} GFLOP/s"
+    text = f"FMA peak {number(peak_gflops)} GFLOP/s"
     axes.annotate(text, (ridge, peak_gflops), xytext=(0, 5), textcoords="offset points", color=ROOF, fontsize=10.5)
 
 
@@ -178,6 +164,12 @@ def _draw_points(axes: Any, points: pd.DataFrame, peak_gflops: float) -> None:
     _label(axes, points, points.of_roof.idxmin(), None)
 
 
+def _mark_weak(axes: Any, points: pd.DataFrame) -> bool:
+    """Marks above the weak points of both series; whether there is one."""
+    ours = mark_points(axes, points.intensity, points.ours, points.weak)
+    return mark_points(axes, points.intensity, points.peer, points.peer_weak) or ours
+
+
 def _label(axes: Any, points: pd.DataFrame, index: int, above_gflops: float | None) -> None:
     """Name one point, beyond all others that the text might cover: above them and the roof, or below them."""
     row, away = points.loc[index], np.log(points.intensity / points.intensity[index]).abs()
@@ -188,8 +180,9 @@ def _label(axes: Any, points: pd.DataFrame, index: int, above_gflops: float | No
     y = near.min().min() / step if above_gflops is None else max(near.max().max(), above_gflops) * step
     across = (np.log(row.intensity) - left) / (right - left)
     colour = FEWER if row.fewer else DIRECT
+    text = f"{row.layer}: {percent(row.of_roof, row.weak)}"
     axes.annotate(
-        f"{row.layer}: {row.of_roof:.0%}", (row.intensity, row.ours), xytext=(row.intensity, y), color=colour,
+        text, (row.intensity, row.ours), xytext=(row.intensity, y), color=colour,
         ha="right" if across > 0.8 else "left" if across < 0.2 else "center", fontsize=10.5,
         va="center", arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.8, "shrinkB": 4},
     )  # fmt: skip

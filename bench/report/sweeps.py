@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
 from ..analysis import tables
+from ..analysis.numbers import duration, marked, percent, sign, times
+from ..analysis.sums import Sum, along
 from ..peers import PEERS
-from .figures import LABEL, STYLED, NothingToDraw, corner, label_ends, style, time_text, titled_figure
+from .style import LABEL, STYLED, NothingToDraw, corner, label_ends, mark_points, style, titled_figure
 
 PLAIN = {"direction": "fwd", "cache": "warm", "dtype": "float32"}
-SETTING = ["workload", "direction", "cache", "dtype"]
 # Of the kernel sizes only backends that come this near the fastest are drawn: more lines hide the crossings.
 NEAR = 4.0
 SHADES = {"direct": "#009E73", "Winograd": "#0072B2", "FFT": "#CC79A7"}
@@ -31,59 +32,22 @@ ALT = {
 }
 
 
-def thread_efficiency(table: pd.DataFrame) -> pd.DataFrame:
-    """How each backend gains from threads: a row a workload, setting, backend and number of threads.
-
-    Parameters
-    ----------
-    table : DataFrame
-        From `bench.analysis.frame.frame`.
-
-    Returns
-    -------
-    DataFrame
-        Columns workload, direction, cache, dtype, batch, backend, layers (those measured at every number of threads),
-        threads, sum_s (count-weighted seconds of these layers), speedup (over the least number of threads) and
-        efficiency (speedup over the ratio of threads; 1 is ideal). No row where only one number of threads was
-        measured.
-
-    Examples
-    --------
-    >>> case = {"workload": "w", "direction": "fwd", "cache": "warm", "dtype": "float32", "batch": 1, "backend": "b",
-    ...         "label": "l", "count": 3, "status": "ok"}
-    >>> table = pd.DataFrame([case | {"threads": 1, "median_s": 1.0}, case | {"threads": 4, "median_s": 0.5}])
-    >>> thread_efficiency(table)[["threads", "sum_s", "speedup", "efficiency"]].to_numpy().tolist()
-    [[1.0, 3.0, 1.0, 1.0], [4.0, 1.5, 2.0, 0.5]]
-    """
-    rows = []
-    keys = [*SETTING, "batch", "backend"]
-    for key, part in table[table.status == "ok"].groupby(keys, sort=False):
-        layers = _points(part, "label", "threads")
-        if len(layers.columns) < 2 or layers.empty:
-            continue
-        least, sums = layers.columns[0], layers.sum()
-        for threads, sum_s in sums.items():
-            speedup = sums[least] / sum_s
-            row = {"layers": len(layers), "threads": threads, "sum_s": sum_s, "speedup": speedup}
-            rows.append(dict(zip(keys, key, strict=True)) | row | {"efficiency": speedup * least / threads})
-    return pd.DataFrame(rows, columns=[*keys, "layers", "threads", "sum_s", "speedup", "efficiency"])
-
-
 @STYLED
 def threads(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
     """Speed-up of each backend against the number of threads, on the workload with the most work."""
-    rows = thread_efficiency(_plain(table, "batch"))
+    rows = tables.thread_efficiency(_plain(table, "batch"))
     if rows.empty:
         raise NothingToDraw("no layer measured with more than one number of threads")
-    part = _largest(table, rows)
+    rows, doubt = marked(rows)
+    part = _largest(table, rows.assign(weak=doubt.speedup))
     counts = sorted(part.threads.unique())
     peers = part.backend.isin(PEERS)
     ours = part if peers.all() else part[~peers]
     most = ours[ours.threads == counts[-1]]
     best = most.loc[most[most.layers == most.layers.max()].sum_s.idxmin()]
     title = (
-        f"{best.backend} runs {best.workload} {best.speedup:.2f} times as fast with {counts[-1]} threads as with "
-        f"{counts[0]}: efficiency {best.efficiency:.0%}"
+        f"{best.backend} runs {best.workload} {times(best.speedup, best.weak)} times as fast with {counts[-1]} threads "
+        f"as with {counts[0]}: efficiency {percent(best.efficiency, best.weak)}"
     )
     figure, axes = titled_figure(5.2, title)
     ideal = [count / counts[0] for count in counts]
@@ -95,13 +59,13 @@ def threads(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
         axes.plot(mine.threads, mine.speedup, color="#BBBBBB", lw=1.2, zorder=1)
     ranked = others[others.threads == counts[-1]].sort_values("speedup")
     for last in [ranked.iloc[i] for i in sorted({0, len(ranked) - 1}) if len(ranked)]:
-        ends.append((last.threads, last.speedup, f"{last.backend} {last.efficiency:.0%}", "#777777"))
+        ends.append((last.threads, last.speedup, _efficiency(last), "#777777"))
     for backend in tables.order(ours.backend):
         mine = ours[ours.backend == backend]
         colour, marker = style(backend)
         axes.plot(mine.threads, mine.speedup, color=colour, marker=marker, lw=1.8)
         last = mine.iloc[-1]
-        ends.append((last.threads, last.speedup, f"{backend} {last.efficiency:.0%}", colour))
+        ends.append((last.threads, last.speedup, _efficiency(last), colour))
     axes.set(xlabel="threads", ylabel=f"times as fast as with {counts[0]}")
     low, high = axes.get_ylim()
     axes.set_ylim(low, high + (high - low) * LABEL * max(0, len(ends) - 6))
@@ -109,7 +73,7 @@ def threads(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
     axes.set_xlim(counts[0] - 0.04 * (counts[-1] - counts[0]), counts[0] + 1.5 * (counts[-1] - counts[0]))
     label_ends(axes, ends)
     note = "count-weighted sum of the layers a backend measured at every number of threads; % is efficiency"
-    corner(figure, environment, note)
+    corner(figure, environment, note, mark_points(axes, part.threads, part.speedup, part.weak))
     return figure
 
 
@@ -119,37 +83,37 @@ def batch(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
     plain = _plain(table, "threads")
     # A layer is the same at every batch, whatever its label says.
     plain = plain.assign(same=plain.label.str.replace(r"^(g\d+)?mb\d+", r"\1", regex=True))
-    sums = {}
-    for (workload, backend), part in plain.groupby(["workload", "backend"], sort=False):
-        layers = _points(part, "same", "batch")
-        if len(layers.columns) > 1 and not layers.empty:
-            sums[workload, backend] = layers.sum() / layers.columns, len(layers)
+    groups = plain.groupby(["workload", "backend"], sort=False)
+    sums = {key: found for key, part in groups if len(found := along(part, "batch", "same")) > 1}
     if not sums:
         raise NothingToDraw("no layer measured with more than one batch")
     workload = _largest(table, pd.DataFrame(list(sums), columns=["workload", "backend"])).workload.iloc[0]
-    layers = max(count for (name, _), (_, count) in sums.items() if name == workload)
-    image_s = {b: s for (name, b), (s, count) in sums.items() if name == workload and count == layers}
-    best = min(image_s, key=lambda backend: image_s[backend].iloc[-1])
-    first, last = image_s[best].index[[0, -1]]
-    gain = image_s[best].iloc[0] / image_s[best].iloc[-1]
-    change = f"{gain:.2f} times as fast" if gain >= 1 else f"{1 / gain:.2f} times as slow"
+    each = {backend: _by_image(found) for (name, backend), found in sums.items() if name == workload}
+    layers = max(mine.layers.max() for mine in each.values())
+    images = {backend: mine for backend, mine in each.items() if mine.layers.max() == layers}
+    best = min(images, key=lambda backend: images[backend].image_s.iloc[-1])
+    ends_of_best = images[best].iloc[[0, -1]]
+    first, last = ends_of_best.index
+    gain, weak = ends_of_best.image_s[first] / ends_of_best.image_s[last], ends_of_best.weak.any()
+    change = f"{times(gain, weak)} times as fast" if gain >= 1 else f"{times(1 / gain, weak)} times as slow"
     figure, axes = titled_figure(
         5.2, f"With {best} an image of {workload} is {change} in a batch of {last} as in one of {first}"
     )
     ends = []
-    for backend in tables.order(list(image_s)):
-        mine = image_s[backend]
+    for backend in tables.order(list(images)):
+        mine = images[backend]
         colour, marker = style(backend)
-        axes.plot(mine.index, mine, color=colour, marker=marker, lw=1.8)
-        ends.append((mine.index[-1], mine.iloc[-1], backend, colour))
-    batches = sorted({size for mine in image_s.values() for size in mine.index})
+        axes.plot(mine.index, mine.image_s, color=colour, marker=marker, lw=1.8)
+        ends.append((mine.index[-1], mine.image_s.iloc[-1], backend, colour))
+        weak |= mark_points(axes, mine.index, mine.image_s, mine.weak)
+    batches = sorted({size for mine in images.values() for size in mine.index})
     axes.set(xscale="log", yscale="log", xlabel="batch", ylabel="time an image")
     _time_axis(axes, (1, 2, 5))
     axes.set_xticks(batches, [str(size) for size in batches])
     axes.minorticks_off()
     axes.set_xlim(batches[0] * 0.9, batches[0] * 0.9 * (batches[-1] / batches[0]) ** 1.5)
     label_ends(axes, ends)
-    corner(figure, environment, f"{layers} layers, count-weighted sum over the batch, {_threads(plain)}")
+    corner(figure, environment, f"{layers} layers, count-weighted sum over the batch, {_threads(plain)}", weak)
     return figure
 
 
@@ -166,24 +130,40 @@ def kernel_sizes(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
         raise NothingToDraw("no measured kernel sizes (workload kernel_sizes)")
     leads = {name: leaders(rows) for name, rows in panels.items()}
     figure, grid = titled_figure(3.0 * len(panels) + 0.9, _who_takes_over(leads), len(panels))
+    weak = False
     for axes, (name, rows) in zip([grid] if len(panels) == 1 else grid, panels.items(), strict=True):
-        _kernel_panel(axes, rows, leads[name])
-        axes.set_title(
-            f"{name}: " + ", ".join(f"{method} from {first:.0f}" for method, first, _ in leads[name]),
-            loc="left",
-            fontsize=11.5,
-        )
+        weak |= _kernel_panel(axes, rows, leads[name])
+        found = ", ".join(f"{lead.method} from {lead.size()}" for lead in leads[name])
+        axes.set_title(f"{name}: {found}", loc="left", fontsize=11.5)
     axes.set_xlabel("kernel height = width")
     note = f"channels in-out/groups @image, {_threads(part)}; backends that come within {NEAR:g} times the least time"
-    corner(figure, environment, note)
+    corner(figure, environment, note, weak)
     return figure
 
 
-def leaders(rows: pd.DataFrame) -> list[tuple[str, float, float]]:
-    """The method that is fastest over each stretch of kernel sizes: (method, first size, last size)."""
+class Lead(NamedTuple):
+    """A stretch of kernel sizes over which one method is fastest; ``weak`` where its first size depends on weak times.
+
+    Its first size does where the fastest time there, or at the size before, is weak.
+    """
+
+    method: str
+    first: float
+    last: float
+    weak: bool
+
+    def size(self) -> str:
+        """Its first size, marked where it is weak."""
+        return f"{sign(self.weak)}{self.first:.0f}"
+
+
+def leaders(rows: pd.DataFrame) -> list[Lead]:
+    """The methods that are fastest, by kernel size."""
     fastest = rows.loc[rows.groupby("size").median_s.idxmin()].sort_values("size")
-    stretches = groupby(zip(fastest.backend.map(_method), fastest["size"], strict=True), key=lambda pair: pair[0])
-    return [(method, sizes[0], sizes[-1]) for method, run in stretches if (sizes := [size for _, size in run])]
+    weak = fastest.weak != ""
+    points = zip(fastest.backend.map(_method), fastest["size"], weak | weak.shift(fill_value=False), strict=True)
+    stretches = [list(run) for _, run in groupby(points, key=lambda point: point[0])]
+    return [Lead(run[0][0], run[0][1], run[-1][1], bool(run[0][2])) for run in stretches]
 
 
 FIGURES: dict[str, Callable[[pd.DataFrame, dict[str, Any]], Figure]] = {
@@ -191,10 +171,11 @@ FIGURES: dict[str, Callable[[pd.DataFrame, dict[str, Any]], Figure]] = {
 }  # fmt: skip
 
 
-def _kernel_panel(axes: Any, rows: pd.DataFrame, leads: list[tuple[str, float, float]]) -> None:
+def _kernel_panel(axes: Any, rows: pd.DataFrame, leads: list[Lead]) -> bool:
+    """Lines, shades and marks; whether there is a mark."""
     least = rows.groupby("size").median_s.min()
     near = rows[rows.median_s <= NEAR * rows["size"].map(least)].backend
-    sizes, ends = sorted(rows["size"].unique()), []
+    sizes, ends, weak = sorted(rows["size"].unique()), [], False
     axes.set(xscale="log", yscale="log", ylabel="time of one call")
     _time_axis(axes, (1,))
     for backend in tables.order(near):
@@ -202,31 +183,43 @@ def _kernel_panel(axes: Any, rows: pd.DataFrame, leads: list[tuple[str, float, f
         colour, marker = style(backend)
         axes.plot(mine["size"], mine.median_s, color=colour, marker=marker, lw=1.8, ms=5)
         ends.append((mine["size"].iloc[-1], mine.median_s.iloc[-1], backend, colour))
+        weak |= mark_points(axes, mine["size"], mine.median_s, mine.weak)
     axes.set_xticks(sizes, [f"{size:.0f}" for size in sizes])
     axes.minorticks_off()
     axes.set_xlim(sizes[0] * 0.9, sizes[-1] * 3.0)
-    for i, (method, first, last) in enumerate(leads):
+    for i, (method, first, last, _) in enumerate(leads):
         # The change lies somewhere between two measured sizes.
-        left = sizes[0] * 0.9 if i == 0 else (first * leads[i - 1][2]) ** 0.5
-        right = sizes[-1] * 1.1 if i == len(leads) - 1 else (last * leads[i + 1][1]) ** 0.5
+        left = sizes[0] * 0.9 if i == 0 else (first * leads[i - 1].last) ** 0.5
+        right = sizes[-1] * 1.1 if i == len(leads) - 1 else (last * leads[i + 1].first) ** 0.5
         axes.axvspan(left, right, color=SHADES[method], alpha=0.16, lw=0)
         middle = (left * right) ** 0.5
         axes.text(middle, 0.02, method, transform=axes.get_xaxis_transform(), ha="center", fontsize=9, color="#444444")
     label_ends(axes, ends)
+    return weak or any(lead.weak for lead in leads)
+
+
+def _efficiency(row: pd.Series) -> str:
+    return f"{row.backend} {percent(row.efficiency, row.weak)}"
+
+
+def _by_image(sums: dict[int, Sum]) -> pd.DataFrame:
+    """A row a batch: seconds an image, layers, weak."""
+    rows = {batch: (found.seconds / batch, found.layers, found.weak) for batch, found in sums.items()}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["image_s", "layers", "weak"])
 
 
 def _method(backend: str) -> str:
     return "Winograd" if "winograd" in backend else "FFT" if "fft" in backend else "direct"
 
 
-def _who_takes_over(leads: dict[str, list[tuple[str, float, float]]]) -> str:
+def _who_takes_over(leads: dict[str, list[Lead]]) -> str:
     """The finding: from which kernel size FFT stays ahead, and where Winograd leads."""
-    fft = [f"{runs[-1][1]:.0f} ({name})" for name, runs in leads.items() if runs[-1][0] == "FFT"]
+    fft = [f"{runs[-1].size()} ({name})" for name, runs in leads.items() if runs[-1].method == "FFT"]
     winograd = {
-        f"{a:.0f}" if a == b else f"{a:.0f} to {b:.0f}"
+        lead.size() if lead.first == lead.last else f"{lead.size()} to {lead.last:.0f}"
         for runs in leads.values()
-        for m, a, b in runs
-        if m == "Winograd"
+        for lead in runs
+        if lead.method == "Winograd"
     }
     title = f"FFT takes over for good at kernel {', '.join(fft)}" if fft else "FFT never takes over for good"
     return title + (f"; Winograd leads at {', '.join(sorted(winograd))}" if winograd else "; Winograd never leads")
@@ -248,12 +241,6 @@ def _plain(table: pd.DataFrame, *fixed: str) -> pd.DataFrame:
     return part
 
 
-def _points(part: pd.DataFrame, layer: str, axis: str) -> pd.DataFrame:
-    """Count-weighted seconds, a row a layer measured at every point of the axis, a column a point."""
-    weighted = part.assign(weighted_s=part["count"] * part.median_s)
-    return weighted.pivot_table(index=layer, columns=axis, values="weighted_s", aggfunc="sum").dropna()
-
-
 def _largest(table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     """Those rows that belong to the workload with the most work."""
     layers = table.drop_duplicates(["workload", "label"])
@@ -269,5 +256,5 @@ def _threads(part: pd.DataFrame) -> str:
 def _time_axis(axes: Any, steps: tuple[int, ...]) -> None:
     """Ticks at these multiples of the powers of ten, with units."""
     axes.yaxis.set_major_locator(LogLocator(subs=steps))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda seconds, _: time_text(seconds)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda seconds, _: duration(seconds)))
     axes.margins(y=0.12)

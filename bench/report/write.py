@@ -12,27 +12,26 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..analysis import ratios as contest
-from ..analysis import tables
+from ..analysis import ratios, tables
 from ..analysis.frame import frame
+from ..analysis.numbers import shown
 from ..store.files import write_whole
 from ..store.folder import StoredRun
 from ..store.records import StoreError
-from . import figures as plots
-from . import roofline, sweeps
-from .page import write_page
+from . import figures, roofline, sweeps
+from .page import ALT, write_page
+from .style import NothingToDraw, known, save
 
 BLOCK = re.compile(r"(<!-- begin generated: results -->\n).*?(<!-- end generated: results -->)", re.DOTALL)
 NETWORKS = ("resnet50", "vgg16", "mobilenet_v2", "convnext_tiny")
 # Of what is plain (forward, warm, one dtype), and of everything the run varied.
-PLAIN_FIGURES = plots.FIGURES | {"roofline": roofline.roofline}
+PLAIN_FIGURES = figures.FIGURES | {"roofline": roofline.roofline}
 FIGURES = PLAIN_FIGURES | sweeps.FIGURES
-ALT = plots.ALT | roofline.ALT | sweeps.ALT
 TABLES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
-    "network_sums": tables.network_sums, "headlines": contest.headlines, "against": contest.against,
-    "best_peer_by_layer": lambda table: contest.by_layer(contest.measured(table), "auto", contest.BEST),
-    "regret": contest.regret, "winners": tables.winners, "costs": tables.costs, "utilisation": roofline.utilisation,
-    "thread_efficiency": sweeps.thread_efficiency, "ladder": lambda table: tables.ladder(table, "resnet50"),
+    "network_sums": tables.network_sums, "headlines": ratios.headlines, "against": ratios.against,
+    "best_peer_by_layer": ratios.best_peer_by_layer, "regret": ratios.regret, "winners": tables.winners,
+    "costs": tables.costs, "utilisation": tables.utilisation, "thread_efficiency": tables.thread_efficiency,
+    "ladder": lambda table: tables.ladder(table, "resnet50"),
     "correctness": tables.correctness,
     "numba_direct_over_numpy_im2col": lambda table: tables.ratio(table, "numba_direct", "numpy_im2col"),
     "numpy_strided_over_numpy_im2col": lambda table: tables.ratio(table, "numpy_strided", "numpy_im2col"),
@@ -53,20 +52,20 @@ COSTS = (
 
 def write_report(run: StoredRun, out: Path, readme: Path | None) -> list[str]:
     """Write everything; returns what was left out and why."""
-    table = frame(run.records(), run.cases, run.repeat)
+    environment = run.environment
+    table = frame(run.records(), run.cases, run.repeat, environment)
     if table.empty:
         raise StoreError(f"{run.folder}: no finished cases to report")
     twice = table[table.duplicated(["network", "layer", "backend", "threads"])]
     if len(twice):
         raise StoreError(f"{run.folder}: layer {twice.layer.iloc[0]!r} of {twice.network.iloc[0]!r} has several labels")
-    environment = run.environment
     _refuse_others(out)
     made = all_tables(table)
-    missing, figures = [], {}
+    missing, drawn = [], {}
     for name, draw in FIGURES.items():
         try:
-            figures[name] = draw(tables.plain(table) if name in PLAIN_FIGURES else table, environment)
-        except plots.NothingToDraw as reason:
+            drawn[name] = draw(tables.plain(table) if name in PLAIN_FIGURES else table, environment)
+        except NothingToDraw as reason:
             # That a run is no sweep needs no word.
             if name in PLAIN_FIGURES:
                 missing.append(f"figure {name}: {reason}")
@@ -74,14 +73,15 @@ def write_report(run: StoredRun, out: Path, readme: Path | None) -> list[str]:
     for folder in ("tables", "figures"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     for name, content in made.items():
-        write_whole(out / "tables" / f"{name}.csv", content.to_csv(index=False, float_format="%.6g"))
-        write_whole(out / "tables" / f"{name}.md", markdown(content) + "\n")
-    for name, figure in figures.items():
-        plots.save(figure, out / "figures" / name)
+        write_whole(out / "tables" / f"{name}.csv", _csv(content))
+        weak = tables.case_marks(content) if name == "cases" else None
+        write_whole(out / "tables" / f"{name}.md", markdown(content, weak) + "\n")
+    for name, figure in drawn.items():
+        save(figure, out / "figures" / name)
     # What an earlier report made and this one did not would be taken for this run's; other files are somebody's own.
     _drop(out / "tables", TABLES.keys() - made.keys(), ".csv", ".md")
-    _drop(out / "figures", FIGURES.keys() - figures.keys(), ".png", ".svg")
-    write_whole(out / "README.md", _page(run, table, made, list(figures), missing).encode(errors="replace"))
+    _drop(out / "figures", FIGURES.keys() - drawn.keys(), ".png", ".svg")
+    write_whole(out / "README.md", _page(run, table, made, list(drawn), missing).encode(errors="replace"))
     write_page(run, table, made, out / "report.html", missing)
     if readme is not None and readme.exists():
         text = readme.read_text(encoding="utf-8", errors="surrogateescape")
@@ -111,21 +111,23 @@ def all_tables(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return {name: content for name, content in made.items() if not content.empty or name == "not_ok"}
 
 
-def markdown(content: pd.DataFrame) -> str:
-    """A Markdown table, three significant figures, pipes escaped."""
+def markdown(content: pd.DataFrame, weak: pd.DataFrame | None = None) -> str:
+    """A Markdown table, pipes escaped, and what its marks mean; ``weak`` as for `bench.analysis.numbers.shown`."""
     if content.empty:
         return "none"
-    return str(content.map(_cell).to_markdown(index=False, disable_numparse=True))
+    texts, note = shown(content, weak)
+    texts = texts.map(lambda text: text.replace("|", "\\|"))
+    return str(texts.to_markdown(index=False, disable_numparse=True)) + (f"\n\n{note}." if note else "")
 
 
-def _cell(value: object) -> str:
-    if isinstance(value, str):
-        return value.replace("|", "\\|")
-    return "" if pd.isna(value) else f"{value:,.3g}" if isinstance(value, float) else str(value)
+def _csv(content: pd.DataFrame) -> str:
+    """Plain numbers of six digits, also in columns that hold texts as well."""
+    rounded = content.map(lambda value: float(f"{value:.6g}") if isinstance(value, float) else value)
+    return str(rounded.to_csv(index=False, float_format="%.6g"))
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """The table a run ends with: the sums of the networks, or, where there is none, of the other workloads."""
+    """The table a report opens with: the sums of the networks, or, where there is none, of the other workloads."""
     networks = table[table.workload.isin(NETWORKS)]
     return tables.network_sums(networks) if not networks.empty else tables.network_sums(table)
 
@@ -134,12 +136,10 @@ def machine_line(environment: dict[str, object]) -> str:
     """One line on what was measured where and when."""
     packages = environment.get("packages")
     parts = (
-        plots.known(environment, cpu="{}", cores="{} cores", vector_bits="{}-bit vectors"),
-        plots.known(environment, python="Python {}"),
-        plots.known(
-            packages if isinstance(packages, dict) else {}, numpy="numpy {}", numba="numba {}", scipy="scipy {}"
-        ),
-        plots.known(environment, date="{}", commit="commit {}"),
+        known(environment, cpu="{}", cores="{} cores", vector_bits="{}-bit vectors"),
+        known(environment, python="Python {}"),
+        known(packages if isinstance(packages, dict) else {}, numpy="numpy {}", numba="numba {}", scipy="scipy {}"),
+        known(environment, date="{}", commit="commit {}"),
     )
     return "; ".join(part for part in parts if part) or "an unknown machine"
 

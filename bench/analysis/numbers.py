@@ -1,0 +1,126 @@
+"""Numbers -> text for people: three significant digits, thousands separators, "~" where a number is weak. Pure.
+
+One look for terminal, Markdown, page and figures. Files for programs (CSV) keep the plain numbers.
+A table may have a column ``weak`` with the names of the row's columns that depend on weak measurements; readers see a
+"~" before those numbers in its place.
+"""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral
+from typing import TYPE_CHECKING
+
+from .stats import Ratio
+from .sums import WEAK_SHARE
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SIGN = "~"
+NOTE = f"{SIGN}: depends on weak measurements for more than {WEAK_SHARE:.0%}"
+# From here on a number of so many digits is no longer read; nothing measured is that large.
+HUGE = 1e12
+
+
+def number(value: float, weak: object = False) -> str:
+    """Three significant digits, all digits before the decimal point, thousands separated.
+
+    Examples
+    --------
+    >>> number(0.012345), number(12.345), number(12345.6), number(999.7)
+    ('0.0123', '12.3', '12,346', '1,000')
+    >>> number(2.0, weak=True)
+    '~2'
+    """
+    text = f"{value:,.0f}" if 999.5 <= abs(value) < HUGE else f"{value:.3g}"
+    return sign(weak) + text
+
+
+def times(value: float, weak: object = False) -> str:
+    """A ratio: two decimals below 10, else as `number`.
+
+    Examples
+    --------
+    >>> times(2.0), times(12.345), times(1.314, weak=True)
+    ('2.00', '12.3', '~1.31')
+    """
+    return sign(weak) + (f"{value:.2f}" if abs(value) < 9.995 else number(value))
+
+
+def interval(value: float, low: float, high: float, weak: object = False) -> str:
+    """A ratio and its interval.
+
+    Examples
+    --------
+    >>> interval(1.5, 1.25, 1.75)
+    '1.50 (1.25 to 1.75)'
+    """
+    return f"{times(value, weak)} ({times(low)} to {times(high)})"
+
+
+def percent(value: float, weak: object = False) -> str:
+    """A fraction in whole percent."""
+    return f"{sign(weak)}{value:.0%}"
+
+
+def duration(seconds: float, weak: object = False) -> str:
+    """Seconds with a unit, three significant digits.
+
+    Examples
+    --------
+    >>> duration(0.0123456), duration(2.5e-8, weak=True)
+    ('12.3 ms', '~25 ns')
+    """
+    units = (("s", 1.0), ("ms", 1e3), ("us", 1e6), ("ns", 1e9))
+    # By the rounded value: 0.9999 s is 1 s, not 1,000 ms.
+    unit, scale = next((u for u in units if float(f"{seconds * u[1]:.3g}") >= 1), units[-1])
+    return f"{number(seconds * scale, weak)} {unit}"
+
+
+def sign(weak: object) -> str:
+    """The mark before a weak number."""
+    return SIGN if weak else ""
+
+
+def cell(value: object, weak: object = False) -> str:
+    """One cell of a table: a number as `number`, a ratio with its interval, a text as it is, nothing for none."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, Ratio):
+        return interval(value.value, value.low, value.high, weak)
+    if isinstance(value, float):
+        return number(value, weak)
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return f"{sign(weak)}{int(value):,}"
+    return sign(weak) + str(value)
+
+
+def marked(content: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A table without its ``weak`` column, and for each of its cells whether that column names it."""
+    if "weak" not in content:
+        return content, content.isin([])
+    plain = content.drop(columns="weak")
+    weak = plain.isin([])
+    for name in plain.columns:
+        # An empty cell has nothing to mark.
+        names = [f"; {name}; " in f"; {text}; " for text in content.weak]
+        weak[name] = [named and known for named, known in zip(names, plain[name].notna(), strict=True)]
+    return plain, weak
+
+
+def shown(content: pd.DataFrame, weak: pd.DataFrame | None = None) -> tuple[pd.DataFrame, str]:
+    """A table for people: every cell as text, and the line that explains the marks, empty where there is none.
+
+    Parameters
+    ----------
+    content : DataFrame
+    weak : DataFrame of bool, optional
+        Which cells are weak. By default the column ``weak`` of ``content`` names them, and is not shown.
+    """
+    if weak is None:
+        content, weak = marked(content)
+    texts = content.astype(object)
+    for name in content.columns:
+        texts[name] = [cell(value, mark) for value, mark in zip(texts[name], weak[name], strict=True)]
+    return texts, NOTE if weak.any(axis=None) else ""
