@@ -68,10 +68,11 @@ def fma_flops_per_s(threads: int, dtype: str, seconds: float) -> float:
     """Best rate of vector multiply-adds, two operations each, over this many seconds."""
     from conv_impls.kernels import probe
     from conv_impls.kernels.launch import launch, usable
+    from conv_impls.kernels.simd import lanes
 
     threads = usable(threads)
     trips, sums = 100_000, np.zeros(threads, dtype)
-    flops = 2 * probe.CHAINS * (VECTOR_BYTES // sums.itemsize) * trips * threads
+    flops = 2 * probe.CHAINS * lanes(sums.itemsize) * trips * threads
     return flops / _least_s(lambda: launch(probe.chains_serial, probe.chains_parallel, threads, trips, sums), seconds)
 
 

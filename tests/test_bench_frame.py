@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 from records import CASE, LABEL, failed, record
 
-from bench.analysis import numbers, stats
+from bench.analysis import numbers, stats, tables
 from bench.analysis.frame import NOT_RUN, frame
 from conv_impls import Conv2dProblem
 
@@ -85,6 +85,56 @@ def test_a_number_taken_while_the_machine_was_slow_is_weak() -> None:
     assert weak["fast"] == ""
     elsewhere = record("slow", fma_peak_gflops=80.0, case={"threads": 2})
     assert list(frame([elsewhere, fast]).weak) == ["", ""], "one thread's peak is not that of two"
+
+
+@pytest.mark.parametrize(
+    ("environment", "weak"),
+    [
+        ({}, ""),
+        ({"machine": {"by_threads": [{"threads": 1, "fma_float32_gflops": 100.0, "fma_float64_gflops": 90.0}]}}, "80%"),
+        ({"machine": {"by_threads": [{"threads": 2, "fma_float32_gflops": 100.0, "fma_float64_gflops": 90.0}]}}, ""),
+        ({"known_peaks": {"1": {"float32": 160.0}, "2": {"float32": 900.0}}}, "50%"),
+        ({"machine": None, "known_peaks": None}, ""),
+    ],
+)  # fmt: skip
+def test_a_whole_run_on_a_slow_machine_is_weak(environment: dict[str, Any], weak: str) -> None:
+    (row,) = frame([record(fma_peak_gflops=80.0)], environment=environment).itertuples()
+    assert row.weak == (f"machine at {weak} of its peak" if weak else "")
+
+
+def test_the_best_peak_is_the_highest_of_all_that_are_known() -> None:
+    machine = {"by_threads": [{"threads": 1, "fma_float32_gflops": 85.0, "fma_float64_gflops": 40.0}]}
+    known = Peaks({"machine": machine, "known_peaks": {"1": {"float64": 41.0}, "4": {"float32": 300.0}}})
+    known.learn(1, "float32", 90.0)
+    known.learn(1, "float32", 80.0)
+    found = [known.peak_gflops(threads, dtype) for threads in (1, 4, 2) for dtype in ("float32", "float64")]
+    assert found == [90.0, 41.0, 300.0, 0.0, 0.0, 0.0]
+    assert known.most(2, "float32") == (180e9, 0.0), "each of two threads does what one does alone"
+
+
+def test_a_case_is_weak_where_the_machine_is_below_a_peak_of_another_time() -> None:
+    slow = [record("a", fma_peak_gflops=80.0)]
+    assert frame(slow).weak[0] == ""
+    assert "80% of its peak" in frame(slow, environment={"known_peaks": {"1": {"float32": 100.0}}}).weak[0]
+
+
+def test_turns_pair_by_the_round_they_were_taken_in() -> None:
+    a = record("a", times=(2.0, 2.0, 8.0), turn_rounds=[0, 2, 5])
+    b = record("b", times=(1.0, 4.0, 1.0), turn_rounds=[0, 5, 7])
+    turns = frame([a, b]).set_index("backend").turns
+    assert turns["a"] == {(1, 0): 2.0, (1, 2): 2.0, (1, 5): 8.0}
+    paired = stats.ratio([(1.0, turns["a"], turns["b"])])
+    assert (paired.value, paired.low, paired.high, paired.pairs) == (2.0, 2.0, 2.0, 2)
+
+
+def test_stalls_and_disturbed_turns_are_counted_over_all_repetitions() -> None:
+    first = record(times=(1.0,) * 2, stalled_share=0.5, disturbed_s=[9.0, 9.0])
+    second = record(times=(1.0,) * 3, stalled_share=0.0, disturbed_s=[9.0], case={"repetition": 2})
+    (row,) = frame([first, second]).itertuples()
+    assert (row.stalled_share, row.disturbed) == (0.2, 3), "one stalled sample of five"
+    unknown = tables.per_case(frame([record()])).iloc[0]
+    assert np.isnan(unknown.stalled_share)
+    assert unknown.disturbed == 0
 
 
 DRIFT = [1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0]

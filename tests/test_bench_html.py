@@ -19,7 +19,7 @@ from selenium.webdriver.common.by import By
 
 from bench.analysis import stats
 from bench.analysis.frame import frame
-from bench.analysis.numbers import cell
+from bench.analysis.numbers import NOTE, cell
 from bench.analysis.ratios import fastest_by_network
 from bench.report.page import write_page
 from bench.report.write import all_tables
@@ -263,3 +263,20 @@ def test_no_ratio_is_taken_of_times_of_different_rounds() -> None:
     (row,) = fastest_by_network(frame([timed("a", "a", 1), apart])).itertuples()
     assert pd.isna(row.second_takes)
     assert row.verdict == "not measured in the same rounds"
+
+
+def test_the_page_shows_marks_stalls_and_disturbed_turns(tmp_path: Path) -> None:
+    record = timed("auto", "l", 2.0)
+    stalled = replace(record, stalled_share=0.25, disturbed_s=[1.0], threads_seen="torch 9")
+    text = make_page(tmp_path, [stalled]).read_text(encoding="utf-8")
+    cases = text.partition('<section id="cases">')[2].partition("</section>")[0]
+    heads = re.findall(r"<th [^>]*>([^<]*)</th>", cases)
+    cells = dict(zip(heads, re.findall(r"<td[^>]*>([^<\n]*)", cases), strict=True))
+    assert (cells["stalled (%)"], cells["disturbed turns"]) == ("25", "1")
+    assert (cells["median (ms)"], cells["weak because"]) == ("~2.01", "threads: torch 9")
+    assert f"{NOTE}." in cases
+    assert 'data-order="2.007' in cases, "a script sorts by the number, not by its text"
+    summary = text.partition('<section id="summary">')[2].partition("</section>")[0]
+    assert "~2.01" in summary
+    fine = make_page(tmp_path / "fine", [record]).read_text(encoding="utf-8")
+    assert f"{NOTE}." not in fine

@@ -51,7 +51,7 @@ def test_the_correctness_matrix_names_every_status() -> None:
         frame([record(), failed("wrong_result", "b"), failed("over_budget", "c"), record("b", "l2")])
     )
     cells = matrix.set_index("layer")
-    assert cells.loc["l1", "python_loops"] == "right, 0.1 of bound"
+    assert cells.loc["l1", "python_loops"] == "right, 0.100 of bound"
     assert cells.loc["l1", "b"] == "wrong_result"
     assert cells.loc["l1", "c"] == "right when cut, over budget"
     assert cells.loc["l2", "c"] == "not measured"

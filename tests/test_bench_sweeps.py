@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from matplotlib.text import Annotation
 
+from bench.analysis.numbers import NOTE
 from bench.analysis.tables import thread_efficiency
 from bench.report import sweeps
 from bench.report.style import LABEL, NothingToDraw, save
@@ -162,3 +163,32 @@ def test_labels_of_equal_ends_do_not_cover_each_other() -> None:
     ends = [text.xy for text in axes.texts if isinstance(text, Annotation)]
     heights = sorted((axes.transData - axes.transAxes).transform(end)[1] for end in ends)
     assert min(b - a for a, b in pairwise(heights)) >= 0.99 * LABEL
+
+
+def weak(table: pd.DataFrame, rows: pd.Series) -> pd.DataFrame:
+    """The table with a reason to be weak in these rows."""
+    return table.assign(weak=table.weak.where(~rows, "spread 20% of the median"))
+
+
+def test_sweeps_mark_what_depends_on_weak_times() -> None:
+    figure = sweeps.threads(weak(THREADS, (THREADS.backend == "numba_simd") & (THREADS.threads == 3)), ENVIRONMENT)
+    assert title(figure) == "numba_simd runs net ~2.60 times as fast with 3 threads as with 1: efficiency ~87%"
+    drawn = [text.get_text() for text in figure.axes[0].texts]
+    assert sorted(drawn) == ["ideal", "numba_direct 33%", "numba_simd ~87%", "~"]
+    assert NOTE in figure.get_supxlabel()
+
+    figure = sweeps.batch(weak(BATCH, (BATCH.backend == "numba_simd") & (BATCH.batch == 1)), ENVIRONMENT)
+    assert "is ~2.29 times as fast in a batch of 4" in title(figure)
+    assert [text.get_text() for text in figure.axes[0].texts].count("~") == 1
+    assert NOTE in figure.get_supxlabel()
+
+    table = kernels()
+    figure = sweeps.kernel_sizes(weak(table, table.layer == "4-4 k3 @128"), ENVIRONMENT)
+    assert figure.axes[0].get_title(loc="left").startswith("4-4 @128: direct from 1, Winograd from ~3, direct from ~5")
+    assert "11 (4-4 @128), 11 (64-64 @56); Winograd leads at 3, ~3" in title(figure)
+    assert NOTE in figure.get_supxlabel()
+
+    for name, fine in (("threads", THREADS), ("batch", BATCH), ("kernel_sizes", table)):
+        figure = sweeps.FIGURES[name](fine, ENVIRONMENT)
+        assert "~" not in title(figure) + figure.get_supxlabel()
+        assert all("~" not in text.get_text() for axes in figure.axes for text in axes.texts)

@@ -90,7 +90,8 @@ def test_the_readme_names_only_backends_that_exist() -> None:
 
 def test_the_readme_shows_the_run_beside_other_libraries() -> None:
     run = Run.open(ROOT / "results" / "runs" / "networks")
-    block = summary_block(frame(run.records(), run.cases), run.environment)
+    environment = run.environment
+    block = summary_block(frame(run.records(), run.cases, environment=environment), environment)
     assert block in (ROOT / "README.md").read_text(encoding="utf-8")
 
 

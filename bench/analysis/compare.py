@@ -3,23 +3,23 @@
 A case is known by what is computed and how: label without its name, direction, cache, backend, threads. A renamed layer
 is still itself, and layers of one shape are one case. Times are the medians of turns, or samples where there are none.
 
-    slower, faster        the interval of new/old lies beyond the margin, and so does the ratio of the fastest turns;
+    slower, faster        the interval of new/old is beyond the margin, and so does the ratio of the fastest turns;
                           with fewer than `stats.MIN_PAIRS` times on a side: every new time is beyond `FAR` times every
                           old one
-    machine               it would be, but for the machine: times the ratio of the peaks, measured beside the cases, it
-                          is not beyond the margin
+    machine               the ratio of the FMA peaks, measured in the same rounds as the cases, explains it: times that
+                          ratio, the interval is not beyond the margin
     uncertain             it is not beyond the margin
     too few repetitions   as it says
     broke, mended         ok before and not now, or now and not before; the reason is the status that is not ok
-    gone, new             asked for now and without a result, or no result before
-    not asked for         a result before, and the newer run was not asked for one
+    gone, new             requested now and without a result, or no result before
+    not asked for         a result before, and the newer run does not include the case
     not ok                neither
 
-The peak can take a verdict away and never makes one: not every case runs at the speed of the multiply-adds, and where
-the peak rose and the time did not fall, nothing became slower.
+The FMA-peak ratio can only veto a verdict: not every case runs at the speed of the multiply-adds, and where the peak
+rose and the time did not fall, nothing became slower.
 The interval is of level 1 - 0.05/n where n cases (or n networks) are judged (Bonferroni), as far as the 2000 draws of a
 bootstrap reach: beyond 50 cases it is nearly their whole range. The margin is for what turns of one run share and no
-interval of theirs knows, such as where the arrays lie. Measured: the three repetitions of one run, 0.09 s a case on two
+interval of theirs knows, such as where the arrays are. Measured: the three repetitions of one run, 0.09 s a case on two
 cores, compared each way; of 3474 cases with six turns on both sides the median alone is slower by more than 0.25 in
 214, with intervals of 95% each 10 are called slower, with these 5, in 3 of the 6 comparisons; of 156 network sums none.
 With a margin of 0.05 they are 112, 30 and none. So a case that is slower asks for another look with more --repetitions,
@@ -47,7 +47,7 @@ FAR = 3.0
 ALONE = 3.0
 BROKEN = ("broke", "gone")
 CHANGES = ("slower", *BROKEN, "faster", "mended", "machine")
-# What was asked for that a reader must know when it differs.
+# Options that a reader must know of where they differ.
 SETTINGS = ("isa", "seconds")
 # Digests in an environment of what `auto` picks by.
 REMEMBERED = ("tuning", "limits")
@@ -136,13 +136,13 @@ def differences(older: dict[str, Any], newer: dict[str, Any]) -> list[str]:
 
 
 def remembered(older: dict[str, Any], newer: dict[str, Any]) -> list[str]:
-    """What `auto` picks by and two environments have not alike, where both tell: winners, limits of the machine."""
-    told = [k for k in REMEMBERED if k in older and k in newer]
-    return [f"{k}: {older[k]} -> {newer[k]}" for k in told if older[k] != newer[k]]
+    """What `auto` picks by and differs between two environments that both have it: winners, limits of the machine."""
+    both = [k for k in REMEMBERED if k in older and k in newer]
+    return [f"{k}: {older[k]} -> {newer[k]}" for k in both if older[k] != newer[k]]
 
 
 def settings(older: dict[str, Any], newer: dict[str, Any]) -> list[str]:
-    """Options that two runs were not asked for alike, from their configurations; an imported run has none."""
+    """Options that differ between two runs, from their configurations; an imported run has none."""
     then, now = older.get("options"), newer.get("options")
     if not (then and now):
         return []
@@ -280,6 +280,6 @@ def _key(record: Record) -> Key:
 
 def _flat(facts: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in facts.items():
-        # What the machine can do is measured anew each time; the id follows from the rest.
+        # What the machine can do is measured again each time; the id follows from the rest.
         if prefix or key not in (*VOLATILE, "machine"):
             yield from _flat(value, f"{prefix}{key} ") if isinstance(value, dict) else [(prefix + key, value)]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..machine.peaks import Peaks
 from ..store.records import Case, Record
 from .stats import weakness
 from .twins import disagreements
@@ -22,7 +23,6 @@ NUMBERS = [
 NOT_RUN = "the run did not come this far; finish it with --resume"
 GROUP = ["workload", "layer", "label", "threads", "direction", "cache"]
 # FMA peaks in GFLOP/s, by thread count and dtype.
-Peaks = dict[tuple[int, str], float]
 
 
 def frame(
@@ -60,7 +60,10 @@ def frame(
         case = record.case
         where = case.workload, case.layer, case.label, case.direction, case.cache, case.backend, case.threads
         merged.setdefault(where, []).append(record)
-    best = best_peaks(finished, environment)
+    best = Peaks(environment)
+    for record in finished:
+        for peak in [*record.turn_peaks_gflops, record.fma_peak_gflops or 0.0]:
+            best.learn(record.case.threads, record.case.problem.dtype, peak)
     table = pd.DataFrame([_row(group, best) | {"repeat": repeat(group[0].case)} for group in merged.values()])
     if table.empty:
         return table
@@ -76,19 +79,6 @@ def frame(
     return table
 
 
-def best_peaks(records: Iterable[Record], environment: Mapping[str, Any]) -> Peaks:
-    """The highest FMA peak known for each thread count and dtype: of these records, of the machine, of earlier runs."""
-    found = [(record.case.threads, record.case.problem.dtype, record.fma_peak_gflops or 0.0) for record in records]
-    for row in (environment.get("machine") or {}).get("by_threads", []):
-        found += [(row["threads"], dtype, row[f"fma_{dtype}_gflops"]) for dtype in ("float32", "float64")]
-    for threads, peaks in (environment.get("known_peaks") or {}).items():
-        found += [(int(threads), dtype, peak) for dtype, peak in peaks.items()]
-    best: Peaks = {}
-    for threads, dtype, peak in found:
-        best[threads, dtype] = max(best.get((threads, dtype), 0.0), peak)
-    return best
-
-
 def _networks(table: pd.DataFrame) -> pd.Series:
     """The workload, and whatever of it the run varied: what a sum over layers may be taken of."""
     names = table.workload.astype(object)
@@ -100,7 +90,7 @@ def _networks(table: pd.DataFrame) -> pd.Series:
     return names
 
 
-def _row(group: list[Record], best_peak: Peaks) -> dict[str, object]:
+def _row(group: list[Record], best: Peaks) -> dict[str, object]:
     # Only a case that is right in every repetition counts as right.
     worst = next((r for r in group if r.status != "ok"), group[0])
     case, problem = worst.case, worst.case.problem
@@ -132,7 +122,7 @@ def _row(group: list[Record], best_peak: Peaks) -> dict[str, object]:
             "turns": _turns(group), "stalled_share": _stalled_share(group),
             "gflops_effective": problem.flops / middle / 1e9,
             "weak": weakness(
-                turns, peaks, best_peak.get((case.threads, problem.dtype), 0.0), sum(len(r.disturbed_s) for r in group)
+                turns, peaks, best.peak_gflops(case.threads, problem.dtype), sum(len(r.disturbed_s) for r in group)
             ),
         }  # fmt: skip
         # A library took more threads than it was given.

@@ -19,21 +19,26 @@ if TYPE_CHECKING:
 
 SIGN = "~"
 NOTE = f"{SIGN}: depends on weak measurements for more than {WEAK_SHARE:.0%}"
-# From here on a number of so many digits is no longer read; nothing measured is that large.
+# Larger numbers get an exponent; nothing measured is that large.
 HUGE = 1e12
 
 
 def number(value: float, weak: object = False) -> str:
-    """Three significant digits, all digits before the decimal point, thousands separated.
+    """Three significant digits; all digits before the decimal point, thousands separated; whole numbers as they are.
 
     Examples
     --------
     >>> number(0.012345), number(12.345), number(12345.6), number(999.7)
     ('0.0123', '12.3', '12,346', '1,000')
-    >>> number(2.0, weak=True)
-    '~2'
+    >>> number(8.7), number(8.0), number(2.5, weak=True)
+    ('8.70', '8', '~2.50')
     """
-    text = f"{value:,.0f}" if 999.5 <= abs(value) < HUGE else f"{value:.3g}"
+    if not abs(value) < HUGE:
+        text = f"{value:.3g}"
+    elif abs(value) >= 999.5 or math.isclose(value, round(value), rel_tol=1e-12):
+        text = f"{value:,.0f}"
+    else:
+        text = f"{value:#.3g}".removesuffix(".")
     return sign(weak) + text
 
 

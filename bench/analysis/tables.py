@@ -100,7 +100,7 @@ def costs(table: pd.DataFrame) -> pd.DataFrame:
 
     Seconds of compiling (or of loading what is on disk) and preparing are summed over the layers, bytes are those of
     the layer that needs most. "pays off after" is in passes over the network, against the fastest backend of the run
-    that neither compiles nor prepares.
+    that needs no compiling and no preparing.
     """
     rows, sums = [], by_backend(table)
     for (network, threads), known in sums[sums.whole].groupby(KEYS, sort=False):

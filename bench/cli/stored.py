@@ -23,7 +23,7 @@ def report(
         typer.Argument(help="Run folder or JSON of pytest-benchmark; the newest of results/runs by default."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Where tables, figures and README.md go.")] = RESULTS,
-    readme: Annotated[Path | None, typer.Option(help="Page whose generated block to renew as well.")] = None,
+    readme: Annotated[Path | None, typer.Option(help="Page whose generated block is updated, too.")] = None,
 ) -> None:
     """Make tables, figures and results/README.md from the stored records of a run.
 
@@ -75,7 +75,7 @@ def compare(
             raise UsageError(f"{text}; --force compares them all the same")
         complain(f"warning: {text}")
     if asked := comparison.settings(older.config, newer.config):
-        text = f"warning: the runs were asked for with different settings: {'; '.join(asked)}"
+        text = f"warning: the runs have different settings: {'; '.join(asked)}"
         complain(text)
     if state := comparison.remembered(old, new):
         complain(f"warning: what `auto` picks by differs: {'; '.join(state)}")
@@ -91,7 +91,7 @@ def compare(
     counts = cases.verdict.value_counts()
     say(", ".join(f"{count} {word}" for word, count in counts.items()) or "no case in either")
     if counts.get("too few repetitions", 0):
-        say("more --repetitions in both runs would tell of those that had too few")
+        say("more --repetitions in both runs would give verdicts for those that had too few")
     if comparison.regressed(cases, networks, margin):
         raise typer.Exit(WRONG)
 
@@ -120,7 +120,7 @@ def import_(
 ) -> None:
     """Make a run of pytest-benchmark's JSON, for `report` and `compare`.
 
-    Each benchmark tells its layer by extra_info["label"], a benchdnn descriptor; backend, threads and more may follow.
+    extra_info["label"] of each benchmark is its layer, a benchdnn descriptor; backend, threads and more may follow.
 
     \b
     Examples

@@ -25,7 +25,7 @@ def say(text: str) -> None:
 
 
 def complain(text: str) -> None:
-    """A line beside the answer: what went wrong, or is to be known."""
+    """A line on stderr: an error or a warning."""
     print(text, file=sys.stderr, flush=True)
 
 

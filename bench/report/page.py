@@ -2,7 +2,7 @@
 
 Jinja2 fills `page.html.jinja` and escapes every text: names and reasons come from files of the user. The tables are
 plain HTML; DataTables (https://datatables.net, as packed by itables) makes them sortable and filterable where scripts
-run. Figures are those beside the page, inside it as data URIs.
+run. Figures are those in the page's folder, embedded as data URIs.
 Limits: about 1 MB of the page is DataTables; a printed table shows the rows on the screen.
 """
 
@@ -65,7 +65,7 @@ class Cell:
 class Table:
     """Rows for the template; a column's kind is number, code, text, or few: text of so few values that one may choose.
 
-    A table of facts is neither sorted nor filtered. ``note`` explains the marks, empty where there is none.
+    A table of facts has no sorting and no filters. ``note`` explains the marks, empty where there is none.
     """
 
     title: str
@@ -89,7 +89,7 @@ def write_page(
     made : dict of str to DataFrame
         The report's tables, as `bench.report.write.all_tables` makes them.
     path : Path
-        Of the page; the run's figures are in ``figures`` beside it.
+        Of the page; the run's figures are in ``figures`` in the same folder.
     left_out : list of str
         What the report could not make, and why.
     """
@@ -157,7 +157,7 @@ def _environment(run: StoredRun) -> list[Table]:
     asked = {key: value for key, value in run.config.items() if key != "cases"}
     measured = run.environment.get("machine")
     found = probes.tables(measured) if measured else {}
-    named = {"Machine and versions": _flat(facts), "What was asked for": _flat(asked)} | found
+    named = {"Machine and versions": _flat(facts), "Settings": _flat(asked)} | found
     return [replace(_table(title, content), facts=True) for title, content in named.items()]
 
 

@@ -60,7 +60,7 @@ def roofline(table: pd.DataFrame, environment: dict[str, Any], workload: str = "
     threads = points.threads.iloc[0]
     note = f"{threads} thread{'s' if threads > 1 else ''}; operations and bytes of the definition."
     if points.fewer.any():
-        note += " Winograd and FFT do fewer operations than counted here: they may lie above the roof."
+        note += " Winograd and FFT do fewer operations than counted here: they may be above the roof."
     corner(figure, environment, note, _mark_weak(axes, points))
     return figure
 

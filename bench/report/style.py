@@ -83,7 +83,7 @@ def mark_points(axes: Any, x: Iterable[float], y: Iterable[float], weak: Iterabl
 
 
 def known(environment: dict[str, Any], **texts: str) -> str:
-    """Those of the texts whose fact the environment tells, with the fact in it: an imported run may lack any."""
+    """Those of the texts whose fact the environment has, with the fact filled in: an imported run may lack any."""
     line = ", ".join(text.format(environment[name]) for name, text in texts.items() if environment.get(name))
     return "".join(letter if letter.isprintable() else "?" for letter in line)
 

@@ -188,7 +188,7 @@ def _kernel_panel(axes: Any, rows: pd.DataFrame, leads: list[Lead]) -> bool:
     axes.minorticks_off()
     axes.set_xlim(sizes[0] * 0.9, sizes[-1] * 3.0)
     for i, (method, first, last, _) in enumerate(leads):
-        # The change lies somewhere between two measured sizes.
+        # The change is somewhere between two measured sizes.
         left = sizes[0] * 0.9 if i == 0 else (first * leads[i - 1].last) ** 0.5
         right = sizes[-1] * 1.1 if i == len(leads) - 1 else (last * leads[i + 1].first) ** 0.5
         axes.axvspan(left, right, color=SHADES[method], alpha=0.16, lw=0)

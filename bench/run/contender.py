@@ -22,12 +22,13 @@ from conv_impls import Conv2dProblem
 from conv_impls.validation import Array
 
 from ..analysis import stats
+from ..machine.peaks import Peaks
 from ..store.folder import checked
 from ..store.records import Case, Record, StoreError
 from . import exchange
 from .check import Expected, Verdict, scales
 from .directions import as_forward, every
-from .floor import Roof, least_s
+from .floor import least_s
 from .process import Answer, Worker
 from .subject import SLOW_S, remembered_s, shrunk
 
@@ -128,19 +129,19 @@ class Contender:
             return False
         return len(self.turns) < self._wanted or len(self._undisturbed()[0]) < self._wanted
 
-    def too_fast(self, roof: Roof) -> str:
+    def too_fast(self, known: Peaks) -> str:
         """Why no honest call can be as fast as this one was, or nothing."""
         if self.status != "ok" or not self.turns:
             return ""
         median_s, problem = stats.median(self._counted()), self.layer.whole()[0].problem
-        flops_per_s, bytes_per_s = roof.most(self.case.threads, problem.dtype)
+        flops_per_s, bytes_per_s = known.most(self.case.threads, problem.dtype)
         least = least_s(problem, self.facts.get("executed_flops"), flops_per_s, bytes_per_s)
         return f"{median_s:.3g} s a call; this machine needs {least:.3g} s at its best" if median_s < least else ""
 
-    def record(self, peaks: dict[int, float], roof: Roof, environment_id: str) -> Record:
+    def record(self, peaks: dict[int, float], known: Peaks, environment_id: str) -> Record:
         """The record of the case; ``peaks`` are the machine's in GFLOP/s, by round."""
         facts = {name: value for name, value in self.facts.items() if name in Record.__struct_fields__}
-        if reason := self.too_fast(roof):
+        if reason := self.too_fast(known):
             self.status, self.reason = "too_fast", reason
         elif self.status == "ok":
             facts |= self._times(peaks)

@@ -24,10 +24,10 @@ from typing import Any
 from conv_impls.workloads import Layer as WorkloadLayer
 
 from ..analysis import stats
+from ..machine.peaks import Peaks
 from ..store.folder import Journal, Run
 from ..store.records import Cache, Case, Direction, Record
 from .contender import PATIENCE, TURNS, Contender, Layer
-from .floor import Roof
 from .process import Worker
 from .worker import PEAK
 
@@ -84,7 +84,7 @@ class Driver:
             self._groups.setdefault(group_of(case), []).append(case)
         self._known: dict[str, Record] = {}
         self._hung, self._tries = Counter[str](), Counter[Group]()
-        self._roof = Roof(run.environment)
+        self._peaks = Peaks(run.environment)
         self.seconds = 0.0
 
     def __enter__(self) -> Driver:
@@ -98,7 +98,7 @@ class Driver:
             for record in self.run.records():
                 self._known[record.case.key] = record
                 for peak in record.turn_peaks_gflops:
-                    self._roof.learn(record.case.threads, record.case.problem.dtype, peak)
+                    self._peaks.learn(record.case.threads, record.case.problem.dtype, peak)
             finished = {key for key, record in self._known.items() if record.status != "interrupted"}
             for group in self._groups.values():
                 if not all(case.key in finished for case in group):
@@ -188,9 +188,9 @@ class Driver:
         self._progress(self._done, self._total, f"{first.layer}  timing", self._left())
         peaks = self._rounds(first, contenders)
         for peak in peaks.values():
-            self._roof.learn(first.threads, first.problem.dtype, peak)
-        roof = self._roof_for(first, contenders)
-        return [contender.record(peaks, roof, self.run.environment["id"]) for contender in contenders]
+            self._peaks.learn(first.threads, first.problem.dtype, peak)
+        known = self._known_peaks(first, contenders)
+        return [contender.record(peaks, known, self.run.environment["id"]) for contender in contenders]
 
     def _rounds(self, first: Case, contenders: list[Contender]) -> dict[int, float]:
         """Turns of all that are ready, and the checks after them; the machine's peak in each round, in GFLOP/s."""
@@ -214,19 +214,19 @@ class Driver:
         gflops = self._fleet.worker(PEAK).ask("turn", seconds=seconds, threads=threads, dtype=dtype).get("gflops")
         return float(gflops) if isinstance(gflops, (int, float)) else 0.0
 
-    def _roof_for(self, first: Case, contenders: list[Contender]) -> Roof:
+    def _known_peaks(self, first: Case, contenders: list[Contender]) -> Peaks:
         """The most this machine is known to do; asked once more before anybody is called too fast."""
         threads, dtype = first.threads, first.problem.dtype
-        if any(contender.too_fast(self._roof) for contender in contenders):
+        if any(contender.too_fast(self._peaks) for contender in contenders):
             # Something may have been at the machine whenever its peak was measured.
             for _ in range(DOUBTS):
-                self._roof.learn(threads, dtype, self._peak(first, DOUBT_S))
-        return self._roof
+                self._peaks.learn(threads, dtype, self._peak(first, DOUBT_S))
+        return self._peaks
 
     def _weak(self, group: list[Case]) -> int:
         """How many results of a group are weak."""
         found = [self._known[case.key] for case in group if case.key in self._known]
-        best = self._roof.peak_gflops(group[0].threads, group[0].problem.dtype)
+        best = self._peaks.peak_gflops(group[0].threads, group[0].problem.dtype)
         return sum(
             bool(stats.weakness(record.turns_s, record.turn_peaks_gflops, best, len(record.disturbed_s)))
             for record in found

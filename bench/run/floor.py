@@ -12,45 +12,12 @@ Limits: where the machine was busy whenever its peak was measured, the floor is 
 from __future__ import annotations
 
 from math import log2, prod
-from typing import Any
 
 from conv_impls import Conv2dProblem
 
 SLACK = 1.1
 # Of the direct operations, for a backend that says nothing; kernels larger than this may be faster by FFT.
 UNKNOWN_SHARE, FFT_TAPS = 0.25, 49
-
-
-class Roof:
-    """The most that the machine is known to do: measured for the run, stored for the machine, or seen in the run."""
-
-    def __init__(self, environment: dict[str, Any]) -> None:
-        self._gflops: dict[tuple[int, str], float] = {}
-        machine = environment.get("machine") or {}
-        for row in machine.get("by_threads", []):
-            for dtype in ("float32", "float64"):
-                self.learn(row["threads"], dtype, row[f"fma_{dtype}_gflops"])
-        for threads, peaks in environment.get("known_peaks", {}).items():
-            for dtype, gflops in peaks.items():
-                self.learn(int(threads), dtype, gflops)
-        self._l1 = [row for row in machine.get("by_level", []) if row["level"] in ("L1", "cache")]
-
-    def learn(self, threads: int, dtype: str, gflops: float) -> None:
-        """Another peak of the machine."""
-        self._gflops[threads, dtype] = max(gflops, self._gflops.get((threads, dtype), 0.0))
-
-    def peak_gflops(self, threads: int, dtype: str) -> float:
-        """The highest peak on this many threads; 0 where none is known."""
-        return self._gflops.get((threads, dtype), 0.0)
-
-    def most(self, threads: int, dtype: str) -> tuple[float, float]:
-        """Operations and bytes a second that so many threads cannot exceed; 0 where nothing is known.
-
-        Threads do no more together than each alone: with one core busy, the peak of one thread is still right.
-        """
-        each = [gflops / count for (count, kind), gflops in self._gflops.items() if kind == dtype]
-        reads = [row["read_gb_per_s"] / row["threads"] for row in self._l1]
-        return 1e9 * threads * max(each, default=0.0), 1e9 * threads * max(reads, default=0.0)
 
 
 def least_s(
