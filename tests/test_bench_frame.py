@@ -11,6 +11,7 @@ from records import CASE, LABEL, failed, record
 
 from bench.analysis import numbers, stats, tables
 from bench.analysis.frame import NOT_RUN, frame
+from bench.machine.peaks import Peaks
 from conv_impls import Conv2dProblem
 
 
@@ -67,15 +68,17 @@ def test_no_records_are_no_rows() -> None:
 
 
 @pytest.mark.parametrize(
-    ("samples", "words"),
+    ("turns", "disturbed", "words"),
     [
-        ([1.0] * 5, ""), ([], "only 0 turns"), ([1.0], "only 1 turn"), ([1.0, 1.0, 2.0, 2.0], "spread"),
-        ([1e-7] * 5, "too short to time"),
+        ([1.0] * 5, 0, ""), ([1.0], 0, ""), ([1.0, 1.0, 2.0, 2.0], 0, "a quarter of its turns are 33% faster"),
+        ([1e-7] * 5, 0, "too short to time"), ([1.0, 1.0], 10, "disturbed in 10 of 12 turns"),
+        ([1.0] * 6, 6, ""), ([1.0, 1.02, 1.05, 9.0, 9.0], 0, ""), ([1.0, 9.0], 0, "a quarter of its turns"),
     ],
 )  # fmt: skip
-def test_weak_numbers_say_why(samples: list[float], words: str) -> None:
-    assert words in stats.weakness(samples)
-    assert bool(words) == bool(stats.weakness(samples))
+def test_weak_numbers_say_why(turns: list[float], disturbed: int, words: str) -> None:
+    weak = stats.weakness(turns, disturbed=disturbed)
+    assert words in weak
+    assert bool(words) == bool(weak)
 
 
 def test_a_number_taken_while_the_machine_was_slow_is_weak() -> None:

@@ -13,14 +13,14 @@ import pytest
 
 from bench.analysis.tables import utilisation
 from bench.machine import cpu, probes
-from bench.machine import environment as machine
 from bench.machine.environment import environment
 from bench.machine.probes import measure_machine, tables, thread_counts, working_sets
 from bench.report.roofline import roofline
 from bench.report.style import NothingToDraw, save
 from bench.run.options import last_level_bytes
-from conv_impls import Conv2dProblem
+from conv_impls import Conv2dProblem, limits, userdir
 
+ROOT = Path(__file__).parents[1]
 KIB, MIB = 2**10, 2**20
 
 
@@ -38,7 +38,7 @@ def test_every_thread_count_has_a_peak_of_each_dtype_and_a_start(measured: dict[
     rows = measured["by_threads"]
     assert [row["threads"] for row in rows] == thread_counts(rows[-1]["threads"])
     for row in rows:
-        assert row["fma_float32_gflops"] > row["fma_float64_gflops"] > 0.1
+        assert min(row["fma_float32_gflops"], row["fma_float64_gflops"]) > 0.1
         assert 0 < row["launch_us"] < 1e5
 
 
@@ -107,48 +107,30 @@ def test_unknown_caches_leave_one_unnamed_level(monkeypatch: pytest.MonkeyPatch)
     assert working_sets(1) == {"cache": 8 * MIB, "memory": 128 * MIB}
 
 
-def test_facts_that_change_speed_are_part_of_the_id(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = environment()
-    assert {"cpus", "smt", "cpu_quota_cores", "hypervisor", "governor", "transparent_huge_pages"} <= set(first)
-    monkeypatch.setattr(machine, "_huge_pages", lambda: "another")
-    assert environment()["id"] != first["id"]
-
-
-def test_facts_are_plain_where_nothing_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_text", lambda path: "")
-    facts = environment()
-    unknown = "smt", "cpu_quota_cores", "hypervisor", "governor", "transparent_huge_pages"
-    assert [facts[key] for key in unknown] == [None] * 5
-    assert facts["caches"] == {}
-
-
-def test_what_auto_remembers_is_a_fact_and_not_part_of_the_id(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("CONV_IMPLS_CACHE_DIR", str(tmp_path))
-    first = environment()
-    assert (first["tuning"], first["limits"]) == ("none", "none")
-    for name in ("tuning", "limits"):
-        (tmp_path / f"{name}.json").write_text("{}")
-    later = environment()
-    assert later["id"] == first["id"]
-    assert "none" not in (later["tuning"], later["limits"])
-    (tmp_path / "tuning.json").write_text('{"more": {}}')
-    assert environment()["tuning"] != later["tuning"]
-
-
 @pytest.mark.parametrize(("text", "size"), [("2", 2), ("32K", 32 * KIB), ("16M", 16 * MIB), ("1G", 1024 * MIB)])
 def test_a_cache_size_has_a_unit_or_none(text: str, size: int) -> None:
     assert cpu.size_bytes(text) == last_level_bytes({"L1": "1", "L2": text}) == size
 
 
-def test_a_quota_is_in_cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for text, cores in (("max 100000", None), ("150000 100000", 1.5)):
-        monkeypatch.setattr(machine, "_text", lambda path, text=text: text)
-        assert machine._cpu_quota() == cores
+def test_peaks_are_known_from_what_auto_stored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CONV_IMPLS_CACHE_DIR", str(tmp_path))
+    assert probes.known_peaks() == {}
+    rates = dict.fromkeys(limits.FALLBACK, 5e9)
+    for threads, flops in (("1", 120.123456e9), ("2", 240e9)):
+        userdir.add(limits.FILE, limits._stamp(), {threads: rates | {"float32": flops, "float64": flops / 2}})
+    known = {"1": {"float32": 120.1, "float64": 60.06}, "2": {"float32": 240.0, "float64": 120.0}}
+    assert probes.known_peaks() == environment()["known_peaks"] == known
+    userdir.add(limits.FILE, limits._stamp(), {"2": {"float32": "fast"}})
+    assert [*probes.known_peaks()] == ["1"]
+    userdir.add(limits.FILE, "other versions", {"1": rates})
+    assert probes.known_peaks() == {}
+    (tmp_path / limits.FILE).write_text("{broken")
+    assert probes.known_peaks() == {}
 
 
 def test_the_command_prints_json_that_a_run_would_store() -> None:
     command = [sys.executable, "-m", "bench", "machine", "--seconds", "0.05", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(machine.__file__).parents[2])
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["id"] == environment()["id"]
@@ -157,7 +139,7 @@ def test_the_command_prints_json_that_a_run_would_store() -> None:
 
 def test_the_command_refuses_a_time_below_zero() -> None:
     command = [sys.executable, "-m", "bench", "machine", "--seconds", "-1"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(machine.__file__).parents[2])
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 2
     assert "--seconds: expected a number above 0, got -1" in done.stderr
 
