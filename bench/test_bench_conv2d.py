@@ -11,7 +11,7 @@ from __future__ import annotations
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from .run.session import CLOCK, Result, replay
+from .run.harness import CLOCK, Result, replay
 
 
 # The names of a case's fields, so that --benchmark-group-by=param:backend and the like work.

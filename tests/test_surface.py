@@ -36,6 +36,27 @@ def imports(path: Path) -> set[str]:
     return found
 
 
+# Rooms of bench: whose files each may import. A number passes them in this order, and nothing imports the command line.
+ROOMS = {
+    "store": set(),
+    "machine": set(),
+    "peers": {"machine"},
+    "run": {"store", "machine", "peers", "analysis.stats"},
+    "analysis": {"store", "machine", "peers"},
+    "report": {"analysis", "store", "machine", "peers"},
+    "cli": {"run", "report", "analysis", "store", "machine", "peers"},
+}  # fmt: skip
+
+
+def wrong_arrows(room: str, modules: set[str]) -> set[str]:
+    """Imports of a file of this room that its room may not have."""
+    inside = {m.removeprefix("bench.") for m in modules if m.startswith("bench.")}
+    # A package is imported with each of its modules, so its own name says nothing.
+    return {
+        m for m in inside if not any(f"{m}.".startswith(f"{k}.") or k.startswith(f"{m}.") for k in {room, *ROOMS[room]})
+    }
+
+
 def test_all_names_exactly_what_is_public() -> None:
     public = {n for n, v in vars(conv_impls).items() if not n.startswith("_") and not isinstance(v, type(ast))}
     assert set(conv_impls.__all__) == public
@@ -61,6 +82,8 @@ def test_imports_point_one_way(path: Path) -> None:
     where = path.relative_to(ROOT).parts
     if where[0] == "conv_impls":
         assert not [m for m in inside if m.startswith(("bench", "tests"))]
+    if where[0] == "bench" and len(where) > 2:
+        assert not wrong_arrows(where[1], inside)
     if where[:2] == ("conv_impls", "kernels"):
         outside = {m.split(".")[0] for m in imports(path)}
         assert outside - sys.stdlib_module_names <= {"numpy", "numba", "llvmlite", "conv_impls"}
@@ -74,6 +97,13 @@ def test_the_parent_of_a_run_loads_no_backend() -> None:
     code = f"import bench.run.driver, sys; print({loaded})"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_wrong_arrow_between_rooms_would_be_seen() -> None:
+    assert wrong_arrows("run", {"bench.analysis.stats", "bench.store.records.Case", "bench.run.check"}) == set()
+    assert wrong_arrows("run", {"bench.analysis.frame.frame"}) == {"analysis.frame.frame"}
+    assert wrong_arrows("store", {"bench.run.driver"}) == {"run.driver"}
+    assert wrong_arrows("report", {"bench.cli.main"}) == {"cli.main"}
 
 
 def test_an_arrow_the_wrong_way_would_be_seen(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import random
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -273,7 +273,7 @@ class Fleet:
 
 def check_cases(
     cases: list[Case], call_s: float, variables: dict[str, str], seed: int
-) -> Iterator[tuple[Case, str, str]]:
+) -> Generator[tuple[Case, str, str]]:
     """The checks of a run without its timing: each case with its status and reason."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, Fleet(call_s, variables) as fleet:
         layers: dict[Group, Layer] = {}

@@ -3,10 +3,9 @@
     python -m pytest bench --benchmark-only --bench-workload resnet50 --bench-backends numba_simd,auto
 
 The first item of a layer has the `Driver` measure the layer with all its backends in turns, each in its own process.
-Every item then replays the turns of its own case: `Clock` advances by a recorded time between the two readings that
-pytest-benchmark takes around a round, so that its JSON, tables, comparisons and histograms are of exactly the recorded
-values, and its median is the record's. Layers with weak results wait for the end of the session and are measured again
-while the budget lasts. `python -m bench run` starts the same session by `Front`.
+Every item then hands the turns of its own case to pytest-benchmark (`harness.replay`). Layers with weak results wait
+for the end of the session and are measured again while the budget lasts. `python -m bench run` starts the same session
+by `Front`.
 Without timing (``--benchmark-disable``, as in ordinary test runs) every case is checked, not timed, and no run is made.
 Limits: options of pytest-benchmark that steer its own measuring are refused; so is xdist.
 """
@@ -17,15 +16,16 @@ import os
 import shutil
 import warnings
 from collections.abc import Generator
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ..store.benchmark_json import document, extra_info, group
-from ..store.records import Case, Record, ids
-from .driver import Driver, check_cases, group_of
+from ..store.benchmark_json import document
+from ..store.records import Case, ids
+from .driver import group_of
+from .harness import Harness, Result
 from .options import HELP, Options, UsageError
 from .progress import Bar
 from .request import WRONG_INPUT, Request
@@ -39,89 +39,6 @@ REFUSED = {
     "cprofile-loops": "", "cprofile-top": "", "cprofile-dump": "",
 }  # fmt: skip
 FIELDS = tuple(Case.__struct_fields__)
-
-
-class Clock:
-    """A timer that hands out recorded times: 0, t1, 0, t2, ..., whose differences are exact."""
-
-    __name__ = "recorded"
-
-    def __init__(self) -> None:
-        self._left: list[float] = []
-
-    def load(self, times_s: list[float]) -> None:
-        """Have the next rounds last so long."""
-        self._left = [reading for time_s in times_s for reading in (0.0, time_s)][::-1]
-
-    def __call__(self) -> float:
-        """The next reading."""
-        return self._left.pop()
-
-
-CLOCK = Clock()
-
-
-@dataclass
-class Result:
-    """What an item is about: the status of its case, and its record where it was timed."""
-
-    status: str
-    reason: str
-    record: Record | None = None
-
-
-@dataclass
-class Harness:
-    """What one session measures, and how far it is."""
-
-    request: Request
-    timed: bool
-    progress: Bar = field(default_factory=Bar)
-    driver: Driver | None = None
-    selected: list[Case] = field(default_factory=list)
-    run: Any = None
-
-    def open_run(self) -> None:
-        """Make or find the run folder, once."""
-        if self.run is None:
-            self.run = self.request.open()
-
-    def open(self) -> None:
-        """Start measuring for the run."""
-        self.open_run()
-        driver = Driver(self.run, self.selected, self.progress.show)
-        driver.__enter__()
-        self.driver = driver
-        self.progress.__enter__()
-
-    def result(self, case: Case) -> Result:
-        """The result of a case; its whole layer is measured, or checked, at the first."""
-        if not self.timed:
-            return self._checked(case)
-        assert self.driver is not None
-        record = self.driver.record(case)
-        if record is None:
-            return Result("interrupted", f"the budget left it out; finish with --bench-resume {self.request.folder}")
-        return Result(record.status, record.reason, record)
-
-    def close(self) -> None:
-        """End all processes; a run whose cases are all measured is finished."""
-        self.progress.__exit__()
-        if self.driver is not None:
-            driver, self.driver = self.driver, None
-            driver.__exit__()
-            if len(self.run.done()) == len(self.request.cases):
-                self.run.finish({"seconds": round(driver.seconds, 1)})
-
-    def _checked(self, case: Case) -> Result:
-        if not hasattr(self, "_checks"):
-            options = self.request.options
-            self._checks = check_cases(self.selected, options.timeout, options.variables(), options.seed)
-            self._found: dict[str, Result] = {}
-        while case.key not in self._found:
-            checked, status, reason = next(self._checks)
-            self._found[checked.key] = Result(status, reason)
-        return self._found[case.key]
 
 
 class Front:
@@ -252,24 +169,6 @@ def result(request: pytest.FixtureRequest) -> Result:
     assert harness is not None
     assert case is not None
     return harness.result(case)
-
-
-def replay(result: Result, benchmark: Any) -> None:
-    """Hand the recorded turns of a case to pytest-benchmark; end the test as the case ended."""
-    record = result.record
-    if result.status in ("unsupported", "over_budget", "unreliable", "interrupted"):
-        pytest.skip(f"{result.status}: {result.reason}")
-    if result.status != "ok":
-        # Nothing of it is saved, and the fixture is not missed.
-        benchmark.has_error = True
-        again = f"\nrepeat: {record.case.repro}" if record else ""
-        pytest.fail(f"{result.status}: {result.reason}{again}", pytrace=False)
-    times_s = record.turns_s if record else [0.0]
-    if record:
-        benchmark.group = group(record.case)
-        benchmark.extra_info |= extra_info(record)
-    CLOCK.load(times_s)
-    benchmark.pedantic(lambda: None, rounds=len(times_s), iterations=1)
 
 
 def pytest_report_teststatus(report: Any, config: pytest.Config) -> tuple[str, str, str] | None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from . import session
+from .harness import Harness
 from .request import Request
 
 PACKAGE = Path(__file__).parents[1]
@@ -48,7 +49,7 @@ def start(request: Request) -> tuple[int, list[str]]:
     UsageError, StoreError
         The run cannot be opened.
     """
-    harness, errors = session.Harness(request, timed=True), _Errors()
+    harness, errors = Harness(request, timed=True), _Errors()
     # Here and not in the session, which would tell its reason to nobody.
     harness.open_run()
     arguments = [

@@ -1,0 +1,136 @@
+"""What one pytest session measures, and how an item hands its recorded times to pytest-benchmark.
+
+`Harness` answers for each case with its `Result`; `replay` hands the turns of a record over. `Clock` advances by a
+recorded time between the two readings that pytest-benchmark takes around a round, so that its JSON, tables, comparisons
+and histograms are of exactly the recorded values, and its median is the record's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, field
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from ..store.benchmark_json import extra_info, group
+from ..store.folder import Run
+from ..store.records import Case, Record
+from .driver import Driver, check_cases
+from .progress import Bar
+from .request import Request
+
+# Statuses of cases that are nobody's fault: pytest skips them.
+SKIPPED = ("unsupported", "over_budget", "unreliable", "interrupted")
+
+
+class Clock:
+    """A timer that hands out recorded times: 0, t1, 0, t2, ..., whose differences are exact."""
+
+    __name__ = "recorded"
+
+    def __init__(self) -> None:
+        self._left: list[float] = []
+
+    def load(self, times_s: list[float]) -> None:
+        """Have the next rounds last so long."""
+        self._left = [reading for time_s in times_s for reading in (0.0, time_s)][::-1]
+
+    def __call__(self) -> float:
+        """The next reading."""
+        return self._left.pop()
+
+
+CLOCK = Clock()
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a case ended, its record where it was timed, and the command that repeats it."""
+
+    status: str
+    reason: str
+    record: Record | None = None
+    repeat: str = ""
+
+
+@dataclass
+class Harness:
+    """What one session measures, and how far it is.
+
+    Parameters
+    ----------
+    request : Request
+    timed : bool
+        Whether cases are timed; else each is checked, and no run is made.
+    progress : Bar
+    selected : list of Case
+        Those of the request's cases that the session has items for.
+    """
+
+    request: Request
+    timed: bool
+    progress: Bar = field(default_factory=Bar)
+    selected: list[Case] = field(default_factory=list)
+    run: Run | None = None
+    driver: Driver | None = None
+    _checks: Generator[tuple[Case, str, str]] | None = None
+    _checked: dict[str, Result] = field(default_factory=dict)
+
+    def open_run(self) -> Run:
+        """The run folder, made or found once."""
+        self.run = self.run or self.request.open()
+        return self.run
+
+    def open(self) -> None:
+        """Start measuring for the run."""
+        driver = Driver(self.open_run(), self.selected, self.progress.show)
+        self.driver = driver.__enter__()
+        self.progress.__enter__()
+
+    def result(self, case: Case) -> Result:
+        """The result of a case; its whole layer is measured, or checked, at the first."""
+        if self.driver is None or self.run is None:
+            return self._check(case)
+        record = self.driver.record(case)
+        if record is None:
+            return Result("interrupted", f"the budget left it out; finish with --bench-resume {self.request.folder}")
+        return Result(record.status, record.reason, record, self.run.repeat(case))
+
+    def close(self) -> None:
+        """End all processes; a run whose cases are all measured is finished."""
+        self.progress.__exit__()
+        if self._checks is not None:
+            self._checks.close()
+        if self.driver is not None and self.run is not None:
+            driver, self.driver = self.driver, None
+            driver.__exit__()
+            if len(self.run.done()) == len(self.request.cases):
+                self.run.finish({"seconds": round(driver.seconds, 1)})
+
+    def _check(self, case: Case) -> Result:
+        options = self.request.options
+        if self._checks is None:
+            self._checks = check_cases(self.selected, options.timeout, options.variables(), options.seed)
+        while case.key not in self._checked:
+            checked, status, reason = next(self._checks)
+            self._checked[checked.key] = Result(status, reason)
+        return self._checked[case.key]
+
+
+def replay(result: Result, benchmark: BenchmarkFixture) -> None:
+    """Hand the recorded turns of a case to pytest-benchmark; end the test as the case ended."""
+    record = result.record
+    if result.status in SKIPPED:
+        pytest.skip(f"{result.status}: {result.reason}")
+    if result.status != "ok":
+        # Nothing of it is saved, and the fixture is not missed.
+        benchmark.has_error = True
+        again = f"\nrepeat: {result.repeat}" if result.repeat else ""
+        pytest.fail(f"{result.status}: {result.reason}{again}", pytrace=False)
+    times_s = record.turns_s if record else [0.0]
+    if record:
+        benchmark.group = group(record.case)
+        benchmark.extra_info |= extra_info(record)
+    CLOCK.load(times_s)
+    benchmark.pedantic(lambda: None, rounds=len(times_s), iterations=1)
