@@ -17,6 +17,7 @@ import shutil
 import warnings
 from collections.abc import Generator
 from dataclasses import fields
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
     result = yield
     waiting, config.stash[WAITING] = config.stash[WAITING] or [], None
     seen = set()
-    for item, following in zip(waiting, [*waiting[1:], None], strict=True):
+    for item, following in zip_longest(waiting, waiting[1:]):
         case = _case(item)
         assert case is not None
         assert harness.driver is not None
