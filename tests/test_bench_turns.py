@@ -15,7 +15,7 @@ from bench.run.check import EXPONENT
 from bench.run.contender import DRAWN, FEWEST_TURNS, PATIENCE, TURNS
 from bench.run.process import Answer
 from bench.run.subject import FEWEST_SAMPLES, MOST_SAMPLES, SAMPLE_S, WARM_UPS
-from conv_impls import register
+from conv_impls import Conv2dProblem, register
 from conv_impls.validation import Array
 
 
