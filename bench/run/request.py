@@ -70,9 +70,9 @@ class Request:
         StoreError
             The folder cannot be written, or holds a run.
         """
-        from ..machine.environment import VOLATILE, environment
+        from ..machine.environment import VOLATILE
 
-        facts = environment(packages(case.backend for case in self.cases))
+        facts = self.environment()
         if not self.resume:
             from ..machine import probes
 
@@ -90,6 +90,12 @@ class Request:
                 f"--resume: {', '.join(changed)} of {self.folder} would not be the same now; start a new run"
             )
         return run
+
+    def environment(self) -> dict[str, Any]:
+        """The machine as it is now, with the packages that these backends need."""
+        from ..machine.environment import environment
+
+        return environment(packages(case.backend for case in self.cases))
 
     def _config(self, facts: dict[str, Any]) -> dict[str, Any]:
         """What a run folder keeps of what was asked for, on a machine with these facts."""

@@ -17,7 +17,6 @@ import shutil
 import warnings
 from collections.abc import Generator
 from dataclasses import fields
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +69,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[HARNESS], config.stash[WAITING] = None, []
     # What a backend refuses or gets wrong is not timed.
     config.addinivalue_line("filterwarnings", "ignore:Benchmark fixture was not used at all")
+    # Another machine is to be known, and no reason to stop.
+    config.addinivalue_line("filterwarnings", "default:Benchmark machine_info is different")
     if config.getoption("benchmark_only", False) and "--benchmark-disable" not in config.invocation_params.args:
         config.option.benchmark_enable = True
     timed = _timed(config)
@@ -135,7 +136,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
     result = yield
     waiting, config.stash[WAITING] = config.stash[WAITING] or [], None
     seen = set()
-    for item, following in zip_longest(waiting, waiting[1:]):
+    for number, item in enumerate(waiting, 1):
         case = _case(item)
         assert case is not None
         assert harness.driver is not None
@@ -143,6 +144,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
             seen.add(group_of(case))
             while harness.driver.weak(case):
                 harness.driver.again(case)
+        following = waiting[number] if number < len(waiting) else None
         config.hook.pytest_runtest_protocol(item=item, nextitem=following)
         if session.shouldfail or session.shouldstop:
             break
@@ -184,9 +186,11 @@ def pytest_report_teststatus(report: Any, config: pytest.Config) -> tuple[str, s
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
-    """Only the environment's id: pytest-benchmark compares all of it, and load and date are never the same."""
-    if (harness := config.stash[HARNESS]) and harness.run:
-        machine_info["conv_impls"] = {"id": harness.run.environment["id"]}
+    """The environment's id alone, and no clock rates: pytest-benchmark compares all of it, and warns if it differs."""
+    if harness := config.stash[HARNESS]:
+        machine_info["conv_impls"] = {"id": harness.environment_id()}
+        cpu = machine_info.get("cpu") or {}
+        machine_info["cpu"] = {name: value for name, value in cpu.items() if not name.startswith("hz_")}
 
 
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
