@@ -66,7 +66,8 @@ def test_cases_of_a_configuration_that_are_none_are_refused(run: Run, cases: Any
         ("config", {"options": {"isa": ["avx2"]}}), ("config", {"command": 3}), ("config", {"budget_s": "long"}),
         ("config", {"seed": True}), ("config", {"variables": None}), ("environment", {"id": 3}),
         ("environment", {"packages": []}), ("environment", {"machine": []}),
-        ("environment", {"machine": {"timer_ns": "x"}}),
+        ("environment", {"machine": {"timer_ns": "x"}}), ("environment", {"known_peaks": 10**18}),
+        ("environment", {"known_peaks": {"0": {"float32": 1.0}}}), ("environment", {"known_peaks": {"1": {"a": "x"}}}),
         ("config", {"repeat": 3}), ("config", {"rotate_bytes": -1}), ("environment", {"packages": {"numpy": 2}}),
     ],
 )  # fmt: skip

@@ -50,8 +50,9 @@ def start(request: Request) -> tuple[int, list[str]]:
         The run cannot be opened.
     """
     harness, errors = Harness(request, timed=True), _Errors()
-    # Here and not in the session, which would tell its reason to nobody.
-    harness.open_run()
+    # Here and not in the session, where pytest would report what is wrong by its own words.
+    with harness.open_run().writing():
+        pass
     arguments = [
         # The name of an item, by which files are compared, must not depend on where the command is run.
         "-c", os.devnull, "--rootdir", str(PACKAGE.parent), "--noconftest", "-s",

@@ -20,6 +20,8 @@ Positive = Annotated[float, Meta(gt=0, le=2**63 - 1)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Whole = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Count = Annotated[int, Meta(ge=1, le=10**15)]
+# A key of a JSON object that is a number of threads.
+ThreadCount = Annotated[str, Meta(pattern=r"^[1-9][0-9]{0,5}$")]
 # Longest error and longest name within one; names come from files that anybody may have written.
 ERROR_LENGTH, NAME_LENGTH = 160, 1000
 
@@ -31,6 +33,7 @@ class Environment(TypedDict, total=False):
     packages: dict[str, str | None]
     caches: dict[str, str]
     machine: dict[str, Any]
+    known_peaks: dict[ThreadCount, dict[str, Amount]] | None
 
 
 class Threads(TypedDict):
@@ -116,6 +119,7 @@ def _worded(error: Exception, where: str = "") -> str:
     """``Expected `int` - at `$.case.threads` `` -> ``case.threads: expected `int` ``."""
     if isinstance(error, RecursionError):
         return "nested too deeply"
-    what, _, path = str(error).partition(" - at `$")
+    # Of a key it says "at `key` in `$.packages`".
+    what, _, path = str(error).replace(" - at `key` in `$", " - at `$").partition(" - at `$")
     where = (where + path.strip("`")).strip(".")
     return short(f"{where}: {what[:1].lower()}{what[1:]}" if where else what)
