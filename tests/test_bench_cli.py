@@ -16,9 +16,8 @@ from pathlib import Path
 
 import pytest
 from commands import STATUSES, TINY, Bench, outside
-from rich.console import Console
 
-from bench.cli import terminal
+from bench.run.progress import QUIET_S, Bar
 from bench.run.worker import PLUGIN
 from bench.store.folder import Run
 from conv_impls import Conv2dProblem, backends, get_backend
@@ -175,14 +174,24 @@ def test_names_are_no_markup(bench: Bench, tmp_path: Path) -> None:
     assert (done.returncode, "[/report]/README.md" in done.stdout) == (0, True), done.stderr
 
 
-def test_the_bar_shows_names_as_they_are_and_draws_only_when_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bar_shows_names_as_they_are_and_draws_only_when_updated(monkeypatch: pytest.MonkeyPatch) -> None:
     file, before = StringIO(), threading.active_count()
-    monkeypatch.setattr(terminal, "console", Console(file=file, force_terminal=True, width=100, markup=False))
-    with terminal.progress() as bar:
-        task = bar.add_task("", total=1, left="")
-        bar.update(task, description="[/x] $a$", refresh=True)
-        assert threading.active_count() == before
-    assert "[/x] $a$" in file.getvalue()
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with Bar(file) as bar:
+        bar.show(3, 9, "[/x] $a$ :x:", 83.0)
+        drawn = file.getvalue()
+        assert threading.active_count() == before, "a thread of its own would wake up while a backend is timed"
+    assert all(words in drawn for words in ("3/9", "1:23 left", "[/x] $a$ :x:"))
+
+
+def test_where_nobody_watches_a_line_is_written_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    file, now = StringIO(), [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with Bar(file) as bar:
+        for number in range(10):
+            now[0] = 0.7 * QUIET_S * number
+            bar.show(number, 9, "[a]", None)
+    assert file.getvalue().splitlines() == ["2/9  [a]", "4/9  [a]", "6/9  [a]", "8/9  [a]"]
 
 
 def test_a_plug_in_is_found_where_the_command_is_run(bench: Bench, tmp_path: Path) -> None:

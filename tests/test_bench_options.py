@@ -12,6 +12,7 @@ from records import CASE, new_run
 
 from bench.machine import probes
 from bench.run.options import Options, UsageError, choice, split
+from bench.run.request import Request
 
 
 @pytest.mark.parametrize("text", ["avx2", " avx2", "avx2 "])
@@ -73,3 +74,27 @@ def test_a_folder_is_refused_before_the_machine_is_measured(
     start = time.perf_counter()
     one_line(bench("run", "--workload", TINY, "--backends", "numpy_strided", "--out", taken), taken)
     assert time.perf_counter() - start < 2
+
+
+def test_a_request_writes_nothing_until_it_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probes, "measure_machine", lambda: {})
+    folder, asked = tmp_path / "run", Options(TINY, "numpy_strided", "1", seconds=0.5, seed=3)
+    request = Request.new(asked, folder)
+    assert not folder.exists()
+    run = request.open()
+    assert run.cases == request.cases == asked.cases()
+    assert run.config["repeat"] == "--seconds 0.5 --seed 3"
+    assert run.repeat(run.cases[0]) == f"{run.cases[0].repro} --seconds 0.5 --seed 3"
+    with pytest.raises(UsageError, match=f"--out: {folder} holds a run already"):
+        Request.new(asked, folder)
+
+
+def test_a_resumed_request_is_the_one_that_made_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probes, "measure_machine", lambda: {})
+    folder, asked = tmp_path / "run", Options(TINY, "numpy_strided", "1", seconds=0.5)
+    run = Request.new(asked, folder).open()
+    resumed = Request.resumed(folder, {"seconds": 0.5})
+    assert (resumed.options, resumed.cases, resumed.folder) == (asked, run.cases, folder)
+    assert resumed.open().config == run.config
+    with pytest.raises(UsageError, match=r"--resume: the run was made with --seconds 0\.5, got 0\.6"):
+        Request.resumed(folder, {"seconds": 0.6})

@@ -1,4 +1,4 @@
-"""What the commands write to the terminal: lines, tables, a bar.
+"""What the commands write to the terminal: lines and tables.
 
 Names come from files of the user and stand as they are: Rich would read ``[new]`` as markup and ``:x:`` as a
 sign, so both are off.
@@ -10,7 +10,6 @@ import sys
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 # Exit codes.
@@ -43,10 +42,3 @@ def print_table(content: Any, title: str = "") -> None:
     console.print(table)
     if note:
         say(note)
-
-
-def progress() -> Progress:
-    """A bar that is drawn where it is updated with ``refresh=True``: a thread of its own would wake while timing."""
-    left, at = (TextColumn(text, markup=False) for text in ("{task.fields[left]}", "{task.description}"))
-    columns = MofNCompleteColumn(), left, BarColumn(20), at
-    return Progress(*columns, console=console, disable=not console.is_terminal, auto_refresh=False)
