@@ -7,7 +7,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from commands import bench as bench  # a fixture
+
+# Fixtures.
+from commands import bench as bench
+from inprocess import machine as machine
+from scripted import go as go
 
 from conv_impls import registry
 

@@ -11,16 +11,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from msgspec.structs import asdict, replace
+from msgspec.structs import replace
 
 from bench import peers
+from bench.machine.peaks import Peaks
 from bench.peers import GRADIENTS, OWN, PEERS, PINNED, declare, load, missing, packages, peer, symmetric, zeros_float32
+from bench.run.contender import Contender, Layer
 from bench.run.directions import as_forward, every
 from bench.run.driver import check_cases
 from bench.run.isa import UNHELD
 from bench.run.options import read_backends
 from bench.run.process import Worker
-from bench.store.records import Case
+from bench.store.records import CACHES, Case
 from conv_impls import Conv2dProblem, conv2d_input, conv2d_weight, get_backend
 from conv_impls.errors import BackendError
 from conv_impls.registry import Backend
@@ -85,22 +87,24 @@ def test_a_peer_is_right_on_layers_of_every_kind(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", [*INSTALLED, *OWN])
-def test_a_peer_takes_turns_in_a_process_of_its_own(backend: str) -> None:
+def test_a_peer_takes_turns_in_a_process_of_its_own(backend: str, tmp_path: Path) -> None:
     worker = Worker(backend, 1, 5.0, {})
-    (case,) = (case for case in cases(backend) if (case.layer, case.direction) == ("Winograd's", "fwd"))
-    # Few copies: JAX compiles for each, and the time for making them is limited.
-    limits = {"call_s": 5.0, "rotate_bytes": 2**15}
-    for cache in ("warm", "cold", "weights"):
-        asked = asdict(replace(case, cache=cache))
-        answer = worker.ask("prepare", case=asked, seed=0, limits=limits)
-        assert answer["status"] == "ok", answer
-        assert answer["facts"]["algorithm"]
-        assert answer["facts"]["mode"] == ("eager" if backend in EAGER else "planned")
+    (given,) = (case for case in cases(backend) if (case.layer, case.direction) == ("Winograd's", "fwd"))
+    layer = Layer(given.problem, "fwd", 0, tmp_path)
+    for cache in CACHES:
+        # Few copies: JAX compiles for each, and the time for making them is limited.
+        contender = Contender(replace(given, cache=cache), worker, layer, tmp_path, 5.0, 0.06, 2**15, 0)
+        contender.prepare()
+        assert contender.status == "ok", contender.reason
+        assert contender.facts["algorithm"]
+        assert contender.facts["mode"] == ("eager" if backend in EAGER else "planned")
         if backend.startswith("torch"):
-            assert "torch 1" in answer["facts"]["threads_seen"]
-        turn = worker.ask("turn", seconds=0.01)
-        assert turn["status"] == "ok", turn
-        assert all(0 < s < 1 for s in turn["samples_s"])
+            assert "torch 1" in contender.facts["threads_seen"]
+        contender.turn(0)
+        contender.last()
+        record = contender.record({}, Peaks({}), "e")
+        assert record.status == "ok", record.reason
+        assert all(0 < s < 1 for s in record.samples_s)
     worker.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -16,13 +17,14 @@ import pytest
 from msgspec.structs import asdict
 
 from bench.run import process
+from bench.run.check import scales
+from bench.run.contender import DRAWN, Layer
 from bench.run.process import Worker
 from bench.run.worker import PLUGIN
 from bench.store.records import Case
 
 ROOT = Path(__file__).parent.parent
-CASE = Case("w", "l", "mb1ic3ih8oc4oh8kh3ph1", 1, "", 1)
-LIMITS = {"call_s": 0.6, "rotate_bytes": 0}
+LABEL = "mb1ic3ih8oc4oh8kh3ph1"
 
 # Each backend does its worst in the call.
 EVIL = """
@@ -76,6 +78,8 @@ evil("starts_and_loops", lambda: (subprocess.Popen(["sleep", "600"]), time.sleep
 evil("closes", lambda: [os.close(fd) for fd in pipes])
 evil("writes_junk", lambda: os.write(pipes[1], b"junk\\n"))
 evil("writes_json", lambda: os.write(pipes[1], b"[1]\\n"))
+evil("answers", lambda: os.write(pipes[1], b'{"status": "ok", "call_s": 1e-9}\\n'))
+evil("answers_by_guess", lambda: os.write(pipes[1], b'{"status": "ok", "token": "0123456789abcdef"}\\n'))
 evil("says_last_words", lambda: (print("the end is near", flush=True), os._exit(7)))
 
 @register("claims_nan")
@@ -108,9 +112,25 @@ def workers(plugin: dict[str, str]) -> Iterator[Any]:
         worker.close()
 
 
-def prepared(worker: Worker, **limits: float) -> dict[str, Any]:
-    case = asdict(CASE) | {"backend": worker.backend, "threads": worker.threads}
-    return worker.ask("prepare", case=case, seed=0, limits=LIMITS | limits)
+def prepared(worker: Worker) -> dict[str, Any]:
+    """The answer to the last order that prepares a case, or to the first that fails."""
+    case, folder = Case("w", "l", LABEL, 1, worker.backend, worker.threads), Path(worker._variables["PYTHONPATH"])
+    layer, out = Layer(case.problem, "fwd", 0, folder), str(folder / "outputs")
+    orders: list[tuple[str, dict[str, Any]]] = [
+        ("start", {"case": asdict(case)}),
+        ("probe", {"rows": 1, "data": layer.cut(1)[1], "out": out}),
+        ("ready", {"data": layer.whole()[1], "out": out, "rotate_bytes": 0}),
+    ]
+    answer: dict[str, Any] = {}
+    for do, order in orders:
+        answer = worker.ask(do, **order)
+        if answer["status"] != "ok":
+            break
+    return answer
+
+
+def turn(worker: Worker, seconds: float) -> dict[str, Any]:
+    return worker.ask("turn", seconds=seconds, scales=scales(0)[:DRAWN], at=[0, 7])
 
 
 def processes(session: int) -> list[str]:
@@ -150,6 +170,8 @@ def assert_gone(session: int) -> None:
         ("closes", "crashed", ""),
         ("writes_junk", "crashed", "something else wrote to its pipe: b'junk'"),
         ("writes_json", "crashed", "something else wrote to its pipe: b'[1]'"),
+        ("answers", "crashed", 'something else wrote to its pipe: b\'{"status": "ok"'),
+        ("answers_by_guess", "crashed", 'something else wrote to its pipe: b\'{"status": "ok"'),
         ("says_last_words", "crashed", "exit code 7 and no result (it printed: the end is near)"),
         ("claims_nan", "crashed", "JSON"),
     ],
@@ -180,19 +202,66 @@ def test_a_process_that_hangs_is_killed_with_all_it_started(workers: Any, backen
 
 
 def test_printing_100_mb_does_not_hinder_and_is_not_kept(workers: Any) -> None:
-    worker = workers("prints")
-    answer = prepared(worker, call_s=60.0)
+    worker = workers("prints", call_s=60.0)
+    answer = prepared(worker)
     assert answer["status"] == "ok", answer
     assert sum(map(len, worker._printed)) <= 16 * process.KEPT_BYTES
-    assert worker.ask("turn", seconds=0.0)["samples_s"]
+    assert turn(worker, 0.0)["samples_s"]
 
 
-def test_after_a_crash_the_next_order_starts_a_process_anew(workers: Any) -> None:
+def test_an_answer_is_the_one_that_names_its_order(workers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[str] = []
+
+    def token_hex(size: int) -> str:
+        given.append("0123456789abcdef" if len(given) < known else f"another {len(given)}")
+        return given[-1]
+
+    monkeypatch.setattr(secrets, "token_hex", token_hex)
+    # The token of each order is the one that this backend guesses: nothing else tells its line from an answer.
+    known = 9
+    assert "shape" not in prepared(workers("answers_by_guess"))
+    # Only the order before has it: a line that is late, or of somebody who remembers, is no answer.
+    given, known = [], 1
+    answer = prepared(workers("answers_by_guess"))
+    assert (answer["status"], len(given)) == ("crashed", 2)
+    assert answer["reason"].startswith("something else wrote to its pipe: ")
+
+
+def test_every_order_has_a_token_of_its_own_that_nobody_can_guess(
+    workers: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, honest = list[str](), secrets.token_hex
+
+    def token_hex(size: int) -> str:
+        given.append(honest(size))
+        return given[-1]
+
+    monkeypatch.setattr(secrets, "token_hex", token_hex)
+    worker = workers("honest")
+    answer = prepared(worker)
+    turn(worker, 0.0)
+    assert len(set(given)) == len(given) == 4
+    assert min(map(len, given)) >= 16
+    assert "token" not in answer
+
+
+def test_the_parents_clock_encloses_that_of_the_process(workers: Any) -> None:
+    worker = workers("honest")
+    before = time.perf_counter()
+    first = prepared(worker)
+    answer = turn(worker, 0.01)
+    after = time.perf_counter()
+    assert before < first["asked"] < first["answered"] < answer["asked"]
+    assert answer["asked"] < answer["began"] < answer["ended"] < answer["answered"] < after
+    assert 0 < sum(answer["samples_s"]) * answer["iterations"] < answer["ended"] - answer["began"]
+
+
+def test_after_a_crash_the_next_order_starts_a_new_process(workers: Any) -> None:
     worker = workers("honest")
     assert prepared(worker)["status"] == "ok"
     first = worker._child.pid
     os.killpg(first, signal.SIGKILL)
-    assert worker.ask("turn", seconds=0.01)["status"] == "oom"
+    assert turn(worker, 0.01)["status"] == "oom"
     assert prepared(worker)["status"] == "ok"
     assert worker._child.pid != first
 
@@ -202,7 +271,7 @@ def test_between_orders_the_whole_group_is_stopped(workers: Any) -> None:
     prepared(worker)
     time.sleep(0.05)
     assert [state[0] for state in processes(worker._child.pid)] == ["T"]
-    assert worker.ask("turn", seconds=0.01)["status"] == "ok"
+    assert turn(worker, 0.01)["status"] == "ok"
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -219,7 +288,7 @@ def test_a_turn_may_take_its_own_time_beside_that_of_a_call(workers: Any) -> Non
     worker = workers("honest")
     prepared(worker)
     worker.stage_s["call"] = 0.01
-    assert worker.ask("turn", seconds=0.2)["status"] == "ok"
+    assert turn(worker, 0.2)["status"] == "ok"
 
 
 PARENT = """

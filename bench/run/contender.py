@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from conv_impls import Conv2dProblem
+from conv_impls import Conv2dProblem, UnsupportedError
 from conv_impls.validation import Array
 
 from ..analysis import stats
@@ -135,7 +135,10 @@ class Contender:
             return ""
         median_s, problem = stats.median(self._counted()), self.layer.whole()[0].problem
         flops_per_s, bytes_per_s = known.most(self.case.threads, problem.dtype)
-        least = least_s(problem, self.facts.get("executed_flops"), flops_per_s, bytes_per_s)
+        executed = self.facts.get("executed_flops")
+        # It is what a backend reports, which may be anything.
+        known_flops = executed if isinstance(executed, (int, float)) else None
+        least = least_s(problem, known_flops, flops_per_s, bytes_per_s)
         return f"{median_s:.3g} s a call; this machine needs {least:.3g} s at its best" if median_s < least else ""
 
     def record(self, peaks: dict[int, float], known: Peaks, environment_id: str) -> Record:
@@ -156,6 +159,11 @@ class Contender:
             action()
         except Failed as failed:
             self.status, self.reason = failed.args
+        # The parent's own work: no convolution computes this direction, or the reference does not fit into memory.
+        except UnsupportedError as error:
+            self.status, self.reason = "unsupported", str(error)
+        except MemoryError as error:
+            self.status, self.reason = "oom", str(error) or "out of memory"
 
     def _ask(self, do: str, **order: Any) -> Answer:
         answer = self.worker.ask(do, **order)
@@ -254,8 +262,11 @@ class Contender:
         answer, _ = self._outputs(
             "last", self.layer.whole()[0], "after timing: ", scales=self._scales[:SEEN_IMAGES]
         )  # fmt: skip
-        pairs = [(_number(f), _number(s)) for f, s in zip(answer["fresh_s"], answer["seen_s"], strict=True)]
-        if all(fresh_s > remembered_s(seen_s) for fresh_s, seen_s in pairs):
+        try:
+            pairs = [(float(f), float(s)) for f, s in zip(answer["fresh_s"], answer["seen_s"], strict=True)]
+        except (KeyError, TypeError, ValueError) as error:
+            raise Failed("crashed", f"its process answered without times: {error!r}"[:200]) from None
+        if pairs and all(fresh_s > remembered_s(seen_s) for fresh_s, seen_s in pairs):
             fresh_s, seen_s = min(pairs)
             text = f"a new image takes {fresh_s:.3g} s, one it has just seen {seen_s:.3g} s: it remembers answers"
             raise Failed("wrong_result", text)

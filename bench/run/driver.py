@@ -26,7 +26,7 @@ from conv_impls.workloads import Layer as WorkloadLayer
 from ..analysis import stats
 from ..machine.peaks import Peaks
 from ..store.folder import Journal, Run
-from ..store.records import Cache, Case, Direction, Record
+from ..store.records import FAILED, Cache, Case, Direction, Record
 from .contender import PATIENCE, TURNS, Contender, Layer
 from .process import Worker
 from .worker import PEAK
@@ -124,11 +124,12 @@ class Driver:
     def weak(self, case: Case) -> bool:
         """Whether the case's group should be measured again: a result is weak, and tries and budget are left."""
         group = group_of(case)
-        return self._tries[group] <= AGAIN and time.monotonic() < self._end and self._weak(self._groups[group]) > 0
+        return self._tries[group] < AGAIN and time.monotonic() < self._end and self._weak(self._groups[group]) > 0
 
     def again(self, case: Case) -> None:
-        """Measure the case's group once more, by new processes; what is less weak stays."""
+        """Measure the case's group once more, by new processes; what is less weak stays, and so does every failure."""
         group = self._groups[group_of(case)]
+        self._tries[group_of(case)] += 1
         before = {case.key: self._known[case.key] for case in group}
         weak = self._weak(group)
         self._fleet.close()
@@ -136,8 +137,12 @@ class Driver:
         records = self._records(group)
         if records is None:
             return
+        # A wrong result that comes now and then must not get lost.
+        failed = {key for key, record in before.items() if record.status in FAILED}
+        records = [before[record.case.key] if record.case.key in failed else record for record in records]
+        fails = any(record.status in FAILED and record.case.key not in failed for record in records)
         self._known |= {record.case.key: record for record in records}
-        if self._weak(group) < weak:
+        if fails or self._weak(group) < weak:
             self._store(records)
         else:
             self._known |= before
@@ -165,7 +170,6 @@ class Driver:
     def _records(self, group: list[Case]) -> list[Record] | None:
         """All backends on one layer: prepare each, then rounds of turns, then a record each; None where time is up."""
         config, first = self.config, group[0]
-        self._tries[group_of(first)] += 1
         self._fleet.use(first.threads, first.repetition)
         layer = Layer(first.problem, first.direction, config["seed"], self._folder)
         contenders = [

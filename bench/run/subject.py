@@ -49,6 +49,8 @@ QUICK_S, TURN_S = 4e-3, 20e-3
 WARM_UPS = 3
 # A call slower than this needs no warm-up: reading all caches takes a few milliseconds of it.
 SLOW_S = 0.1
+# A first call this many times as long as the probe promised says nothing of the next.
+SURPRISE = 2.0
 # A call on a new image takes no longer than so many times one on an image just seen, and this many seconds.
 REMEMBERED_TIMES, REMEMBERED_S = 3.0, 5e-6
 # Making copies for a cold cache takes no longer than this.
@@ -103,6 +105,7 @@ class Subject:
         self.case, self.note = case, note
         self.given = case.problem
         self.facts: dict[str, Any] = {}
+        self._promised_s = 0.0
         self._gradient = GRADIENTS.get((case.backend, case.direction))
         backend = get_backend(case.backend)
         self.facts["mode"] = backend.mode
@@ -111,7 +114,8 @@ class Subject:
 
     def probe(self, rows: int, x: Array, weight: Array) -> tuple[Array, dict[str, Any]]:
         """The layer cut to this many output rows: its outputs, and the seconds of a call."""
-        bound = self._bound(shrunk(self.given, rows), x, weight)
+        cut = shrunk(self.given, rows)
+        bound = self._bound(cut, x, weight)
         self.note("call")
         returned, seconds = _timed(bound.call)
         y = bound.read(returned)
@@ -120,6 +124,7 @@ class Subject:
             # The outputs are those of the first call.
             y = y.copy()
             seconds = min(seconds, *(_timed(bound.call)[1] for _ in range(3)))
+        self._promised_s = seconds * self.given.macs / max(cut.macs, 1)
         return y, {"call_s": seconds}
 
     def ready(self, x: Array, weight: Array, rotate_bytes: int) -> tuple[Array, dict[str, Any]]:
@@ -134,9 +139,10 @@ class Subject:
         self.facts["peak_bytes"] = memory.added_bytes
         y = bound.read(returned).copy()
         once_s = self.facts["first_call_s"]
-        # The first call may be many times as long as the next, and says nothing of how many turns there is time for.
-        if once_s < SLOW_S:
-            once_s = _timed(bound.call)[1]
+        # The first call may be many times as long as the next, and says nothing of how many turns there is time for. A
+        # slow one is repeated only where it took far longer than the probe promised.
+        if once_s < SLOW_S or once_s > SURPRISE * self._promised_s:
+            once_s = min(once_s, _timed(bound.call)[1])
         self._unchanged(bound)
         self._bounds = [bound] if self.case.cache == "warm" else self._rotation(bound, rotate_bytes)
         self._next = cycle(self._bounds)
@@ -157,12 +163,14 @@ class Subject:
         # Kept apart from the samples: they fill the caches anew.
         warming = (WARM_UPS if self._once_s < QUICK_S else self._once_s < SLOW_S) if warm else 0
         alone = [self._sample(1, drawn, places)["seconds"] for _ in range(warming)]
-        self._once_s = once_s = max(min(alone, default=self._once_s), 1e-9)
+        once_s = max(min(alone, default=self._once_s), 1e-9)
+        # The least known: a warm-up call that was held up must not shorten this turn or the next.
+        self._once_s = min(self._once_s, once_s)
         iterations = ceil(SAMPLE_S / once_s) if warm and once_s < SAMPLE_S else 1
         if iterations > 1 and len(self._bounds) == 1:
             self._bounds.append(self._bounds[0].other(self._base.copy()))
             self._next = cycle(self._bounds)
-        fewest = FEWEST_SAMPLES if once_s < QUICK_S else ceil(TURN_S / once_s)
+        fewest = FEWEST_SAMPLES if self._once_s < QUICK_S else ceil(TURN_S / self._once_s)
         count = max(fewest, min(MOST_SAMPLES, int(seconds / (once_s * iterations))))
         gc.disable()
         try:
