@@ -8,19 +8,25 @@ RUN := $(or $(RUN),results/runs/$(shell date +%Y%m%d-%H%M%S))
 THREADS ?= $(shell nproc | sed 's/^1$$//; s/^\(.\)/1,\1/; s/^$$/1/')
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
+# A pytest-benchmark session that nothing but this folder's own settings can change: no plug-ins that are merely
+# installed, no options of the shell. Its exit code 1 means that a case failed; the report then shows which.
+HARNESS := env -u PYTEST_ADDOPTS -u PYTEST_PLUGINS PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 \
+	$(BIN)/python -m pytest bench -c pyproject.toml -p pytest_benchmark.plugin --benchmark-only --benchmark-quiet
+# What follows a session: the report of its run, into results/ or the folder that REPORT_TO names.
+REPORT = code=$$?; [ $$code -gt 1 ] || $(BIN)/python -m bench report $(RUN) $(REPORT_TO) || exit $$?; exit $$code
+smoke bench-peers reference: REPORT_TO = --out $(RUN)/report
+
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 bench: $(VENV)/bench.stamp  ## check, measure and report every backend on real layers (5 minutes); RUN=folder keeps it there
-	@$(BIN)/python -m bench run --out $(RUN); code=$$?; \
-		if [ $$code -le 1 ]; then $(BIN)/python -m bench report $(RUN) || exit $$?; fi; exit $$code
+	@$(HARNESS) --bench-out $(RUN); $(REPORT)
 
 test: $(VENV)/test.stamp  ## run the tests, doctests and benchmarks-as-tests (no torch needed)
 	$(BIN)/python -m pytest
 
 smoke: $(VENV)/bench.stamp  ## a benchmark of four small layers and its report, in seconds
-	$(BIN)/python -m bench run --workload smoke --budget 60 --out $(RUN)
-	$(BIN)/python -m bench report $(RUN) --out $(RUN)/report
+	@$(HARNESS) --bench-workload smoke --bench-budget 60 --bench-out $(RUN); $(REPORT)
 
 check: $(VENV)/bench.stamp  ## compare every backend with the float64 reference on the basic problems
 	$(BIN)/python -m bench check --workload basic --backends all
@@ -42,14 +48,12 @@ parity: $(VENV)/test.stamp  ## compare with torch and the other libraries, which
 setup-peers: $(VENV)/peers.stamp  ## install the libraries that bench-peers compares with (3 GB)
 
 bench-peers: $(VENV)/peers.stamp  ## ours and every library installed on the layers of four networks, 1 and all threads (20 minutes, 50 at most)
-	@$(BIN)/python -m bench run --workload resnet50,vgg16,mobilenet_v2,convnext_tiny --backends auto,auto_strict,auto_eager,peers \
-		--threads $(THREADS) --repetitions 2 --seconds 0.09 --budget 3000 --out $(RUN); code=$$?; \
-		if [ $$code -le 1 ]; then $(BIN)/python -m bench report $(RUN) --out $(RUN)/report || exit $$?; fi; exit $$code
+	@$(HARNESS) --bench-workload resnet50,vgg16,mobilenet_v2,convnext_tiny --bench-backends auto,auto_strict,auto_eager,peers \
+		--bench-threads $(THREADS) --bench-repetitions 2 --bench-seconds 0.09 --bench-budget 3000 --bench-out $(RUN); $(REPORT)
 
 reference: $(VENV)/peers.stamp  ## the reference run: ResNet-50 on all fast backends and libraries, 3 repetitions (12 minutes, 25 at most)
-	@$(BIN)/python -m bench run --workload resnet50 --backends fast,peers --threads $(THREADS) --repetitions 3 --seconds 0.09 --budget 1500 \
-		--out $(RUN); code=$$?; \
-		if [ $$code -le 1 ]; then $(BIN)/python -m bench report $(RUN) --out $(RUN)/report || exit $$?; fi; exit $$code
+	@$(HARNESS) --bench-workload resnet50 --bench-backends fast,peers --bench-threads $(THREADS) --bench-repetitions 3 \
+		--bench-seconds 0.09 --bench-budget 1500 --bench-out $(RUN); $(REPORT)
 
 report: $(VENV)/bench.stamp  ## remake results/ from the newest run, without measuring
 	$(BIN)/python -m bench report

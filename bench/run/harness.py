@@ -78,8 +78,11 @@ class Harness:
     _checked: dict[str, Result] = field(default_factory=dict)
 
     def open_run(self) -> Run:
-        """The run folder, made or found once."""
-        self.run = self.run or self.request.open()
+        """The run folder, made or found once; what holds libraries back on this machine is said then."""
+        if self.run is None:
+            self.run = self.request.open()
+            for text in self.run.environment.get("warnings", []):
+                self.progress.say(f"warning: {text}")
         return self.run
 
     def environment_id(self) -> str:

@@ -37,10 +37,14 @@ class Bar:
     def __exit__(self, *error: object) -> None:
         self._bar.stop()
 
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        print(text, file=self._console.file, flush=True)
+
     def show(self, done: int, total: int, at: str, left: float | None) -> None:
         """Show how many cases of all are done, what is under way, and the seconds that are left."""
         clock = "" if left is None else f"{int(left) // 60}:{int(left) % 60:02d} left"
         self._bar.update(self._task, completed=done, total=total, description=at[:44], left=clock, refresh=True)
         if not self._console.is_terminal and time.monotonic() - self._said > QUIET_S:
             self._said = time.monotonic()
-            print(f"{done}/{total} {clock} {at}".rstrip(), file=self._console.file, flush=True)
+            self.say(f"{done}/{total} {clock} {at}".rstrip())
