@@ -161,7 +161,7 @@ def _page(
         f"{SIGNS['README.md']}; do not edit. Raw records: "
         f"`{run.source}`. How to read the numbers: see the project's README.", "",
         f"{machine_line(run.environment)}. Command: `{config.get('command')}`.", "",
-        *(f"Warning: {text}.\n" for text in run.environment.get("warnings", [])),
+        *(f"Warning: {text}.\n" for text in (run.environment.get("warnings") or [])),
         "## Network sums", "", "Sum over the layers, weighted by how often the network has each; batch 1.", "",
         markdown(summary(table)), "",
     ]  # fmt: skip

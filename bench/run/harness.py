@@ -81,7 +81,7 @@ class Harness:
         """The run folder, made or found once; what holds libraries back on this machine is said then."""
         if self.run is None:
             self.run = self.request.open()
-            for text in self.run.environment.get("warnings", []):
+            for text in self.run.environment.get("warnings") or []:
                 self.progress.say(f"warning: {text}")
         return self.run
 

@@ -34,7 +34,7 @@ class Environment(TypedDict, total=False):
     caches: dict[str, str]
     machine: dict[str, Any]
     known_peaks: dict[ThreadCount, dict[str, Amount]] | None
-    warnings: list[str]
+    warnings: list[str] | None
 
 
 class Threads(TypedDict):
