@@ -67,6 +67,7 @@ def test_cases_of_a_configuration_that_are_none_are_refused(run: Run, cases: Any
         ("config", {"seed": True}), ("config", {"variables": None}), ("environment", {"id": 3}),
         ("environment", {"packages": []}), ("environment", {"machine": []}),
         ("environment", {"machine": {"timer_ns": "x"}}), ("environment", {"known_peaks": 10**18}),
+        ("environment", {"warnings": 1e308}), ("environment", {"warnings": [3]}),
         ("environment", {"known_peaks": {"0": {"float32": 1.0}}}), ("environment", {"known_peaks": {"1": {"a": "x"}}}),
         ("config", {"repeat": 3}), ("config", {"rotate_bytes": -1}), ("environment", {"packages": {"numpy": 2}}),
     ],
