@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import time
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,10 @@ import pytest
 from commands import TINY, Bench, one_line
 from records import CASE, new_run
 
+from bench.cli import main as command_line
 from bench.machine import probes
-from bench.run.options import Options, UsageError, choice, split
+from bench.run import session
+from bench.run.options import HELP, Options, UsageError, choice, split
 from bench.run.request import Request
 
 
@@ -98,3 +102,12 @@ def test_a_resumed_request_is_the_one_that_made_the_run(tmp_path: Path, monkeypa
     assert resumed.open().config == run.config
     with pytest.raises(UsageError, match=r"--resume: the run was made with --seconds 0\.5, got 0\.6"):
         Request.resumed(folder, {"seconds": 0.6})
+
+
+def test_both_fronts_have_every_option() -> None:
+    friendly = set(inspect.signature(command_line.run).parameters) - {"context"}
+    assert friendly == {known.name for known in fields(Options)} | {"out", "resume"} == set(HELP)
+    parser = pytest.Parser(_ispytest=True)
+    session.pytest_addoption(parser)
+    (group,) = (group for group in parser._groups if group.name == "bench")
+    assert {option.names()[0].removeprefix("--bench-") for option in group.options} == friendly

@@ -22,7 +22,7 @@ CASE: dict[str, Any] = {
     "workload": "net", "layer": "a", "label": 'mb1ic8ih8oc8oh8kh3ph1n"a"', "count": 1, "backend": "numba_simd",
     "algorithm": "", "threads": 1, "direction": "fwd", "cache": "warm", "batch": 1, "dtype": "float32", "kernel": "3x3",
     "in_height": 8, "macs": 36864, "status": "ok", "median_s": 1.0,
-    "weak": "",
+    "weak": "", "noise": 0.0, "bias": 0.0,
 }  # fmt: skip
 
 
@@ -167,7 +167,7 @@ def test_labels_of_equal_ends_do_not_cover_each_other() -> None:
 
 def weak(table: pd.DataFrame, rows: pd.Series) -> pd.DataFrame:
     """The table with a reason to be weak in these rows."""
-    return table.assign(weak=table.weak.where(~rows, "spread 20% of the median"))
+    return table.assign(weak=table.weak.where(~rows, "may be 50% too long"), bias=table.bias.where(~rows, 0.5))
 
 
 def test_sweeps_mark_what_depends_on_weak_times() -> None:

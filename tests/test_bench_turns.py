@@ -198,12 +198,31 @@ def test_a_context_switch_that_cost_no_time_disturbs_nothing(machine: Machine, t
     assert got.turn_switches == [0, 5, 5]
 
 
-def test_a_slow_turn_without_a_context_switch_counts(machine: Machine, tmp_path: Path) -> None:
+def test_a_slower_turn_without_a_context_switch_counts_up_to_twice_the_best(machine: Machine, tmp_path: Path) -> None:
     race = Race(tmp_path, turns=0, seconds=0.0)
-    for number, s in enumerate((MS, 3 * MS, 2 * MS)):
+    for number, s in enumerate((MS, 2.25 * MS, 2 * MS)):
         machine.turn(race, number, *[(s, 0)] * 5)
+    assert race.contender.wants_turn, "for the one that stalled"
+    got = race.end()
+    assert (got.turns_s, got.disturbed_s) == ([MS, 2 * MS], [2.25 * MS])
+
+
+def test_turns_that_stall_alike_from_the_first_to_the_last_do_not_count(machine: Machine, tmp_path: Path) -> None:
+    race = Race(tmp_path, turns=0, seconds=0.0)
+    # Two threads on one core: two slices of 4 ms in each sample, and none that keeps its cores.
+    for number in range(PATIENCE * FEWEST_TURNS):
+        assert race.contender.wants_turn
+        machine.turn(race, number, *[(8 * MS, 2)] * 4, (8 * MS, 0))
+    got = race.end()
+    assert (len(got.turns_s), len(got.disturbed_s)) == (1, PATIENCE * FEWEST_TURNS - 1)
+
+
+def test_a_long_call_that_loses_a_core_now_and_then_counts(machine: Machine, tmp_path: Path) -> None:
+    race = Race(tmp_path, turns=0, seconds=0.0)
+    for number in range(FEWEST_TURNS):
+        machine.turn(race, number, *[(64 * MS, 3)] * 5)
     assert not race.contender.wants_turn
-    assert race.end().turns_s == [MS, 3 * MS, 2 * MS]
+    assert race.end().disturbed_s == []
 
 
 def test_where_every_turn_is_disturbed_patience_ends_and_the_best_stands_alone(

@@ -11,7 +11,7 @@ import pandas as pd
 
 from ..machine.peaks import Peaks
 from ..store.records import Case, Record
-from .stats import weakness
+from .stats import HALF, doubt
 from .twins import disagreements
 
 BASELINE = "python_loops"
@@ -69,8 +69,9 @@ def frame(
         return table
     table[NUMBERS] = table[NUMBERS].astype(float)
     table.insert(0, "network", _networks(table))
-    for index, reason in disagreements(table):
+    for index, reason, share in disagreements(table):
         table.loc[index, "weak"] = ", ".join(filter(None, [table.weak[index], reason]))
+        table.loc[index, "bias"] = max(table.bias[index], share)
     loops = table[(table.backend == BASELINE) & (table.status == "ok")].set_index(GROUP)[["median_s", "weak"]]
     table = table.join(loops.rename(columns={"median_s": "loops_s", "weak": "loops_weak"}), on=GROUP)
     table["speedup"] = table.pop("loops_s") / table.median_s
@@ -109,6 +110,7 @@ def _row(group: list[Record], best: Peaks) -> dict[str, object]:
         "median_s": None, "q1_s": None, "q3_s": None, "iqr_s": None, "samples": 0, "turns": {},
         "disturbed": sum(len(r.disturbed_s) for r in group), "stalled_share": None,
         "gflops_effective": None, "executed_gflops": None, "utilisation": None, "weak": "",
+        "noise": 0.0, "bias": 0.0,
     }  # fmt: skip
     if worst.status == "ok":
         # Of turns, not of samples: a turn that was disturbed has fewer of those.
@@ -116,19 +118,20 @@ def _row(group: list[Record], best: Peaks) -> dict[str, object]:
         q1, middle, q3 = (float(v) for v in np.percentile(turns, [25, 50, 75]))
         # Version 0.3.0 kept one peak a case.
         peaks = [p for r in group for p in r.turn_peaks_gflops or [r.fma_peak_gflops or 0.0] if p]
+        disturbed = sum(len(r.disturbed_s) for r in group)
+        found = doubt(turns, peaks, best.peak_gflops(case.threads, problem.dtype), disturbed)
         row |= {
             "median_s": middle, "q1_s": q1, "q3_s": q3, "iqr_s": q3 - q1,
             "samples": sum(len(r.samples_s) for r in group),
             "turns": _turns(group), "stalled_share": _stalled_share(group),
             "gflops_effective": problem.flops / middle / 1e9,
-            "weak": weakness(
-                turns, peaks, best.peak_gflops(case.threads, problem.dtype), sum(len(r.disturbed_s) for r in group)
-            ),
+            "weak": found.weak, "noise": found.noise, "bias": found.bias,
         }  # fmt: skip
         # A library took more threads than it was given.
         counts = [int(word) for word in worst.threads_seen.replace(",", "").split() if word.isdecimal()]
         if max(counts, default=0) > case.threads:
             row["weak"] = ", ".join(filter(None, [f"threads: {worst.threads_seen}", str(row["weak"])]))
+            row["bias"] = max(found.bias, HALF)
         if peaks:
             row["fma_peak_gflops"] = float(np.median(peaks))
         if worst.executed_flops:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SIGN = "~"
-NOTE = f"{SIGN}: depends on weak measurements for more than {WEAK_SHARE:.0%}"
+NOTE = f"{SIGN}: may be wrong by more than {WEAK_SHARE:.0%}, since it depends on weak measurements"
 # Larger numbers get an exponent; nothing measured is that large.
 HUGE = 1e12
 

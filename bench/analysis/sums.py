@@ -2,8 +2,9 @@
 
 A network holds each layer ``count`` times, so its time is the sum of count * median. A partial sum would look fast:
 `by_backend` therefore says how many of the network's layers a backend measured.
-Limits: a measurement that is wrong is nearly always too slow, so a sum whose weak layers hold 10% of it is at most
-10% too high. A sum that is too low is not covered.
+What chance adds to layers (``noise``) partly cancels in a sum and is added in quadrature; what was wrong with all turns
+of a layer (``bias``) is added as it is. Limits: noise that layers share, such as a neighbour on the host who stays for
+the whole run, does not cancel and is seen in the machine's peak alone. A sum that is too low is not covered.
 """
 
 from __future__ import annotations
@@ -11,17 +12,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
+
+from .stats import TOLERANCE
 
 # What a sum is taken over the layers of.
 KEYS = ["network", "threads"]
-# Share of a sum (or of a mean) that weak measurements may hold before it is marked as weak itself.
-WEAK_SHARE = 0.10
+# A sum is weak where it may be too long by more than this share; so is a count or a mean where weak ones hold more.
+WEAK_SHARE = TOLERANCE
 
 
 @dataclass(frozen=True)
 class Sum:
-    """Count-weighted seconds of some layers; ``weak`` where weak layers hold more than `WEAK_SHARE` of them."""
+    """Count-weighted seconds of some layers; ``weak`` where they may be too long by more than `WEAK_SHARE`."""
 
     seconds: float
     layers: int
@@ -34,18 +38,19 @@ def total(rows: pd.DataFrame) -> Sum:
     Parameters
     ----------
     rows : DataFrame
-        A row a layer with a time: columns count, median_s and weak (why the time may be wrong; empty if it is fine).
+        A row a layer with a time: columns count, median_s, noise and bias (how much too long it may be, as shares).
 
     Examples
     --------
-    >>> layers = pd.DataFrame({"count": [3, 1], "median_s": [3.0, 1.0], "weak": ["", "spread 20% of the median"]})
+    >>> layers = pd.DataFrame({"count": [1] * 4, "median_s": [1.0] * 4, "noise": [0.18] * 4, "bias": [0.0] * 4})
     >>> total(layers)
-    Sum(seconds=10.0, layers=2, weak=False)
-    >>> total(layers.assign(count=[1, 1])).weak
-    True
+    Sum(seconds=4.0, layers=4, weak=False)
+    >>> total(layers.head(2)).weak, total(layers.assign(bias=[0.1, 0, 0, 0])).weak
+    (True, True)
     """
     seconds = rows["count"] * rows.median_s
-    return Sum(float(seconds.sum()), len(rows), depends(seconds, rows.weak != ""))
+    doubt_s = float(np.sqrt(((seconds * rows.noise) ** 2).sum()) + (seconds * rows.bias).sum())
+    return Sum(float(seconds.sum()), len(rows), doubt_s > WEAK_SHARE * float(seconds.sum()))
 
 
 def depends(weights: pd.Series, weak: pd.Series) -> bool:

@@ -167,7 +167,7 @@ def thread_efficiency(table: pd.DataFrame) -> pd.DataFrame:
     Examples
     --------
     >>> case = {"workload": "w", "direction": "fwd", "cache": "warm", "dtype": "float32", "batch": 1, "backend": "b",
-    ...         "label": "l", "count": 3, "status": "ok", "weak": ""}
+    ...         "label": "l", "count": 3, "status": "ok", "noise": 0.0, "bias": 0.0}
     >>> table = pd.DataFrame([case | {"threads": 1, "median_s": 1.0}, case | {"threads": 4, "median_s": 0.5}])
     >>> thread_efficiency(table)[["threads", "sum_s", "speedup", "efficiency"]].to_numpy().tolist()
     [[1.0, 3.0, 1.0, 1.0], [4.0, 1.5, 2.0, 0.5]]

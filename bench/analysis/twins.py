@@ -1,7 +1,7 @@
 """Frame -> whether the same kernels took the same time. Pure.
 
 `auto` hands a layer to the backend that ``algorithm`` names. Both are measured in the same turns, so they run the same
-kernels twice: where their times differ, at least one of the two is wrong, nearly always the slower one.
+kernels twice: where one is slower in every common turn, something is wrong with one of them, nearly always the slower.
 Limits: it finds disturbances of one process (placement in memory, a slow core), not those that both share.
 """
 
@@ -17,11 +17,13 @@ from .stats import median
 CHOOSERS = ("auto", "auto_strict")
 # The two times may differ by this share.
 TOLERANCE = 0.10
+# So many common turns must say the same: six of one sign come by chance once in 32.
+TURNS = 6
 SAME = ["workload", "layer", "label", "threads", "direction", "cache"]
 
 
-def disagreements(table: pd.DataFrame) -> Iterator[tuple[object, str]]:
-    """The index of each row that took longer than its twin, and the reason why it is weak.
+def disagreements(table: pd.DataFrame) -> Iterator[tuple[object, str, float]]:
+    """The index of each row that took longer than its twin, why it is weak, and the share it is too long by.
 
     Parameters
     ----------
@@ -34,14 +36,16 @@ def disagreements(table: pd.DataFrame) -> Iterator[tuple[object, str]]:
             chosen = part.algorithm[index[chooser]] if chooser in index else chooser
             if chosen == chooser or chosen not in index:
                 continue
-            ratio = _ratio(part.turns[index[chooser]], part.turns[index[chosen]])
-            slower, faster = (chooser, chosen) if ratio > 1 else (chosen, chooser)
-            factor = max(ratio, 1 / ratio)
-            if factor > 1 + TOLERANCE:
-                yield index[slower], f"same kernels as {faster}, yet {factor:.2f} times as slow"
+            for slower, faster in ((chooser, chosen), (chosen, chooser)):
+                factor = _factor(part.turns[index[slower]], part.turns[index[faster]])
+                if factor > 1 + TOLERANCE:
+                    reason = f"same kernels as {faster}, yet {factor:.2f} times as slow"
+                    yield index[slower], reason, 1 - 1 / factor
 
 
-def _ratio(a: Mapping[tuple[int, int], float], b: Mapping[tuple[int, int], float]) -> float:
-    """Median of a over median of b in the turns both took; 1 where there is none."""
-    common = a.keys() & b.keys()
-    return median([a[turn] for turn in common]) / median([b[turn] for turn in common]) if common else 1.0
+def _factor(slow: Mapping[tuple[int, int], float], fast: Mapping[tuple[int, int], float]) -> float:
+    """How many times as slow it is, by the medians of the common turns; 1 where it is not slower in all of them."""
+    common = slow.keys() & fast.keys()
+    if len(common) < TURNS or any(slow[turn] <= fast[turn] for turn in common):
+        return 1.0
+    return median([slow[turn] for turn in common]) / median([fast[turn] for turn in common])

@@ -101,7 +101,7 @@ class Expected:
         if outside.any():
             return Verdict(self._words(outside, got, distance, bounds))
         if self.integers:
-            return self._exact(np.where(bounds < 0.5, np.rint(got), self.y), got)
+            return self._exact(np.rint(got), got)
         # Sums of squares by NumPy itself: BLAS would leave threads spinning into the next turn.
         relative = float(np.sqrt(np.square(distance).sum() / (np.square(self.y).sum() or 1.0)))
         if relative > (allowed := norm_bound(self.problem, accuracy)):

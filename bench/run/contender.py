@@ -42,8 +42,11 @@ PATIENCE = 2
 # Outputs that are read after each sample, and images that a turn may draw.
 READ_OUTPUTS, DRAWN = 16, 64
 # A sample is disturbed where a thread lost its core and it took so much longer than those where none did; a turn is
-# where most of its samples are.
-DISTURBED = 1.1
+# where most of its samples are, or where it took so many times the best turn.
+DISTURBED, STALLED = 1.1, 2.0
+# Threads that share a core with another task lose it once a slice of 3 to 8 ms: so often a second, and in most samples.
+# On a quiet machine 0 to 3% of the turns do, beside a busy process all those of calls that stall (docs/decisions/0014).
+CROWDED_PER_S = 100.0
 # A result is there when a call returns: reading it takes no longer than this share of the call, this many seconds and
 # a copy of it at this rate.
 READ_SHARE, READ_S, READ_BYTES_PER_S = 0.1, 20e-6, 4e9
@@ -83,6 +86,12 @@ class Turn:
     switches: list[int]
     iterations: int
     read_s: float
+
+    @property
+    def crowded(self) -> bool:
+        """Whether the threads of the process lost their cores all the time."""
+        most = 2 * sum(n > 0 for n in self.switches) > len(self.switches)
+        return most and sum(self.switches) > CROWDED_PER_S * sum(self.samples_s) * self.iterations
 
 
 class Failed(Exception):
@@ -273,15 +282,24 @@ class Contender:
 
     def _undisturbed(self) -> tuple[dict[int, float], dict[int, float]]:
         """Medians by round: of the turns that count, and of those that something else disturbed."""
-        quiet = [s for t in self.turns for s, n in zip(t.samples_s, t.switches, strict=True) if n == 0]
-        limit_s = DISTURBED * (stats.median(quiet) if quiet else min(s for t in self.turns for s in t.samples_s))
+        calm = [turn for turn in self.turns if not turn.crowded]
+        quiet = [s for t in calm for s, n in zip(t.samples_s, t.switches, strict=True) if n == 0]
+        # Where no turn was calm, nothing says how long a sample takes that keeps its cores.
+        limit_s = DISTURBED * stats.median(quiet) if quiet else 0.0
+        if calm and not quiet:
+            limit_s = DISTURBED * min(s for turn in self.turns for s in turn.samples_s)
         counted, disturbed = dict[int, float](), dict[int, float]()
+        medians = {turn.round: stats.median(turn.samples_s) for turn in self.turns}
+        stalled_s = STALLED * min(medians.values())
         for turn in self.turns:
-            kept = [s for s, n in zip(turn.samples_s, turn.switches, strict=True) if n == 0 or s <= limit_s]
-            if 2 * len(kept) > len(turn.samples_s):
+            kept = [
+                s for s, n in zip(turn.samples_s, turn.switches, strict=True)
+                if s <= limit_s or (n == 0 and not turn.crowded)
+            ]  # fmt: skip
+            if 2 * len(kept) > len(turn.samples_s) and medians[turn.round] <= stalled_s:
                 counted[turn.round] = stats.median(kept)
             else:
-                disturbed[turn.round] = stats.median(turn.samples_s)
+                disturbed[turn.round] = medians[turn.round]
         if not counted:
             # Something has to stand for the case: the best there is, with all the others disturbed.
             best = min(disturbed, key=lambda number: disturbed[number])
@@ -296,7 +314,7 @@ class Contender:
         counted, disturbed = self._undisturbed()
         samples_s = [s for turn in self.turns for s in turn.samples_s]
         turns_s = list(counted.values())
-        middle, stalled_s = stats.median(turns_s), 2 * min([*turns_s, *disturbed.values()])
+        middle, stalled_s = stats.median(turns_s), STALLED * min([*turns_s, *disturbed.values()])
         known = [peaks[number] for number in counted if peaks.get(number)]
         return {
             "samples_s": samples_s, "turns_s": turns_s, "turn_rounds": list(counted),

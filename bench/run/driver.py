@@ -28,10 +28,13 @@ from ..machine.peaks import Peaks
 from ..store.folder import Journal, Run
 from ..store.records import FAILED, Cache, Case, Direction, Record
 from .contender import PATIENCE, TURNS, Contender, Layer
+from .pool import pooled
 from .process import Worker
 from .worker import PEAK
 
 PEAK_S = 0.006
+# As often at most, while it stays below the highest peak known.
+PEAK_TRIES = 3
 # Before a result is too fast, the peak is measured so often again, for so long.
 DOUBTS, DOUBT_S = 10, 0.05
 # A backend that hung in so many cases on one number of threads is not tried again.
@@ -83,6 +86,7 @@ class Driver:
         for case in cases:
             self._groups.setdefault(group_of(case), []).append(case)
         self._known: dict[str, Record] = {}
+        self._measured: set[Group] = set()
         self._hung, self._tries = Counter[str](), Counter[Group]()
         self._peaks = Peaks(run.environment)
         self.seconds = 0.0
@@ -122,27 +126,38 @@ class Driver:
         return self._known.get(case.key)
 
     def weak(self, case: Case) -> bool:
-        """Whether the case's group should be measured again: a result is weak, and tries and budget are left."""
+        """Whether the case's group should be measured again: a result of this session is weak, and time is left."""
         group = group_of(case)
-        return self._tries[group] < AGAIN and time.monotonic() < self._end and self._weak(self._groups[group]) > 0
+        left = group in self._measured and self._tries[group] < AGAIN and time.monotonic() < self._end
+        return left and self._weak(self._groups[group]) > 0
 
     def again(self, case: Case) -> None:
-        """Measure the case's group once more, by new processes; what is less weak stays, and so does every failure."""
-        group = self._groups[group_of(case)]
-        self._tries[group_of(case)] += 1
+        """Measure the case's group once more, by new processes.
+
+        The turns of both times count together, unless something was wrong with all of the first ones; then what is
+        less weak stays. A failure stands, whichever time it comes.
+        """
+        where = group_of(case)
+        group = self._groups[where]
+        self._tries[where] += 1
         before = {case.key: self._known[case.key] for case in group}
-        weak = self._weak(group)
+        weak, biased = self._weak(group), any(self._doubt(record).bias for record in before.values())
         self._fleet.close()
         self._progress(self._done, self._total, f"{case.layer}  again", self._left())
-        records = self._records(group)
-        if records is None:
+        found = self._records(group)
+        if found is None:
             return
-        # A wrong result that comes now and then must not get lost.
-        failed = {key for key, record in before.items() if record.status in FAILED}
-        records = [before[record.case.key] if record.case.key in failed else record for record in records]
-        fails = any(record.status in FAILED and record.case.key not in failed for record in records)
+        records, fails = [], False
+        for new in found:
+            old = before[new.case.key]
+            fails |= new.status in FAILED
+            if old.status in FAILED:
+                new = old
+            elif old.status == new.status == "ok" and not biased:
+                new = pooled(old, new, self._tries[where] * PATIENCE * TURNS)
+            records.append(new)
         self._known |= {record.case.key: record for record in records}
-        if fails or self._weak(group) < weak:
+        if fails or not biased or self._weak(group) < weak:
             self._store(records)
         else:
             self._known |= before
@@ -160,6 +175,7 @@ class Driver:
             return
         self._known |= {record.case.key: record for record in records}
         self._store(records)
+        self._measured.add(group_of(group[0]))
         self._done += len(group)
         self._progress(self._done, self._total, "", self._left())
 
@@ -214,9 +230,14 @@ class Driver:
         return {number: peak for number, peak in peaks.items() if peak}
 
     def _peak(self, first: Case, seconds: float = PEAK_S) -> float:
-        threads, dtype = first.threads, first.problem.dtype
-        gflops = self._fleet.worker(PEAK).ask("turn", seconds=seconds, threads=threads, dtype=dtype).get("gflops")
-        return float(gflops) if isinstance(gflops, (int, float)) else 0.0
+        """What the machine can do now, in GFLOP/s: the best of some tries, for threads that just woke up may stall."""
+        threads, dtype, found = first.threads, first.problem.dtype, 0.0
+        for _ in range(PEAK_TRIES):
+            answer = self._fleet.worker(PEAK).ask("turn", seconds=seconds, threads=threads, dtype=dtype).get("gflops")
+            found = max(found, float(answer) if isinstance(answer, (int, float)) else 0.0)
+            if found > (1 - stats.TOLERANCE) * self._peaks.peak_gflops(threads, dtype):
+                break
+        return found
 
     def _known_peaks(self, first: Case, contenders: list[Contender]) -> Peaks:
         """The most this machine is known to do; asked once more before anybody is called too fast."""
@@ -229,13 +250,13 @@ class Driver:
 
     def _weak(self, group: list[Case]) -> int:
         """How many results of a group are weak."""
-        found = [self._known[case.key] for case in group if case.key in self._known]
-        best = self._peaks.peak_gflops(group[0].threads, group[0].problem.dtype)
-        return sum(
-            bool(stats.weakness(record.turns_s, record.turn_peaks_gflops, best, len(record.disturbed_s)))
-            for record in found
-            if record.status == "ok"
-        )
+        return sum(bool(self._doubt(self._known[case.key]).weak) for case in group if case.key in self._known)
+
+    def _doubt(self, record: Record) -> stats.Doubt:
+        if record.status != "ok":
+            return stats.Doubt()
+        best = self._peaks.peak_gflops(record.case.threads, record.case.problem.dtype)
+        return stats.doubt(record.turns_s, record.turn_peaks_gflops, best, len(record.disturbed_s))
 
     def _left(self) -> float | None:
         done = self._done - self._before

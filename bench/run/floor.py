@@ -37,7 +37,7 @@ def least_s(
     --------
     >>> problem = Conv2dProblem.from_label("mb1ic64ih56oc64oh56kh3ph1")
     >>> f"{1e6 * least_s(problem, None, 100e9, 0):.0f} us, {1e6 * least_s(problem, problem.flops, 100e9, 0):.0f} us"
-    '526 us, 2102 us'
+    '525 us, 2102 us'
     """
     flops = fewest_flops(problem) if executed_flops is None else executed_flops
     by_operations = flops / peak_flops_per_s if peak_flops_per_s else 0.0
