@@ -261,12 +261,3 @@ def zeros_elsewhere(problem: Conv2dProblem, right: Call) -> Call:
             out.fill(0)
 
     return call
-
-
-DISHONEST = [
-    "remembers_by_id", "remembers_by_shape", "remembers_by_content", "remembers_by_a_few_numbers", "marks_its_output",
-    "skips_what_is_there", "every_second_call", "lazy", "asynchronous", "asynchronous_until_read",
-    "wrong_at_one_output", "wrong_at_one_output_after_forty_calls", "wrong_after_forty_calls", "float16_both",
-    "float16_image", "bfloat16_both", "bfloat16_image", "float16_tiles", "float16_fft", "slows_the_clock",
-    "stops_the_clock", "answers_for_the_harness", "replaces_the_harness", "zeros_elsewhere",
-]  # fmt: skip

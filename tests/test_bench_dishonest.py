@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
-import dishonest
 import pytest
 from msgspec import structs
 
@@ -19,6 +20,14 @@ from bench.store.records import Direction, Record
 # Half a millisecond forward; tall enough that some of its outputs are not in the layer cut to a few rows.
 LAYER = 'mb1ic16ih48oc16oh48kh3ph1n"layer"'
 HONEST = "numpy_strided"
+# By name: importing them would register them for all tests of this process.
+DISHONEST = [
+    "remembers_by_id", "remembers_by_shape", "remembers_by_content", "remembers_by_a_few_numbers", "marks_its_output",
+    "skips_what_is_there", "every_second_call", "lazy", "asynchronous", "asynchronous_until_read",
+    "wrong_at_one_output", "wrong_at_one_output_after_forty_calls", "wrong_after_forty_calls", "float16_both",
+    "float16_image", "bfloat16_both", "bfloat16_image", "float16_tiles", "float16_fft", "slows_the_clock",
+    "stops_the_clock", "answers_for_the_harness", "replaces_the_harness", "zeros_elsewhere",
+]  # fmt: skip
 
 
 def measured(folder: Path, backends: list[str], direction: Direction) -> dict[str, Record]:
@@ -35,15 +44,22 @@ def measured(folder: Path, backends: list[str], direction: Direction) -> dict[st
 
 @pytest.fixture(scope="module", params=["fwd", "bwd_d", "bwd_w"])
 def records(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Record]:
-    return measured(tmp_path_factory.mktemp("run") / "run", dishonest.DISHONEST, request.param)
+    return measured(tmp_path_factory.mktemp("run") / "run", DISHONEST, request.param)
 
 
 def test_an_honest_backend_among_them_is_ok(records: dict[str, Record]) -> None:
     assert records[HONEST].status == "ok", records[HONEST].reason
 
 
-@pytest.mark.parametrize("backend", dishonest.DISHONEST)
+@pytest.mark.parametrize("backend", DISHONEST)
 def test_a_dishonest_backend_is_not_ok(records: dict[str, Record], backend: str) -> None:
     record = records[backend]
     assert record.status in ("wrong_result", "too_fast", "crashed"), f"{record.status}: {record.reason}"
     assert record.samples_s == []
+
+
+def test_every_backend_of_the_plug_in_is_measured() -> None:
+    code = "import dishonest\nfrom conv_impls import registry\nprint(*sorted(registry._registered))"
+    folder = Path(__file__).parent
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
+    assert set(DISHONEST) == set(done.stdout.split()) - {"numpy_strided"}
