@@ -27,7 +27,7 @@ FIRST_RECORDS_S = 300
 
 
 def test_a_smoke_run_and_its_report(bench: Bench, tmp_path: Path) -> None:
-    asked = "run", "--workload", "smoke", "--out", tmp_path / "run", "--budget", "120", "--seconds", "0.02"
+    asked = "run", "--workload", "smoke", "--out", tmp_path / "run", "--budget", "600", "--seconds", "0.02"
     done = bench(*asked, "--threads", "2")
     assert done.returncode == 0, done.stderr
     run = Run.open(tmp_path / "run")
