@@ -45,7 +45,7 @@ READ_OUTPUTS, DRAWN = 16, 64
 # where most of its samples are, or where it took so many times the best turn.
 DISTURBED, STALLED = 1.1, 2.0
 # Threads that share a core with another task lose it once a slice of 3 to 8 ms: so often a second, and in most samples.
-# On a quiet machine 0 to 3% of the turns do, beside a busy process all those of calls that stall (docs/decisions/0014).
+# On a quiet machine 0 to 3% of the turns do so; next to a busy process, all turns that stall (docs/decisions/0014).
 CROWDED_PER_S = 100.0
 # A result is there when a call returns: reading it takes no longer than this share of the call, this many seconds and
 # a copy of it at this rate.
@@ -310,7 +310,7 @@ class Contender:
         return list(self._undisturbed()[0].values())
 
     def _times(self, peaks: dict[int, float]) -> dict[str, Any]:
-        """The fields of a record that hold times, and what the machine did beside them."""
+        """The fields of a record that hold times, and what the machine could do in the same rounds."""
         counted, disturbed = self._undisturbed()
         samples_s = [s for turn in self.turns for s in turn.samples_s]
         turns_s = list(counted.values())

@@ -74,7 +74,7 @@ class Driver:
     ----------
     run : Run
     cases : iterable of Case
-        Those that are asked for now, of the run's; a layer that was left half-way is taken whole again.
+        Those of the run's cases to measure now; a layer that was left half-way is measured whole again.
     progress : callable
     """
 
@@ -135,7 +135,7 @@ class Driver:
         """Measure the case's group once more, by new processes.
 
         The turns of both times count together, unless something was wrong with all of the first ones; then what is
-        less weak stays. A failure stands, whichever time it comes.
+        less weak stays. A failure stays, from either time.
         """
         where = group_of(case)
         group = self._groups[where]
@@ -161,11 +161,6 @@ class Driver:
             self._store(records)
         else:
             self._known |= before
-
-    @property
-    def complete(self) -> bool:
-        """Whether every case asked for has a record."""
-        return all(case.key in self._known for group in self._groups.values() for case in group)
 
     def _measure(self, group: list[Case]) -> None:
         if time.monotonic() > self._end:

@@ -1,4 +1,4 @@
-"""How fast can a call be at all? Whoever is faster did not compute what was asked for.
+"""How fast can a call be at all? A backend that is faster did not compute the convolution.
 
     operations   those that the backend says it executed, at the highest peak known; a backend that says nothing is
                  allowed a quarter of the direct ones, or above 7x7 those of an FFT if they are fewer
