@@ -16,6 +16,7 @@ from bench.run.options import read_layers
 from bench.run.worker import PLUGIN
 from bench.store.folder import Run
 from bench.store.records import Direction, Record
+from conv_impls import backends
 
 # Half a millisecond forward; tall enough that some of its outputs are not in the layer cut to a few rows.
 LAYER = 'mb1ic16ih48oc16oh48kh3ph1n"layer"'
@@ -63,3 +64,8 @@ def test_every_backend_of_the_plug_in_is_measured() -> None:
     folder = Path(__file__).parent
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
     assert set(DISHONEST) == set(done.stdout.split()) - {"numpy_strided"}
+
+
+def test_none_of_them_is_registered_in_the_process_of_the_tests() -> None:
+    assert "dishonest" not in sys.modules
+    assert not set(DISHONEST) & set(backends())
