@@ -46,19 +46,14 @@ def is_label(text: str) -> bool:
 
 
 def read(text: str) -> tuple[Any, ...]:
-    """The arguments of `Conv2dProblem` that a label stands for; a padding that is likely a slip gets a warning."""
+    """The arguments of `Conv2dProblem` that a label stands for."""
     if not isinstance(text, str):
         check.fail_type("from_label", "text", "a str", type(text).__name__)
     numbers, words = _tokens(text)
     for token in ("ic", "oc"):
         if token not in numbers:
             _fail(text, token, "a value", "none")
-    axes = _axes(text, numbers)
-    sizes, kernels, strides, sides, dilations = zip(*axes, strict=True)
-    # The windows at the edge would read nothing but padding.
-    if any(max(axis.sides) > (axis.kernel - 1) * axis.dilation + 1 for axis in axes):
-        got = f"from_label: padding: expected at most the size of the dilated kernel, got {sides}"
-        warnings.warn(f"{got} (label {text!r}); are the output size and ph right?", UserWarning, stacklevel=3)
+    sizes, kernels, strides, sides, dilations = zip(*_axes(text, numbers), strict=True)
     name = words.get("n", "")
     if len(name) > 1 and name[0] == name[-1] == '"':
         name = name[1:-1]
@@ -66,6 +61,14 @@ def read(text: str) -> tuple[Any, ...]:
         numbers.get("mb", 2), numbers["ic"], sizes, numbers["oc"], kernels, strides, sides, dilations,
         numbers.get("g", 1), words.get("pm", "zeros"), words.get("dt", "float32"), name,
     )  # fmt: skip
+
+
+def warn(text: str, problem: Conv2dProblem) -> None:
+    """Warn of a padding that is likely a slip: the windows at the edge read nothing but padding."""
+    extents = [(k - 1) * d + 1 for k, d in zip(problem.kernel_size, problem.dilation, strict=True)]
+    if any(max(sides) > extent for sides, extent in zip(problem.padding, extents, strict=True)):
+        got = f"from_label: padding: expected at most the size of the dilated kernel, got {problem.padding}"
+        warnings.warn(f"{got} (label {text!r}); are the output size and ph right?", UserWarning, stacklevel=3)
 
 
 def write(problem: Conv2dProblem) -> str:

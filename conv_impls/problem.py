@@ -182,7 +182,9 @@ class Conv2dProblem:
         >>> Conv2dProblem.from_label("ic3ih224oc64oh112kh7sh2ph3").padding
         ((3, 2), (3, 2))
         """
-        return cls(*labels.read(text))
+        problem = cls(*labels.read(text))
+        labels.warn(text, problem)
+        return problem
 
     @property
     def label(self) -> str:

@@ -7,9 +7,9 @@
     RUN/benchmark.json     the same results as pytest-benchmark writes them (`bench.store.benchmark_json`)
     RUN/lock               held while a process measures for this run
 
-A torn last line (a crash while writing) is dropped; anything else that does not parse is an error with its
-line number. Every other file is written whole or not at all. What is written passes the check of what is read.
-Only this module reads or writes these files, except benchmark.json.
+A torn last line (a crash while writing) is dropped. Any other line that cannot be read is left out with a warning that
+names it; its case counts as not measured. Every other file is written whole or not at all. What is written passes the
+check of what is read. Only this module reads or writes these files, except benchmark.json.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import fcntl
 import json
 import os
 import tempfile
+import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
@@ -28,8 +29,10 @@ from typing import Any, Required, TypedDict
 
 import msgspec
 
+from conv_impls import ConvError
+
 from .files import write_whole
-from .records import Case, Record, StoreError, plain
+from .records import Case, Record, StoreError, plain, problem_of
 from .schema import Amount, Whole, check_environment, decoded, fitted, printable
 
 # 3: rounds, context switches and peaks of turns, disturbed turns, stalls. 2 (version 0.3.0): without these; read only.
@@ -204,9 +207,13 @@ class Run(StoredRun):
             return
         for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
             try:
-                yield decoded(line, Record)
-            except ValueError as error:
-                raise StoreError(f"{path}:{number}: {error}") from None
+                record = decoded(line, Record)
+                # A label that is none would take the whole report with it.
+                problem_of(record.case.label)
+            except (ValueError, ConvError) as error:
+                warnings.warn(f"{path}:{number}: left out: {error}", UserWarning, stacklevel=2)
+                continue
+            yield record
 
 
 def check_config(values: dict[str, Any]) -> None:
