@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from itertools import product
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 import numpy as np
 
@@ -39,6 +40,13 @@ Item = TypeVar("Item")
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     options = _parser().parse_args(arguments)
+    with warnings.catch_warnings():
+        # One line each, without the place in the code.
+        warnings.showwarning = lambda message, *where: _say(f"warning: {message}", sys.stderr)
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         if options.command == "trace":
             _say(str(trace(options.input, options.layers)))
@@ -110,9 +118,9 @@ def _warm_up(layers: list[Layer], threads: list[int | None], precision: str) -> 
     print(f"{len(layers)} layers are ready; compiling or loading kernels took {time.perf_counter() - start:.1f} s")
 
 
-def _say(text: str) -> None:
+def _say(text: str, stream: TextIO | None = None) -> None:
     # Names come from files of anybody.
-    print(visible(text))
+    print(visible(text), file=stream)
 
 
 def _weight(problem: Conv2dProblem) -> Array:
