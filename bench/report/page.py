@@ -21,9 +21,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pandas.api.types import is_numeric_dtype
 from PIL import Image
 
+from ..analysis.intervals import Ratio
 from ..analysis.numbers import NOTE, cell, marked
 from ..analysis.ratios import fastest_by_network
-from ..analysis.stats import Ratio
 from ..machine import probes
 from ..store.files import write_whole
 from ..store.folder import StoredRun
