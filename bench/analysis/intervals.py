@@ -29,11 +29,11 @@ from scipy.special import stdtrit
 # Seconds of a backend's turns at one layer, by (repetition, round).
 Turns = Mapping[tuple[int, int], float]
 # Pairs without which no verdict is given.
-MIN_PAIRS = 6
+MIN_PAIRS = 3
 # The normal deviation of a median absolute deviation of 1.
 MAD = 1.4826
-# What fewer turns than `MIN_PAIRS` are taken to scatter by, at least.
-TYPICAL = 0.06
+# What fewer turns than this are taken to scatter by, at least.
+FEW, TYPICAL = 6, 0.06
 
 
 class Spread(NamedTuple):
@@ -142,7 +142,7 @@ def _figure(
         logs = [log(a[key] / b[key]) for key in keys]
         middle = median(logs)
         scatter = MAD * median([abs(one - middle) for one in logs])
-        if len(keys) < MIN_PAIRS:
+        if len(keys) < FEW:
             scatter = max(scatter, TYPICAL)
         others.append(weight * median([b[key] for key in keys]))
         times.append(others[-1] * exp(middle))
