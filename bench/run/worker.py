@@ -62,6 +62,7 @@ class Actions:
         from . import exchange, subject
 
         self._subject, self._usage, self._exchange = subject, usage, exchange
+        usage.keep_freed_memory()
         self._say = say
         self._case: Any = None
         if plugin := os.environ.get(PLUGIN):
