@@ -25,7 +25,7 @@ from ..peers import OWN, PEERS, missing
 from ..store.records import CACHES, DIRECTIONS, Case
 from . import plugin
 from .isa import ISAS, UNHELD, isa_variables
-from .worker import PEAK, PLUGIN
+from .worker import MACHINE, PLUGIN
 
 Word = TypeVar("Word", bound=str)
 ROOT = Path(__file__).parents[2]
@@ -145,9 +145,9 @@ def read_backends(text: str, extra: str = "") -> list[str]:
     if extra:
         _import_plugin(extra)
     own = backends()
-    if PEAK in own:
+    if MACHINE in own:
         raise UsageError(
-            f"--backends: {PEAK!r} stands for the machine's own peak; register the backend by another name"
+            f"--backends: {MACHINE!r} stands for the machine's own peak; register the backend by another name"
         )
     groups = {
         "all": list(own),
