@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     with warnings.catch_warnings():
         # One line each, without the place in the code.
-        warnings.showwarning = lambda message, *where: _say(f"warning: {message}", sys.stderr)
+        warnings.showwarning = lambda message, *where, **more: _say(f"warning: {message}", sys.stderr)
         return _run(options)
 
 

@@ -26,7 +26,7 @@ from bench.report.style import save
 from bench.run.progress import Bar
 from bench.store.benchmark_json import open_stored
 from bench.store.folder import Run
-from bench.store.records import Record
+from bench.store.records import Record, StoreError
 from conv_impls.__main__ import main as own_main
 from conv_impls.text import visible
 
@@ -204,12 +204,19 @@ def test_one_bad_line_loses_that_line_and_names_it(tmp_path: Path, bad: bytes) -
     path = tmp_path / "run" / "records.jsonl"
     lines = path.read_bytes().splitlines()
     path.write_bytes(b"\n".join([lines[0], bad, lines[2], b""]))
-    with pytest.warns(UserWarning, match=re.escape(f"{path}:2: left out: ")) as caught:
+    with pytest.warns(UserWarning, match=re.escape(f"{path}:2: ") + ".*; left out") as caught:
         assert [one.case.layer for one in open_stored(tmp_path / "run").records()] == ["l0", "l2"]
     assert str(caught[0].message).isprintable()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert run.done() == {records[0].case.key, records[2].case.key}, "it is measured again when resumed"
+
+
+def test_a_run_without_a_line_that_can_be_read_is_an_error(tmp_path: Path) -> None:
+    Run.create(tmp_path / "run", {"cases": []}, machine())
+    (tmp_path / "run" / "records.jsonl").write_bytes(b"{\n[]\n")
+    with pytest.raises(StoreError, match=r"records\.jsonl:1: "):
+        open_stored(tmp_path / "run")
 
 
 def test_a_record_whose_label_is_none_is_a_bad_line(tmp_path: Path) -> None:
@@ -219,7 +226,7 @@ def test_a_record_whose_label_is_none_is_a_bad_line(tmp_path: Path) -> None:
     line["case"]["label"] = "ih8"
     with (tmp_path / "run" / "records.jsonl").open("a") as file:
         file.write(json.dumps(line) + "\n")
-    with pytest.warns(UserWarning, match="records.jsonl:2: left out: from_label"):
+    with pytest.warns(UserWarning, match="records.jsonl:2: from_label: .*; left out"):
         assert len(run.records()) == 1
 
 
@@ -231,5 +238,6 @@ def test_a_command_on_a_run_with_a_bad_line_says_so_in_one_line(tmp_path: Path) 
     done = command(tmp_path, "export", "run", "--out", "out.json")
     assert done.returncode == 0, done.stderr
     (line,) = done.stderr.splitlines()
-    assert line.startswith("warning: run/records.jsonl:2: left out: ")
+    assert line.startswith("warning: run/records.jsonl:2: ")
+    assert line.endswith("; left out")
     assert not CONTROL.search(line)

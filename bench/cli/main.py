@@ -243,9 +243,12 @@ def list_() -> None:
 
 def main() -> None:
     """Run the command line; what users get wrong is one line and exit code 2."""
-    warnings.showwarning = warn
-    try:
-        app()
-    except WRONG_INPUT as error:
-        complain(f"error: {error}")
-        sys.exit(USAGE)
+    with warnings.catch_warnings():
+        # Ours are lines, whatever the shell says of warnings.
+        warnings.showwarning = warn
+        warnings.filterwarnings("default", category=UserWarning, module=r"(bench|conv_impls)\b")
+        try:
+            app()
+        except WRONG_INPUT as error:
+            complain(f"error: {error}")
+            sys.exit(USAGE)

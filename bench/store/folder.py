@@ -23,6 +23,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from io import FileIO
 from pathlib import Path
 from typing import Any, Required, TypedDict
@@ -194,14 +195,31 @@ class Run(StoredRun):
             _write(self.folder / "finished.json", {"statuses": dict(sorted(counts.items())), **facts})
 
     def records(self) -> list[Record]:
-        """All finished cases, the newest record of each; the last line may be torn."""
-        return list({record.case.key: record for record in self._records()}.values())
+        """All finished cases, the newest record of each; warns of lines that cannot be read, once a process."""
+        found: dict[str, Record] = {}
+        for record, problem in self._lines():
+            if record is None:
+                _warn_once(f"{problem}; left out")
+            else:
+                found[record.case.key] = record
+        return list(found.values())
+
+    def check_readable(self) -> None:
+        """StoreError where there are lines, and none of them can be read."""
+        problems = []
+        for record, problem in self._lines():
+            if record is not None:
+                return
+            problems.append(problem)
+        if problems:
+            raise StoreError(problems[0])
 
     def done(self) -> set[str]:
         """Keys of the finished cases; an interrupted one is not."""
         return {record.case.key for record in self.records() if record.status != "interrupted"}
 
-    def _records(self) -> Iterator[Record]:
+    def _lines(self) -> Iterator[tuple[Record | None, str]]:
+        """Each line's record, or None and what is wrong with the line; the last line may be torn."""
         path = self.folder / "records.jsonl"
         if not path.exists():
             return
@@ -211,9 +229,14 @@ class Run(StoredRun):
                 # A label that is none would take the whole report with it.
                 problem_of(record.case.label)
             except (ValueError, ConvError) as error:
-                warnings.warn(f"{path}:{number}: left out: {error}", UserWarning, stacklevel=2)
-                continue
-            yield record
+                yield None, f"{path}:{number}: {error}"
+            else:
+                yield record, ""
+
+
+@cache
+def _warn_once(text: str) -> None:
+    warnings.warn(text, UserWarning, stacklevel=3)
 
 
 def check_config(values: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import shlex
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
@@ -16,7 +17,7 @@ from typing import Any, Literal, get_args
 import msgspec
 from msgspec.structs import asdict
 
-from conv_impls import Conv2dProblem, labels
+from conv_impls import Conv2dProblem
 
 from .schema import Amount, Count, Seconds, Share, Whole
 
@@ -41,8 +42,10 @@ class StoreError(ValueError):
 @cache
 def problem_of(label: str) -> Conv2dProblem:
     """The problem of a label; each label is parsed once per process."""
-    # Without the warning of `from_label`: whoever gave the label has had it.
-    return Conv2dProblem(*labels.read(label))
+    # Whoever gave the label was warned of its padding.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return Conv2dProblem.from_label(label)
 
 
 @cache
