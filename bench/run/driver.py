@@ -21,10 +21,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from conv_impls.workloads import Layer as WorkloadLayer
 
 from ..analysis import stats
 from ..machine.peaks import Peaks
+from ..store.coverage import words
 from ..store.folder import Journal, Run
 from ..store.records import FAILED, Cache, Case, Direction, Record
 from .contender import PATIENCE, TURNS, Contender, Layer
@@ -205,7 +208,8 @@ class Driver:
         for peak in peaks.values():
             self._peaks.learn(first.threads, first.problem.dtype, peak)
         known = self._known_peaks(first, contenders)
-        return [contender.record(peaks, known, self.run.environment["id"]) for contender in contenders]
+        records = [contender.record(peaks, known, self.run.environment["id"]) for contender in contenders]
+        return [replace(record, coverage=words(self.config, first.workload)) for record in records]
 
     def _rounds(self, first: Case, contenders: list[Contender]) -> dict[int, float]:
         """Turns of all that are ready, and the checks after them; the machine's peak in each round, in GFLOP/s."""

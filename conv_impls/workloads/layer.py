@@ -1,4 +1,4 @@
-"""What every workload becomes: a `Workload` of `Layer`s; what is wrong with one is a `WorkloadError`, one line of text."""
+"""What every workload becomes: a `Workload` of `Layer`s; what is wrong with one is a `WorkloadError`, one line."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The sizes of a model's inputs: those of the file, and what `--size` and `--batch` put into the open ones.
 
-A dimension is open where it has no number above 0; open ones of one name have one number. Only the first dimension of an
-input of four is a batch. What a user gives must contradict neither the file nor itself; what does is refused in words.
+A dimension is open where it has no number above 0; open ones of one name have one number. Only the first dimension of
+an input of four is a batch. What a user gives must contradict neither the file nor itself; what does is refused.
 """
 
 from __future__ import annotations
@@ -83,9 +83,8 @@ class Inputs:
                 for _ in size:
                     tensors[found].shape.dim.add()
             if len(size) != len(tensors[found].shape.dim):
-                raise WorkloadError(
-                    f"size: expected {len(tensors[found].shape.dim)} numbers for {_shown(found, tensors)}, got {_text(size)}"
-                )
+                shown = f"{len(tensors[found].shape.dim)} numbers for {_shown(found, tensors)}"
+                raise WorkloadError(f"size: expected {shown}, got {_text(size)}")
             self._given[found] = size
         self._dims = {name: tensor.shape.dim for name, tensor in tensors.items()}
         for dims in self._dims.values():
@@ -115,8 +114,8 @@ class Inputs:
                     continue
                 if dim.HasField("dim_value") and dim.dim_value != number:
                     raise WorkloadError(
-                        f"size: expected {dim.dim_value} as dimension {place} of input {plain(name)!r}, which the model fixes, "
-                        f"got {number}"
+                        f"size: expected {dim.dim_value}, which the model fixes, as dimension {place} of input "
+                        f"{plain(name)!r}, got {number}"
                     )
                 self._put(name, place, number)
         for name in self._images:
@@ -129,12 +128,13 @@ class Inputs:
                     dim.dim_value = self._numbers[self._words[name][place]][0]
         if not scaled or batch is None:
             return 1, 1
-        if len(fixed) != 1:
+        if len(fixed) != 1 and all(self._dims.values()):
             why = f"fixes it where {batch} cannot be put; export it with that batch"
             if not fixed:
                 why = f"has no input of four dimensions, whose first would be the batch; leave {batch} out"
             raise WorkloadError(f"batch: this model {why}")
-        return batch, fixed.pop()
+        # Where the rank of an input is not known, its size will be asked for.
+        return (batch, fixed.pop()) if fixed else (1, 1)
 
     def example(self, wanted: list[str], batch: int | None, left_out: Callable[[Sizes], float], fewest: int) -> str:
         """The option that gives these inputs sizes, with numbers that the model takes.
@@ -181,8 +181,8 @@ class Inputs:
     def _check_batch(self, name: str, size: Size, batch: int | None) -> None:
         if batch is not None and name in self._images and size[0] not in (None, batch):
             raise WorkloadError(
-                f"size: {size[0]} is the batch of input {plain(name)!r} and --batch says {batch}; leave --batch out, or leave "
-                f"the batch to it: {self._option({name: (None, *size[1:])})}"
+                f"size: {size[0]} is the batch of input {plain(name)!r}, and --batch says {batch}; leave out --batch, "
+                f"or leave the batch to it: {self._option({name: (None, *size[1:])})}"
             )
 
     def _put(self, name: str, place: int, number: int) -> None:
@@ -191,15 +191,18 @@ class Inputs:
         before, where = self._numbers.setdefault(word, (number, name)) if word else (number, name)
         if before != number:
             raise WorkloadError(
-                f"size: expected one number for dimension {plain(word)!r}, got {before} in input {plain(where)!r} and {number} "
-                f"in input {plain(name)!r}"
+                f"size: expected one number for dimension {plain(word)!r}, got {before} in input {plain(where)!r} and "
+                f"{number} in input {plain(name)!r}"
             )
         self._dims[name][place].dim_value = number
 
     def _filled(self, name: str, number: int, batch: int | None) -> Size:
         """A size for an input, its open dimensions filled; the batch is what it is."""
         dims = self._dims[name]
-        size = [dim.dim_value or (1 if BATCH.search(dim.dim_param) else number) for dim in dims]
+        if not dims:
+            # Not even the number of dimensions is known; most models want an RGB image.
+            return None if batch else 1, 3, number, number
+        size = [dim.dim_value or (1 if BATCH.search(_word(dims, dim)) else number) for dim in dims]
         return (None, *size[1:]) if name in self._images and batch is not None else tuple(size)
 
     def _option(self, sizes: Sizes) -> str:

@@ -15,7 +15,7 @@ from conv_impls.workloads.onnx_names import function_of, inside, plain, subgraph
 
 # Sizes and indices are small; longer tensors are weights, and copying gigabytes of them takes seconds.
 MOST_KEPT_BYTES = 2**16
-# What functions may add to a model: the largest models have tens of thousands of nodes. ONNX has the same limit of calls.
+# What functions may add to a model: the largest have tens of thousands of nodes. ONNX has the same limit of calls.
 MOST_NODES, MOST_CALLS = 100_000, 100
 # A node with a large constant counts as several.
 NODE_BYTES = 1000
@@ -49,6 +49,9 @@ def loaded(path: Path) -> Any:
     weights = {tensor.name for tensor in model.graph.initializer}
     weights |= {tensor.values.name for tensor in model.graph.sparse_initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
+    for value in inputs:
+        if not value.type.WhichOneof("value"):
+            value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
     del model.graph.input[:]
     model.graph.input.extend(inputs)
     for node in _all_nodes(model):

@@ -19,7 +19,7 @@ from conv_impls.workloads.layer import Layer, Workload, WorkloadError
 from conv_impls.workloads.onnx_inputs import Inputs, Sizes, parse
 from conv_impls.workloads.onnx_load import loaded
 from conv_impls.workloads.onnx_names import function_of, inside, is_conv, is_onnx, kind, line, name_of, plain
-from conv_impls.workloads.onnx_sizes import OPEN, Value, values
+from conv_impls.workloads.onnx_sizes import OPEN, Value, unmade, values
 
 # The operator's numbers for float32 and float64, onnx.TensorProto.DataType.
 DTYPES = {1: "float32", 11: "float64"}
@@ -67,7 +67,9 @@ def read(path: Path, batch: int | None, size: str = "") -> Workload:
         raise WorkloadError(f"{path}: {_asked(path, batch, found)}") from None
     if not workload.layers:
         reasons = workload.coverage.partition("; ")[2]
-        raise WorkloadError(f"{path}: no 2-D Conv to measure in this model" + (f": {reasons}" if reasons else ""))
+        raise WorkloadError(
+            f"{path}: no 2-D Conv " + (f"to measure in this model: {reasons}" if reasons else "in this model")
+        )
     if workload.left_out:
         log.warning("%s: %s", path, workload.coverage)
     return workload
@@ -120,7 +122,7 @@ def _layers(path: Path, model: Any, inputs: Inputs, times: int, per: int, say: A
         left_out[f"are inside {kind(node)}"] += len(inner)
         if not is_conv(node) or function_of(node) in functions:
             continue
-        x, weight = (known.get(name, Value(lacking="have no such input")) for name in (*node.input, "", "")[:2])
+        x, weight = (known.get(name) or unmade(name) for name in (*node.input, "", "")[:2])
         if reason := _reason(node, x, weight):
             left_out[reason] += 1
             if reason == OPEN:

@@ -1,9 +1,9 @@
 """The size of every value that the convolutions of an ONNX graph need, or why it has none.
 
 Node by node, from the inputs on: ONNX's shape inference gives the types of a node's outputs
-(https://onnx.ai/onnx/api/shape_inference.html), its reference evaluator the few small tensors that decide sizes, such as
-the shape of a Reshape. What the file itself says of the values inside (value_info, sizes of its outputs) is not read: it
-may be left over from an export for other inputs.
+(https://onnx.ai/onnx/api/shape_inference.html), its reference evaluator the few small tensors that decide sizes, such
+as the shape of a Reshape. What the file itself says of the values inside (value_info, sizes of its outputs) is not
+read: it may be left over from an export for other inputs.
 Limits: operators that ONNX infers nothing for (another domain, an early opset) end what is known; a loop's results too.
 """
 
@@ -68,7 +68,7 @@ class Value:
 
 
 def is_fixed(dim: Any) -> bool:
-    """Whether a dimension has a number; some exporters write 0 or -1 where it is open, and inference may find a 0."""
+    """Whether a dimension has a number; inference may find a 0."""
     return bool(dim.HasField("dim_value") and dim.dim_value >= 0)
 
 
@@ -83,7 +83,7 @@ def values(model: Any, folder: Path) -> dict[str, Value]:
         Where the tensors kept outside the file are looked for.
     """
     graph = model.graph
-    known = {v.name: Value(v.type, lacking=OPEN, opened_by=v.name) for v in graph.input}
+    known = {value.name: _input(value) for value in graph.input}
     known |= {tensor.name: _constant(tensor, folder) for tensor in graph.initializer}
     for sparse in graph.sparse_initializer:
         known[sparse.values.name] = Value(_tensor_type(sparse.values.data_type, sparse.dims))
@@ -112,7 +112,7 @@ class _Inference:
                     self._known[node.output[0]] = _constant(attribute.t, self._folder)
                     return
         names = list(dict.fromkeys([*filter(None, node.input), *_outer_names(node)]))
-        inputs = [self._known.get(name, Value(lacking=_unmade(name))) for name in names]
+        inputs = [self._known.get(name) or unmade(name) for name in names]
         types, refusal = self._types(node, names)
         made = {name: Value(types.get(name)) for name in node.output if name}
         if node.op_type in SAME_SIZE and is_onnx(node) and names:
@@ -144,7 +144,7 @@ class _Inference:
         try:
             inferred = shape_inference.infer_shapes(self._one, strict_mode=True)
         except shape_inference.InferenceError as error:
-            return {}, line(error).rpartition("Error] ")[2]
+            return {}, plain(line(error).rpartition("Error] ")[2])
         return {value.name: value.type for value in inferred.graph.value_info}, ""
 
     def _reason(self, node: Any, inputs: list[Value], refusal: str) -> tuple[str, str]:
@@ -216,6 +216,13 @@ def _measured(node: Any, value: Value) -> np.ndarray[Any, Any]:
     return np.array(dims[slice(given.get("start"), given.get("end"))], np.int64)
 
 
+def _input(value: Any) -> Value:
+    if not value.type.HasField("tensor_type"):
+        return Value(value.type, lacking=RUN_TIME)
+    given = Value(value.type)
+    return given if given.sized else Value(value.type, lacking=OPEN, opened_by=value.name)
+
+
 def _constant(tensor: Any, folder: Path) -> Value:
     """A tensor of the file; one kept outside is read where it is small."""
     from onnx import external_data_helper, numpy_helper
@@ -271,5 +278,8 @@ def _free(graph: Any) -> list[str]:
     return [*free, *(value.name for value in graph.output if value.name not in made)]
 
 
-def _unmade(name: str) -> str:
-    return f"have an input {plain(name)} that nothing in the model makes"
+def unmade(name: str) -> Value:
+    """What there is of a value that is neither an input, a constant nor an output of a node before."""
+    return Value(
+        lacking=f"have an input {plain(name)} that nothing in the model makes" if name else "have no input or no weight"
+    )
