@@ -23,6 +23,8 @@ from conv_impls.workloads.onnx_names import is_conv, is_onnx, kind, line, name_o
 
 # Their output has the size of their first input; ONNX infers nothing for them.
 SAME_SIZE = ("GroupNormalization", "MeanVarianceNormalization")
+# The least rank of the weights of a convolution; shapes, pads and indices have fewer dimensions.
+KERNEL_RANK = 3
 RANDOM = ("Random", "Bernoulli", "Multinomial")
 # Why a value has no size, as what follows a number of convolutions.
 RUN_TIME, OPEN = "have sizes known only at run time", "have sizes that the model's inputs leave open"
@@ -145,7 +147,11 @@ class _Inference:
             inferred = shape_inference.infer_shapes(self._one, strict_mode=True)
         except shape_inference.InferenceError as error:
             return {}, plain(line(error).rpartition("Error] ")[2])
-        return {value.name: value.type for value in inferred.graph.value_info}, ""
+        types = {value.name: value.type for value in inferred.graph.value_info}
+        # Such as of a window larger than its image. Handed on, they end the process: ONNX's Slice asserts otherwise.
+        if any(dim.dim_value < 0 for kind in types.values() for dim in kind.tensor_type.shape.dim):
+            return {}, "a size below 0"
+        return types, ""
 
     def _reason(self, node: Any, inputs: list[Value], refusal: str) -> tuple[str, str]:
         """Why an output of this node has no size, and the input of the model to blame, if any."""
@@ -224,26 +230,28 @@ def _input(value: Any) -> Value:
 
 
 def _constant(tensor: Any, folder: Path) -> Value:
-    """A tensor of the file; one kept outside is read where it is small."""
+    """A tensor of the file; one kept outside is read where it may decide sizes."""
     from onnx import external_data_helper, numpy_helper
 
     value = Value(_tensor_type(tensor.data_type, tensor.dims))
-    if not value.small:
+    if not value.small or len(tensor.dims) >= KERNEL_RANK:
         return value
-    if external_data_helper.uses_external_data(tensor):
-        place = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
-        if not (folder / place).is_file():
-            value.file = f"the missing file {plain(place)}"
-            return value
-        # One that leads out of the folder, is too short, or grows without end.
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+    source = f"the damaged tensor {plain(tensor.name)}"
+    # What leads out of the folder, is too short, or of no known type: the errors have no common base.
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if external_data_helper.uses_external_data(tensor):
+                place = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+                if not (folder / place).is_file():
+                    value.file = f"the missing file {plain(place)}"
+                    return value
+                source = f"the unreadable file {plain(place)}"
                 external_data_helper.load_external_data_for_tensor(tensor, str(folder))
-        except Exception:
-            value.file = f"the file {plain(place)}, which cannot be read,"
-            return value
-    data = numpy_helper.to_array(tensor)
+            data = numpy_helper.to_array(tensor)
+    except Exception:
+        value.file = source
+        return value
     value.data = data if data.dtype.kind in "biuf" else None
     return value
 
