@@ -182,7 +182,7 @@ class Inputs:
         if batch is not None and name in self._images and size[0] not in (None, batch):
             raise WorkloadError(
                 f"size: {size[0]} is the batch of input {plain(name)!r}, and --batch says {batch}; leave out --batch, "
-                f"or leave the batch to it: {self._option({name: (None, *size[1:])})}"
+                f"or leave the batch to it: {self._option(self._given | {name: (None, *size[1:])})}"
             )
 
     def _put(self, name: str, place: int, number: int) -> None:

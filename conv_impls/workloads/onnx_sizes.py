@@ -159,13 +159,13 @@ class _Inference:
         if unsized:
             first = next((value for value in unsized if value.opened_by), unsized[0])
             return first.lacking, first.opened_by
-        if file := next((value.file for value in inputs if value.file), ""):
-            return f"have sizes that {file} decides", ""
         if not self._is_inferred(node):
             opset = f" of opset {self._opsets.get('', 1)}" if is_onnx(node) else ""
             return f"have sizes that ONNX does not infer through {kind(node)}{opset}", ""
         if refusal:
             return f"have sizes that {kind(node)} {name_of(node)} refuses ({refusal})", ""
+        if file := next((value.file for value in inputs if value.file), ""):
+            return f"have sizes that {file} decides", ""
         return RUN_TIME, ""
 
     def _is_inferred(self, node: Any) -> bool:
