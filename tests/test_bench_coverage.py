@@ -13,6 +13,7 @@ from scripted import Session
 
 from bench.analysis import tables
 from bench.analysis.frame import frame
+from bench.analysis.sentences import sentences
 from bench.cli import stored
 from bench.report import write
 from bench.run.options import Options
@@ -80,6 +81,7 @@ def test_the_sum_of_a_network_bears_it_in_its_name() -> None:
     said = [record(name, coverage=SAID) for name in ("auto", "numpy_strided")]
     table = frame([*said, record("auto", case={"workload": "vgg16"})], [CASE])
     assert set(table.network) == {NAMED, "vgg16"}
+    assert any(f" on resnet50 ({SAID}), " in text for text in sentences(table))
     assert f"{NAMED} (ms)" in tables.network_sums(table)
     assert tables.left_out(table).to_numpy().tolist() == [["resnet50", SAID]]
     assert tables.left_out(frame([record()])).empty

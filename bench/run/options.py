@@ -24,7 +24,7 @@ from ..peers import OWN, PEERS, missing
 from ..store.coverage import Taken
 from ..store.records import CACHES, DIRECTIONS, Case
 from .isa import ISAS, UNHELD, isa_variables
-from .worker import PEAK, PLUGIN
+from .worker import MACHINE, PLUGIN
 
 Word = TypeVar("Word", bound=str)
 ROOT = Path(__file__).parents[2]
@@ -180,9 +180,9 @@ def read_backends(text: str, plugin: str = "") -> list[str]:
             text = " ".join(str(error).split())
             raise UsageError(f"--plugin: {plugin!r} cannot be imported: {type(error).__name__}: {text}") from None
     own = backends()
-    if PEAK in own:
+    if MACHINE in own:
         raise UsageError(
-            f"--backends: {PEAK!r} stands for the machine's own peak; register the backend by another name"
+            f"--backends: {MACHINE!r} stands for the machine's own peak; register the backend by another name"
         )
     groups = {
         "all": list(own),
