@@ -44,7 +44,7 @@ def sentences(table: pd.DataFrame) -> list[str]:
     modes = ok.drop_duplicates("backend").set_index("backend")["mode"]
     found = []
     for (network, threads), each in sums.groupby(KEYS, sort=False):
-        where = f"on {network}, {{mode}}{threads} thread{'s' * (threads > 1)}"
+        where = f"on {_whole(network, table)}, {{mode}}{threads} thread{'s' * (threads > 1)}"
         part = ok[(ok.network == network) & (ok.threads == threads)]
         ranked = each[each.whole].sort_values("sum_s").set_index("backend")
         for ours, theirs, mode in _pairs(list(ranked.index), modes):
@@ -62,6 +62,15 @@ def sentences(table: pd.DataFrame) -> list[str]:
                 f"no backend measured all {each.layers.iloc[0]} layers {where.format(mode='')}: {most} at most"
             )
     return found
+
+
+def _whole(network: str, table: pd.DataFrame) -> str:
+    """The network's name, with why convolutions of a model are left out where it says how many are."""
+    said = table[table.network == network].coverage.max()
+    share = said.partition(";")[0]
+    name = network.replace(f"({share})", f"({said})") if share else network
+    # Filled in by `str.format` later.
+    return name.replace("{", "{{").replace("}", "}}")
 
 
 def _pairs(ranked: list[str], modes: pd.Series) -> Iterator[tuple[str, str, str]]:
