@@ -31,9 +31,10 @@ from ..machine.peaks import Peaks
 from ..store.coverage import words
 from ..store.folder import Journal, Run
 from ..store.records import FAILED, Cache, Case, Direction, Record
-from .contender import PATIENCE, TURNS, Contender, Layer, Pace
+from .contender import PATIENCE, TURNS, Contender, Layer
 from .pool import pooled
 from .process import Worker
+from .turn import Pace
 from .worker import MACHINE
 
 PEAK_S = 0.006
