@@ -32,6 +32,7 @@ import msgspec
 
 from conv_impls import ConvError
 
+from .coverage import Taken
 from .files import write_whole
 from .records import Case, Record, StoreError, plain, problem_of
 from .schema import Amount, Whole, check_environment, decoded, fitted, printable
@@ -54,6 +55,7 @@ class Config(TypedDict, total=False):
     variables: dict[str, str]
     fresh_cache: bool
     rotate_bytes: Whole
+    models: dict[str, Taken]
 
 
 class StoredRun(ABC):
