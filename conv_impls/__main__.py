@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from itertools import product
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 import numpy as np
 
 from conv_impls.api import plan, settle, thread_count
 from conv_impls.errors import ConvError
 from conv_impls.problem import Conv2dProblem
+from conv_impls.text import visible
 from conv_impls.trace import GRAMMAR, trace
 from conv_impls.validation import PRECISIONS, Array
 from conv_impls.workloads import Layer, WorkloadError, available, load
@@ -38,14 +40,21 @@ Item = TypeVar("Item")
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     options = _parser().parse_args(arguments)
+    with warnings.catch_warnings():
+        # One line each, without the place in the code.
+        warnings.showwarning = lambda message, *where, **more: _say(f"warning: {message}", sys.stderr)
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         if options.command == "trace":
-            print(trace(options.input, options.layers))
+            _say(str(trace(options.input, options.layers)))
         else:
             work = _tune if options.command == "tune" else _warm_up
             work(load(options.workload, size=options.size), options.threads, options.precision)
     except (ConvError, WorkloadError) as error:
-        options.error(str(error))
+        options.error(visible(str(error)))
     except KeyboardInterrupt:
         print("\ninterrupted; what was finished is kept", file=sys.stderr)
         return 130
@@ -94,7 +103,7 @@ def _tune(layers: list[Layer], threads: list[int | None], precision: str) -> Non
     """Measure every layer; print what won."""
     for _, (layer, count) in _progress([(layer.name, (layer, count)) for count in threads for layer in layers]):
         ready = plan(layer.problem, _weight(layer.problem), precision=precision, threads=count, tune=True)
-        print(f"{layer.name:24} {ready.threads} threads  {ready.backend}")
+        _say(f"{layer.name:24} {ready.threads} threads  {ready.backend}")
 
 
 def _warm_up(layers: list[Layer], threads: list[int | None], precision: str) -> None:
@@ -110,6 +119,11 @@ def _warm_up(layers: list[Layer], threads: list[int | None], precision: str) -> 
     print(f"{len(layers)} layers are ready; compiling or loading kernels took {time.perf_counter() - start:.1f} s")
 
 
+def _say(text: str, stream: TextIO | None = None) -> None:
+    # Names come from files of anybody.
+    print(visible(text), file=stream)
+
+
 def _weight(problem: Conv2dProblem) -> Array:
     return np.ones(problem.weight_shape, problem.dtype)
 
@@ -119,7 +133,7 @@ def _progress(items: list[tuple[str, Item]]) -> Iterator[tuple[str, Item]]:
     start, total, terminal = time.perf_counter(), len(items), sys.stderr.isatty()
     for done, item in enumerate(items):
         left = f", {(time.perf_counter() - start) / done * (total - done):.0f} s left" if done else ""
-        text = f"{done + 1}/{total} {item[0]}{left}"
+        text = visible(f"{done + 1}/{total} {item[0]}{left}", lines=False)
         bar = "#" * (BAR * done // total)
         print(f"\r\x1b[K[{bar:{BAR}}] {text}" if terminal else text, end="" if terminal else "\n", file=sys.stderr)
         sys.stderr.flush()

@@ -1,14 +1,10 @@
-"""`Conv2dProblem`: every fact about one convolution, in one frozen object, and its one-line spelling.
+"""`Conv2dProblem`: every fact about one convolution, in one frozen object; `conv_impls.labels` spells it in one line.
 
-The label grammar is oneDNN benchdnn's (tests/benchdnn/doc/driver_conv.md, knobs_desc.md): ``g mb ic ih iw oc oh ow kh
-kw sh sw ph pw dh dw n"name"``, where dilation counts from 0, a missing w copies h, mb defaults to 2 and the padding
-at the bottom and right follows from the output size. Two tokens of ours, written only when not the default, carry
-what benchdnn keeps outside its descriptor: ``dt"float64"`` and ``pm"reflect"``.
+Source: the shapes and their arithmetic are those of torch.nn.functional.conv2d, with padding per side as in ONNX.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 from math import prod
@@ -16,11 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from conv_impls import labels
 from conv_impls import validation as check
 from conv_impls.validation import Array, Pair, Sides
-
-_TOKEN = re.compile(r'(n|dt|pm)"([^"]*)"|(g|mb|[io]c|[iok][hw]|[spd][hw])([0-9]{1,18})|_+')
-
 
 SIZES = ("in_size", "kernel_size")
 
@@ -163,8 +157,9 @@ class Conv2dProblem:
         Parameters
         ----------
         text : str
-            For example ``g32mb1ic128ih56oc128oh56kh3ph1n"name"``; ``_`` may separate tokens. The output size may be
-            left out when the padding is given, and the padding when the output size is.
+            For example ``g32mb1ic128ih56oc128oh56kh3ph1n"name"``. One ``_`` may separate tokens. The output size or
+            the padding may be left out; mb is then 2, g 1. h counts for w as well where no w value is given at all.
+            The name is everything behind ``n``, with or without quotes.
 
         Returns
         -------
@@ -175,52 +170,26 @@ class Conv2dProblem:
         Raises
         ------
         ProblemError
-            If the text does not parse, misses ic, ih, oc or kh, or its sizes contradict each other.
+            If the text does not parse, is 1-D or 3-D, misses ic, ih, oc or kh, or its sizes contradict each other.
+
+        Warns
+        -----
+        UserWarning
+            If a padding is larger than the dilated kernel, which is likely a slip.
 
         Examples
         --------
         >>> Conv2dProblem.from_label("ic3ih224oc64oh112kh7sh2ph3").padding
         ((3, 2), (3, 2))
         """
-        if not isinstance(text, str):
-            check.fail_type("from_label", "text", "a str", type(text).__name__)
-        numbers, words = _tokens(text)
-        for token in ("ic", "ih", "oc", "kh"):
-            if token not in numbers:
-                check.fail("from_label", token, "a value", "none", f"label {text!r}")
-        only_h = not any(f"{token}w" in numbers for token in "iokspd")
-        axes = []
-        for axis in "hw":
-            value = {t: numbers.get(t + axis, numbers.get(t + "h")) for t in "ospd"}
-            if axis == "w" and not only_h:
-                value["o"] = numbers.get("ow")
-            size, kernel = (numbers.get(t + axis, numbers[t + "h"]) for t in "ik")
-            axes.append(_axis(text, axis, size, kernel, **value))
-        sizes, kernels, strides, sides, dilations = zip(*axes, strict=True)
-        return cls(
-            numbers.get("mb", 2), numbers["ic"], sizes, numbers["oc"], kernels, strides, sides, dilations,
-            numbers.get("g", 1), words.get("pm", "zeros"), words.get("dt", "float32"), words.get("n", ""),
-        )  # fmt: skip
+        problem = cls(*labels.read(text))
+        labels.warn(text, problem)
+        return problem
 
     @property
     def label(self) -> str:
         """The problem as one benchdnn descriptor; equal labels compute the same."""
-        fields = {
-            "i": self.in_size, "o": self.out_size, "k": self.kernel_size, "s": self.stride,
-            "p": (self.padding[0][0], self.padding[1][0]), "d": (self.dilation[0] - 1, self.dilation[1] - 1),
-        }  # fmt: skip
-        wide = any(h != w for h, w in fields.values())
-        text = {}
-        for token, (h, w) in fields.items():
-            default = {"s": 1, "d": 0}.get(token)
-            hidden = h == w == default
-            text[token] = "" if hidden else f"{token}h{h}" + (f"{token}w{w}" if wide else "")
-        head = (f"g{self.groups}" if self.groups != 1 else "") + f"mb{self.batch}"
-        body = f"ic{self.in_channels}{text['i']}oc{self.out_channels}{text['o']}"
-        tail = text["k"] + text["s"] + text["p"] + text["d"]
-        quoted = {"dt": self.dtype if self.dtype != "float32" else "", "n": self.name}
-        quoted["pm"] = self.padding_mode if self.padding_mode != "zeros" else ""
-        return head + body + tail + "".join(f'{t}"{quoted[t]}"' for t in ("dt", "pm", "n") if quoted[t])
+        return labels.write(self)
 
     @property
     def out_size(self) -> Pair:
@@ -291,49 +260,3 @@ def _checked(
     full = check.convolution(fn, x_shape, weight_shape, itemsize, *arguments)
     (n, c, h, w), (o, _, kh, kw) = x_shape, weight_shape
     return Conv2dProblem(n, c, (h, w), o, (kh, kw), *full, f"float{8 * itemsize}")
-
-
-def _tokens(text: str) -> tuple[dict[str, int], dict[str, str]]:
-    """Split a label into numbers and quoted words, refusing what is no token and what comes twice."""
-    numbers: dict[str, int] = {}
-    words: dict[str, str] = {}
-    at = 0
-    while at < len(text):
-        match = _TOKEN.match(text, at)
-        if match is None:
-            facts = f"position {at} of {text!r}; tokens are g mb ic ih iw oc oh ow kh kw sh sw ph pw dh dw n dt pm"
-            check.fail(
-                "from_label",
-                "text",
-                'a benchdnn label such as mb1ic64ih56oc64oh56kh3ph1n"name"',
-                repr(text[at : at + 12]),
-                facts,
-            )
-        word, quoted, token, digits = match.groups()
-        if (word and word in words) or (token and token in numbers):
-            check.fail("from_label", word or token, "one value", "two", f"label {text!r}")
-        if word:
-            words[word] = quoted
-        elif token:
-            numbers[token] = int(digits)
-        at = match.end()
-    return numbers, words
-
-
-def _axis(
-    text: str, axis: str, i: int, k: int, o: int | None, s: int | None, p: int | None, d: int | None
-) -> tuple[int, int, int, Pair, int]:
-    """One axis of a label -> (size, kernel, stride, (before, after), dilation)."""
-    stride, dilation = 1 if s is None else s, (d or 0) + 1
-    if stride < 1:
-        check.fail("from_label", f"s{axis}", "an integer >= 1", stride, f"label {text!r}")
-    if o is None:
-        return i, k, stride, (p or 0, p or 0), dilation
-    # Input rows the windows span beyond the input: what both paddings must supply together.
-    missing = (o - 1) * stride + (k - 1) * dilation + 1 - i
-    before = max(0, missing) // 2 if p is None else p
-    after = max(0, missing - before)
-    if (i + before + after - (k - 1) * dilation - 1) // stride + 1 != o:
-        facts = f"i{axis}={i}, k{axis}={k}, s{axis}={stride}, p{axis}={before}, d{axis}={dilation - 1}; label {text!r}"
-        check.fail("from_label", f"o{axis}", "the output size of the other values", o, facts)
-    return i, k, stride, (before, after), dilation

@@ -229,7 +229,7 @@ def test_a_backend_that_changes_its_input_is_caught(
 
 
 @pytest.mark.parametrize("direction", ["bwd_d", "bwd_w"])
-@pytest.mark.parametrize("label", ["mb2ic3ih9oc4kh3ph1sh2", "mb2ic3ih9iw8oc4kh3kw2dh1", "mb1ic4ih8oc4kh1"])
+@pytest.mark.parametrize("label", ["mb2ic3ih9oc4kh3ph1sh2", "mb2ic3ih9iw8oc4kh3kw2dh1dw1", "mb1ic4ih8oc4kh1"])
 def test_gradients_are_checked_and_timed_as_convolutions(
     registered: Registered, tmp_path: Path, direction: str, label: str
 ) -> None:

@@ -13,14 +13,14 @@ from conv_impls.reference import reference
 from conv_impls.validation import Array
 
 LABELS = {
-    "plain": "mb2ic3ih7iw6oc4kh3ph1",
-    "one pixel kernel": "mb2ic8ih5iw6oc4kh1",
+    "plain": "mb2ic3ih7iw6oc4kh3kw3ph1pw1",
+    "one pixel kernel": "mb2ic8ih5iw6oc4kh1kw1",
     "strides": "mb2ic3ih11iw10oc4kh3kw5sh2sw3ph1pw2",
-    "stride beyond the kernel": "mb1ic2ih11iw10oc3kh2sh4sw3",
-    "rows that no output reads": "mb2ic3ih12iw11oc2kh3sh2sw4",
-    "columns read, rows not": "mb1ic2ih6iw7oc3kh3sh2",
-    "dilation": "mb1ic3ih12iw11oc4kh3kw2dh1dw2ph2",
-    "dilation and stride": "mb3ic2ih13iw12oc3kh3dh1sh2ph2",
+    "stride beyond the kernel": "mb1ic2ih11iw10oc3kh2kw2sh4sw3",
+    "rows that no output reads": "mb2ic3ih12iw11oc2kh3kw3sh2sw4",
+    "columns read, rows not": "mb1ic2ih6iw7oc3kh3kw3sh2sw2",
+    "dilation": "mb1ic3ih12iw11oc4kh3kw2dh1dw2ph2pw2",
+    "dilation and stride": "mb3ic2ih13iw12oc3kh3kw3dh1dw1sh2sw2ph2pw2",
     "one output": "mb2ic3ih5iw4oc4kh5kw4",
 }
 

@@ -17,6 +17,7 @@ from bench.analysis.intervals import Ratio
 from bench.analysis.numbers import NOTE
 from bench.analysis.sums import Sum, along, by_backend, total
 from bench.analysis.twins import disagreements
+from bench.analysis.writing import csv, markdown
 from bench.cli import terminal
 from bench.report import figures, write
 from bench.report.roofline import roofline
@@ -199,9 +200,9 @@ def test_a_table_for_people_has_signs_and_one_for_programs_has_numbers() -> None
     assert texts.to_numpy().tolist() == [["a", "~1,235", "1.50"], ["b", "1 of 2", ""]], "an empty cell has no sign"
     assert note == NOTE == "~: may be wrong by more than 10%, since it depends on weak measurements"
     assert numbers.shown(content.assign(weak=""))[1] == ""
-    assert write.markdown(content).endswith(f"|\n\n{NOTE}.")
-    assert NOTE not in write.markdown(content.assign(weak=""))
-    stored = pd.read_csv(StringIO(write._csv(content)))
+    assert markdown(content).endswith(f"|\n\n{NOTE}.")
+    assert NOTE not in markdown(content.assign(weak=""))
+    stored = pd.read_csv(StringIO(csv(content)))
     assert list(stored["sum; of | all (ms)"]) == ["1234.57", "1 of 2"]
     assert list(stored.weak) == list(content.weak)
 

@@ -32,7 +32,7 @@ INSTALLED = [name for name in PEERS if missing(name) is None]
 ABSENT = [name for name in PEERS if missing(name) is not None]
 LABELS = {
     "first layer": "mb1ic3ih16oc8kh7sh2ph3",
-    "batch": "mb3ic8ih9iw7oc4kh3ph1",
+    "batch": "mb3ic8ih9iw7oc4kh3kw3ph1pw1",
     "one pixel kernel": "mb1ic16ih6oc8kh1",
     "strided, one pixel": "mb1ic8ih8oc4kh1sh2",
     "uneven padding": "mb1ic4ih8oc4oh8kh4ph1",
@@ -224,7 +224,7 @@ def test_zeros_in_float32() -> None:
 @pytest.mark.parametrize(
     "label",
     [
-        "mb2ic3ih11iw10oc4kh3kw5sh2sw3ph1pw2", "mb1ic2ih12iw11oc3kh2sh4sw3", "mb1ic3ih12iw11oc4kh3kw2dh1dw2ph2",
+        "mb2ic3ih11iw10oc4kh3kw5sh2sw3ph1pw2", "mb1ic2ih12iw11oc3kh2kw2sh4sw3", "mb1ic3ih12iw11oc4kh3kw2dh1dw2ph2pw2",
         "mb2ic4ih7oc6kh1sh2", "g2mb2ic4ih9oc6kh3ph1sh2",
     ],
 )  # fmt: skip

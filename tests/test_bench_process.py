@@ -80,6 +80,24 @@ evil("writes_junk", lambda: os.write(pipes[1], b"junk\\n"))
 evil("writes_json", lambda: os.write(pipes[1], b"[1]\\n"))
 evil("answers", lambda: os.write(pipes[1], b'{"status": "ok", "call_s": 1e-9}\\n'))
 evil("answers_by_guess", lambda: os.write(pipes[1], b'{"status": "ok", "token": "0123456789abcdef"}\\n'))
+def daemon(then):
+    # A daemon by the book: fork, setsid, fork again. Its parent has gone, its session is its own.
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            with open(os.environ["DAEMON_PID"], "w") as file:
+                file.write(str(os.getpid()))
+            os.execv(sys.executable, [sys.executable, "-S", "-c", "import time; time.sleep(600)"])
+        os._exit(0)
+    os.wait()
+    while not os.path.exists(os.environ["DAEMON_PID"]) or not open(os.environ["DAEMON_PID"]).read():
+        time.sleep(0.001)
+    then()
+
+evil("daemon_and_returns", lambda: os.path.exists(os.environ["DAEMON_PID"]) or daemon(lambda: None))
+evil("daemon_and_loops", lambda: daemon(lambda: time.sleep(600)))
+evil("daemon_and_exits", lambda: daemon(lambda: os._exit(0)))
+evil("daemon_and_aborts", lambda: daemon(os.abort))
 evil("says_last_words", lambda: (print("the end is near", flush=True), os._exit(7)))
 
 @register("claims_nan")
@@ -270,7 +288,8 @@ def test_between_orders_the_whole_group_is_stopped(workers: Any) -> None:
     worker = workers("honest")
     prepared(worker)
     time.sleep(0.05)
-    assert [state[0] for state in processes(worker._child.pid)] == ["T"]
+    # The guard sleeps, and can end the other at any time.
+    assert sorted(state[0] for state in processes(worker._child.pid)) == ["S", "T"]
     assert turn(worker, 0.01)["status"] == "ok"
 
 
@@ -321,3 +340,56 @@ def test_a_killed_parent_leaves_no_process_behind(plugin: dict[str, str], backen
     assert len(sessions) == 2
     for session in sessions:
         assert_gone(session)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def assert_ended(pid: int) -> None:
+    end = time.monotonic() + 10
+    while is_running(pid):
+        assert time.monotonic() < end, f"process {pid} still runs"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("backend", "status"),
+    [
+        ("daemon_and_returns", "ok"), ("daemon_and_loops", "timeout"), ("daemon_and_exits", "crashed"),
+        ("daemon_and_aborts", "crashed"),
+    ],
+)  # fmt: skip
+def test_a_daemon_with_a_session_of_its_own_ends_with_its_backend(
+    workers: Any, plugin: dict[str, str], tmp_path: Path, backend: str, status: str
+) -> None:
+    file = tmp_path / "daemon"
+    plugin["DAEMON_PID"] = str(file)
+    worker = workers(backend)
+    worker.stage_s["call"] = 2.0 if status == "timeout" else 60.0
+    assert prepared(worker)["status"] == status
+    daemon = int(file.read_text())
+    # Until then it runs: nothing else ends it.
+    assert status != "ok" or is_running(daemon)
+    worker.close()
+    assert_ended(daemon)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["kill", "ctrl-c"])
+def test_a_daemon_ends_with_a_parent_that_is_killed(plugin: dict[str, str], tmp_path: Path, number: int) -> None:
+    file = tmp_path / "daemon"
+    variables = plugin | {"DAEMON_PID": str(file)}
+    code = PARENT.format(paths=[str(ROOT / "tests"), str(ROOT)], variables=variables, backend="daemon_and_returns")
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 60
+    while not (file.exists() and file.read_text()):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    daemon = int(file.read_text())
+    assert is_running(daemon)
+    parent.send_signal(number)
+    parent.communicate()
+    assert_ended(daemon)

@@ -121,7 +121,7 @@ def test_a_report_holds_tables_figures_and_what_failed(full: Run) -> None:
     cases = pd.read_csv(out / "tables" / "cases.csv")
     assert len(cases) == 21
     assert cases[cases.status != "ok"].median_s.isna().all()
-    assert "l2 \\| <b>odd</b>" in (out / "tables" / "winners.md").read_text()
+    assert "l2 \\| &lt;b&gt;odd&lt;/b&gt;" in (out / "tables" / "winners.md").read_text()
     text = (full.folder.parent / "README.md").read_text()
     assert "old" not in text
     assert "| backend" in text

@@ -108,10 +108,10 @@ def test_an_unknown_class_is_refused() -> None:
 
 
 LABELS = {
-    "plain": "mb2ic8ih13iw11oc5kh3ph1",
+    "plain": "mb2ic8ih13iw11oc5kh3kw3ph1pw1",
     "first layer": "mb1ic3ih21oc4oh10kh7sh2ph2",
     "uneven padding": "mb1ic4ih8oc4oh8kh4ph1",
-    "dilation": "mb1ic4ih14iw12oc3kh3dh1ph2",
+    "dilation": "mb1ic4ih14iw12oc3kh3kw3dh1dw1ph2pw2",
     "groups": "g2mb1ic6ih9oc4kh3ph1",
     "depthwise": "g8mb1ic8ih9oc8kh3ph1",
     "one output": "mb1ic5ih4oc3kh4",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +20,7 @@ from ..run.request import WRONG_INPUT, Request
 from ..store.folder import Run
 from ..store.records import FAILED
 from . import stored
-from .terminal import INTERRUPTED, USAGE, WRONG, complain, print_table, say
+from .terminal import INTERRUPTED, USAGE, WRONG, complain, print_table, say, warn
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, help=__doc__)
 
@@ -246,8 +247,12 @@ def list_() -> None:
 
 def main() -> None:
     """Run the command line; what users get wrong is one line and exit code 2."""
-    try:
-        app()
-    except WRONG_INPUT as error:
-        complain(f"error: {error}")
-        sys.exit(USAGE)
+    with warnings.catch_warnings():
+        # Ours are lines, whatever the shell says of warnings.
+        warnings.showwarning = warn
+        warnings.filterwarnings("default", category=UserWarning, module=r"(bench|conv_impls)\b")
+        try:
+            app()
+        except WRONG_INPUT as error:
+            complain(f"error: {error}")
+            sys.exit(USAGE)

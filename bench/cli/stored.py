@@ -69,6 +69,7 @@ def compare(
       python -m bench compare results/runs/monday results/runs/friday --margin 0.05 --csv changes.csv
     """
     from ..analysis import compare as comparison
+    from ..analysis.writing import csv as as_csv
     from ..store.benchmark_json import open_stored
 
     if margin is not None and not 0 <= margin < float("inf"):
@@ -89,7 +90,7 @@ def compare(
     before, after = comparison.results(older), comparison.results(newer)
     cases, networks = comparison.compare_runs(before, after, margin), comparison.compare_networks(before, after, margin)
     if csv is not None:
-        write_whole(csv, cases.to_csv(index=False))
+        write_whole(csv, as_csv(cases))
     say("Sums of the layers, count-weighted, with intervals that all hold with 95%\n" + comparison.shown(networks))
     for name, text in all_words(newer.config).items():
         say(f"{name}: {text}")

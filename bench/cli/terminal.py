@@ -1,7 +1,7 @@
 """What the commands write to the terminal: lines and tables.
 
-Names come from files of the user and stand as they are: Rich would read ``[new]`` as markup and ``:x:`` as a
-sign, so both are off.
+Names come from files of anybody. Rich would read ``[new]`` as markup and ``:x:`` as a sign, so both are off; an escape
+sequence is shown and not obeyed.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from conv_impls.text import visible
+
 # Exit codes.
 WRONG, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -20,12 +22,17 @@ console = Console(markup=False, emoji=False, highlight=False)
 
 def say(text: str) -> None:
     """A line of the answer, however wide the terminal is."""
-    print(text, flush=True)
+    print(visible(text), flush=True)
 
 
 def complain(text: str) -> None:
     """A line on stderr: an error or a warning."""
-    print(text, file=sys.stderr, flush=True)
+    print(visible(text), file=sys.stderr, flush=True)
+
+
+def warn(message: Warning | str, *where: Any, **more: Any) -> None:
+    """A warning of Python as one line, without the place in the code; it stands for `warnings.showwarning`."""
+    complain(f"warning: {message}")
 
 
 def print_table(content: Any, title: str = "") -> None:
@@ -34,11 +41,11 @@ def print_table(content: Any, title: str = "") -> None:
     from ..analysis.numbers import shown
 
     texts, note = shown(content)
-    table = Table(title=title or None)
+    table = Table(title=visible(title, lines=False) or None)
     for i, column in enumerate(texts.columns):
-        table.add_column(str(column), no_wrap=i == 0, justify="left" if i == 0 else "right")
+        table.add_column(visible(str(column), lines=False), no_wrap=i == 0, justify="left" if i == 0 else "right")
     for row in texts.itertuples(index=False):
-        table.add_row(*row)
+        table.add_row(*(visible(text, lines=False) for text in row))
     console.print(table)
     if note:
         say(note)

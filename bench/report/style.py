@@ -36,8 +36,10 @@ RC: Any = {
     # A name may hold a $; without mathematics, log axes need `log_ticks`.
     "text.parse_math": False,
 }  # fmt: skip
+# A user's own matplotlibrc (LaTeX, fonts, sizes) changes nothing: matplotlib's defaults stand under ours.
+DEFAULTS = {name: value for name, value in mpl.rcParamsDefault.items() if name != "backend"}
 # Every drawing function runs under these settings, and so does `save`.
-STYLED = mpl.rc_context(RC)
+STYLED = mpl.rc_context(DEFAULTS | RC)
 # Height of a label in heights of the axes, for axes of 3 inches.
 LABEL = 0.062
 

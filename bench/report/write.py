@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from conv_impls.text import visible
+
 from ..analysis import ratios, tables
 from ..analysis.frame import frame
-from ..analysis.numbers import shown
 from ..analysis.sentences import sentences
+from ..analysis.writing import code, csv, escaped, markdown
 from ..store.files import write_whole
 from ..store.folder import StoredRun
 from ..store.records import StoreError
@@ -63,9 +65,10 @@ def write_report(run: StoredRun, out: Path, readme: Path | None) -> list[str]:
     _refuse_others(out)
     made = all_tables(table)
     missing, drawn = [], {}
+    seen = drawable(table)
     for name, draw in FIGURES.items():
         try:
-            drawn[name] = draw(tables.plain(table) if name in PLAIN_FIGURES else table, environment)
+            drawn[name] = draw(tables.plain(seen) if name in PLAIN_FIGURES else seen, environment)
         except NothingToDraw as reason:
             # That a run is no sweep needs no word.
             if name in PLAIN_FIGURES:
@@ -74,7 +77,7 @@ def write_report(run: StoredRun, out: Path, readme: Path | None) -> list[str]:
     for folder in ("tables", "figures"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     for name, content in made.items():
-        write_whole(out / "tables" / f"{name}.csv", _csv(content))
+        write_whole(out / "tables" / f"{name}.csv", csv(content))
         weak = tables.case_marks(content) if name == "cases" else None
         write_whole(out / "tables" / f"{name}.md", markdown(content, weak) + "\n")
     for name, figure in drawn.items():
@@ -90,6 +93,11 @@ def write_report(run: StoredRun, out: Path, readme: Path | None) -> list[str]:
             block = summary_block(table, environment)
             write_whole(readme, BLOCK.sub(lambda m: m[1] + block + m[2], text).encode(errors="surrogateescape"))
     return missing
+
+
+def drawable(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with names that a figure can show: it has no control characters."""
+    return table.map(lambda value: visible(value, lines=False) if isinstance(value, str) else value)
 
 
 def _refuse_others(out: Path) -> None:
@@ -110,21 +118,6 @@ def all_tables(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Every table of a report that the run has rows for, by name."""
     made = {name: make(table) for name, make in TABLES.items()}
     return {name: content for name, content in made.items() if not content.empty or name == "not_ok"}
-
-
-def markdown(content: pd.DataFrame, weak: pd.DataFrame | None = None) -> str:
-    """A Markdown table, pipes escaped, and what its marks mean; ``weak`` as for `bench.analysis.numbers.shown`."""
-    if content.empty:
-        return "none"
-    texts, note = shown(content, weak)
-    texts = texts.map(lambda text: text.replace("|", "\\|"))
-    return str(texts.to_markdown(index=False, disable_numparse=True)) + (f"\n\n{note}." if note else "")
-
-
-def _csv(content: pd.DataFrame) -> str:
-    """Plain numbers of six digits, also in columns that hold texts as well."""
-    rounded = content.map(lambda value: float(f"{value:.6g}") if isinstance(value, float) else value)
-    return str(rounded.to_csv(index=False, float_format="%.6g"))
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
@@ -148,7 +141,7 @@ def machine_line(environment: dict[str, object]) -> str:
 def summary_block(table: pd.DataFrame, environment: dict[str, object]) -> str:
     note = (
         "Time of all convolutions of a network at batch 1, float32; n of m where only n of its m layers could be "
-        f"measured. {machine_line(environment)}."
+        f"measured. {escaped(machine_line(environment))}."
     )
     return f"\n{markdown(summary(table))}\n\n{note}\n\n"
 
@@ -160,10 +153,10 @@ def _page(
     lines = [
         "# Results", "",
         f"{SIGNS['README.md']}; do not edit. Raw records: "
-        f"`{run.source}`. How to read the numbers: see the project's README.", "",
-        f"{machine_line(run.environment)}. Command: `{config.get('command')}`.", "",
-        *(f"Warning: {text}.\n" for text in (run.environment.get("warnings") or [])),
-        *(f"- {sentence}" for sentence in sentences(table)), "",
+        f"{code(run.source)}. How to read the numbers: see the project's README.", "",
+        f"{escaped(machine_line(run.environment))}. Command: {code(str(config.get('command')))}.", "",
+        *(f"Warning: {escaped(text)}.\n" for text in (run.environment.get("warnings") or [])),
+        *(f"- {escaped(sentence)}" for sentence in sentences(table)), "",
         "## Network sums", "", "Sum over the layers, weighted by how often the network has each; batch 1.", "",
         markdown(summary(table)), "",
         *([markdown(made["left_out"]), ""] if "left_out" in made else []),
@@ -186,5 +179,5 @@ def _page(
     lines += ["## How the cases ended", "", markdown(made["statuses"]), ""]
     lines += ["## Tables", "", *(f"- [{name}](tables/{name}.md) ([CSV](tables/{name}.csv))" for name in made), ""]
     if missing:
-        lines += ["## Left out", "", *(f"- {text}" for text in missing), ""]
+        lines += ["## Left out", "", *(f"- {escaped(text)}" for text in missing), ""]
     return "\n".join(lines)

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from conv_impls.text import visible
+
 from ..store.benchmark_json import extra_info, group
 from ..store.folder import Run
 from ..store.records import Case, Record
@@ -129,16 +131,18 @@ class Harness:
 def replay(result: Result, benchmark: BenchmarkFixture) -> None:
     """Hand the recorded turns of a case to pytest-benchmark; end the test as the case ended."""
     record = result.record
+    # pytest shows it as it is.
+    said = visible(f"{result.status}: {result.reason}")
     if result.status in SKIPPED:
-        pytest.skip(f"{result.status}: {result.reason}")
+        pytest.skip(said)
     if result.status != "ok":
         # Nothing of it is saved, and the fixture is not missed.
         benchmark.has_error = True
         again = f"\nrepeat: {result.repeat}" if result.repeat else ""
-        pytest.fail(f"{result.status}: {result.reason}{again}", pytrace=False)
+        pytest.fail(visible(said + again), pytrace=False)
     times_s = record.turns_s if record else [0.0]
     if record:
-        benchmark.group = group(record.case)
+        benchmark.group = visible(group(record.case), lines=False)
         benchmark.extra_info |= extra_info(record)
     CLOCK.load(times_s)
     benchmark.pedantic(lambda: None, rounds=len(times_s), iterations=1)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import importlib
+import io
 import math
 import os
 import re
 import sys
 from collections import Counter
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TypeVar
@@ -16,6 +17,7 @@ from typing import TypeVar
 from conv_impls import backends, workloads
 from conv_impls.cost import MODELLED
 from conv_impls.errors import UnknownBackendError
+from conv_impls.text import visible
 from conv_impls.validation import DTYPES
 from conv_impls.workloads import Layer, Workload
 
@@ -23,6 +25,7 @@ from ..machine.cpu import cores, size_bytes
 from ..peers import OWN, PEERS, missing
 from ..store.coverage import Taken
 from ..store.records import CACHES, DIRECTIONS, Case
+from . import plugin
 from .isa import ISAS, UNHELD, isa_variables
 from .worker import MACHINE, PLUGIN
 
@@ -52,7 +55,7 @@ HELP = {
     "budget": "Seconds for the run; what does not fit is left for resuming; time left goes to weak results.",
     "isa": "avx2: hold the backends to it; the machine's own by default.",
     "kernels": "kept: use the kernels compiled before; fresh: compile all again, and see what it costs.",
-    "plugin": "Python module to import first; it registers backends of your own.",
+    "plugin": "Python module, or path of a file, to import first; it registers backends of your own.",
     "seed": "Seed of the data and of the order.",
     "out": "Run folder; results/runs/<date-time> by default.",
     "resume": "Finish the run in this folder, with its own settings.",
@@ -86,6 +89,7 @@ class Options:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "plugin", plugin.recorded(self.plugin))
         object.__setattr__(self, "kernels", choice(self.kernels, "--kernels", ("kept", "fresh")))
         if self.isa:
             object.__setattr__(self, "isa", choice(self.isa, "--isa", tuple(ISAS)))
@@ -168,17 +172,10 @@ def read_workloads(text: str, batch: int | None = None, dtype: str | None = None
     return found
 
 
-def read_backends(text: str, plugin: str = "") -> list[str]:
+def read_backends(text: str, extra: str = "") -> list[str]:
     """Names of backends that exist. "all" are the package's, "fast" those `auto` weighs, "peers" what is installed."""
-    if plugin:
-        # A plug-in lies where the command is run, as a script would.
-        sys.path.insert(0, "")
-        try:
-            importlib.import_module(plugin)
-        # It is a user's own code, which may raise anything.
-        except (Exception, SystemExit) as error:
-            text = " ".join(str(error).split())
-            raise UsageError(f"--plugin: {plugin!r} cannot be imported: {type(error).__name__}: {text}") from None
+    if extra:
+        _import_plugin(extra)
     own = backends()
     if MACHINE in own:
         raise UsageError(
@@ -201,6 +198,22 @@ def read_backends(text: str, plugin: str = "") -> list[str]:
             listed = f"Known: {', '.join([*groups, *known])}"
             raise UnknownBackendError(f"no backend {name!r}; did you mean {close[0]!r}? {listed}")
     return list(dict.fromkeys(names))
+
+
+def _import_plugin(text: str) -> None:
+    # A plug-in lies where the command is run, as a script would.
+    sys.path.insert(0, "")
+    printed = io.StringIO()
+    try:
+        with redirect_stdout(printed), redirect_stderr(printed):
+            plugin.check(text)
+            plugin.load(text)
+    # It is a user's own code, which may raise anything.
+    except (Exception, SystemExit) as error:
+        why = " ".join(str(error).split())
+        raise UsageError(f"--plugin: {text!r} cannot be imported: {type(error).__name__}: {why}") from None
+    finally:
+        sys.stderr.write(visible(printed.getvalue()))
 
 
 def read_threads(text: str) -> list[int]:

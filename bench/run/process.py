@@ -2,7 +2,8 @@
 
 Orders and answers go over two pipes of ours, a JSON object a line; what the backend prints goes to a third, of which
 the last lines are kept for the reason of a crash. While no order is under way the whole process group is stopped
-(SIGSTOP), so that no idle thread of it, spinning or not, takes a core from the backend that is timed.
+(SIGSTOP), so that no idle thread of it, spinning or not, takes a core from the backend that is timed. What the parent
+starts is a guard (`bench.run.guard`), which forks that group and ends it, with every process it has started.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ LOAD_S, PLAN_S, CHECK_S = 120.0, 180.0, 120.0
 KEPT_BYTES = 4096
 # Between two looks whether a silent process still lives.
 POLL_S = 0.5
+# What the guard has to end all of it.
+END_S = 10.0
 Answer = dict[str, Any]
 
 
@@ -64,9 +67,14 @@ class Worker:
         """End the process and all it started; what it last printed, in brackets."""
         if self._child is None:
             return ""
-        self._signal(signal.SIGKILL)
-        self._child.wait()
-        # A grandchild that left the group may hold the pipe open.
+        self._child.terminate()
+        try:
+            self._child.wait(timeout=END_S)
+        except subprocess.TimeoutExpired:
+            # A process that cannot be killed, or a guard that was stopped.
+            self._signal(signal.SIGKILL)
+            self._child.kill()
+            self._child.wait()
         self._drain.join(timeout=1)
         for pipe in (self._orders, self._answers):
             os.close(pipe)
@@ -83,7 +91,8 @@ class Worker:
             command, cwd=Path(__file__).parents[2], env=self._variables, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, pass_fds=(theirs_in, theirs_out), start_new_session=True,
         )  # fmt: skip
-        self._child, self._unread = child, b""
+        # The group is known once the guard has named it.
+        self._child, self._group, self._unread = child, 0, b""
         os.close(theirs_in)
         os.close(theirs_out)
         self._printed: deque[bytes] = deque(maxlen=16)
@@ -105,6 +114,10 @@ class Worker:
                 line, _, self._unread = self._unread.partition(b"\n")
                 try:
                     said: Answer = json.loads(line)
+                    # The very first line is the guard's.
+                    if not self._group:
+                        self._group = int(said["pid"])
+                        continue
                     if "status" in said:
                         if said.pop("token", None) != token:
                             raise ValueError
@@ -142,6 +155,6 @@ class Worker:
         return {"status": status, "reason": reason + self.close()}
 
     def _signal(self, number: int) -> None:
-        assert self._child is not None
-        with suppress(ProcessLookupError):
-            os.killpg(self._child.pid, number)
+        if self._group:
+            with suppress(ProcessLookupError):
+                os.killpg(self._group, number)

@@ -54,8 +54,9 @@ class Request:
         kinds = {name: type(value) for name, value in defaults.items()}
         if not isinstance(stored, dict) or {name: type(value) for name, value in stored.items()} != kinds:
             raise UsageError(f"--resume: the options of {folder} cannot be read; start a new run")
-        for name, value in given.items():
-            if stored[name] != value:
+        asked = asdict(Options(**given))
+        for name in given:
+            if stored[name] != (value := asked[name]):
                 raise UsageError(
                     f"--resume: the run was made with --{name} {stored[name]!r}, got {value!r}; "
                     "leave the option out, or start a new run"

@@ -22,6 +22,8 @@ from typing import Any
 
 import pytest
 
+from conv_impls.text import visible
+
 from ..store.benchmark_json import document
 from ..store.records import Case, ids
 from .driver import group_of
@@ -132,7 +134,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
     try:
         harness.open()
     except WRONG_INPUT as error:
-        raise pytest.UsageError(str(error)) from None
+        raise pytest.UsageError(visible(str(error))) from None
     result = yield
     waiting, config.stash[WAITING] = config.stash[WAITING] or [], None
     seen = set()
@@ -222,12 +224,11 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
     left = len(harness.request.cases) - len(harness.run.done())
     for sentence in of_run(harness.run):
-        terminalreporter.write_line(sentence)
-    terminalreporter.write_line(f"run folder {harness.request.folder}")
+        terminalreporter.write_line(visible(sentence))
+    folder = visible(str(harness.request.folder), lines=False)
+    terminalreporter.write_line(f"run folder {folder}")
     if left:
-        terminalreporter.write_line(
-            f"{left} cases have no result yet; finish with --bench-resume {harness.request.folder}"
-        )
+        terminalreporter.write_line(f"{left} cases have no result yet; finish with --bench-resume {folder}")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -257,7 +258,7 @@ def _harness(config: pytest.Config) -> Harness:
             defaults = {} if timed else CHECKED
             request = Request.new(Options(**{**defaults, **given}), config.getoption("bench_out"))
     except WRONG_INPUT as error:
-        raise pytest.UsageError(str(error)) from None
+        raise pytest.UsageError(visible(str(error))) from None
     # pytest captures what is written while items run; a duplicate made before that is not captured.
     return Harness(request, timed, Bar(os.fdopen(os.dup(2), "w")))
 

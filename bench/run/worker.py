@@ -3,36 +3,33 @@
     python -m bench.run.worker BACKEND ORDERS_FD ANSWERS_FD PARENT_PID
 
 The parent (`bench.run.process`) sets the thread variables before it starts. Notes of the stage under way go out between
-order and answer. The process dies with its parent, is the first that Linux ends when memory runs out, and may not take
-more of it than the machine has.
+order and answer. The process is forked by a guard (`bench.run.guard`), which ends it with its parent. It is the first
+that Linux ends when memory runs out, and may not take more of it than the machine has.
 """
 
 from __future__ import annotations
 
-import ctypes
-import importlib
 import json
 import os
 import resource
-import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-# A module imported first, for backends registered by code that is neither a file nor an entry point.
+from .guard import guard
+
+# A module or a file imported first, for backends registered by code that is neither a file nor an entry point.
 PLUGIN = "CONV_IMPLS_BENCH_PLUGIN"
 MACHINE = "machine"
-PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
     """Answer orders until the parent closes the pipe."""
     backend, (orders, answers, parent) = sys.argv[1], map(int, sys.argv[2:])
+    # Before any library starts a thread, which a fork would not take along.
+    guard(parent, answers, (orders, answers))
     _contain()
-    # It may have died before it was asked for that signal.
-    if os.getppid() != parent:
-        sys.exit()
     for pipe in (orders, answers):
         os.set_inheritable(pipe, False)
 
@@ -59,14 +56,14 @@ class Actions:
         # replace what they find.
         from .. import peers
         from ..machine import usage
-        from . import exchange, subject
+        from . import exchange, plugin, subject
 
         self._subject, self._usage, self._exchange = subject, usage, exchange
         usage.keep_freed_memory()
         self._say = say
         self._case: Any = None
-        if plugin := os.environ.get(PLUGIN):
-            importlib.import_module(plugin)
+        if asked := os.environ.get(PLUGIN):
+            plugin.load(asked)
         self._lacking = peers.missing(backend)
         if self._lacking is None:
             peers.load(backend)
@@ -148,9 +145,7 @@ class Machine:
 
 
 def _contain() -> None:
-    """Die with the parent; be ended first when memory runs out; MemoryError rather than all of the machine's memory."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    """Be ended first when memory runs out; MemoryError rather than all of the machine's memory."""
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
     with suppress(OSError, ValueError):

@@ -39,7 +39,11 @@ def open_stored(path: Path) -> StoredRun:
     StoreError
         If neither is there, or it does not hold a run.
     """
-    return BenchmarkFile(path) if path.is_file() else Run.open(path)
+    if path.is_file():
+        return BenchmarkFile(path)
+    run = Run.open(path)
+    run.check_readable()
+    return run
 
 
 def extra_info(record: Record) -> dict[str, Any]:

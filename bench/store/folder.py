@@ -7,9 +7,9 @@
     RUN/benchmark.json     the same results as pytest-benchmark writes them (`bench.store.benchmark_json`)
     RUN/lock               held while a process measures for this run
 
-A torn last line (a crash while writing) is dropped; anything else that does not parse is an error with its
-line number. Every other file is written whole or not at all. What is written passes the check of what is read.
-Only this module reads or writes these files, except benchmark.json.
+A torn last line (a crash while writing) is dropped. Any other line that cannot be read is left out with a warning that
+names it; its case counts as not measured. Every other file is written whole or not at all. What is written passes the
+check of what is read. Only this module reads or writes these files, except benchmark.json.
 """
 
 from __future__ import annotations
@@ -18,19 +18,23 @@ import fcntl
 import json
 import os
 import tempfile
+import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from io import FileIO
 from pathlib import Path
 from typing import Any, Required, TypedDict
 
 import msgspec
 
+from conv_impls import ConvError
+
 from .coverage import Taken
 from .files import write_whole
-from .records import Case, Record, StoreError, plain
+from .records import Case, Record, StoreError, plain, problem_of
 from .schema import Amount, Whole, check_environment, decoded, fitted, printable
 
 # 3: rounds, context switches and peaks of turns, disturbed turns, stalls. 2 (version 0.3.0): without these; read only.
@@ -193,22 +197,48 @@ class Run(StoredRun):
             _write(self.folder / "finished.json", {"statuses": dict(sorted(counts.items())), **facts})
 
     def records(self) -> list[Record]:
-        """All finished cases, the newest record of each; the last line may be torn."""
-        return list({record.case.key: record for record in self._records()}.values())
+        """All finished cases, the newest record of each; warns of lines that cannot be read, once a process."""
+        found: dict[str, Record] = {}
+        for record, problem in self._lines():
+            if record is None:
+                _warn_once(f"{problem}; left out")
+            else:
+                found[record.case.key] = record
+        return list(found.values())
+
+    def check_readable(self) -> None:
+        """StoreError where there are lines, and none of them can be read."""
+        problems = []
+        for record, problem in self._lines():
+            if record is not None:
+                return
+            problems.append(problem)
+        if problems:
+            raise StoreError(problems[0])
 
     def done(self) -> set[str]:
         """Keys of the finished cases; an interrupted one is not."""
         return {record.case.key for record in self.records() if record.status != "interrupted"}
 
-    def _records(self) -> Iterator[Record]:
+    def _lines(self) -> Iterator[tuple[Record | None, str]]:
+        """Each line's record, or None and what is wrong with the line; the last line may be torn."""
         path = self.folder / "records.jsonl"
         if not path.exists():
             return
         for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
             try:
-                yield decoded(line, Record)
-            except ValueError as error:
-                raise StoreError(f"{path}:{number}: {error}") from None
+                record = decoded(line, Record)
+                # A label that is none would take the whole report with it.
+                problem_of(record.case.label)
+            except (ValueError, ConvError) as error:
+                yield None, f"{path}:{number}: {error}"
+            else:
+                yield record, ""
+
+
+@cache
+def _warn_once(text: str) -> None:
+    warnings.warn(text, UserWarning, stacklevel=3)
 
 
 def check_config(values: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import shlex
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
@@ -41,7 +42,10 @@ class StoreError(ValueError):
 @cache
 def problem_of(label: str) -> Conv2dProblem:
     """The problem of a label; each label is parsed once per process."""
-    return Conv2dProblem.from_label(label)
+    # Whoever gave the label was warned of its padding.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return Conv2dProblem.from_label(label)
 
 
 @cache

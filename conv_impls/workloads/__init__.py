@@ -1,7 +1,8 @@
 """Layers to measure, as data: a text file of benchdnn labels, a CSV table of layers, or an ONNX model.
 
 Adding a layer is adding a line, adding a workload is adding a file to this folder; a path to a file of your own, or one
-label on the command line, does as well. Every error names the file, and the line where there are lines.
+label on the command line, does as well. Equal layers of a file are counted. Every error names the file, and the line
+where there are lines.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ import difflib
 import os.path
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from conv_impls import labels
 from conv_impls.errors import ConvError
 from conv_impls.problem import Conv2dProblem
 from conv_impls.workloads import onnx_model
@@ -49,6 +52,8 @@ COLUMNS = [
 ]
 # More of a layer than any network has is a slip.
 MOST_OF_A_LAYER = 10**6
+# A line of labels is split at spaces, as benchdnn does, though not within quotes.
+WORD = re.compile(r'(?:"[^"]*"|\S)+')
 
 
 def available() -> dict[str, Path]:
@@ -118,14 +123,14 @@ def read(text: str, batch: int | None = None, dtype: str | None = None, size: st
         workload = Workload(path.stem, layers)
     layers = workload.layers
     try:
-        layers = [_changed(layer, {k: v for k, v in changes.items() if v is not None}) for layer in layers]
-    except ConvError as error:
+        layers = _counted(_changed(layer, {k: v for k, v in changes.items() if v is not None}) for layer in layers)
+    except (ConvError, ValueError) as error:
         raise WorkloadError(f"{text}: {error}") from None
     if not layers:
         raise WorkloadError(f"{path}: no layers in it")
     name, times = Counter(layer.name for layer in layers).most_common(1)[0]
     if times > 1:
-        raise WorkloadError(f"{path}: layer name {name!r} comes twice; names tell layers apart")
+        raise WorkloadError(f"{path}: layer name {name!r} comes twice, with different labels; names tell layers apart")
     return replace(workload, layers=layers)
 
 
@@ -135,8 +140,18 @@ def _changed(layer: Layer, changes: dict[str, Any]) -> Layer:
     return replace(layer, problem=problem, name=layer.name if problem.name else problem.label)
 
 
+def _counted(layers: Iterable[Layer]) -> list[Layer]:
+    """Layers of equal name and label as one, with the sum of their counts."""
+    known: dict[tuple[str, str], Layer] = {}
+    for layer in layers:
+        key = layer.name, layer.problem.label
+        count = _count(layer.count + known[key].count) if key in known else layer.count
+        known[key] = replace(layer, count=count)
+    return list(known.values())
+
+
 def _read_label(text: str) -> Layer:
-    if re.match(r"(g\d+)?(mb\d+)?ic\d", text):
+    if labels.is_label(text):
         try:
             problem = Conv2dProblem.from_label(text)
         except ConvError as error:
@@ -154,16 +169,22 @@ def _read_label(text: str) -> Layer:
 
 
 def _read_labels(path: Path) -> list[Layer]:
-    layers = []
+    """Labels, each with an optional xCOUNT behind it; a word that begins with # begins a comment."""
+    layers: list[Layer] = []
     for number, line in enumerate(_lines(path), 1):
-        text = line.split("#")[0].strip()
-        if not text:
-            continue
-        match = re.fullmatch(r"(.*?)(?:\s+x([0-9]{1,9}))?", text)
-        assert match is not None
+        first = len(layers)
         try:
-            problem = Conv2dProblem.from_label(match[1])
-            layers.append(Layer(path.stem, problem.name or problem.label, _count(int(match[2] or 1)), problem))
+            for word in WORD.findall(line):
+                if word.startswith("#"):
+                    break
+                if word.startswith("--"):
+                    raise ValueError(f"expected labels alone, got an option of benchdnn: {word[:40]!r}")
+                # A count that is no number is a label that is none.
+                if (match := re.fullmatch(r"x([0-9]{1,9})", word)) and len(layers) > first:
+                    layers[-1] = replace(layers[-1], count=_count(int(match[1])))
+                else:
+                    problem = Conv2dProblem.from_label(word)
+                    layers.append(Layer(path.stem, problem.name or problem.label, 1, problem))
         except (ConvError, ValueError) as error:
             raise WorkloadError(f"{path}:{number}: {error}") from None
     return layers
