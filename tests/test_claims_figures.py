@@ -1,6 +1,6 @@
 """What figures claim in titles, labels, bars and points, against figures worked out by hand from `handmade`.
 
-Limits: sweeps have `test_bench_sweeps`, marks of weak numbers `test_bench_marks`.
+Limits: marks of weak numbers have `test_bench_marks`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pytest
 from records import record
 
 from bench.analysis.frame import frame
-from bench.report import figures
+from bench.report import figures, sweeps
 from bench.report.roofline import roofline
 
 approx = pytest.approx
@@ -127,3 +127,42 @@ def test_the_time_against_the_size_compares_the_two_fastest_at_the_largest() -> 
     drawn = dict(zip(("scipy_fft", "numba_direct", "numba_simd"), axes.containers, strict=True))
     bars = [tuple(segment[:, 1]) for segment in drawn["numba_direct"].lines[2][0].get_segments()]
     assert bars == [approx((1e-3, 1.2e-3)), approx((6e-3, 7.2e-3))]
+
+
+def test_sweeps_state_gains_by_threads_and_batch() -> None:
+    table = handmade.table()
+    figure = sweeps.threads(table, ENVIRONMENT)
+    # auto is a choice, auto_eager ran one layer; of the others numba_simd takes least on two threads: 22 over 12.8 ms.
+    assert title(figure) == "numba_simd runs resnet50 1.72 times as fast with 2 threads as with 1: efficiency 86%"
+    assert {"numba_direct 79%", "numba_simd 86%", "torch_nchw 80%"} <= set(texts(figure))
+    # Milliseconds at batch 1 and 4.
+    times = {"numba_simd": (5.0, 8.0), "numba_direct": (3.0, 20.0)}
+    batches = [
+        record(
+            backend, "l1", (1e-3 * ms,) * 4, mode="planned",
+            case={"workload": "w", "label": f'mb{batch}ic8ih12oc8oh12kh3ph1n"l1"', "count": 3},
+        )
+        for backend, each in times.items() for batch, ms in zip((1, 4), each, strict=True)
+    ]  # fmt: skip
+    figure = sweeps.batch(frame(batches), ENVIRONMENT)
+    # An image takes 3 * 5 and 3 * 8 / 4 ms with numba_simd, 3 * 20 / 4 with the other.
+    assert title(figure) == "With numba_simd an image of w is 2.50 times as fast in a batch of 4 as in one of 1"
+    lines = [np.asarray(line.get_ydata()) for line in figure.axes[0].lines]
+    assert [list(line) for line in lines] == [approx([9e-3, 15e-3]), approx([15e-3, 6e-3])]
+
+
+def test_sweeps_state_from_which_kernel_size_a_method_leads() -> None:
+    # Milliseconds at kernel 1, 3, 5, 9.
+    times = {"numba_simd": (1.0, 5.0, 9.0, 40.0), "numba_winograd_f2": (2.0, 3.0, 10.0, 50.0)}
+    times |= {"scipy_fft": (9.0, 10.0, 11.0, 12.0), "auto": (0.1, 0.1, 0.1, 0.1)}
+    records = [
+        record(
+            backend, f"8-8 k{k} @12", (1e-3 * ms,) * 4, mode="planned",
+            case={"workload": "kernel_sizes", "label": f'mb1ic8ih12oc8oh12kh{k}ph{k // 2}n"8-8 k{k} @12"'},
+        )
+        for backend, each in times.items() for k, ms in zip((1, 3, 5, 9), each, strict=True)
+    ]  # fmt: skip
+    figure = sweeps.kernel_sizes(frame(records), ENVIRONMENT)
+    assert title(figure) == "FFT takes over for good at kernel 9 (8-8 @12); Winograd leads at 3"
+    panel = figure.axes[0].get_title(loc="left")
+    assert panel == "8-8 @12: direct from 1, Winograd from 3, direct from 5, FFT from 9"
