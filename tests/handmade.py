@@ -125,7 +125,7 @@ def _record(case: Case, time_ms: Ending) -> Record:
     turns = [1e-3 * time_ms for time_ms in turns_ms]
     made = record(
         backend, case.layer, tuple(turns), mode="eager" if backend in EAGER else "planned",
-        algorithm=PICKS[case.threads][place] if backend == "auto" else backend,
+        algorithm=PICKS[case.threads][place] if backend == "auto" else "its own",
         compile_s=COMPILE_S.get(backend, (0.0,) * 3)[place] if first else 0.0,
         prepare_s=PREPARE_S.get(backend, (0.0,) * 3)[place],
         # The second repetition took three times the samples; of the first one's, half were stalled.

@@ -88,3 +88,9 @@ def test_auto_picks_the_cheapest_that_can(label: str, picks: tuple[str, str]) ->
             order = ORDERS[label][SETTINGS.index((threads, eager))]
             ranks = [order.index(next(k for k, v in NAMES.items() if v == name)) for name in (first, *rest)]
             assert ranks == sorted(ranks)
+
+
+def test_fft_takes_tiles_where_the_image_is_much_larger_than_the_kernel() -> None:
+    # The whole padded image of 78 x 78 for a kernel of 15; tiles of six times the kernel of 5 for an image of 112.
+    sizes = {"mb4ic2ih64oc1oh64kh15ph7": (80, 80), "mb4ic128ih112oc64oh108kh5ph0": (32, 32)}
+    assert {label: cost.fft_size(Conv2dProblem.from_label(label)) for label in sizes} == sizes

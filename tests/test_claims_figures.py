@@ -43,10 +43,13 @@ def test_the_ladder_states_the_mean_of_the_fastest(one: pd.DataFrame) -> None:
     assert title(figure) == (
         "On 2 ResNet-50 layers that all of these finish, numba_simd is 94.9 times as fast as Python loops"
     )
-    (axes,) = figure.axes
+    axes: Any = figure.axes[0]
     bars = dict(zip([label.get_text() for label in axes.get_yticklabels()], axes.patches, strict=True))
     assert bars["numba_direct"].get_width() == approx(sqrt(630 / 9 * 220 / 2.6))
     assert bars["numba_winograd_f4"].get_width() == approx(sqrt(630 / 4.2 * 220 / 6))
+    (ranges,) = axes.containers[0].lines[2]
+    direct = list(bars).index("numba_direct")
+    assert list(ranges.get_segments()[direct][:, 0]) == approx([630 / 9, 220 / 2.6]), "its slowest and fastest layer"
     assert "74.2x" in texts(figure), "f4: sqrt(150 * 36.7)"
     assert "over 2 of 3 layers" in figure.get_supxlabel()
 
@@ -122,7 +125,7 @@ def test_the_time_against_the_size_compares_the_two_fastest_at_the_largest() -> 
     ]  # fmt: skip
     figure = figures.time_vs_size(frame(records), ENVIRONMENT)
     assert title(figure) == "At 32 pixels numba_simd takes 4 ms; scipy_fft takes 1.25 times as long"
-    (axes,) = figure.axes
+    axes: Any = figure.axes[0]
     # Of the turns 0.95, 1, 1, 1.2, 1.6 the quartiles are 1 and 1.2: bars go from the median down to q1 and up to q3.
     drawn = dict(zip(("scipy_fft", "numba_direct", "numba_simd"), axes.containers, strict=True))
     bars = [tuple(segment[:, 1]) for segment in drawn["numba_direct"].lines[2][0].get_segments()]

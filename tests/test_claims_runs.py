@@ -9,7 +9,7 @@ import handmade
 import pytest
 from msgspec.structs import replace
 
-from bench.analysis import compare, ratios, stats
+from bench.analysis import compare, ratios, stats, tables
 from bench.analysis.frame import frame
 from bench.store.records import Record
 
@@ -97,3 +97,18 @@ def test_layers_without_common_turns_have_no_ratio() -> None:
     table = frame(records)
     assert ratios.headlines(table).theirs.unique().tolist() == ["torch_nchw"]
     assert set(ratios.fastest_by_network(table).verdict) == {"not measured in the same rounds"}
+
+
+def test_networks_of_several_batches_are_told_apart() -> None:
+    batches = handmade.records()
+    for record in handmade.records():
+        if record.case.threads == 1:
+            case = replace(record.case, label=record.case.label.replace("mb1", "mb8"))
+            batches.append(turned(replace(record, case=case), 7.0, 2.0))
+    table = frame(batches)
+    sums = tables.network_sums(table).set_index(["backend", "threads"])
+    assert sums["resnet50 mb1 (ms)"]["torch_nchw", 1] == approx(36)
+    assert sums["resnet50 mb8 (ms)"]["torch_nchw", 1] == approx(7 * 36)
+    assert sums["vgg16 mb8 (ms)"]["auto", 1] == approx(7 * 80)
+    # Most figures are of each layer's smallest batch.
+    assert set(tables.plain(table).batch) == {1}

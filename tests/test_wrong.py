@@ -1,4 +1,4 @@
-"""The wrong versions of `tests/wrong`: each still applies, and the command that tries them reports what none catches."""
+"""The wrong versions of `tests/wrong`: each still applies, and the command that tries them reports what is missed."""
 
 from __future__ import annotations
 

@@ -78,7 +78,9 @@ def tried(job: tuple[Path | None, list[str]]) -> Outcome:
         os.chdir(folder)
         sys.path.insert(0, folder)
         failure, shown = _FirstFailure(), StringIO()
-        options = ["-x", "-q", "--tb=short", "--no-header", "-p", "no:cacheprovider", f"--rootdir={folder}"]
+        options = ["-x", "-q", "--tb=short", "--no-header", f"--rootdir={folder}"]
+        # No cache is kept; importing hypothesis at the end takes as long as the tests, which do not use it.
+        options += ["-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
         with redirect_stdout(shown):
             code = pytest.main([*options, "-c", "pyproject.toml", *tests], plugins=[failure])
         if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
