@@ -81,8 +81,8 @@ MACHINE = {
     "by_threads": [{"threads": t, "fma_float32_gflops": 2.0 * t, "fma_float64_gflops": 1.0 * t} for t in (1, 2)],
     "by_level": [
         {"level": "L1", "threads": 1, "read_gb_per_s": 9.0},
-        {"level": "L3", "threads": 1, "read_gb_per_s": 0.12},
-        {"level": "memory", "threads": 1, "read_gb_per_s": 0.05},
+        {"level": "L3", "threads": 1, "read_gb_per_s": 0.06},
+        {"level": "memory", "threads": 1, "read_gb_per_s": 0.03},
         {"level": "L1", "threads": 2, "read_gb_per_s": 18.0},
         {"level": "L3", "threads": 2, "read_gb_per_s": 0.25},
         {"level": "memory", "threads": 2, "read_gb_per_s": 0.1},
@@ -121,6 +121,7 @@ def _record(case: Case, time_ms: Ending) -> Record:
     if backend == "numpy_im2col" and not first:
         return Record(case, "wrong_result", "off by 1", "e", error=0.5, error_over_bound=7.0)
     alone = case.workload == "resnet50"
+    assert time_ms is not None
     turns_ms = SPREAD[where][case.repetition - 1] if alone and where in SPREAD else [time_ms] * 4
     turns = [1e-3 * time_ms for time_ms in turns_ms]
     made = record(

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from bench.analysis import compare, ratios, stats, tables
 from bench.analysis.frame import frame
+from bench.report.page import _same
 from bench.store.records import Record
 
 approx = pytest.approx
@@ -112,3 +113,5 @@ def test_networks_of_several_batches_are_told_apart() -> None:
     assert sums["vgg16 mb8 (ms)"]["auto", 1] == approx(7 * 80)
     # Most figures are of each layer's smallest batch.
     assert set(tables.plain(table).batch) == {1}
+    assert _same(handmade.table()) == "direction fwd, warm caches, float32, batch 1"
+    assert _same(table) == "direction fwd, warm caches, float32", "what the page says of all cases"
