@@ -94,8 +94,9 @@ def copy_tree(folder: Path) -> None:
     """What the tests need, into an empty folder."""
     for name in COPIED:
         if (ROOT / name).is_dir():
-            # With what Python has compiled: it knows by size and time which of it a patch has made stale.
-            shutil.copytree(ROOT / name, folder / name)
+            # With what Python has compiled: it knows by size and time which of it a patch has made stale. Files that
+            # another process is just compiling are gone before they can be copied.
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("*.pyc.*"))
         else:
             shutil.copy(ROOT / name, folder / name)
 
