@@ -16,7 +16,7 @@ import pytest
 
 from bench.machine.peaks import Peaks
 from bench.run import subject
-from bench.run.contender import Contender, Layer
+from bench.run.contender import Contender, Layer, Pace
 from bench.run.process import Answer, Worker
 from bench.run.subject import WARM_UPS
 from bench.run.worker import Actions
@@ -71,8 +71,9 @@ class Race:
                 self.contender.turn(number)
 
     def end(self, peaks: dict[int, float] | None = None) -> Record:
+        paces = {number: Pace(gflops, 1e-3) for number, gflops in (peaks or {}).items()}
         self.contender.last()
-        return self.contender.record(peaks or {}, Peaks({}), "e")
+        return self.contender.record(paces, Peaks({}), "e")
 
 
 class Machine:

@@ -14,7 +14,7 @@ from bench.run import driver, exchange
 from bench.run.directions import as_forward
 from bench.run.driver import Driver, make_cases
 from bench.run.subject import shrunk
-from bench.run.worker import PEAK
+from bench.run.worker import MACHINE
 from bench.store.folder import Run
 from bench.store.records import Case, Record
 from conv_impls import workloads
@@ -44,7 +44,7 @@ class Scripted:
 
     def ask(self, do: str, **order: Any) -> Answer:
         self.log.append((self.backend, self.threads, do, order))
-        if self.backend == PEAK:
+        if self.backend == MACHINE:
             return {"status": "ok", "gflops": 50.0} | (self.spoil(self.backend, self.threads, do, order) or {})
         answer: Answer = {"status": "ok", "reason": "", "facts": FACTS, "asked": 0.0, "answered": 9.0}
         if do == "start":

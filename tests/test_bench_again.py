@@ -12,7 +12,7 @@ from bench.machine.peaks import Peaks
 from bench.run.contender import PATIENCE, TURNS
 from bench.run.driver import AGAIN, DOUBT_S, DOUBTS, PEAK_S, Driver
 from bench.run.floor import SLACK, fewest_flops, least_s
-from bench.run.worker import PEAK
+from bench.run.worker import MACHINE
 from conv_impls import Conv2dProblem
 
 # Medians of a backend's turns in ms: two of the six weak ones are much faster than their median.
@@ -52,7 +52,7 @@ def test_a_weak_layer_is_measured_again_and_the_turns_of_both_times_count(go: Se
     lines = (run.folder / "records.jsonl").read_text().splitlines()
     assert len(lines) == 6, "the whole group, after the records of before"
     assert asked(log, "start") == 2 * BACKENDS
-    assert Counter(asked(log, "start up")) == dict.fromkeys([*BACKENDS, PEAK], 2), "by new processes"
+    assert Counter(asked(log, "start up")) == dict.fromkeys([*BACKENDS, MACHINE], 2), "by new processes"
 
 
 def test_a_layer_that_stays_weak_is_given_up(go: Session) -> None:
@@ -69,7 +69,7 @@ def test_turns_with_which_all_was_wrong_are_replaced_by_better_ones_only(go: Ses
         honest = medians(a=[STEADY, LESS_WEAK, LESS_WEAK])
 
         def answer(name: str, threads: int, do: str, order: Answer) -> Answer | None:
-            if (name, do) != (PEAK, "turn"):
+            if (name, do) != (MACHINE, "turn"):
                 return honest(name, threads, do, order)
             peaks[str(low)] += 1
             return {"gflops": 50.0 if peaks[str(low)] <= low else 80.0}
@@ -144,31 +144,31 @@ def test_too_fast_a_result_is_none_after_the_peak_was_asked_again(go: Session) -
     assert {name: record.status for name, record in found.items()} == {"a": "too_fast", "b": "ok", "c": "ok"}
     assert found["a"].reason.startswith("1e-06 s a call; this machine needs ")
     assert (found["a"].samples_s, found["a"].median_s) == ([], None)
-    peaks = [order["seconds"] for name, _, do, order in log if name == PEAK and do == "turn"]
+    peaks = [order["seconds"] for name, _, do, order in log if name == MACHINE and do == "turn"]
     assert peaks == [PEAK_S] * TURNS + [DOUBT_S] * DOUBTS
 
 
 def test_a_peak_that_was_low_each_time_accuses_nobody(go: Session) -> None:
     def spoil(name: str, threads: int, do: str, order: Answer) -> Answer | None:
-        if name == PEAK and do == "turn":
+        if name == MACHINE and do == "turn":
             return {"gflops": 5000.0} if order["seconds"] == DOUBT_S else {"gflops": 50.0}
         return quick(name, threads, do, order)
 
     run, log = go(spoil, layers=1)
     assert {record.status for record in run.records()} == {"ok"}
-    assert asked(log, "turn").count(PEAK) == TURNS + DOUBTS
+    assert asked(log, "turn").count(MACHINE) == TURNS + DOUBTS
 
 
 def test_the_peak_of_the_machine_and_of_earlier_rounds_counts_as_well(go: Session) -> None:
     known = {"known_peaks": {"2": {"float32": 10000.0}}}
     run, log = go(quick, layers=1, environment=known)
     assert {record.status for record in run.records()} == {"ok"}
-    assert asked(log, "turn").count(PEAK) == TURNS, "nobody is in doubt"
+    assert asked(log, "turn").count(MACHINE) == TURNS, "nobody is in doubt"
 
 
 def test_where_no_peak_is_known_nobody_is_too_fast(go: Session) -> None:
     def spoil(name: str, threads: int, do: str, order: Answer) -> Answer | None:
-        return {"status": "crashed", "gflops": None} if name == PEAK else quick(name, threads, do, order)
+        return {"status": "crashed", "gflops": None} if name == MACHINE else quick(name, threads, do, order)
 
     assert {record.status for record in go(spoil, layers=1)[0].records()} == {"ok"}
 

@@ -13,7 +13,7 @@ from scripted import BACKENDS, CONFIG, FACTS, Answer, Log, Scripted, Session, as
 from bench.run import driver
 from bench.run.contender import FEWEST_TURNS, PATIENCE, TURNS
 from bench.run.driver import GIVEN_UP, PEAK_S, Driver, check_cases, group_of, make_cases
-from bench.run.worker import PEAK
+from bench.run.worker import MACHINE
 from bench.store.folder import Run
 from bench.store.records import Case, Record
 from conv_impls import workloads
@@ -23,7 +23,7 @@ def test_all_take_turns_in_a_shuffled_order_that_the_seed_repeats(go: Session) -
     _, log = go()
     orders = rounds(log)
     assert len(orders) == 2 * TURNS
-    assert all(sorted(order) == sorted([*BACKENDS, PEAK]) for order in orders), "each once a round, the peak as well"
+    assert all(sorted(order) == sorted([*BACKENDS, MACHINE]) for order in orders), "each once a round, the peak as well"
     assert len(set(orders)) > TURNS
     assert len(set(orders[:TURNS])) > 1
     assert orders[:TURNS] != orders[TURNS:], "every layer has an order of its own"
@@ -34,7 +34,7 @@ def test_all_take_turns_in_a_shuffled_order_that_the_seed_repeats(go: Session) -
 def test_no_place_of_a_round_belongs_to_one_backend(go: Session) -> None:
     _, log = go(layers=4, repetitions=5)
     places = Counter((name, place) for order in rounds(log) for place, name in enumerate(order))
-    assert set(places) == {(name, place) for name in [*BACKENDS, PEAK] for place in range(4)}
+    assert set(places) == {(name, place) for name in [*BACKENDS, MACHINE] for place in range(4)}
     expected = 4 * 5 * TURNS / 4
     assert all(0.5 * expected < count < 1.6 * expected for count in places.values())
 
@@ -56,14 +56,14 @@ def test_a_record_holds_the_turns_by_round_and_the_peak_beside_them(go: Session)
         assert 0 <= (record.error or 0.0) < 1e-6
         assert record.gflops_effective == pytest.approx(record.case.problem.flops / 2e-3 / 1e9)
     seconds = {name: order["seconds"] for name, _, do, order in log if do == "turn"}
-    assert seconds == dict.fromkeys(BACKENDS, CONFIG["seconds"] / TURNS) | {PEAK: PEAK_S}
+    assert seconds == dict.fromkeys(BACKENDS, CONFIG["seconds"] / TURNS) | {MACHINE: PEAK_S}
 
 
 def test_a_slow_backend_has_fewer_turns_and_they_pair_with_the_first_of_others(go: Session) -> None:
     count: Counter[str] = Counter()
 
     def spoil(name: str, threads: int, do: str, order: Answer) -> Answer | None:
-        if do == "turn" and name != PEAK:
+        if do == "turn" and name != MACHINE:
             count[name] += 1
             return {"samples_s": [(8 + count[name]) / 64] * 3, "iterations": 1}
         return {"once_s": CONFIG["seconds"] / 4.5} if (name, do) == ("a", "ready") else None
@@ -86,7 +86,7 @@ def test_rounds_go_on_while_a_turn_is_disturbed_and_only_for_who_lacks_one(go: S
     assert (found["a"].turn_rounds, found["a"].turns_s) == ([0, 3, 4, 5, 6, 7], [2e-3] * 6)
     assert found["a"].disturbed_s == [7e-3] * 2
     assert found["b"].turn_rounds == found["c"].turn_rounds == list(range(TURNS))
-    assert Counter(asked(log, "turn")) == {"a": 8, "b": 6, "c": 6, PEAK: 8}
+    assert Counter(asked(log, "turn")) == {"a": 8, "b": 6, "c": 6, MACHINE: 8}
     assert len(found["a"].turn_peaks_gflops) == 6
 
 
@@ -97,7 +97,7 @@ def test_patience_with_disturbed_turns_ends(go: Session) -> None:
 
     run, log = go(spoil, layers=1)
     found = by_backend(run)
-    assert Counter(asked(log, "turn")) == {"a": PATIENCE * TURNS, "b": TURNS, "c": TURNS, PEAK: PATIENCE * TURNS}
+    assert Counter(asked(log, "turn")) == {"a": PATIENCE * TURNS, "b": TURNS, "c": TURNS, MACHINE: PATIENCE * TURNS}
     assert (found["a"].status, found["a"].turns_s, found["a"].turn_rounds) == ("ok", [7e-3], [0])
     assert found["a"].disturbed_s == [7e-3] * (PATIENCE * TURNS - 1)
 
@@ -137,7 +137,7 @@ def test_nobody_ready_means_no_turns(go: Session) -> None:
 
 
 def test_a_peak_that_cannot_be_measured_spoils_nothing(go: Session) -> None:
-    run, _ = go(lambda name, *rest: {"status": "crashed", "gflops": None} if name == PEAK else None)
+    run, _ = go(lambda name, *rest: {"status": "crashed", "gflops": None} if name == MACHINE else None)
     assert {record.status for record in run.records()} == {"ok"}
     assert {record.fma_peak_gflops for record in run.records()} == {None}
 
@@ -148,8 +148,8 @@ def test_each_backend_number_of_threads_and_repetition_has_a_process_of_its_own(
     assert len(events) == 2 * 2 * 2 * 4
     for number, threads in enumerate((1, 1, 2, 2)):
         these = events[8 * number : 8 * number + 8]
-        assert sorted(these[:4]) == sorted((name, threads, "start up") for name in [*BACKENDS, PEAK])
-        assert sorted(these[4:]) == sorted((name, threads, "close") for name in [*BACKENDS, PEAK]), "gone by then"
+        assert sorted(these[:4]) == sorted((name, threads, "start up") for name in [*BACKENDS, MACHINE])
+        assert sorted(these[4:]) == sorted((name, threads, "close") for name in [*BACKENDS, MACHINE]), "gone by then"
     assert {order["SOME"] for _, _, do, order in log if do == "start up"} == {"variable"}
 
 

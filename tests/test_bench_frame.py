@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 from records import CASE, LABEL, failed, record
 
-from bench.analysis import numbers, stats, tables
+from bench.analysis import intervals, stats, tables
 from bench.analysis.frame import NOT_RUN, frame
 from bench.machine.peaks import Peaks
 from conv_impls import Conv2dProblem
@@ -129,8 +129,8 @@ def test_turns_pair_by_the_round_they_were_taken_in() -> None:
     b = record("b", times=(1.0, 4.0, 1.0), turn_rounds=[0, 5, 7])
     turns = frame([a, b]).set_index("backend").turns
     assert turns["a"] == {(1, 0): 2.0, (1, 2): 2.0, (1, 5): 8.0}
-    paired = stats.ratio([(1.0, turns["a"], turns["b"])])
-    assert (paired.value, paired.low, paired.high, paired.pairs) == (2.0, 2.0, 2.0, 2)
+    paired = intervals.ratio([(1.0, turns["a"], turns["b"])])
+    assert (paired.value, paired.pairs) == (2.0, 2)
 
 
 def test_stalls_and_disturbed_turns_are_counted_over_all_repetitions() -> None:
@@ -141,85 +141,3 @@ def test_stalls_and_disturbed_turns_are_counted_over_all_repetitions() -> None:
     unknown = tables.per_case(frame([record()])).iloc[0]
     assert np.isnan(unknown.stalled_share)
     assert unknown.disturbed == 0
-
-
-DRIFT = [1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0]
-
-
-def scaled(factor: float) -> list[float]:
-    return [factor * time for time in DRIFT]
-
-
-def turns(*repetitions: list[float]) -> dict[tuple[int, int], float]:
-    return {(r, i): time for r, times in enumerate(repetitions, 1) for i, time in enumerate(times)}
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "word"),
-    [
-        (scaled(1.1), DRIFT, "faster"), (DRIFT, scaled(1.1), "slower"), (DRIFT, DRIFT, "uncertain"),
-        ([1.0, 1.2] * 4, [1.1, 1.1] * 4, "uncertain"), ([2.0] * 5, [1.0] * 5, "too few repetitions"),
-        ([2.0] * 6, [1.0] * 6, "faster"),
-    ],
-)  # fmt: skip
-def test_verdicts_of_pairs(a: list[float], b: list[float], word: str) -> None:
-    assert stats.ratio([(1, turns(a), turns(b))]).verdict == word
-
-
-def test_a_ratio_is_taken_pair_by_pair() -> None:
-    paired = stats.ratio([(1, turns(scaled(1.1)), turns(DRIFT))])
-    assert (paired.value, paired.low, paired.high) == pytest.approx((1.1, 1.1, 1.1)), "what both shared cancels"
-    apart = stats.change([(1, DRIFT, scaled(1.1))], 0.0)
-    assert apart.low < 1 < apart.high, "times that have nothing in common cannot tell"
-    assert numbers.cell(paired) == "1.10 (1.10 to 1.10)"
-    assert paired.pairs == len(DRIFT)
-
-
-def test_a_ratio_of_layers_is_that_of_their_weighted_sums_and_its_weakest_layer_decides() -> None:
-    layers = [(3.0, turns([2.0] * 6), turns([1.0] * 6)), (1.0, turns([1.0] * 6), turns([4.0] * 6))]
-    assert stats.ratio(layers).value == pytest.approx(7 / 7)
-    few = stats.ratio([*layers, (1.0, turns([1.0] * 5), turns([1.0] * 9))])
-    assert (few.pairs, few.verdict) == (5, "too few repetitions")
-
-
-def test_a_margin_widens_what_is_uncertain_and_a_seed_repeats() -> None:
-    layers = [(1.0, turns(scaled(1.1)), turns(DRIFT))]
-    assert stats.ratio(layers, margin=0.2).verdict == "uncertain"
-    noisy = [(1.0, turns([1.0, 1.3, 0.9, 1.1, 1.2, 1.4]), turns([1.0, 1.1, 1.2, 0.9, 1.0, 1.3]))]
-    assert stats.ratio(noisy, seed=1) == stats.ratio(noisy, seed=1)
-    assert stats.ratio(noisy, seed=1).low != stats.ratio(noisy, seed=2).low
-
-
-def test_rounds_pair_by_repetition_and_number_and_what_only_one_took_is_left_out() -> None:
-    a, b = {(1, 0): 2.0, (1, 5): 9.0, (2, 0): 4.0}, {(1, 0): 1.0, (2, 0): 2.0, (2, 5): 7.0}
-    got = stats.ratio([(1.0, a, b)])
-    assert (got.value, got.pairs) == (2.0, 2)
-
-
-def test_repetitions_that_disagree_make_a_wide_interval_however_many_rounds_they_have() -> None:
-    rounds = [[1.2] * 6, [1.0] * 6, [0.8] * 6]
-    apart = stats.ratio([(1.0, turns(*rounds), turns(*[[1.0] * 6] * 3))])
-    assert (apart.low, apart.high, apart.verdict) == (0.8, 1.2, "uncertain")
-
-
-def test_nineteen_in_twenty_intervals_hold_the_true_ratio() -> None:
-    rng = np.random.default_rng(0)
-    inside = 0
-    for _ in range(100):
-        shared = rng.lognormal(0, 0.3, 12)
-        a, b = (shared * truth * rng.lognormal(0, 0.05, 12) for truth in (1.2, 1.0))
-        got = stats.ratio([(1.0, turns(list(a)), turns(list(b)))])
-        inside += got.low <= 1.2 <= got.high
-    # The median of pairs that share a wide spread is a rough figure: the interval is rather too wide.
-    assert inside >= 90
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "word"),
-    [
-        ([1.0] * 6, [2.0] * 6, "slower"), ([2.0] * 6, [1.0] * 6, "faster"), ([1.0] * 6, [1.04] * 6, "uncertain"),
-        ([1.0] * 6, [2.0] * 5, "too few repetitions"),
-    ],
-)  # fmt: skip
-def test_verdicts_of_a_change_want_a_margin(old: list[float], new: list[float], word: str) -> None:
-    assert stats.change([(1, old, new)], 0.05).verdict == word

@@ -13,8 +13,8 @@ from records import CASE, machine, new_run, record, store
 
 from bench.analysis import numbers, ratios, tables
 from bench.analysis.frame import frame
+from bench.analysis.intervals import Ratio
 from bench.analysis.numbers import NOTE
-from bench.analysis.stats import Ratio
 from bench.analysis.sums import Sum, along, by_backend, total
 from bench.analysis.twins import disagreements
 from bench.cli import terminal

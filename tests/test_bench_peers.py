@@ -124,11 +124,11 @@ def test_every_peer_was_tested_one_way_or_the_other() -> None:
 def test_lists_of_peers_have_one_order() -> None:
     assert [*PEERS] == [
         "torch_nchw", "torch_channels_last", "torch_prepacked", "onnxruntime", "openvino", "openvino_channels_last",
-        "opencv", "jax",
+        "opencv", "jax", "jax_channels_last",
     ]  # fmt: skip
     assert [*OWN] == ["auto_strict", "auto_eager"]
-    assert PINNED == ("jax",)
-    assert UNHELD == ("onnxruntime", "openvino", "openvino_channels_last", "opencv", "jax")
+    assert PINNED == ("jax", "jax_channels_last")
+    assert UNHELD == ("onnxruntime", "openvino", "openvino_channels_last", "opencv", "jax", "jax_channels_last")
 
 
 def test_packages_are_named_as_they_are_installed() -> None:

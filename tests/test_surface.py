@@ -41,7 +41,8 @@ ROOMS = {
     "store": set(),
     "machine": set(),
     "peers": {"machine"},
-    "run": {"store", "machine", "peers", "analysis.stats"},
+    # Turns are weighed while they are taken, and the last thing a run does is say what it found.
+    "run": {"store", "machine", "peers", "analysis.stats", "analysis.sentences"},
     "analysis": {"store", "machine", "peers"},
     "report": {"analysis", "store", "machine", "peers"},
     "cli": {"run", "report", "analysis", "store", "machine", "peers"},

@@ -3,34 +3,20 @@
 A case is known by what is computed and how: label without its name, direction, cache, backend, threads. A renamed layer
 is still itself, and layers of one shape are one case. Times are the medians of turns, or samples where there are none.
 
-    slower, faster        the interval of new/old is beyond the margin, and so does the ratio of the fastest turns;
-                          with fewer than `stats.MIN_PAIRS` times on a side: every new time is beyond `FAR` times every
-                          old one
-    machine               the ratio of the FMA peaks, measured in the same rounds as the cases, explains it: times that
-                          ratio, the interval is not beyond the margin
-    uncertain             it is not beyond the margin
-    too few repetitions   as it says
+    slower, faster, machine, uncertain, too few repetitions
+                          ok in both: see `bench.analysis.changes`
     broke, mended         ok before and not now, or now and not before; the reason is the status that is not ok
     gone, new             requested now and without a result, or no result before
     not asked for         a result before, and the newer run does not include the case
     not ok                neither
 
-The FMA-peak ratio can only veto a verdict: not every case runs at the speed of the multiply-adds, and where the peak
-rose and the time did not fall, nothing became slower.
-The interval is of level 1 - 0.05/n where n cases (or n networks) are judged (Bonferroni), as far as the 2000 draws of a
-bootstrap reach: beyond 50 cases it is nearly their whole range. The margin is for what turns of one run share and no
-interval of theirs knows, such as where the arrays are. Measured: the three repetitions of one run, 0.09 s a case on two
-cores, compared each way; of 3474 cases with six turns on both sides the median alone is slower by more than 0.25 in
-214, with intervals of 95% each 10 are called slower, with these 5, in 3 of the 6 comparisons; of 156 network sums none.
-With a margin of 0.05 they are 112, 30 and none. So a case that is slower asks for another look with more --repetitions,
-and is a regression by itself only where its whole interval is beyond `ALONE` times the margin (none of the 3474); a
-network that is slower hardly ever comes by chance, and always is one.
+The interval is of level 1 - 0.05/n where n cases (or n networks) are judged (Bonferroni). A network that is slower is a
+regression, and so is a case whose whole interval is beyond `ALONE` margins.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pandas as pd
@@ -39,10 +25,10 @@ from ..machine.environment import VOLATILE
 from ..store.folder import StoredRun
 from ..store.records import Record
 from . import stats
+from .changes import Measured, changed
 from .frame import NOT_RUN
 from .numbers import cell, interval
 
-FAR = 3.0
 # Margins that a single case must be beyond to be a regression by itself.
 ALONE = 3.0
 BROKEN = ("broke", "gone")
@@ -54,16 +40,6 @@ REMEMBERED = ("tuning", "limits")
 Key = tuple[str, str, str, str, int]
 
 
-@dataclass
-class _Measured:
-    """What one run says of one case."""
-
-    layers: dict[str, None] = field(default_factory=dict)
-    status: str = "ok"
-    times_s: list[float] = field(default_factory=list)
-    peaks_gflops: list[float] = field(default_factory=list)
-
-
 def results(run: StoredRun) -> list[Record]:
     """Every record of a run, and one with the status "interrupted" for each case it did not come to."""
     records = run.records()
@@ -71,22 +47,22 @@ def results(run: StoredRun) -> list[Record]:
     return records + [Record(case, "interrupted", NOT_RUN) for case in run.cases if case.key not in finished]
 
 
-def compare_runs(older: Iterable[Record], newer: Iterable[Record], margin: float = stats.MARGIN) -> pd.DataFrame:
+def compare_runs(older: Iterable[Record], newer: Iterable[Record], margin: float | None = None) -> pd.DataFrame:
     """A row a case of either run, with times in seconds.
 
     Parameters
     ----------
     older, newer : iterable of Record
         As `results` gives them.
-    margin : float, >= 0
-        Change of the median that counts, as a fraction.
+    margin : float, >= 0, optional
+        Change of the median that counts, as a fraction; see `bench.analysis.changes`.
 
     Returns
     -------
     DataFrame
-        Columns layer, label, direction, cache, backend, threads, old_s, new_s, ratio (new over old), low and high (its
-        interval, 95% for all rows together), peak (new over old), verdict and reason; regressions first, the largest
-        at the top.
+        Columns layer, label, direction, cache, backend, threads, old_s, new_s, ratio (new over old on one machine), low
+        and high (its interval, 95% for all rows together), yardstick and peak (new over old), margin, verdict and
+        reason; regressions first, the largest at the top.
     """
     newer = list(newer)
     before, after = _by_case(older), _by_case(newer)
@@ -97,13 +73,13 @@ def compare_runs(older: Iterable[Record], newer: Iterable[Record], margin: float
     return _sorted(rows, ["layer", "label", "direction", "cache", "backend", "threads"])
 
 
-def regressed(cases: pd.DataFrame, networks: pd.DataFrame, margin: float) -> bool:
+def regressed(cases: pd.DataFrame, networks: pd.DataFrame) -> bool:
     """Whether something broke, is gone, or is slower beyond noise: see above for a network and for a single case."""
-    alone = (cases.verdict == "slower") & (cases.low > 1 + ALONE * margin)
+    alone = (cases.verdict == "slower") & (cases.low > 1 + ALONE * cases.margin)
     return bool(cases.verdict.isin(BROKEN).any() or alone.any() or (networks.verdict == "slower").any())
 
 
-def compare_networks(older: Iterable[Record], newer: Iterable[Record], margin: float = stats.MARGIN) -> pd.DataFrame:
+def compare_networks(older: Iterable[Record], newer: Iterable[Record], margin: float | None = None) -> pd.DataFrame:
     """A row a workload and backend whose layers, counts included, are the same and all ok in both runs.
 
     Columns as of `compare_runs`, with network and layers (their number); times are count-weighted sums.
@@ -117,14 +93,11 @@ def compare_networks(older: Iterable[Record], newer: Iterable[Record], margin: f
     }  # fmt: skip
     rows = []
     for where, weights in common.items():
-        layers = [(count, before[key].times_s, after[key].times_s) for key, count in weights.items()]
-        peaks = [_peak(before[key], after[key]) for key in weights]
-        known = [peak for peak in peaks if peak is not None]
         network, direction, cache, backend, threads = where
+        layers = [(count, before[key], after[key]) for key, count in weights.items()]
         rows.append({
             "network": network, "layers": len(weights), "direction": direction, "cache": cache, "backend": backend,
-            "threads": threads, "reason": "",
-            **_changed(layers, stats.median(known) if len(known) == len(peaks) else None, margin, _level(len(common))),
+            "threads": threads, "reason": "", **changed(layers, margin, _level(len(common))),
         })  # fmt: skip
     return _sorted(rows, ["network", "layers", "direction", "cache", "backend", "threads"])
 
@@ -156,7 +129,7 @@ def shown(changes: pd.DataFrame) -> str:
     what = changes["network"] if "network" in changes else changes["layer"]
     for column, usual in (("direction", "fwd"), ("cache", "warm")):
         what = what + changes[column].map(lambda word, usual=usual: "" if word == usual else f" {word}")
-    intervals = [
+    ratios = [
         "" if pd.isna(value) else interval(value, low, high)
         for value, low, high in zip(changes.ratio, changes.low, changes.high, strict=True)
     ]
@@ -164,13 +137,14 @@ def shown(changes: pd.DataFrame) -> str:
     table = pd.DataFrame({
         "verdict": words, "network" if "network" in changes else "layer": what,
         "backend": changes.backend + " t" + changes.threads.astype(str), "old (ms)": (changes.old_s * 1e3).map(cell),
-        "new (ms)": (changes.new_s * 1e3).map(cell), "new/old": intervals, "peak": changes.peak.map(cell),
+        "new (ms)": (changes.new_s * 1e3).map(cell), "new/old": ratios, "yardstick": changes.yardstick.map(cell),
+        "peak": changes.peak.map(cell),
     })  # fmt: skip
     return str(table.to_markdown(index=False, disable_numparse=True))
 
 
 def _row(
-    key: Key, old: _Measured | None, new: _Measured | None, asked: bool, margin: float, level: float
+    key: Key, old: Measured | None, new: Measured | None, asked: bool, margin: float | None, level: float
 ) -> dict[str, object]:
     label, direction, cache, backend, threads = key
     known = new or old
@@ -181,7 +155,7 @@ def _row(
     }  # fmt: skip
     was, now = (old and old.status) or "", (new and new.status) or ""
     if old and new and was == now == "ok":
-        return row | _changed([(1, old.times_s, new.times_s)], _peak(old, new), margin, level)
+        return row | changed([(1, old, new)], margin, level)
     if was == "ok":
         row |= {"verdict": "broke" if now else "gone" if asked else "not asked for", "reason": now}
     elif now == "ok":
@@ -192,38 +166,13 @@ def _row(
     return row | {name: stats.median(side.times_s) for name, side in medians.items() if side}
 
 
-def _changed(
-    layers: Sequence[tuple[float, list[float], list[float]]], peak: float | None, margin: float, level: float
-) -> dict[str, object]:
-    """Times, ratio and verdict of one case or of a sum of several."""
-    change = stats.change(layers, margin, level=level)
-    # Interference slows most turns of a case at times, and hardly ever all.
-    fastest = sum(weight * min(new) for weight, _, new in layers) / sum(weight * min(old) for weight, old, _ in layers)
-    low, high = min(change.low, fastest), max(change.high, fastest)
-    if change.pairs < stats.MIN_PAIRS:
-        slower = all(min(new) > FAR * max(old) for _, old, new in layers)
-        faster = all(FAR * max(new) < min(old) for _, old, new in layers)
-        word = "slower" if slower else "faster" if faster else change.verdict
-    else:
-        word = "slower" if low > 1 + margin else "faster" if high < 1 / (1 + margin) else "uncertain"
-    if peak is not None and (
-        (word == "slower" and low * peak <= 1 + margin) or (word == "faster" and high * peak >= 1 / (1 + margin))
-    ):
-        word = "machine"
-    return {
-        "old_s": sum(weight * stats.median(old) for weight, old, _ in layers),
-        "new_s": sum(weight * stats.median(new) for weight, _, new in layers),
-        "ratio": change.value, "low": change.low, "high": change.high, "peak": peak, "verdict": word,
-    }  # fmt: skip
-
-
 def _level(judged: int) -> float:
     """Of each interval, so that all of so many hold with 95% (Bonferroni)."""
     return 1 - 0.05 / max(judged, 1)
 
 
 def _sorted(rows: list[dict[str, object]], names: list[str]) -> pd.DataFrame:
-    numbers = ["old_s", "new_s", "ratio", "low", "high", "peak"]
+    numbers = ["old_s", "new_s", "ratio", "low", "high", "yardstick", "peak", "margin"]
     table = pd.DataFrame(rows, columns=[*names, *numbers, "verdict", "reason"])
     table[numbers] = table[numbers].astype(float)
     order = table.verdict.map({word: place for place, word in enumerate(CHANGES)}).fillna(len(CHANGES))
@@ -231,15 +180,22 @@ def _sorted(rows: list[dict[str, object]], names: list[str]) -> pd.DataFrame:
     return table.drop(columns="order").reset_index(drop=True)
 
 
-def _by_case(records: Iterable[Record]) -> dict[Key, _Measured]:
+def _by_case(records: Iterable[Record]) -> dict[Key, Measured]:
     """All that a run knows of each case; any repetition that is not ok makes it so."""
-    found: dict[Key, _Measured] = {}
+    found: dict[Key, Measured] = {}
     for record in records:
         if record.status == "interrupted":
             continue
-        case, mine = record.case, found.setdefault(_key(record), _Measured())
+        case, mine = record.case, found.setdefault(_key(record), Measured())
         mine.layers[f"{case.workload}/{case.layer}"] = None
-        mine.times_s += record.turns_s or record.samples_s
+        # Several layers of one shape are one case: the rounds of each count on from those before.
+        first = len(mine.turns)
+        times_s = record.turns_s or record.samples_s
+        for number, time_s in enumerate(times_s, first):
+            mine.turns[case.repetition, number] = time_s
+        for number, time_s in enumerate(record.turn_yardsticks_s if record.turns_s else [], first):
+            mine.yardsticks[case.repetition, number] = time_s
+        mine.disturbed += len(record.disturbed_s)
         if record.fma_peak_gflops:
             mine.peaks_gflops.append(record.fma_peak_gflops)
         if mine.status == "ok":
@@ -262,15 +218,9 @@ def _networks(records: list[Record]) -> dict[tuple[str, str, str, str, int], dic
     return weights
 
 
-def _times(found: dict[Key, _Measured], key: Key) -> list[float]:
+def _times(found: dict[Key, Measured], key: Key) -> list[float]:
     """Times of a case that is ok in all repetitions, else none."""
     return found[key].times_s if key in found and found[key].status == "ok" else []
-
-
-def _peak(old: _Measured, new: _Measured) -> float | None:
-    if not (old.peaks_gflops and new.peaks_gflops):
-        return None
-    return stats.median(new.peaks_gflops) / stats.median(old.peaks_gflops)
 
 
 def _key(record: Record) -> Key:

@@ -11,7 +11,7 @@ import math
 from numbers import Integral
 from typing import TYPE_CHECKING
 
-from .stats import Ratio
+from .intervals import Ratio
 from .sums import WEAK_SHARE
 
 if TYPE_CHECKING:

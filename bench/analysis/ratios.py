@@ -4,7 +4,7 @@ Like is compared with like: planned backends with `auto`, eager ones, which get 
 `auto_eager`. Against the best peer everything of the peers counts, eager or planned: it is the sum of each layer's
 fastest peer, and no one library is that fast. Ratios above 1: ours is faster.
 A column ``weak`` names the columns of a row that depend on weak measurements (`bench.analysis.sums`).
-Limits: times are medians over all turns, ratios of medians over common turns; the last digits may differ.
+Limits: times are medians over all turns, ratios medians over common turns; their last digits may differ.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from ..peers import OWN, PEERS
-from .stats import Ratio, ratio
+from .intervals import Ratio, ratio
 from .sums import KEYS, by_backend, depends, marks, total
 
 BEST = "best peer"

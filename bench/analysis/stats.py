@@ -1,11 +1,10 @@
-"""Small statistics over samples in seconds: medians, spreads, ratios, and why a number is weak."""
+"""Small statistics over samples in seconds: medians, spreads, means of ratios, and why a number is weak."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import comb
-from typing import Any
 
 import numpy as np
 
@@ -17,13 +16,6 @@ CHANCE = 0.125
 FEW_TURNS, HALF = 3, 0.5
 # Below this time the clock itself is felt.
 SHORT_S = 2e-6
-# Seconds of a backend's turns at one layer, by (repetition, round).
-Turns = Mapping[tuple[int, int], float]
-# Draws of a bootstrap; and pairs without which no verdict is given: six of one sign come by chance once in 32.
-RESAMPLES = 2000
-MIN_PAIRS = 6
-# Change of a median between two runs that counts: see bench/compare.py.
-MARGIN = 0.25
 
 
 def median(samples: Sequence[float]) -> float:
@@ -120,92 +112,3 @@ def _lowest_rank(turns: int) -> int:
         below += 1
         chance += comb(turns, below) * 0.5**turns
     return below
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """Time of ``a`` over time of ``b``, its interval, and what may be said of it."""
-
-    value: float
-    low: float
-    high: float
-    pairs: int
-    verdict: str
-
-
-def ratio(
-    layers: Sequence[tuple[float, Turns, Turns]], seed: int = 0, margin: float = 0.0, level: float = 0.95
-) -> Ratio:
-    """How many times as long a takes as b, from turns taken pair by pair under like conditions.
-
-    Each layer is (weight, turns of a, turns of b), seconds by (repetition, round); rounds that only one of them took
-    are left out. The figure is the weighted sum of a's medians over that of b's. The interval is its middle 95% over
-    `RESAMPLES` draws: in each layer by itself, repetitions are drawn with replacement, and rounds within each, since
-    the rounds of one repetition have processes and places in memory in common (Efron & Tibshirani 1993, "An
-    introduction to the bootstrap", ch. 6 and 8). Verdicts of b: "faster" or "slower" where the interval is beyond
-    ``margin`` around 1, else "uncertain"; "too few repetitions" where a layer has fewer than `MIN_PAIRS` pairs.
-
-    Examples
-    --------
-    >>> a = {(1, i): s for i, s in enumerate([2.0, 2.1, 1.9, 2.0, 2.0, 2.2])}
-    >>> ratio([(1, a, dict.fromkeys(a, 1.0))]).verdict
-    'faster'
-    >>> ratio([(1, {(1, 0): 2.0}, {(1, 0): 1.0, (1, 1): 1.1})]).verdict
-    'too few repetitions'
-    """
-    rng = np.random.default_rng(seed)
-    sums, draws, fewest = np.zeros(2), np.zeros((2, RESAMPLES)), len(layers[0][1])
-    for weight, a, b in layers:
-        common = sorted(a.keys() & b.keys())
-        fewest = min(fewest, len(common))
-        repetitions = [[key for key in common if key[0] == r] for r in dict.fromkeys(key[0] for key in common)]
-        counts = np.array([len(keys) for keys in repetitions])
-        times = np.zeros((2, len(counts), counts.max()))
-        for row, keys in enumerate(repetitions):
-            times[:, row, : len(keys)] = [[side[key] for key in keys] for side in (a, b)]
-        rows = rng.integers(0, len(counts), (RESAMPLES, len(counts), 1))
-        rounds = (rng.random((RESAMPLES, len(counts), counts.max())) * counts[rows]).astype(int)
-        drawn = times[:, rows, rounds].reshape(2, RESAMPLES, -1)
-        sums += weight * np.array([np.median([side[key] for key in common]) for side in (a, b)])
-        draws += weight * np.median(drawn, axis=2)
-    value = float(sums[0] / sums[1])
-    low, high = _interval(draws[0] / draws[1], level)
-    if fewest < MIN_PAIRS:
-        word = "too few repetitions"
-    else:
-        word = "faster" if low > 1 + margin else "slower" if high < 1 / (1 + margin) else "uncertain"
-    return Ratio(value, low, high, fewest, word)
-
-
-def change(
-    layers: Sequence[tuple[float, Sequence[float], Sequence[float]]], margin: float, seed: int = 0, level: float = 0.95
-) -> Ratio:
-    """How many times as long the newer times are, from two runs whose times have nothing in common.
-
-    Each layer is (weight, older times, newer times). As `ratio`, but both sides are drawn by themselves; the words are
-    the newer's, beyond ``margin``.
-
-    Examples
-    --------
-    >>> change([(1, [1.0, 1.1, 1.0, 1.0, 1.0, 1.1], [2.0, 2.1, 2.0, 2.1, 2.0, 2.0])], 0.1).verdict
-    'slower'
-    """
-    rng = np.random.default_rng(seed)
-    sums, draws = np.zeros(2), np.zeros((2, RESAMPLES))
-    for weight, *both in layers:
-        for side, times in enumerate(both):
-            sums[side] += weight * median(times)
-            draws[side] += weight * np.median(rng.choice(np.asarray(times), (RESAMPLES, len(times))), axis=1)
-    value = float(sums[1] / sums[0])
-    low, high = _interval(draws[1] / draws[0], level)
-    fewest = min(len(times) for _, *both in layers for times in both)
-    if fewest < MIN_PAIRS:
-        word = "too few repetitions"
-    else:
-        word = "slower" if low > 1 + margin else "faster" if high < 1 / (1 + margin) else "uncertain"
-    return Ratio(value, low, high, fewest, word)
-
-
-def _interval(draws: Any, level: float) -> tuple[float, float]:
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)

@@ -117,6 +117,8 @@ def run(
 
 def _report_end(request: Request, before: set[str], seconds: float, interrupted: bool) -> None:
     """What a session that ended is to be remembered for; the exit code comes from the run, not from pytest."""
+    from ..analysis.sentences import of_run
+
     run, total = Run.open(request.folder), len(request.cases)
     records = run.records()
     if interrupted:
@@ -128,7 +130,8 @@ def _report_end(request: Request, before: set[str], seconds: float, interrupted:
             f"run folder {run.folder}"
         )
     bad = [record for record in records if record.status in FAILED]
-    say(f"\n{len(records)} cases in {seconds:.0f} s, {len(bad)} failed; run folder {run.folder}")
+    say("\n" + "\n".join(of_run(run)))
+    say(f"{len(records)} cases in {seconds:.0f} s, {len(bad)} failed; run folder {run.folder}")
     if len(records) < total:
         complain(f"the budget left out {total - len(records)}; finish with: python -m bench run --resume {run.folder}")
     for record in bad:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..analysis.stats import MARGIN
+from ..analysis.changes import MARGIN, WIDE_MARGIN
 from ..run.options import RESULTS, RUNS, UsageError
 from ..store.files import write_whole
 from ..store.folder import Run
@@ -49,7 +49,13 @@ def report(
 def compare(
     run_a: Annotated[Path, typer.Argument(help="The older run: folder, or JSON of pytest-benchmark.")],
     run_b: Annotated[Path, typer.Argument(help="The newer run.")],
-    margin: Annotated[float, typer.Option(help="Change of the median that counts, as a fraction.")] = MARGIN,
+    margin: Annotated[
+        float | None,
+        typer.Option(
+            help="Change of the median that counts, as a fraction.",
+            show_default=f"{MARGIN}; {WIDE_MARGIN} with a run before 0.4.0, which has no yardstick",
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option(help="Compare even where machine or versions differ.")] = False,
     csv: Annotated[Path | None, typer.Option(help="File for every case, unchanged ones included.")] = None,
 ) -> None:
@@ -64,7 +70,7 @@ def compare(
     from ..analysis import compare as comparison
     from ..store.benchmark_json import open_stored
 
-    if not 0 <= margin < float("inf"):
+    if margin is not None and not 0 <= margin < float("inf"):
         raise UsageError(f"--margin: expected a fraction >= 0, got {margin:g}")
     older, newer = open_stored(run_a), open_stored(run_b)
     old, new = older.environment, newer.environment
@@ -92,7 +98,7 @@ def compare(
     say(", ".join(f"{count} {word}" for word, count in counts.items()) or "no case in either")
     if counts.get("too few repetitions", 0):
         say("more --repetitions in both runs would give verdicts for those that had too few")
-    if comparison.regressed(cases, networks, margin):
+    if comparison.regressed(cases, networks):
         raise typer.Exit(WRONG)
 
 

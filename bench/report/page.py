@@ -21,9 +21,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pandas.api.types import is_numeric_dtype
 from PIL import Image
 
+from ..analysis.intervals import Ratio
 from ..analysis.numbers import NOTE, cell, marked
 from ..analysis.ratios import fastest_by_network
-from ..analysis.stats import Ratio
+from ..analysis.sentences import sentences
 from ..machine import probes
 from ..store.files import write_whole
 from ..store.folder import StoredRun
@@ -99,7 +100,7 @@ def write_page(
     )  # fmt: skip
     bundle = Path(itables.options.dt_bundle)
     text = environment.get_template("page.html.jinja").render(
-        run=run, left_out=left_out, counts=table.status.value_counts().to_dict(),
+        run=run, left_out=left_out, sentences=sentences(table), counts=table.status.value_counts().to_dict(),
         fastest_by_network=_table("Fastest backend of each network", fastest_by_network(table)), same=_same(table),
         sections=_sections(made), statuses=_table("Cases by status", made["statuses"]), cases=_cases(table),
         failures=_failures(table), where=known(run.environment, cores="{} cores", date="{}", commit="commit {}"),

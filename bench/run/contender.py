@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import ceil, prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -94,6 +94,13 @@ class Turn:
         return most and sum(self.switches) > CROWDED_PER_S * sum(self.samples_s) * self.iterations
 
 
+class Pace(NamedTuple):
+    """What the machine could do in a round: its FMA peak, and the time of its yardstick; 0 where it is not known."""
+
+    gflops: float
+    yardstick_s: float
+
+
 class Failed(Exception):
     """A case ends without a time; the arguments are its status and reason."""
 
@@ -150,13 +157,13 @@ class Contender:
         least = least_s(problem, known_flops, flops_per_s, bytes_per_s)
         return f"{median_s:.3g} s a call; this machine needs {least:.3g} s at its best" if median_s < least else ""
 
-    def record(self, peaks: dict[int, float], known: Peaks, environment_id: str) -> Record:
-        """The record of the case; ``peaks`` are the machine's in GFLOP/s, by round."""
+    def record(self, paces: dict[int, Pace], known: Peaks, environment_id: str) -> Record:
+        """The record of the case; ``paces`` are the machine's, by round."""
         facts = {name: value for name, value in self.facts.items() if name in Record.__struct_fields__}
         if reason := self.too_fast(known):
             self.status, self.reason = "too_fast", reason
         elif self.status == "ok":
-            facts |= self._times(peaks)
+            facts |= self._times(paces)
         values = {"case": msgspec.structs.asdict(self.case), "status": self.status, "reason": self.reason}
         try:
             return checked({**values, "environment_id": environment_id, **facts})
@@ -309,17 +316,20 @@ class Contender:
     def _counted(self) -> list[float]:
         return list(self._undisturbed()[0].values())
 
-    def _times(self, peaks: dict[int, float]) -> dict[str, Any]:
+    def _times(self, paces: dict[int, Pace]) -> dict[str, Any]:
         """The fields of a record that hold times, and what the machine could do in the same rounds."""
         counted, disturbed = self._undisturbed()
         samples_s = [s for turn in self.turns for s in turn.samples_s]
         turns_s = list(counted.values())
         middle, stalled_s = stats.median(turns_s), STALLED * min([*turns_s, *disturbed.values()])
-        known = [peaks[number] for number in counted if peaks.get(number)]
+        mine = [paces[number] for number in counted if number in paces]
+        peaks, yardsticks_s = ([p.gflops for p in mine], [p.yardstick_s for p in mine])
+        known = [peak for peak in peaks if peak]
         return {
             "samples_s": samples_s, "turns_s": turns_s, "turn_rounds": list(counted),
             "turn_switches": [sum(t.switches) for t in self.turns if t.round in counted],
             "turn_peaks_gflops": known if len(known) == len(counted) else [],
+            "turn_yardsticks_s": yardsticks_s if all(yardsticks_s) and len(mine) == len(counted) else [],
             "disturbed_s": list(disturbed.values()), "iterations": self.turns[-1].iterations,
             "stalled_share": sum(s > stalled_s for s in samples_s) / len(samples_s),
             "median_s": middle, "iqr_s": stats.iqr(turns_s), "gflops_effective": self.case.problem.flops / middle / 1e9,

@@ -3,8 +3,9 @@
     for each thread count, for each repetition, with new processes; for each layer
         prepare every backend, all outputs checked; then in each round, in shuffled order: one turn each; check again
 
-A round gives each pair of backends one ratio under like conditions; `stats.ratio` makes intervals of them. The peak of
-the machine takes part as one more contender, so that every record knows what the machine could do at the time. Rounds
+A round gives each pair of backends one ratio under like conditions; `intervals.ratio` makes intervals of them. The
+machine takes part as one more contender, its peak and a yardstick, so that every record knows what it could do at the
+time. Rounds
 go on, up to twice as many, while a backend lacks turns that nothing disturbed. A process that dies or hangs costs its
 case, which gets a status, and is started again for the next layer, though not for ever. The budget counts from the
 start of the run, or from where it is resumed; cases beyond it are left for --resume.
@@ -27,10 +28,10 @@ from ..analysis import stats
 from ..machine.peaks import Peaks
 from ..store.folder import Journal, Run
 from ..store.records import FAILED, Cache, Case, Direction, Record
-from .contender import PATIENCE, TURNS, Contender, Layer
+from .contender import PATIENCE, TURNS, Contender, Layer, Pace
 from .pool import pooled
 from .process import Worker
-from .worker import PEAK
+from .worker import MACHINE
 
 PEAK_S = 0.006
 # As often at most, while it stays below the highest peak known.
@@ -201,34 +202,41 @@ class Driver:
             contender.prepare()
             self._hung[name] += contender.status == "timeout"
         self._progress(self._done, self._total, f"{first.layer}  timing", self._left())
-        peaks = self._rounds(first, contenders)
-        for peak in peaks.values():
-            self._peaks.learn(first.threads, first.problem.dtype, peak)
+        paces = self._rounds(first, contenders)
+        for pace in paces.values():
+            self._peaks.learn(first.threads, first.problem.dtype, pace.gflops)
         known = self._known_peaks(first, contenders)
-        return [contender.record(peaks, known, self.run.environment["id"]) for contender in contenders]
+        return [contender.record(paces, known, self.run.environment["id"]) for contender in contenders]
 
-    def _rounds(self, first: Case, contenders: list[Contender]) -> dict[int, float]:
-        """Turns of all that are ready, and the checks after them; the machine's peak in each round, in GFLOP/s."""
+    def _rounds(self, first: Case, contenders: list[Contender]) -> dict[int, Pace]:
+        """Turns of all that are ready, and the checks after them; what the machine could do in each round."""
         order = random.Random(f"{self.config['seed']} {first.key}")
-        peaks: dict[int, float] = {}
+        paces: dict[int, Pace] = {}
         for number in range(PATIENCE * TURNS):
             ready = [contender for contender in contenders if contender.wants_turn]
             if not ready:
                 break
             for contender in order.sample([None, *ready], len(ready) + 1):
                 if contender is None:
-                    peaks[number] = self._peak(first)
+                    paces[number] = Pace(self._peak(first), self._yardstick_s(first))
                 else:
                     contender.turn(number)
         for contender in contenders:
             contender.last()
-        return {number: peak for number, peak in peaks.items() if peak}
+        return paces
+
+    def _yardstick_s(self, first: Case) -> float:
+        """Seconds of a fixed piece of work of the layer's size; 0 where it cannot be done."""
+        answer = self._fleet.worker(MACHINE).ask("yardstick", label=first.label).get("yardstick_s")
+        return float(answer) if isinstance(answer, (int, float)) else 0.0
 
     def _peak(self, first: Case, seconds: float = PEAK_S) -> float:
         """What the machine can do now, in GFLOP/s: the best of some tries, for threads that just woke up may stall."""
         threads, dtype, found = first.threads, first.problem.dtype, 0.0
         for _ in range(PEAK_TRIES):
-            answer = self._fleet.worker(PEAK).ask("turn", seconds=seconds, threads=threads, dtype=dtype).get("gflops")
+            answer = (
+                self._fleet.worker(MACHINE).ask("turn", seconds=seconds, threads=threads, dtype=dtype).get("gflops")
+            )
             found = max(found, float(answer) if isinstance(answer, (int, float)) else 0.0)
             if found > (1 - stats.TOLERANCE) * self._peaks.peak_gflops(threads, dtype):
                 break

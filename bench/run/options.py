@@ -22,7 +22,7 @@ from ..machine.cpu import cores, size_bytes
 from ..peers import OWN, PEERS, missing
 from ..store.records import CACHES, DIRECTIONS, Case
 from .isa import ISAS, UNHELD, isa_variables
-from .worker import PEAK, PLUGIN
+from .worker import MACHINE, PLUGIN
 
 Word = TypeVar("Word", bound=str)
 ROOT = Path(__file__).parents[2]
@@ -148,9 +148,9 @@ def read_backends(text: str, plugin: str = "") -> list[str]:
             text = " ".join(str(error).split())
             raise UsageError(f"--plugin: {plugin!r} cannot be imported: {type(error).__name__}: {text}") from None
     own = backends()
-    if PEAK in own:
+    if MACHINE in own:
         raise UsageError(
-            f"--backends: {PEAK!r} stands for the machine's own peak; register the backend by another name"
+            f"--backends: {MACHINE!r} stands for the machine's own peak; register the backend by another name"
         )
     groups = {
         "all": list(own),

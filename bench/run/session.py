@@ -214,11 +214,15 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, obj
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Where the run is, and what the budget left out."""
+    """What was found, where the run is, and what the budget left out."""
     harness = config.stash[HARNESS]
     if harness is None or harness.run is None:
         return
+    from ..analysis.sentences import of_run
+
     left = len(harness.request.cases) - len(harness.run.done())
+    for sentence in of_run(harness.run):
+        terminalreporter.write_line(sentence)
     terminalreporter.write_line(f"run folder {harness.request.folder}")
     if left:
         terminalreporter.write_line(

@@ -22,7 +22,7 @@ from typing import Any
 
 # A module imported first, for backends registered by code that is neither a file nor an entry point.
 PLUGIN = "CONV_IMPLS_BENCH_PLUGIN"
-PEAK = "machine"
+MACHINE = "machine"
 PR_SET_PDEATHSIG = 1
 
 
@@ -42,7 +42,7 @@ def main() -> None:
             line = line[os.write(answers, line) :]
 
     say({"stage": "load"})
-    actions = Peak() if backend == PEAK else Actions(backend, say)
+    actions = Machine() if backend == MACHINE else Actions(backend, say)
     with os.fdopen(orders) as lines:
         for line in lines:
             order = json.loads(line)
@@ -62,6 +62,7 @@ class Actions:
         from . import exchange, subject
 
         self._subject, self._usage, self._exchange = subject, usage, exchange
+        usage.keep_freed_memory()
         self._say = say
         self._case: Any = None
         if plugin := os.environ.get(PLUGIN):
@@ -127,8 +128,17 @@ class Actions:
         return {"status": status, "reason": reason, "facts": facts, **found}
 
 
-class Peak:
+class Machine:
     """The machine itself, asked between the backends what it can do at this moment."""
+
+    def __init__(self) -> None:
+        self._yardstick: dict[str, Any] = {}
+
+    def yardstick(self, label: str) -> dict[str, Any]:
+        """Seconds of a fixed piece of work of a layer's size."""
+        from ..machine.yardstick import yardstick_s
+
+        return {"status": "ok", "yardstick_s": yardstick_s(label, self._yardstick)}
 
     def turn(self, seconds: float, threads: int, dtype: str) -> dict[str, Any]:
         """GFLOP/s of multiply-adds."""

@@ -136,10 +136,11 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     these turns: turns of equal round of other backends were taken one after the other. Empty means 0, 1, 2, ...
     (version 0.3.0). ``turn_switches`` counts the involuntary context switches of the backend's process in each turn,
     ``turn_peaks_gflops`` is the machine's FMA peak in the same rounds (0 where it was not measured), and
-    ``fma_peak_gflops`` their median. ``disturbed_s`` are medians of turns that something else disturbed; they do not
-    count. ``stalled_share`` is the share of samples that took more than twice the best turn. ``executed_flops`` are the
-    operations of the algorithm, where it reports them; ``peak_bytes`` is the most that preparing and the first call
-    added to the memory of the process.
+    ``fma_peak_gflops`` their median. ``turn_yardsticks_s`` are times of a fixed piece of work of the layer's size in
+    the same rounds (`bench.machine.yardstick`). ``disturbed_s`` are medians of turns that something else disturbed;
+    they do not count. ``stalled_share`` is the share of samples that took more than twice the best turn.
+    ``executed_flops`` are the operations of the algorithm, where it reports them; ``peak_bytes`` is the most that
+    preparing and the first call added to the memory of the process.
     """
 
     case: Case
@@ -160,6 +161,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     turn_rounds: list[Whole] = []
     turn_switches: list[Whole] = []
     turn_peaks_gflops: list[Amount] = []
+    turn_yardsticks_s: list[Seconds] = []
     disturbed_s: list[Seconds] = []
     stalled_share: Share | None = None
     iterations: Count = 1
@@ -179,7 +181,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise StoreError(f"{self.case.key}: times go with status ok, and only with it")
         if any(not 0 < s < math.inf for s in self.samples_s + self.turns_s + self.disturbed_s):
             raise StoreError(f"{self.case.key}: times must be finite and above 0")
-        for name in ("turn_rounds", "turn_switches", "turn_peaks_gflops"):
+        for name in ("turn_rounds", "turn_switches", "turn_peaks_gflops", "turn_yardsticks_s"):
             if len(getattr(self, name)) not in (0, len(self.turns_s)):
                 raise StoreError(f"{self.case.key}: {name}: expected one for each of {len(self.turns_s)} turns")
 

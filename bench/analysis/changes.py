@@ -1,0 +1,124 @@
+"""One case, or a sum of cases, in two runs: its times, how they changed, and whether the machine did.
+
+    slower, faster        the interval of new/old does not hold 1, and the ratio is beyond the margin; with fewer than
+                          `intervals.MIN_PAIRS` times on a side: every new time is beyond `FAR` times every old one
+    machine               it would be slower or faster if the machine had been the same in both runs
+    uncertain             it is neither
+    too few repetitions   as it says
+
+The machine is seldom the same: on a shared host the same program takes 10% longer a minute later, and which layers do
+depends on what others leave of caches and memory. So both runs measure in every round how long a fixed piece of work of
+the layer's size takes (`bench.machine.yardstick`), times are compared in its units, and what changed only in seconds is
+called `machine`. Runs before 0.4.0 have no yardstick: their margin is wide, and the peak of the multiply-adds, where it
+changed as much, vetoes a verdict. So does a time that stands on fewer than three undisturbed turns.
+docs/decisions/0016 has what was measured: how often unchanged code is called slower, and how often code that is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from . import intervals, stats
+from .intervals import Ratio, Turns
+
+FAR = 3.0
+# Change of the median that counts, as a fraction: with a yardstick in both runs, and without.
+MARGIN, WIDE_MARGIN = 0.05, 0.25
+
+
+@dataclass
+class Measured:
+    """What one run says of one case."""
+
+    layers: dict[str, None] = field(default_factory=dict)
+    status: str = "ok"
+    turns: dict[tuple[int, int], float] = field(default_factory=dict)
+    yardsticks: dict[tuple[int, int], float] = field(default_factory=dict)
+    peaks_gflops: list[float] = field(default_factory=list)
+    disturbed: int = 0
+
+    @property
+    def times_s(self) -> list[float]:
+        """The times of all turns."""
+        return list(self.turns.values())
+
+    @property
+    def yardstick_s(self) -> float | None:
+        """The median time of the yardstick, if every turn has one."""
+        whole = self.turns and self.yardsticks.keys() == self.turns.keys()
+        return stats.median(list(self.yardsticks.values())) if whole else None
+
+    def at_pace(self, yardstick_s: float | None) -> Turns:
+        """The times that the turns would have taken on a machine whose yardstick takes so long."""
+        assert yardstick_s is not None
+        return {key: time_s * yardstick_s / self.yardsticks[key] for key, time_s in self.turns.items()}
+
+    @property
+    def bias(self) -> float:
+        """The share by which the time may be too long because of what disturbed all turns."""
+        return stats.doubt(self.times_s, disturbed=self.disturbed).bias
+
+
+# A weight, and the older and the newer run's case.
+Pair = tuple[int, Measured, Measured]
+
+
+def changed(layers: Sequence[Pair], margin: float | None, level: float) -> dict[str, object]:
+    """Times, ratio and verdict of one case or of a sum of several."""
+    same = all(old.yardstick_s and new.yardstick_s for _, old, new in layers)
+    margin = margin if margin is not None else MARGIN if same else WIDE_MARGIN
+    plain = intervals.change([(weight, old.turns, new.turns) for weight, old, new in layers], margin, level)
+    fair = plain
+    if same:
+        paces = [(weight, old.at_pace(old.yardstick_s), new.at_pace(old.yardstick_s)) for weight, old, new in layers]
+        fair = intervals.change(paces, margin, level)
+    peak = _peak(layers)
+    word = fair.verdict if fair.pairs >= intervals.MIN_PAIRS else _far(layers)
+    if _machine(word, fair, plain, layers) or (not same and _vetoed(word, fair.value * (peak or 0.0), margin)):
+        word = "machine"
+    return {
+        "old_s": sum(weight * stats.median(old.times_s) for weight, old, _ in layers),
+        "new_s": sum(weight * stats.median(new.times_s) for weight, _, new in layers),
+        "ratio": fair.value, "low": fair.low, "high": fair.high,
+        "yardstick": plain.value / fair.value if same else None, "peak": peak, "margin": margin, "verdict": word,
+    }  # fmt: skip
+
+
+def _machine(word: str, fair: Ratio, plain: Ratio, layers: Sequence[Pair]) -> bool:
+    """Whether only seconds changed, or all turns of what is called slow were disturbed."""
+    if word == "slower":
+        return fair.low * (1 - _bias((weight, new) for weight, _, new in layers)) <= 1
+    if word == "faster":
+        return fair.high / (1 - _bias((weight, old) for weight, old, _ in layers)) >= 1
+    return word == "uncertain" and plain.verdict != "uncertain"
+
+
+def _vetoed(word: str, at_peak: float, margin: float) -> bool:
+    """Whether the peak of the multiply-adds changed as much; ``at_peak`` is the ratio of operations at peak, or 0."""
+    slower = word == "slower" and at_peak <= 1 + margin
+    return at_peak > 0 and (slower or (word == "faster" and at_peak >= 1 / (1 + margin)))
+
+
+def _far(layers: Sequence[Pair]) -> str:
+    """The verdict on few times: only what is far beyond all of them is told."""
+    both = [(old.times_s, new.times_s) for _, old, new in layers]
+    if all(min(new) > FAR * max(old) for old, new in both):
+        return "slower"
+    return "faster" if all(FAR * max(new) < min(old) for old, new in both) else "too few repetitions"
+
+
+def _bias(sides: Iterable[tuple[int, Measured]]) -> float:
+    """The share by which a sum may be too long because of what disturbed all turns of a layer."""
+    times = [(weight * stats.median(side.times_s), side.bias) for weight, side in sides]
+    return sum(time_s * bias for time_s, bias in times) / sum(time_s for time_s, _ in times)
+
+
+def _peak(layers: Sequence[Pair]) -> float | None:
+    """How many times as high the peak of the multiply-adds is in the newer run, where all layers know it."""
+    known = [
+        stats.median(new.peaks_gflops) / stats.median(old.peaks_gflops)
+        for _, old, new in layers
+        if old.peaks_gflops and new.peaks_gflops
+    ]
+    return stats.median(known) if len(known) == len(layers) else None
