@@ -9,7 +9,7 @@ import handmade
 import pytest
 from msgspec.structs import replace
 
-from bench.analysis import compare, ratios, stats, tables
+from bench.analysis import compare, intervals, ratios, stats, tables
 from bench.analysis.frame import frame
 from bench.report.page import _same
 from bench.store.records import Record
@@ -72,20 +72,22 @@ def test_equal_runs_have_not_changed(runs: tuple[list[Record], list[Record]]) ->
     cases, networks = compare.compare_runs(older, older), compare.compare_networks(older, older)
     assert set(cases.ratio.dropna()) == {1.0}
     assert networks.ratio.to_numpy() == approx(1)
-    assert not compare.regressed(cases, networks, stats.MARGIN)
+    assert not compare.regressed(cases, networks)
 
 
 def test_a_ratio_is_of_common_turns_and_of_medians() -> None:
     theirs = {(1, 0): 9.0, (1, 1): 4.0, (1, 2): 5.0, (1, 3): 12.0, (2, 0): 99.0}
     ours = {(1, 1): 2.0, (1, 2): 2.0, (1, 3): 2.5, (2, 1): 0.01}
     # Both took the rounds 1, 2 and 3 of the first repetition: medians 5 and 2 s.
-    assert stats.ratio([(1.0, theirs, ours)]).value == approx(5 / 2)
+    assert intervals.ratio([(1.0, theirs, ours)]).value == approx(5 / 2)
     # Twice this layer, once another: sums of medians 2 * 5 + 1 and 2 * 2 + 4 s.
     other = dict.fromkeys(theirs, 1.0), dict.fromkeys(theirs, 4.0)
-    found = stats.ratio([(2.0, theirs, ours), (1.0, *other)])
+    found = intervals.ratio([(2.0, theirs, ours), (1.0, *other)])
     assert found.value == approx((2 * 5 + 1) / (2 * 2 + 4))
     assert found.low <= found.value <= found.high
-    found = stats.change([(2, [1.0, 2.0, 9.0], [6.0, 5.0, 5.0]), (1, [3.0, 3.0], [1.0, 1.0])], 0.1)
+    # In two runs: the older turns of two layers, and the newer ones.
+    old, new = {(1, 0): 1.0, (1, 1): 2.0, (1, 2): 9.0}, {(1, 0): 6.0, (1, 1): 5.0, (2, 0): 5.0}
+    found = intervals.change([(2, old, new), (1, dict.fromkeys(old, 3.0), dict.fromkeys(new, 1.0))])
     assert found.value == approx((2 * 5 + 1) / (2 * 2 + 3)), "newer over older"
     assert found.low <= found.value <= found.high
 

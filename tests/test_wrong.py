@@ -10,7 +10,7 @@ import pytest
 
 HERE = Path(__file__).parent
 # One quick test of those that the command runs.
-TEST = "tests/test_claims_runs.py::test_a_ratio_is_of_common_turns_and_of_medians"
+TEST = "tests/test_claims_runs.py::test_a_network_changes_by_its_weighted_sums"
 STATS = "bench/analysis/stats.py"
 MEDIAN = "    return float(np.median(np.asarray(samples)))"
 
