@@ -13,8 +13,9 @@ from typing import NamedTuple
 import handmade
 import pandas as pd
 import pytest
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
+from bench.analysis.frame import frame
 from bench.report import write
 from bench.store.folder import Run
 
@@ -201,6 +202,14 @@ def test_a_sum_that_may_be_much_too_long_carries_the_mark() -> None:
     assert "| auto | 1 | ~19.5 | 80 |" in lines
     assert "| torch_nchw | 1 | 36 | 120 |" in lines
     assert any(line.startswith("~: may be wrong by more than 10%") for line in lines)
+
+
+def test_the_block_of_the_readme_leaves_out_what_is_no_network() -> None:
+    records = handmade.records()
+    other = [replace(r, case=replace(r.case, workload="smoke")) for r in records if r.case.workload == "vgg16"]
+    assert "smoke" not in write.summary_block(frame(records + other), {})
+    alone = [" ".join(line.split()) for line in write.summary_block(frame(other), {}).splitlines()]
+    assert "| backend | threads | smoke (ms) |" in alone, "where there is no network, the others are shown"
 
 
 def test_the_results_page_has_its_tables_under_their_headings(made: Made) -> None:
