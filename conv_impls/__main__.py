@@ -26,7 +26,7 @@ layers: {GRAMMAR}"""
 LAYERS = f"""examples:
   python -m conv_impls tune --workload resnet50
   python -m conv_impls warmup --workload mobilenet_v2 --threads 1,2
-  python -m conv_impls tune --workload model.onnx
+  python -m conv_impls tune --workload model.onnx --size 1,3,224,224
   python -m conv_impls tune --workload 'mb1ic64ih56oc64oh56kh3ph1n"mine"' --precision strict
 
 workloads: {", ".join(available())}; a file of layers; an ONNX model; or one benchdnn label"""
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(trace(options.input, options.layers))
         else:
             work = _tune if options.command == "tune" else _warm_up
-            work(load(options.workload), options.threads, options.precision)
+            work(load(options.workload, size=options.size), options.threads, options.precision)
     except (ConvError, WorkloadError) as error:
         options.error(str(error))
     except KeyboardInterrupt:
@@ -70,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     tune = "measure which backend is fastest for each layer here, and remember it for 'auto'"
     for each in (command("tune", tune, LAYERS), command("warmup", "compile all that the layers need, once", LAYERS)):
         each.add_argument("--workload", required=True, help="a name, a file or a label")
+        each.add_argument("--size", default="", help="1,3,224,224 or name=...: sizes a model's inputs leave open")
         each.add_argument("--threads", type=_counts, default=[None], help="for example 1,2; all cores by default")
         each.add_argument("--precision", choices=PRECISIONS, default="standard")
     return parser

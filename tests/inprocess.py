@@ -16,9 +16,10 @@ import pytest
 
 from bench.machine.peaks import Peaks
 from bench.run import subject
-from bench.run.contender import Contender, Layer, Pace
+from bench.run.contender import Contender, Layer
 from bench.run.process import Answer, Worker
 from bench.run.subject import WARM_UPS
+from bench.run.turn import Pace
 from bench.run.worker import Actions
 from bench.store.records import Case, Record
 from conv_impls import Conv2dProblem, register, registry

@@ -1,4 +1,4 @@
-"""Does `compare` see a slowdown of 10%, and nothing where nothing changed? An experiment, which pytest does not collect.
+"""Does `compare` see a slowdown of 10%, and nothing where nothing changed? An experiment.
 
     python tests/slowdown.py --out results/runs/slowdown            # 24 runs of resnet50, half an hour
     python tests/slowdown.py --out results/runs/slowdown --judge    # judge runs that are there

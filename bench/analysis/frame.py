@@ -46,7 +46,8 @@ def frame(
     Returns
     -------
     DataFrame
-        The fields of `Record`, and: network (the workload, and what of it was varied), kernel, in_height, batch, dtype,
+        The fields of `Record`, and: network (the workload, how many convolutions of a model it is where some are left
+        out, and what of it was varied), kernel, in_height, batch, dtype,
         macs, flops, min_bytes, executed_gflops, utilisation (share of the peak measured in the same rounds), samples
         and disturbed (numbers of samples and of disturbed turns), turns (time of each, by repetition and round),
         repeat, weak (why the time may be wrong by more than 10%, empty if it is fine), speedup (the time of
@@ -81,8 +82,11 @@ def frame(
 
 
 def _networks(table: pd.DataFrame) -> pd.Series:
-    """The workload, and whatever of it the run varied: what a sum over layers may be taken of."""
+    """The workload, how much of a model it is, and what of it the run varied: what a sum over layers may be of."""
     names = table.workload.astype(object)
+    # Those that the run did not come to have no words.
+    share = table.groupby("workload").coverage.transform("max").str.partition(";")[0]
+    names = names.where(share == "", names + " (" + share + ")")
     for axis, prefix in (("batch", "mb"), ("dtype", ""), ("direction", ""), ("cache", "")):
         varied = (
             table.groupby(["workload", "layer"])[axis].transform("nunique").groupby(table.workload).transform("max")
@@ -108,7 +112,7 @@ def _row(group: list[Record], best: Peaks) -> dict[str, object]:
         "first_call_s": worst.first_call_s, "executed_flops": worst.executed_flops, "fma_peak_gflops": None,
         "packed_bytes": worst.packed_bytes, "workspace_bytes": worst.workspace_bytes, "peak_bytes": worst.peak_bytes,
         "median_s": None, "q1_s": None, "q3_s": None, "iqr_s": None, "samples": 0, "turns": {},
-        "disturbed": sum(len(r.disturbed_s) for r in group), "stalled_share": None,
+        "disturbed": sum(len(r.disturbed_s) for r in group), "stalled_share": None, "coverage": worst.coverage,
         "gflops_effective": None, "executed_gflops": None, "utilisation": None, "weak": "",
         "noise": 0.0, "bias": 0.0,
     }  # fmt: skip

@@ -44,24 +44,30 @@ def sentences(table: pd.DataFrame) -> list[str]:
     modes = ok.drop_duplicates("backend").set_index("backend")["mode"]
     found = []
     for (network, threads), each in sums.groupby(KEYS, sort=False):
-        where = f"on {network}, {{mode}}{threads} thread{'s' * (threads > 1)}"
+        name, count = _whole(network, table), f"{threads} thread{'s' * (threads > 1)}"
+        where = f"on {name}, {count}"
         part = ok[(ok.network == network) & (ok.threads == threads)]
         ranked = each[each.whole].sort_values("sum_s").set_index("backend")
         for ours, theirs, mode in _pairs(list(ranked.index), modes):
             ratio = network_ratio(part, ours, theirs, each.layers.iloc[0])
             also = ", the best other library," if theirs in PEERS else ", the next,"
             weak = WEAK if ranked.weak[[ours, theirs]].any() else ""
-            text = _compared(ours, theirs + also, ratio, where.format(mode=mode and f"{mode}, "))
+            text = _compared(ours, theirs + also, ratio, f"on {name}, {mode}, {count}" if mode else where)
             found.append(text + weak if ratio else text)
         if len(ranked) == 1:
             time = f"{number(1e3 * ranked.sum_s.iloc[0], ranked.weak.iloc[0])} ms"
-            found.append(f"{ranked.index[0]} takes {time} {where.format(mode='')}; nothing to compare it with")
+            found.append(f"{ranked.index[0]} takes {time} {where}; nothing to compare it with")
         if ranked.empty:
             most = each.measured.max()
-            found.append(
-                f"no backend measured all {each.layers.iloc[0]} layers {where.format(mode='')}: {most} at most"
-            )
+            found.append(f"no backend measured all {each.layers.iloc[0]} layers {where}: {most} at most")
     return found
+
+
+def _whole(network: str, table: pd.DataFrame) -> str:
+    """The network's name, with why convolutions of a model are left out where it says how many are."""
+    said = table[table.network == network].coverage.max()
+    share = said.partition(";")[0]
+    return network.replace(f"({share})", f"({said})") if share else network
 
 
 def _pairs(ranked: list[str], modes: pd.Series) -> Iterator[tuple[str, str, str]]:

@@ -51,6 +51,7 @@ Backends = Annotated[
 Threads = Annotated[str, typer.Option(help=HELP["threads"])]
 Direction = Annotated[str, typer.Option(help=HELP["direction"])]
 Batch = Annotated[str, typer.Option(help=HELP["batch"])]
+Size = Annotated[str, typer.Option(help=HELP["size"])]
 Dtype = Annotated[str, typer.Option(help=HELP["dtype"])]
 Layers = Annotated[str, typer.Option(help=HELP["layers"])]
 Plugin = Annotated[str, typer.Option(help=HELP["plugin"])]
@@ -69,6 +70,7 @@ def run(
     direction: Direction = DEFAULT.direction,
     cache: Annotated[str, typer.Option(help=HELP["cache"])] = DEFAULT.cache,
     batch: Batch = "",
+    size: Size = "",
     dtype: Dtype = "",
     layers: Layers = "",
     repetitions: Annotated[int, typer.Option(help=HELP["repetitions"])] = DEFAULT.repetitions,
@@ -89,6 +91,7 @@ def run(
     --------
       python -m bench run --workload resnet50 --backends fast,peers --threads 1,2 --repetitions 3 --budget 900
       python -m bench run --workload my_network.onnx --batch 1,8 --backends fast
+      python -m bench run --workload my_network.onnx --size 1,3,224,224 --backends fast
       python -m bench run --workload my_layers.txt --out results/runs/mine --budget 60
       python -m bench run --workload 'mb1ic64ih56oc64oh56kh3ph1' --backends all --cache warm,cold,weights
       python -m bench run --resume results/runs/mine
@@ -153,6 +156,7 @@ def check(
     threads: Threads = "",
     direction: Direction = "fwd",
     batch: Batch = "",
+    size: Size = "",
     dtype: Dtype = "",
     layers: Layers = "",
     timeout: Annotated[float, typer.Option(help="Seconds one call may take; a slower one is over_budget.")] = 20.0,
@@ -172,7 +176,7 @@ def check(
     from ..run.driver import check_cases
 
     options = Options(
-        workload, backends, threads, direction, batch=batch, dtype=dtype, layers=layers, timeout=timeout,
+        workload, backends, threads, direction, batch=batch, size=size, dtype=dtype, layers=layers, timeout=timeout,
         plugin=plugin, seed=seed,
     )  # fmt: skip
     cases = options.cases()

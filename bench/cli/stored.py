@@ -9,6 +9,7 @@ import typer
 
 from ..analysis.changes import MARGIN, WIDE_MARGIN
 from ..run.options import RESULTS, RUNS, UsageError
+from ..store.coverage import all_words
 from ..store.files import write_whole
 from ..store.folder import Run
 from .terminal import WRONG, complain, print_table, say
@@ -90,6 +91,8 @@ def compare(
     if csv is not None:
         write_whole(csv, cases.to_csv(index=False))
     say("Sums of the layers, count-weighted, with intervals that all hold with 95%\n" + comparison.shown(networks))
+    for name, text in all_words(newer.config).items():
+        say(f"{name}: {text}")
     changed = cases[cases.verdict.isin(comparison.CHANGES)]
     say(f"\n{run_b} against {run_a}\n" + comparison.shown(changed.head(MOST_ROWS)))
     if len(changed) > MOST_ROWS:

@@ -26,6 +26,7 @@ from ..analysis.numbers import NOTE, cell, marked
 from ..analysis.ratios import fastest_by_network
 from ..analysis.sentences import sentences
 from ..machine import probes
+from ..store.coverage import all_words
 from ..store.files import write_whole
 from ..store.folder import StoredRun
 from ..store.records import FAILED
@@ -100,7 +101,8 @@ def write_page(
     )  # fmt: skip
     bundle = Path(itables.options.dt_bundle)
     text = environment.get_template("page.html.jinja").render(
-        run=run, left_out=left_out, sentences=sentences(table), counts=table.status.value_counts().to_dict(),
+        run=run, left_out=left_out, models=all_words(run.config), sentences=sentences(table),
+        counts=table.status.value_counts().to_dict(),
         fastest_by_network=_table("Fastest backend of each network", fastest_by_network(table)), same=_same(table),
         sections=_sections(made), statuses=_table("Cases by status", made["statuses"]), cases=_cases(table),
         failures=_failures(table), where=known(run.environment, cores="{} cores", date="{}", commit="commit {}"),
@@ -155,7 +157,7 @@ def _failures(table: pd.DataFrame) -> Table:
 
 def _environment(run: StoredRun) -> list[Table]:
     facts = {key: value for key, value in run.environment.items() if key != "machine"}
-    asked = {key: value for key, value in run.config.items() if key != "cases"}
+    asked = {key: value for key, value in run.config.items() if key not in ("cases", "models")}
     measured = run.environment.get("machine")
     found = probes.tables(measured) if measured else {}
     named = {"Machine and versions": _flat(facts), "Settings": _flat(asked)} | found

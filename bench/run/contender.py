@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import ceil, prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -31,6 +31,7 @@ from .directions import as_forward, every
 from .floor import least_s
 from .process import Answer, Worker
 from .subject import SLOW_S, remembered_s, shrunk
+from .turn import Pace, Turn
 
 PROBE_ROWS = 16
 # Estimates beyond this many times the limit are believed: a second probe of such a case would itself take long.
@@ -44,9 +45,6 @@ READ_OUTPUTS, DRAWN = 16, 64
 # A sample is disturbed where a thread lost its core and it took so much longer than those where none did; a turn is
 # where most of its samples are, or where it took so many times the best turn.
 DISTURBED, STALLED = 1.1, 2.0
-# Threads that share a core with another task lose it once a slice of 3 to 8 ms: so often a second, and in most samples.
-# On a quiet machine 0 to 3% of the turns do so; next to a busy process, all turns that stall (docs/decisions/0014).
-CROWDED_PER_S = 100.0
 # A result is there when a call returns: reading it takes no longer than this share of the call, this many seconds and
 # a copy of it at this rate.
 READ_SHARE, READ_S, READ_BYTES_PER_S = 0.1, 20e-6, 4e9
@@ -75,30 +73,6 @@ class Layer:
             expected = Expected(problem, self._seed, integers=rows > 0, every=every(given, self.direction))
             self._made[rows] = expected, exchange.save(self._folder, f"rows{rows}", expected.x, expected.weight)
         return self._made[rows]
-
-
-@dataclass
-class Turn:
-    """The samples of one turn, in seconds a call, and what else it says."""
-
-    round: int
-    samples_s: list[float]
-    switches: list[int]
-    iterations: int
-    read_s: float
-
-    @property
-    def crowded(self) -> bool:
-        """Whether the threads of the process lost their cores all the time."""
-        most = 2 * sum(n > 0 for n in self.switches) > len(self.switches)
-        return most and sum(self.switches) > CROWDED_PER_S * sum(self.samples_s) * self.iterations
-
-
-class Pace(NamedTuple):
-    """What the machine could do in a round: its FMA peak, and the time of its yardstick; 0 where it is not known."""
-
-    gflops: float
-    yardstick_s: float
 
 
 class Failed(Exception):

@@ -22,15 +22,19 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from conv_impls.workloads import Layer as WorkloadLayer
 
 from ..analysis import stats
 from ..machine.peaks import Peaks
+from ..store.coverage import words
 from ..store.folder import Journal, Run
 from ..store.records import FAILED, Cache, Case, Direction, Record
-from .contender import PATIENCE, TURNS, Contender, Layer, Pace
+from .contender import PATIENCE, TURNS, Contender, Layer
 from .pool import pooled
 from .process import Worker
+from .turn import Pace
 from .worker import MACHINE
 
 PEAK_S = 0.006
@@ -206,7 +210,8 @@ class Driver:
         for pace in paces.values():
             self._peaks.learn(first.threads, first.problem.dtype, pace.gflops)
         known = self._known_peaks(first, contenders)
-        return [contender.record(paces, known, self.run.environment["id"]) for contender in contenders]
+        records = [contender.record(paces, known, self.run.environment["id"]) for contender in contenders]
+        return [replace(record, coverage=words(self.config, first.workload)) for record in records]
 
     def _rounds(self, first: Case, contenders: list[Contender]) -> dict[int, Pace]:
         """Turns of all that are ready, and the checks after them; what the machine could do in each round."""

@@ -8,6 +8,7 @@ import math
 import os
 import re
 import sys
+from collections import Counter
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TypeVar
@@ -16,10 +17,11 @@ from conv_impls import backends, workloads
 from conv_impls.cost import MODELLED
 from conv_impls.errors import UnknownBackendError
 from conv_impls.validation import DTYPES
-from conv_impls.workloads import Layer
+from conv_impls.workloads import Layer, Workload
 
 from ..machine.cpu import cores, size_bytes
 from ..peers import OWN, PEERS, missing
+from ..store.coverage import Taken
 from ..store.records import CACHES, DIRECTIONS, Case
 from .isa import ISAS, UNHELD, isa_variables
 from .worker import MACHINE, PLUGIN
@@ -31,7 +33,8 @@ RESULTS = (ROOT if (ROOT / "pyproject.toml").exists() else Path.cwd()) / "result
 RUNS = RESULTS / "runs"
 # Caches are flooded with this many times the last level's size; without one to ask, with a large desktop's.
 FLOOD, LAST_LEVEL_BYTES = 2, 64 * 2**20
-
+# Why convolutions of a model are left out, as `conv_impls.workloads.Workload` words reasons.
+NOT_NAMED = "are not named by --layers"
 
 HELP = {
     "workload": "Built-in names, files (.txt, .csv, .onnx) or one benchdnn label, separated by commas; see `list`.",
@@ -40,6 +43,7 @@ HELP = {
     "direction": "fwd, bwd_d (gradient of the image), bwd_w (of the weights), by commas.",
     "cache": "warm; cold: nothing in the caches; weights: those alone are cold; by commas.",
     "batch": "Batch sizes for every layer, by commas; the workload's own by default.",
+    "size": "Sizes that a model's inputs leave open: 1,3,224,224, or name=1,3,224,224; N leaves the batch to --batch.",
     "dtype": "float32, float64, or both; the workload's own by default.",
     "layers": "Only layers with this in their name.",
     "repetitions": "Whole rounds over all layers, each with new processes.",
@@ -69,6 +73,7 @@ class Options:
     direction: str = "fwd"
     cache: str = "warm"
     batch: str = ""
+    size: str = ""
     dtype: str = ""
     layers: str = ""
     repetitions: int = 1
@@ -103,6 +108,10 @@ class Options:
 
     def cases(self) -> list[Case]:
         """Every case, in the order it is measured."""
+        return self.asked()[0]
+
+    def asked(self) -> tuple[list[Case], dict[str, Taken]]:
+        """Every case, in the order it is measured, and what of each model is left out."""
         from .driver import make_cases
 
         for name in ("repetitions", "seconds", "timeout", "budget"):
@@ -111,8 +120,8 @@ class Options:
                 raise UsageError(f"--{name}: expected a number above 0, got {value:g}")
         batches: list[int | None] = [*_numbers(self.batch, "--batch")] or [None]
         dtypes: list[str | None] = [*choices(self.dtype, "--dtype", DTYPES)] if self.dtype else [None]
-        asked = [layer for b in batches for d in dtypes for layer in read_layers(self.workload, b, d)]
-        layers = [layer for layer in asked if self.layers in layer.name]
+        read = [found for b in batches for d in dtypes for found in read_workloads(self.workload, b, d, self.size)]
+        layers = [layer for found in read for layer in found.layers if self.layers in layer.name]
         if not layers:
             raise UsageError(f"--layers: expected part of a layer's name, got {self.layers!r}")
         names = read_backends(self.backends, self.plugin)
@@ -120,20 +129,43 @@ class Options:
             names = [name for name in names if name not in UNHELD]
             if not names:
                 raise UsageError(f"--isa: none of these backends can be held to {self.isa}: {self.backends}")
-        return make_cases(
+        cases = make_cases(
             layers, names, read_threads(self.threads), self.repetitions,
             choices(self.direction, "--direction", DIRECTIONS), choices(self.cache, "--cache", CACHES),
         )  # fmt: skip
+        # Batches and dtypes are further readings of the same models.
+        return cases, taken(read[: len(read) // (len(batches) * len(dtypes))], self.layers)
+
+
+def taken(read: list[Workload], part: str = "") -> dict[str, Taken]:
+    """How many convolutions of each model with some left out are taken, those with ``part`` in their layer's name."""
+    found: dict[str, Taken] = {}
+    for model in filter(lambda workload: workload.is_model, read):
+        before = found.setdefault(model.name, {"taken": 0, "left_out": {}})
+        named = sum(layer.count for layer in model.layers if part in layer.name)
+        others = sum(layer.count for layer in model.layers) - named
+        before["taken"] += named
+        reasons = Counter(before["left_out"]) + Counter(model.left_out) + Counter({NOT_NAMED: others})
+        before["left_out"] = dict(reasons)
+    return {name: model for name, model in found.items() if model["left_out"] and model["taken"]}
 
 
 def read_layers(text: str, batch: int | None = None, dtype: str | None = None) -> list[Layer]:
     """Layers of every workload named; two of one name in one workload are refused."""
-    layers = [layer for name in split(text, "--workload") for layer in workloads.load(name, batch, dtype)]
-    names = [(layer.workload, layer.name) for layer in layers]
+    return [layer for found in read_workloads(text, batch, dtype) for layer in found.layers]
+
+
+def read_workloads(text: str, batch: int | None = None, dtype: str | None = None, size: str = "") -> list[Workload]:
+    """Every workload named, sizes given to its models; two layers of one name in one workload are refused."""
+    parts = split(text, "--workload")
+    if size and not any(map(workloads.is_model, parts)):
+        raise UsageError(f"--size: expected an ONNX model in --workload, whose inputs leave sizes open, got {text!r}")
+    found = [workloads.read(name, batch, dtype, size if workloads.is_model(name) else "") for name in parts]
+    names = [(layer.workload, layer.name) for workload in found for layer in workload.layers]
     for workload, name in names:
         if names.count((workload, name)) > 1:
             raise UsageError(f"--workload: layer {name!r} of {workload!r} comes twice; give the layers different names")
-    return layers
+    return found
 
 
 def read_backends(text: str, plugin: str = "") -> list[str]:

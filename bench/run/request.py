@@ -5,7 +5,7 @@ Nothing is written before `Request.open`: a session that only lists its cases le
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from conv_impls import ConvError
 from conv_impls.workloads import WorkloadError
 
 from ..peers import packages
+from ..store.coverage import Taken
 from ..store.folder import SCHEMA, Run
 from ..store.records import Case, StoreError
 from .options import FLOOD, RUNS, Options, UsageError, last_level_bytes
@@ -32,6 +33,7 @@ class Request:
     cases: list[Case]
     folder: Path
     resume: bool = False
+    models: dict[str, Taken] = field(default_factory=dict)
 
     @classmethod
     def new(cls, options: Options, out: Path | None = None) -> Request:
@@ -39,7 +41,8 @@ class Request:
         folder = out or RUNS / datetime.now().strftime("%Y%m%d-%H%M%S")
         if (folder / "config.json").exists():
             raise UsageError(f"--out: {folder} holds a run already; name another folder, or use --resume {folder}")
-        return cls(options, options.cases(), folder)
+        cases, models = options.asked()
+        return cls(options, cases, folder, models=models)
 
     @classmethod
     def resumed(cls, folder: Path, given: dict[str, Any]) -> Request:
@@ -58,7 +61,8 @@ class Request:
                     "leave the option out, or start a new run"
                 )
         options = Options(**stored)
-        return cls(options, options.cases(), folder, resume=True)
+        cases, models = options.asked()
+        return cls(options, cases, folder, resume=True, models=models)
 
     def open(self) -> Run:
         """The run folder, made with the machine as it is now, or found with the machine as it was.
@@ -105,5 +109,6 @@ class Request:
             "timeout_s": options.timeout, "budget_s": options.budget, "seconds": options.seconds, "seed": options.seed,
             "variables": options.variables(), "fresh_cache": options.kernels == "fresh",
             "rotate_bytes": FLOOD * last_level_bytes(facts["caches"]),
+            "models": self.models,
             "cases": [msgspec.structs.asdict(case) for case in self.cases],
         }  # fmt: skip

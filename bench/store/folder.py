@@ -28,6 +28,7 @@ from typing import Any, Required, TypedDict
 
 import msgspec
 
+from .coverage import Taken
 from .files import write_whole
 from .records import Case, Record, StoreError, plain
 from .schema import Amount, Whole, check_environment, decoded, fitted, printable
@@ -50,6 +51,7 @@ class Config(TypedDict, total=False):
     variables: dict[str, str]
     fresh_cache: bool
     rotate_bytes: Whole
+    models: dict[str, Taken]
 
 
 class StoredRun(ABC):

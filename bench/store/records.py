@@ -140,7 +140,8 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     the same rounds (`bench.machine.yardstick`). ``disturbed_s`` are medians of turns that something else disturbed;
     they do not count. ``stalled_share`` is the share of samples that took more than twice the best turn.
     ``executed_flops`` are the operations of the algorithm, where it reports them; ``peak_bytes`` is the most that
-    preparing and the first call added to the memory of the process.
+    preparing and the first call added to the memory of the process. ``coverage`` says what the case's model has
+    besides its layers, in words.
     """
 
     case: Case
@@ -173,6 +174,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     packed_bytes: Whole | None = None
     workspace_bytes: Whole | None = None
     peak_bytes: Whole | None = None
+    coverage: str = ""
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:

@@ -18,9 +18,11 @@ from typing import Any
 from conv_impls.errors import ConvError
 from conv_impls.problem import Conv2dProblem
 from conv_impls.workloads import onnx_model
-from conv_impls.workloads.layer import Layer, WorkloadError
+from conv_impls.workloads.layer import Layer, Workload, WorkloadError, coverage
 
-__all__ = ["COLUMNS", "FOLDER", "Layer", "WorkloadError", "available", "load"]
+__all__ = [
+    "COLUMNS", "FOLDER", "Layer", "Workload", "WorkloadError", "available", "coverage", "is_model", "load", "read",
+]  # fmt: skip
 
 FOLDER = Path(__file__).parent
 COLUMNS = [
@@ -54,8 +56,24 @@ def available() -> dict[str, Path]:
     return {path.stem: path for path in sorted(FOLDER.iterdir()) if path.suffix in (".txt", ".csv")}
 
 
-def load(text: str, batch: int | None = None, dtype: str | None = None) -> list[Layer]:
-    """Layers of a built-in workload, of a file, or of one label.
+def is_model(text: str) -> bool:
+    """Whether a text names an ONNX model, which alone has inputs whose sizes may be given."""
+    return text not in available() and text.lower().endswith(".onnx")
+
+
+def load(text: str, batch: int | None = None, dtype: str | None = None, size: str = "") -> list[Layer]:
+    """The layers that `read` finds.
+
+    Examples
+    --------
+    >>> len(load("basic")), load("ic3ih8oc4kh3ph1")[0].problem.output_shape
+    (18, (2, 4, 8, 8))
+    """
+    return read(text, batch, dtype, size).layers
+
+
+def read(text: str, batch: int | None = None, dtype: str | None = None, size: str = "") -> Workload:
+    """Layers of a built-in workload, of a file, or of one label, and what was left out of a model.
 
     Parameters
     ----------
@@ -65,36 +83,40 @@ def load(text: str, batch: int | None = None, dtype: str | None = None) -> list[
         The batch of every layer; in a model, of its inputs.
     dtype : {"float32", "float64"}, optional
         The dtype of every layer.
+    size : str, optional
+        Sizes of a model's inputs, where the file leaves them open: ``1,3,48,192``, or ``name=1,3,48,192`` for each of
+        several.
 
     Returns
     -------
-    list of Layer
-        At least one, with names that tell them apart.
+    Workload
+        At least one layer, with names that tell them apart.
 
     Raises
     ------
     WorkloadError
-        If there is no such workload, or a file, label, batch or dtype is wrong.
+        If there is no such workload, or a file, label, batch, dtype or size is wrong.
 
     Examples
     --------
-    >>> len(load("basic")), load("ic3ih8oc4kh3ph1")[0].problem.output_shape
-    (18, (2, 4, 8, 8))
-    >>> load("ic3ih8oc4kh3ph1", batch=8, dtype="float64")[0].name
+    >>> read("ic3ih8oc4kh3ph1", batch=8, dtype="float64").layers[0].name
     'mb8ic3ih8oc4oh8kh3ph1dt"float64"'
     """
     if batch is not None and not 1 <= batch < 2**31:
         raise WorkloadError(f"batch: expected an integer >= 1 and below 2**31, got {batch}")
     path = available().get(text, Path(text))
     changes: dict[str, Any] = {"batch": batch, "dtype": dtype}
-    if os.path.isfile(path):
-        if path.suffix.lower() == ".onnx":
-            # Inside a model a batch may be a multiple of that of its inputs.
-            layers = onnx_model.read(path, changes.pop("batch"))
-        else:
-            layers = _read_csv(path) if path.suffix.lower() == ".csv" else _read_labels(path)
+    if size and not is_model(text):
+        raise WorkloadError(f"size: expected an ONNX model, whose inputs may have open sizes, got {text!r}")
+    if not os.path.isfile(path):
+        workload = Workload("label", [_read_label(text)])
+    elif is_model(text):
+        # Inside a model a batch may be a multiple of that of its inputs.
+        workload = onnx_model.read(path, changes.pop("batch"), size)
     else:
-        layers = [_read_label(text)]
+        layers = _read_csv(path) if path.suffix.lower() == ".csv" else _read_labels(path)
+        workload = Workload(path.stem, layers)
+    layers = workload.layers
     try:
         layers = [_changed(layer, {k: v for k, v in changes.items() if v is not None}) for layer in layers]
     except ConvError as error:
@@ -104,7 +126,7 @@ def load(text: str, batch: int | None = None, dtype: str | None = None) -> list[
     name, times = Counter(layer.name for layer in layers).most_common(1)[0]
     if times > 1:
         raise WorkloadError(f"{path}: layer name {name!r} comes twice; names tell layers apart")
-    return layers
+    return replace(workload, layers=layers)
 
 
 def _changed(layer: Layer, changes: dict[str, Any]) -> Layer:

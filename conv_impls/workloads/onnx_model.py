@@ -1,165 +1,173 @@
 """The 2-D convolutions of a user's ONNX model as layers: which backend is fastest for my network, in one command.
 
-Sizes come from ONNX's own shape inference, attributes as the specification of the operator Conv has them
-(https://onnx.ai/onnx/operators/onnx__Conv.html). Equal problems become one layer with a count. Functions of the model
-are inlined; weights kept outside the file are never opened, those inside are dropped once read.
-Limits: what has no fixed size or count, or is no plain 2-D Conv, is left out, and a line in the log says so.
+Sizes follow from the inputs (`onnx_inputs`) by ONNX's own shape inference (`onnx_sizes`), attributes are read as the
+specification of the operator Conv has them (https://onnx.ai/onnx/operators/onnx__Conv.html). Equal problems become one
+layer with a count. Weights are not read: of those outside the file only small tensors that decide sizes are opened.
+Limits: what has no fixed size or count, or is no plain 2-D Conv, is left out, and counted by its reason.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from conv_impls.errors import ConvError
 from conv_impls.problem import Conv2dProblem
-from conv_impls.workloads.layer import Layer, WorkloadError
+from conv_impls.workloads.layer import Layer, Workload, WorkloadError
+from conv_impls.workloads.onnx_inputs import Inputs, Sizes, parse
+from conv_impls.workloads.onnx_load import loaded
+from conv_impls.workloads.onnx_names import function_of, inside, is_conv, is_onnx, kind, line, name_of, plain
+from conv_impls.workloads.onnx_sizes import OPEN, Value, unmade, values
 
-# Shape inference reads sizes and indices; longer tensors are weights, and copying gigabytes of them takes seconds.
-MOST_KEPT_BYTES = 2**16
-# Longer names and messages fill a terminal.
-MOST_LETTERS = 100
 # The operator's numbers for float32 and float64, onnx.TensorProto.DataType.
 DTYPES = {1: "float32", 11: "float64"}
-Shape = tuple[int | str, ...]
+CONV_RANK = 4
+# What ONNX's other convolutions are.
+WHAT = {
+    "ConvTranspose": "transposed", "ConvInteger": "quantized", "QLinearConv": "quantized", "DeformConv": "deformable",
+}  # fmt: skip
 
 log = logging.getLogger(__name__)
 
 
-def read(path: Path, batch: int | None) -> list[Layer]:
-    """Layers of the model.
+class _OpenError(Exception):
+    """A Conv has no size, since inputs of the model leave theirs open."""
+
+    def __init__(self, conv: str, inputs: Inputs, shapes: dict[str, Any], others: int) -> None:
+        self.conv, self.inputs, self.shapes, self.others = conv, inputs, shapes, others
+
+
+def read(path: Path, batch: int | None, size: str = "") -> Workload:
+    """The layers of the model, in the order of the graph, each with the name of its first node.
 
     Parameters
     ----------
     path : Path
         An ONNX file.
     batch : int or None
-        Takes the place of an open first dimension of the inputs (None: 1), or rescales a fixed one.
-
-    Returns
-    -------
-    list of Layer
-        In the order of the graph, each with the name of its first node.
+        Takes the place of an open first dimension of the inputs of four (None: 1), or rescales a fixed one.
+    size : str
+        Sizes of inputs with open dimensions, as `onnx_inputs.parse` reads them.
 
     Raises
     ------
     WorkloadError
-        If the package onnx is missing, the file is no model, leaves a size open, or has no 2-D Conv.
+        If the package onnx is missing, the file is no model, leaves a size open, or has no 2-D Conv; or a size or the
+        batch cannot be put.
     """
     try:
         import onnx  # noqa: F401
     except ImportError:
         raise WorkloadError(f"{path}: reading a model needs the package onnx: pip install onnx") from None
+    try:
+        workload = _read(path, batch, parse(size), log.warning)
+    except _OpenError as found:
+        raise WorkloadError(f"{path}: {_asked(path, batch, found)}") from None
+    if not workload.layers:
+        reasons = workload.coverage.partition("; ")[2]
+        raise WorkloadError(
+            f"{path}: no 2-D Conv " + (f"to measure in this model: {reasons}" if reasons else "in this model")
+        )
+    if workload.left_out:
+        log.warning("%s: %s", path, workload.coverage)
+    return workload
+
+
+def _asked(path: Path, batch: int | None, found: _OpenError) -> str:
+    """Which inputs leave sizes open, and the option that gives them."""
+
+    def left_out(sizes: Sizes) -> float:
+        try:
+            return sum(_read(path, batch, sizes).left_out.values())
+        except (WorkloadError, _OpenError):
+            return float("inf")
+
+    texts = []
+    for name, shape in found.shapes.items():
+        dims = ", ".join(f"dimension {i} ({d})" for i, d in enumerate(shape or ()) if isinstance(d, str)) or "its rank"
+        texts.append(f"input {plain(name)!r} leaves open {dims}")
+    example = found.inputs.example(list(found.shapes), batch, left_out, found.others)
+    return f"Conv {found.conv} has no fixed size, since {' and '.join(texts)}; give sizes, for example: {example}"
+
+
+def _read(path: Path, batch: int | None, sizes: Sizes, say: Any = lambda *texts: None) -> Workload:
     # Anything may come of a file that is no model: the errors of the parsers behind these calls have no common base.
     try:
-        return _layers(path, *_inferred(path, batch))
-    except WorkloadError:
+        model = loaded(path)
+        inputs = Inputs(model.graph, sizes)
+        ratio = inputs.fix(batch)
+        return _layers(path, model, inputs, *ratio, say)
+    except WorkloadError as error:
+        raise WorkloadError(f"{path}: {error}") from None
+    except _OpenError:
         raise
     except Exception as error:
-        raise WorkloadError(f"{path}: cannot be read as an ONNX model: {_line(error)}") from None
+        raise WorkloadError(f"{path}: cannot be read as an ONNX model: {line(error)}") from None
 
 
-def _layers(path: Path, graph: Any, times: int, per: int) -> list[Layer]:
-    """Every 2-D Conv of the graph, its batch times ``times / per``; what is left out is logged."""
-    shapes, dtypes = _values(graph)
+def _layers(path: Path, model: Any, inputs: Inputs, times: int, per: int, say: Any) -> Workload:
+    """Every 2-D Conv of the graph, its batch times ``times / per``."""
+    known = values(model, path.parent)
+    functions = {(function.domain, function.name): function for function in model.functions}
+    sparse = {tensor.values.name for tensor in model.graph.sparse_initializer}
     names: dict[Conv2dProblem, str] = {}
     counts: Counter[Conv2dProblem] = Counter()
     left_out: Counter[str] = Counter()
-    taken_as_float32 = 0
-    for node in graph.node:
-        left_out.update(f"{_kind(inner)} inside {_plain(node.op_type)}" for inner in _inside(node) if _is_conv(inner))
-        if not _is_conv(node):
+    notes: Counter[str] = Counter()
+    opened: dict[str, str] = {}
+    for node in model.graph.node:
+        inner = [each for each in inside(node, functions) if is_conv(each) and function_of(each) not in functions]
+        left_out[f"are inside {kind(node)}"] += len(inner)
+        if not is_conv(node) or function_of(node) in functions:
             continue
-        x, weight = (shapes.get(name) for name in (*node.input, "", "")[:2])
-        if _kind(node) != "Conv":
-            left_out[_kind(node)] += 1
-        elif weight and len(weight) != 4:
-            left_out[f"{len(weight) - 2}-D Conv"] += 1
-        elif not (_known(x) and _known(weight)):
-            _refuse_open_inputs(path, node, graph, shapes)
-            left_out["Conv of a size known only at run time"] += 1
-        else:
-            dtype = DTYPES.get(dtypes[node.input[1]])
-            taken_as_float32 += dtype is None
-            problem = _problem(path, node, x, weight, dtype or "float32")
-            scaled, rest = divmod(problem.batch * times, per)
-            if rest:
-                raise WorkloadError(f"{path}: Conv {_name(node)} has batch {problem.batch} where the model has {per}; "
-                                    f"that does not scale to {times}, export the model with that batch")  # fmt: skip
-            problem = problem.replace(batch=scaled)
-            names.setdefault(problem, _name(node))
-            counts[problem] += 1
-    if taken_as_float32:
-        log.warning("%s: %d Conv are neither float32 nor float64 and taken as float32", path, taken_as_float32)
-    told = ", ".join(f"{count} {kind}" for kind, count in left_out.items())
-    if not counts:
-        raise WorkloadError(f"{path}: no 2-D Conv in this model" + (f"; it has {told}" if told else ""))
-    if told:
-        log.warning("%s: left out %s", path, told)
+        x, weight = (known.get(name) or unmade(name) for name in (*node.input, "", "")[:2])
+        if reason := _reason(node, x, weight):
+            left_out[reason] += 1
+            if reason == OPEN:
+                opened |= {value.opened_by: name_of(node) for value in (weight, x) if value.opened_by} | opened
+            continue
+        dtype = DTYPES.get(weight.type.tensor_type.elem_type)
+        notes["are neither float32 nor float64 and taken as float32"] += dtype is None
+        notes["have a sparse weight and are taken as dense"] += node.input[1] in sparse
+        problem = _problem(node, x.shape, weight.shape, dtype or "float32")
+        scaled, rest = divmod(problem.batch * times, per)
+        if rest:
+            raise WorkloadError(f"Conv {name_of(node)} has batch {problem.batch} where the model has {per}; "
+                                f"that does not scale to {times}, export the model with that batch")  # fmt: skip
+        problem = problem.replace(batch=scaled)
+        names.setdefault(problem, name_of(node))
+        counts[problem] += 1
+    if opened:
+        others = sum(left_out.values()) - left_out[OPEN]
+        raise _OpenError(next(iter(opened.values())), inputs, {name: known[name].shape for name in opened}, others)
+    for note, count in notes.items():
+        if count:
+            say("%s: %d Conv %s", path, count, note)
     unique = _unique(names)
-    return [Layer(path.stem, unique[p], count, p.replace(name=unique[p])) for p, count in counts.items()]
+    layers = [Layer(path.stem, unique[p], count, p.replace(name=unique[p])) for p, count in counts.items()]
+    return Workload(path.stem, layers, dict(+left_out), is_model=True)
 
 
-def _inferred(path: Path, batch: int | None) -> tuple[Any, int, int]:
-    """The graph with all shapes that can be inferred, and the ratio by which batches are still to be scaled."""
-    import onnx
-    from onnx import inliner, shape_inference
-
-    model = onnx.load(path, load_external_data=False)
-    if not model.HasField("graph"):
-        raise ValueError("it has no graph")
-    if model.functions:
-        model = inliner.inline_local_functions(model)
-    for tensor in model.graph.initializer:
-        if len(tensor.raw_data) > MOST_KEPT_BYTES:
-            tensor.ClearField("raw_data")
-    ratio = _set_batch(path, model.graph, batch)
-    return shape_inference.infer_shapes(model, data_prop=True).graph, *ratio
-
-
-def _set_batch(path: Path, graph: Any, batch: int | None) -> tuple[int, int]:
-    """Put the batch where the first dimension of an input is open; (new, old) where the model fixes it instead."""
-    inputs = _inputs(graph)
-    first = [value.type.tensor_type.shape.dim[0] for value in inputs if value.type.tensor_type.shape.dim]
-    is_open = [dim for dim in first if not _is_fixed(dim)]
-    words = {dim.dim_param for dim in is_open} - {""}
-    for dim in is_open:
-        dim.dim_value = batch or 1
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param in words:
-                dim.dim_value = batch or 1
-    if is_open or batch is None:
-        return 1, 1
-    images = [value.type.tensor_type.shape.dim for value in inputs]
-    fixed = {dims[0].dim_value for dims in images if len(dims) == 4} - {0}
-    if len(fixed) != 1:
-        raise WorkloadError(
-            f"{path}: batch: this model fixes it where {batch} cannot be put; export it with that batch"
-        )
-    return batch, fixed.pop()
+def _reason(node: Any, x: Value, weight: Value) -> str:
+    """Why a convolution is no layer, as what follows the number of such; empty where it is one."""
+    if not is_onnx(node):
+        return f"are {kind(node)}, which is not ONNX's own"
+    if node.op_type != "Conv":
+        what = WHAT.get(node.op_type)
+        return f"are {what} ({kind(node)})" if what else f"are {kind(node)}, no plain Conv"
+    shape = weight.shape if weight.shape is not None else x.shape
+    if shape is not None and len(shape) != CONV_RANK:
+        return f"are {len(shape) - 2}-D" if len(shape) > 2 else f"have a weight of {len(shape)} dimensions, not four"
+    if not (x.sized and weight.sized):
+        return (x if not x.sized else weight).lacking
+    if 0 in (*(x.shape or ()), *(weight.shape or ())):
+        return "have an empty input"
+    return ""
 
 
-def _values(graph: Any) -> tuple[dict[str, Shape], dict[str, int]]:
-    """Shape and element type of every value of the graph that has a shape; an open dimension is its name or "?"."""
-    shapes: dict[str, Shape] = {}
-    dtypes = {}
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        kind = value.type.tensor_type
-        dtypes[value.name] = kind.elem_type
-        if kind.HasField("shape"):
-            dims = kind.shape.dim
-            shapes[value.name] = tuple(d.dim_value if _is_fixed(d) else _plain(d.dim_param) or "?" for d in dims)
-    for tensor in graph.initializer:
-        shapes[tensor.name], dtypes[tensor.name] = tuple(tensor.dims), tensor.data_type
-    return shapes, dtypes
-
-
-def _problem(path: Path, node: Any, x: Any, weight: Any, dtype: str) -> Conv2dProblem:
+def _problem(node: Any, x: Any, weight: Any, dtype: str) -> Conv2dProblem:
     """The problem of one Conv, its padding spelled out."""
     from onnx.helper import get_attribute_value
 
@@ -187,7 +195,7 @@ def _problem(path: Path, node: Any, x: Any, weight: Any, dtype: str) -> Conv2dPr
             n, c, tuple(in_size), oc, tuple(kernel_size), stride, padding, dilation, groups, dtype=dtype
         )
     except (ConvError, AttributeError, ArithmeticError, TypeError, ValueError) as error:
-        raise WorkloadError(f"{path}: Conv {_name(node)}: {_line(error)}") from None
+        raise WorkloadError(f"Conv {name_of(node)}: {line(error)}") from None
 
 
 def _same(size: int, kernel: int, stride: int, dilation: int, mode: str) -> tuple[int, int]:
@@ -195,68 +203,6 @@ def _same(size: int, kernel: int, stride: int, dilation: int, mode: str) -> tupl
     total = 0 if mode == "VALID" else max(0, (-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1 - size)
     less, more = total // 2, total - total // 2
     return (more, less) if mode == "SAME_LOWER" else (less, more)
-
-
-def _refuse_open_inputs(path: Path, node: Any, graph: Any, shapes: dict[str, Shape]) -> None:
-    """If inputs of the model leave sizes open, say which and how to fix them."""
-    for value in _inputs(graph):
-        shape = shapes.get(value.name)
-        if not _known(shape):
-            name, dims = _plain(value.name), ",".join(map(str, shape or "?"))
-            where = (
-                ", ".join(f"dimension {i} ({d})" for i, d in enumerate(shape or ()) if isinstance(d, str)) or "its rank"
-            )
-            raise WorkloadError(
-                f"{path}: Conv {_name(node)} has no fixed size, since input {name!r} leaves open {where}; export with "
-                "a fixed size, or fix it: python -m onnxruntime.tools.make_dynamic_shape_fixed "
-                f"--input_name {name} --input_shape {dims} {path.name} fixed.onnx"
-            )
-
-
-def _inputs(graph: Any) -> list[Any]:
-    """Inputs a caller gives; old models list the weights among them."""
-    weights = {tensor.name for tensor in graph.initializer}
-    return [value for value in graph.input if value.name not in weights]
-
-
-def _inside(node: Any) -> Iterator[Any]:
-    """Every node in the subgraphs of this one, at any depth."""
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            for inner in graph.node:
-                yield inner
-                yield from _inside(inner)
-
-
-def _kind(node: Any) -> str:
-    return _plain(node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}")
-
-
-def _is_conv(node: Any) -> bool:
-    return "Conv" in node.op_type
-
-
-def _is_fixed(dim: Any) -> bool:
-    # Some exporters write -1 for an open dimension.
-    return bool(dim.HasField("dim_value") and dim.dim_value >= 0)
-
-
-def _known(shape: Shape | None) -> bool:
-    return shape is not None and all(isinstance(dim, int) for dim in shape)
-
-
-def _name(node: Any) -> str:
-    return _plain(node.name or "".join(node.output[:1])) or "Conv"
-
-
-def _plain(name: str) -> str:
-    """A name of the file, fit for tables, labels and command lines: no quotes, commas or controls, not too long."""
-    return re.sub(r"[^\w.:/()+*=-]+", " ", name).strip()[:MOST_LETTERS]
-
-
-def _line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return "".join(letter for letter in text if letter.isprintable())[: 3 * MOST_LETTERS]
 
 
 def _unique(names: dict[Conv2dProblem, str]) -> dict[Conv2dProblem, str]:
