@@ -25,6 +25,9 @@ bench: $(VENV)/bench.stamp  ## check, measure and report every backend on real l
 test: $(VENV)/test.stamp  ## run the tests, doctests and benchmarks-as-tests (no torch needed)
 	$(BIN)/python -m pytest
 
+wrong: $(VENV)/test.stamp  ## try wrong versions of the claiming code: which test catches each (2 minutes)
+	$(BIN)/python tests/wrong
+
 smoke: $(VENV)/bench.stamp  ## a benchmark of four small layers and its report, in seconds
 	@$(HARNESS) --bench-workload smoke --bench-budget 60 --bench-out $(RUN); $(REPORT)
 
@@ -90,5 +93,5 @@ $(VENV)/peers.stamp: pyproject.toml $(VENV)/bench.stamp
 	@$(PIP) -e '.[peers]'
 	@touch $@
 
-.PHONY: help bench test smoke check lint types format parity setup-peers bench-peers reference report machine list setup clean
+.PHONY: help bench test wrong smoke check lint types format parity setup-peers bench-peers reference report machine list setup clean
 .DEFAULT_GOAL := help

@@ -1,0 +1,96 @@
+"""The order in which the cost model puts the backends, and what `auto` makes of it, on a machine of fixed limits.
+
+The layers are of different kinds and lie where orders change: of 85 wrong versions of the model (each constant half as
+large again or two thirds of it, each term left out or turned round) 79 change an order here. Limits: the order, not the
+seconds; a change that keeps all orders is not seen.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from conv_impls import Conv2dProblem, cost
+from conv_impls.backends import auto
+from conv_impls.kernels import simd
+from conv_impls.limits import Limits
+
+NAMES = {
+    "S": "numba_simd", "D": "numba_depthwise", "2": "numba_winograd_f2", "4": "numba_winograd_f4", "F": "scipy_fft",
+}  # fmt: skip
+# Of one thread and of two, planned and eager: (1, planned), (1, eager), (2, planned), (2, eager). The cheapest first;
+# Winograd stands there for any problem, also for those it cannot do.
+ORDERS = {
+    # Depthwise 7x7 (ConvNeXt), strided 7x7 on an image (ResNet), 3x3 on an image (VGG), 3x3 on many channels (ResNet).
+    "g96mb1ic96ih56oc96oh56kh7ph3": ("DS42F", "DS42F", "DS42F", "DS42F"),
+    "mb1ic3ih224oc64oh112kh7sh2ph3": ("42SF", "42SF", "42SF", "42SF"),
+    "mb1ic3ih224oc64oh224kh3ph1": ("S42", "S42", "S42", "S42"),
+    "mb1ic512ih7oc512oh7kh3ph1": ("2S4", "S24", "2S4", "S24"),
+    # 1x1 (ResNet).
+    "mb1ic256ih56oc64oh56kh1": ("S42", "S42", "S42", "S42"),
+    # A large kernel on few channels, groups of one channel with many outputs, a huge depthwise kernel, in float64.
+    "mb4ic2ih64oc1oh64kh15ph7": ("4F2S", "42FS", "42FS", "42SF"),
+    "g8mb1ic8ih13oc512oh13kh7ph3": ("4SD2F", "SD24F", "4SD2F", "SD24F"),
+    'g32mb1ic32ih128oc32oh114kh15ph0dt"float64"': ("42DFS", "42DSF", "42DSF", "42DSF"),
+    # Groups of four channels, a batch, a batch with stride 3.
+    "g8mb1ic32ih14oc16oh14kh5ph2": ("42SF", "S42F", "42SF", "S42F"),
+    "mb4ic128ih112oc64oh108kh5ph0": ("42FS", "42FS", "42SF", "42SF"),
+    "mb4ic16ih112oc8oh38kh9sh3ph4": ("42SF", "42SF", "42SF", "42SF"),
+}
+# The first of each order that can do the problem; with precision "strict", by direct summation.
+PICKS = {
+    "g96mb1ic96ih56oc96oh56kh7ph3": ("DDDD", "DDDD"),
+    "mb1ic3ih224oc64oh112kh7sh2ph3": ("SSSS", "SSSS"),
+    "mb1ic3ih224oc64oh224kh3ph1": ("SSSS", "SSSS"),
+    "mb1ic512ih7oc512oh7kh3ph1": ("2S2S", "SSSS"),
+    "mb1ic256ih56oc64oh56kh1": ("SSSS", "SSSS"),
+    "mb4ic2ih64oc1oh64kh15ph7": ("FFFS", "SSSS"),
+    "g8mb1ic8ih13oc512oh13kh7ph3": ("SSSS", "SSSS"),
+    'g32mb1ic32ih128oc32oh114kh15ph0dt"float64"': ("DDDD", "DDDD"),
+    "g8mb1ic32ih14oc16oh14kh5ph2": ("SSSS", "SSSS"),
+    "mb4ic128ih112oc64oh108kh5ph0": ("FFSS", "SSSS"),
+    "mb4ic16ih112oc8oh38kh9sh3ph4": ("SSSS", "SSSS"),
+}
+SETTINGS = [(threads, eager) for threads in (1, 2) for eager in (False, True)]
+
+
+def fixed(threads: int, dtype: str) -> Limits:
+    """100 GFLOP/s a thread in float32; two threads were once seen to start in 60 us, which is too long."""
+    return Limits(
+        flops_per_s=(100e9 if dtype == "float32" else 50e9) * threads, cache_bytes_per_s=200e9 * threads,
+        l3_bytes_per_s=40e9 if threads == 1 else 60e9, memory_bytes_per_s=15e9,
+        call_s=5e-6 if threads == 1 else 60e-6,
+    )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Vectors of 32 bytes, whatever machine runs the tests."""
+    monkeypatch.setattr(cost, "limits", fixed)
+    monkeypatch.setattr(simd, "lanes", lambda itemsize: 32 // itemsize)
+
+
+@pytest.mark.parametrize(("label", "orders"), ORDERS.items(), ids=ORDERS)
+def test_the_cost_model_ranks_the_backends(label: str, orders: tuple[str, ...]) -> None:
+    problem = Conv2dProblem.from_label(label)
+    for (threads, eager), order in zip(SETTINGS, orders, strict=True):
+        seconds = cost.estimates(problem, threads, eager)
+        found = sorted(seconds, key=seconds.__getitem__)
+        assert found == [NAMES[letter] for letter in order], (threads, eager)
+
+
+@pytest.mark.parametrize(("label", "picks"), PICKS.items(), ids=PICKS)
+def test_auto_picks_the_cheapest_that_can(label: str, picks: tuple[str, str]) -> None:
+    problem = Conv2dProblem.from_label(label)
+    for precision, letters in zip(("standard", "strict"), picks, strict=True):
+        for (threads, eager), letter in zip(SETTINGS, letters, strict=True):
+            assert auto.choose(problem, precision, threads, eager) == NAMES[letter], (precision, threads, eager)
+            first, *rest = auto.candidates(problem, precision, threads, eager)
+            order = ORDERS[label][SETTINGS.index((threads, eager))]
+            ranks = [order.index(next(k for k, v in NAMES.items() if v == name)) for name in (first, *rest)]
+            assert ranks == sorted(ranks)
+
+
+def test_fft_takes_tiles_where_the_image_is_much_larger_than_the_kernel() -> None:
+    # The whole padded image of 78 x 78 for a kernel of 15; tiles of six times the kernel of 5 for an image of 112.
+    sizes = {"mb4ic2ih64oc1oh64kh15ph7": (80, 80), "mb4ic128ih112oc64oh108kh5ph0": (32, 32)}
+    assert {label: cost.fft_size(Conv2dProblem.from_label(label)) for label in sizes} == sizes
