@@ -167,15 +167,17 @@ def check(
     import pandas as pd
 
     from ..run.driver import check_cases
+    from ..run.versions import resolved
 
     options = Options(
         workload, backends, threads, direction, batch=batch, dtype=dtype, layers=layers, timeout=timeout,
         plugin=plugin, seed=seed,
     )  # fmt: skip
     cases = options.cases()
+    versions = resolved(case.backend for case in cases)
     counts: dict[str, dict[str, int]] = {}
     with Bar() as bar:
-        checked = check_cases(cases, options.timeout, options.variables(), seed)
+        checked = check_cases(cases, options.timeout, options.variables(), seed, versions)
         for done, (case, status, reason) in enumerate(checked, 1):
             bar.show(done, len(cases), f"{case.layer}  {case.backend}", None)
             row = counts.setdefault(case.backend, {"right": 0, "unsupported": 0, "over budget": 0, "wrong": 0})

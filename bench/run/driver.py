@@ -16,9 +16,10 @@ import random
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from conv_impls.workloads import Layer as WorkloadLayer
@@ -26,10 +27,11 @@ from conv_impls.workloads import Layer as WorkloadLayer
 from ..analysis import stats
 from ..machine.peaks import Peaks
 from ..store.folder import Journal, Run
-from ..store.records import FAILED, Cache, Case, Direction, Record
+from ..store.records import FAILED, Cache, Case, Direction, Record, split_version
 from .contender import PATIENCE, TURNS, Contender, Layer
 from .pool import pooled
 from .process import Worker
+from .versions import Version
 from .worker import PEAK
 
 PEAK_S = 0.006
@@ -44,6 +46,9 @@ AGAIN = 2
 # (finished cases, all cases, what is under way, seconds left or None)
 Progress = Callable[[int, int, str, "float | None"], None]
 Group = tuple[Any, ...]
+# Other versions of the package, by the names of their backends.
+Versions = Mapping[str, Version]
+NONE: Versions = MappingProxyType({})
 
 
 def make_cases(
@@ -76,12 +81,18 @@ class Driver:
     cases : iterable of Case
         Those of the run's cases to measure now; a layer that was left half-way is measured whole again.
     progress : callable
+    versions : mapping of str to Version
+        Of those backends that are of another version.
     """
 
     def __init__(
-        self, run: Run, cases: Iterable[Case], progress: Progress = lambda done, total, at, left: None
+        self,
+        run: Run,
+        cases: Iterable[Case],
+        progress: Progress = lambda done, total, at, left: None,
+        versions: Versions = NONE,
     ) -> None:
-        self.run, self.config, self._progress = run, run.config, progress
+        self.run, self.config, self._progress, self._versions = run, run.config, progress, versions
         self._groups: dict[Group, list[Case]] = {}
         for case in cases:
             self._groups.setdefault(group_of(case), []).append(case)
@@ -98,7 +109,7 @@ class Driver:
             variables = self.config["variables"]
             if self.config["fresh_cache"]:
                 variables = variables | {"NUMBA_CACHE_DIR": stack.enter_context(tempfile.TemporaryDirectory())}
-            self._fleet = stack.enter_context(Fleet(self.config["timeout_s"], variables))
+            self._fleet = stack.enter_context(Fleet(self.config["timeout_s"], variables, self._versions))
             for record in self.run.records():
                 self._known[record.case.key] = record
                 for peak in record.turn_peaks_gflops:
@@ -183,10 +194,13 @@ class Driver:
         config, first = self.config, group[0]
         self._fleet.use(first.threads, first.repetition)
         layer = Layer(first.problem, first.direction, config["seed"], self._folder)
+        versions = self._versions
+        # A version has no plan of the convolution that computes a gradient: ours is then called as it is.
+        alike = versions.keys() | (split_version(name)[0] for name in versions if first.direction != "fwd")
         contenders = [
             Contender(
                 case, self._fleet.worker(case.backend), layer, self._folder, config["timeout_s"], config["seconds"],
-                config["rotate_bytes"], config["seed"],
+                config["rotate_bytes"], config["seed"], commit_of(versions, case.backend), case.backend in alike,
             )
             for case in group
         ]  # fmt: skip
@@ -261,8 +275,8 @@ class Driver:
 class Fleet:
     """The processes of a run, one a backend, all on one number of threads in one repetition. A context."""
 
-    def __init__(self, call_s: float, variables: dict[str, str]) -> None:
-        self._call_s, self._variables = call_s, variables
+    def __init__(self, call_s: float, variables: dict[str, str], versions: Versions = NONE) -> None:
+        self._call_s, self._variables, self._versions = call_s, variables, versions
         self._workers: dict[str, Worker] = {}
         self._kind = (0, 0)
 
@@ -281,7 +295,9 @@ class Fleet:
     def worker(self, backend: str) -> Worker:
         """The process of a backend; it starts when it is first asked something."""
         if backend not in self._workers:
-            self._workers[backend] = Worker(backend, self._kind[0], self._call_s, self._variables)
+            version = self._versions.get(backend)
+            variables = (version.variables() if version else {}) | self._variables
+            self._workers[backend] = Worker(backend, self._kind[0], self._call_s, variables)
         return self._workers[backend]
 
     def close(self) -> None:
@@ -291,16 +307,22 @@ class Fleet:
         self._workers.clear()
 
 
+def commit_of(versions: Versions, backend: str) -> str:
+    """What the record of a backend says of its version; nothing for this one."""
+    return versions[backend].commit if backend in versions else ""
+
+
 def check_cases(
-    cases: list[Case], call_s: float, variables: dict[str, str], seed: int
+    cases: list[Case], call_s: float, variables: dict[str, str], seed: int, versions: Versions = NONE
 ) -> Generator[tuple[Case, str, str]]:
     """The checks of a run without its timing: each case with its status and reason."""
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder, Fleet(call_s, variables) as fleet:
-        layers: dict[Group, Layer] = {}
+    with tempfile.TemporaryDirectory(prefix="bench-") as name, Fleet(call_s, variables, versions) as fleet:
+        folder, layers = Path(name), dict[Group, Layer]()
         for case in cases:
             fleet.use(case.threads)
             if (group := group_of(case)) not in layers:
-                layers = {group: Layer(case.problem, case.direction, seed, Path(folder))}
-            contender = Contender(case, fleet.worker(case.backend), layers[group], Path(folder), call_s, 0.0, 0, seed)
+                layers = {group: Layer(case.problem, case.direction, seed, folder)}
+            worker, public = fleet.worker(case.backend), case.backend in versions
+            contender = Contender(case, worker, layers[group], folder, call_s, 0.0, 0, seed, public=public)
             contender.prepare()
             yield case, contender.status, contender.reason

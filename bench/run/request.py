@@ -5,7 +5,7 @@ Nothing is written before `Request.open`: a session that only lists its cases le
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from ..peers import packages
 from ..store.folder import SCHEMA, Run
 from ..store.records import Case, StoreError
 from .options import FLOOD, RUNS, Options, UsageError, last_level_bytes
+from .versions import Version, resolved
 
 # What users get wrong: one line and exit code 2, or pytest's 4.
 WRONG_INPUT = (UsageError, WorkloadError, StoreError, ConvError, OSError)
@@ -26,12 +27,16 @@ WRONG_INPUT = (UsageError, WorkloadError, StoreError, ConvError, OSError)
 
 @dataclass(frozen=True)
 class Request:
-    """Options with their cases, and the run folder they go to."""
+    """Options with their cases and other versions of the package, and the run folder they go to."""
 
     options: Options
     cases: list[Case]
     folder: Path
     resume: bool = False
+    versions: dict[str, Version] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "versions", resolved(case.backend for case in self.cases))
 
     @classmethod
     def new(cls, options: Options, out: Path | None = None) -> Request:
@@ -106,4 +111,6 @@ class Request:
             "variables": options.variables(), "fresh_cache": options.kernels == "fresh",
             "rotate_bytes": FLOOD * last_level_bytes(facts["caches"]),
             "cases": [msgspec.structs.asdict(case) for case in self.cases],
+            # Only where there are any: a run from before there were versions can still be resumed.
+            **({"versions": {name: version.facts for name, version in self.versions.items()}} if self.versions else {}),
         }  # fmt: skip

@@ -50,6 +50,7 @@ class Config(TypedDict, total=False):
     variables: dict[str, str]
     fresh_cache: bool
     rotate_bytes: Whole
+    versions: dict[str, dict[str, str]]
 
 
 class StoredRun(ABC):
