@@ -46,7 +46,7 @@ def frame(
     Returns
     -------
     DataFrame
-        The fields of `Record`, and: network (the workload, and what of it was varied), kernel, in_height, batch, dtype,
+        The fields of `Record` (``version`` is empty for this version), and: network (the workload, and what of it was varied), kernel, in_height, batch, dtype,
         macs, flops, min_bytes, executed_gflops, utilisation (share of the peak measured in the same rounds), samples
         and disturbed (numbers of samples and of disturbed turns), turns (time of each, by repetition and round),
         repeat, weak (why the time may be wrong by more than 10%, empty if it is fine), speedup (the time of
@@ -95,10 +95,12 @@ def _row(group: list[Record], best: Peaks) -> dict[str, object]:
     # Only a case that is right in every repetition counts as right.
     worst = next((r for r in group if r.status != "ok"), group[0])
     case, problem = worst.case, worst.case.problem
+    # A case that was not run has none.
+    version = next((r.version for r in group if r.version), "")
     row: dict[str, object] = {
         "workload": case.workload, "layer": case.layer, "label": case.label, "count": case.count,
-        "backend": case.backend, "threads": case.threads, "direction": case.direction, "cache": case.cache,
-        "mode": worst.mode, "threads_seen": worst.threads_seen,
+        "backend": case.backend, "version": version, "threads": case.threads, "direction": case.direction,
+        "cache": case.cache, "mode": worst.mode, "threads_seen": worst.threads_seen,
         "status": worst.status, "reason": worst.reason, "algorithm": worst.algorithm,
         "kernel": "x".join(map(str, problem.kernel_size)), "in_height": problem.in_size[0], "batch": problem.batch,
         "dtype": problem.dtype, "macs": problem.macs, "flops": problem.flops, "min_bytes": problem.min_bytes,

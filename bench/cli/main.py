@@ -84,6 +84,9 @@ def run(
 ) -> None:
     """Check and time backends on layers, in turns, each in its own process; one record a case, written as it finishes.
 
+    Exit code 1: a result is wrong, a process crashed or hung, or NAME is slower than NAME@REV on the sum of a workload,
+    or beyond 25% on a single layer.
+
     \b
     Examples
     --------
@@ -91,6 +94,7 @@ def run(
       python -m bench run --workload my_network.onnx --batch 1,8 --backends fast
       python -m bench run --workload my_layers.txt --out results/runs/mine --budget 60
       python -m bench run --workload 'mb1ic64ih56oc64oh56kh3ph1' --backends all --cache warm,cold,weights
+      python -m bench run --workload resnet50 --backends auto,auto@v0.3.0,auto@../other --repetitions 3
       python -m bench run --resume results/runs/mine
     """
     from ..run.start import start
@@ -133,8 +137,21 @@ def _report_end(request: Request, before: set[str], seconds: float, interrupted:
         complain(f"the budget left out {total - len(records)}; finish with: python -m bench run --resume {run.folder}")
     for record in bad:
         complain(f"{record.case.key}: {record.status}: {record.reason}\n  repeat: {run.repeat(record.case)}")
-    if bad:
+    if _slower(run, request) or bad:
         raise typer.Exit(WRONG)
+
+
+def _slower(run: Run, request: Request) -> bool:
+    """Whether this version is slower than another one, after a sentence on each of those."""
+    if not request.versions:
+        return False
+    from ..analysis import versions
+    from ..analysis.frame import frame
+
+    table = frame(run.records(), run.cases, environment=run.environment)
+    for text in versions.sentences(table):
+        say(text)
+    return versions.regressed(table)
 
 
 app.command()(stored.report)

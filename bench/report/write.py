@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..analysis import ratios, tables
+from ..analysis import ratios, tables, versions
 from ..analysis.frame import frame
 from ..analysis.numbers import shown
 from ..store.files import write_whole
@@ -29,6 +29,7 @@ PLAIN_FIGURES = figures.FIGURES | {"roofline": roofline.roofline}
 FIGURES = PLAIN_FIGURES | sweeps.FIGURES
 TABLES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "network_sums": tables.network_sums, "headlines": ratios.headlines, "against": ratios.against,
+    "versions": versions.by_network, "versions_by_layer": versions.by_layers,
     "best_peer_by_layer": ratios.best_peer_by_layer, "regret": ratios.regret, "winners": tables.winners,
     "costs": tables.costs, "utilisation": tables.utilisation, "thread_efficiency": tables.thread_efficiency,
     "ladder": lambda table: tables.ladder(table, "resnet50"),
@@ -43,6 +44,10 @@ HEADLINES = (
     "Their time over ours, on the sum of each network, with the middle 95% of a bootstrap over turns taken side by "
     "side. The best peer is the fastest of all other libraries at each layer, which no one library is; eager backends "
     "get the weights at each call, `auto_strict` sums directly."
+)
+VERSIONS = (
+    "Other versions of a backend, and the time of each over ours in the same turns: above 1, ours is faster. The "
+    "commit is the one that the version was at, with `+changes` where its files differ from it."
 )
 COSTS = (
     "Compiling (or loading compiled code from disk) and preparing all layers once, a pass over the network, memory, "
@@ -167,6 +172,8 @@ def _page(
     ]  # fmt: skip
     if "headlines" in made:
         lines += ["## Ours and other libraries", "", HEADLINES, "", markdown(made["headlines"]), ""]
+    if "versions" in made:
+        lines += ["## Ours and other versions of it", "", VERSIONS, "", markdown(made["versions"]), ""]
     if "ladder" in made:
         lines += [
             "## The ladder, on ResNet-50",

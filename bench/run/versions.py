@@ -115,7 +115,7 @@ def _resolve(backend: str, text: str) -> Version:
     if not text.isprintable():
         _refuse(backend, "expected a revision or a folder of printable characters")
     path = Path(text).expanduser() if text.startswith("~") else Path(text)
-    commit = "" if text.startswith(("/", "./", "../", "~", "-")) or text in (".", "..") else _commit_of(text)
+    commit = "" if text.startswith("-") or _is_path(text) else _commit_of(text)
     if commit:
         home = userdir.folder() / "versions" / commit[:DIGITS]
         folder, words = home / "source", commit[:DIGITS]
@@ -133,6 +133,11 @@ def _resolve(backend: str, text: str) -> Version:
     if Path(where).parent.resolve() != (folder / PACKAGE).resolve():
         _refuse(backend, f"Python imports {PACKAGE} from {Path(where).parent} in place of {folder}")
     return Version(folder, words or f"{version}, no commit", _digest(folder / PACKAGE), tuple(names), home)
+
+
+def _is_path(text: str) -> bool:
+    """Whether it cannot be a revision."""
+    return text.startswith(("/", "./", "../", "~")) or text in (".", "..")
 
 
 def _commit_of(text: str) -> str:
@@ -167,7 +172,7 @@ def _unpack(backend: str, commit: str, folder: Path) -> None:
 
 def _why_unknown(text: str) -> str:
     """Why it is neither a revision nor a folder, and what to do."""
-    if "/" in text and Path(text).parent.is_dir():
+    if _is_path(text):
         return f"there is no folder {text!r}"
     if not _is_checkout():
         return f"no folder of that name, and {ROOT} is no git checkout with revisions; name a folder, as auto@../other"
