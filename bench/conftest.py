@@ -1,4 +1,4 @@
-"""What a pytest session in this folder leaves out, and what it ends with: verdicts on other versions of a backend."""
+"""What a pytest session in this folder leaves out, and what it ends with: verdicts on versions of a backend."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ VERDICTS = pytest.StashKey[list[str]]()
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Exit code 1 where this version is slower than another one."""
+    """Exit code 1 where the first named of several versions of a backend is slower than another."""
     harness = session.config.stash.get(HARNESS, None)
     if harness is None or harness.run is None or not harness.request.versions:
         return
@@ -28,6 +28,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     for text in config.stash.get(VERDICTS, []):
         terminalreporter.write_line(text)

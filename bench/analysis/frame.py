@@ -46,11 +46,12 @@ def frame(
     Returns
     -------
     DataFrame
-        The fields of `Record` (``version`` is empty for this version), and: network (the workload, and what of it was varied), kernel, in_height, batch, dtype,
-        macs, flops, min_bytes, executed_gflops, utilisation (share of the peak measured in the same rounds), samples
-        and disturbed (numbers of samples and of disturbed turns), turns (time of each, by repetition and round),
-        repeat, weak (why the time may be wrong by more than 10%, empty if it is fine), speedup (the time of
-        python_loops over this one, where both were measured) and speedup_weak (whether either of the two is weak).
+        The fields of `Record` (``version`` is empty for this version), and: network (the workload, and what of it was
+        varied), kernel, in_height, batch, dtype, macs, flops, min_bytes, executed_gflops, utilisation (share of the
+        peak measured in the same rounds), samples and disturbed (numbers of samples and of disturbed turns), turns
+        (time of each, by repetition and round), repeat, weak (why the time may be wrong by more than 10%, empty if it
+        is fine), speedup (the time of python_loops over this one, where both were measured) and speedup_weak (whether
+        either of the two is weak).
     """
     finished = list(records)
     keys = {record.case.key for record in finished}

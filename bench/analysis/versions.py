@@ -24,7 +24,7 @@ def this_version(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_network(table: pd.DataFrame) -> pd.DataFrame:
-    """A row a network, thread count and other version: the ratio of the sums, its interval, and a verdict of ours.
+    """A row a network, thread count and pair of versions: the ratio of the sums, its interval, and a verdict of ours.
 
     Parameters
     ----------
@@ -34,20 +34,20 @@ def by_network(table: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns network, threads, ours, theirs, commit, layers (how many both measured in common turns, of all),
-        ratio, low, high (missing unless both so measured all), "ours is" and weak. Empty where no backend was measured
-        beside another version of it.
+        Columns network, threads, ours, "our commit" (empty for this version), theirs, "their commit", layers (how many
+        both measured in common turns, of all), ratio, low, high (missing unless both so measured all), "ours is" and
+        weak. Empty where no backend was measured in two versions.
     """
     ok, sums, rows = table[table.status == "ok"], by_backend(table), []
     for (network, threads), known in sums.groupby(KEYS, sort=False):
         mine, total = ok[(ok.network == network) & (ok.threads == threads)], int(known.layers.iloc[0])
-        for ours, theirs, commit in _pairs(table):
+        for (ours, our_commit), (theirs, their_commit) in _pairs(table):
             both = known[known.backend.isin([ours, theirs])]
             found, common = network_ratio(mine, ours, theirs, total), len(measured_pairs(mine, ours, theirs))
             row = {
-                "network": network, "threads": threads, "ours": ours, "theirs": theirs, "commit": commit,
-                "layers": f"{common} of {total}", "ratio": None, "low": None, "high": None,
-                "ours is": "not measured in the same turns",
+                "network": network, "threads": threads, "ours": ours, "our commit": our_commit, "theirs": theirs,
+                "their commit": their_commit, "layers": f"{common} of {total}", "ratio": None, "low": None,
+                "high": None, "ours is": "not measured in the same turns",
             }  # fmt: skip
             if found is not None:
                 row |= {"ratio": found.value, "low": found.low, "high": found.high, "ours is": found.verdict}
@@ -57,42 +57,46 @@ def by_network(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_layers(table: pd.DataFrame) -> pd.DataFrame:
-    """A row a layer that both versions measured, with the columns of `bench.analysis.ratios.by_layer`."""
-    found = [by_layer(table, ours, theirs).assign(ours=ours) for ours, theirs, _ in _pairs(table)]
-    return (
-        pd.concat([each for each in found if len(each)], ignore_index=True) if any(map(len, found)) else pd.DataFrame()
-    )
+    """A row a layer and pair of versions that both measured it; columns as of `bench.analysis.ratios.by_layer`."""
+    found = [by_layer(table, ours, theirs).assign(ours=ours) for (ours, _), (theirs, _) in _pairs(table)]
+    rows = [each for each in found if len(each)]
+    return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
 
 
 def regressed(table: pd.DataFrame) -> bool:
-    """Whether ours became slower than one of the other versions."""
+    """Whether the version named first is slower than one of the others."""
     return bool(_slower(by_network(table)).any() or _alone(by_layers(table)).any())
 
 
 def sentences(table: pd.DataFrame) -> list[str]:
     """One for each row of `by_network`, and one for each layer that is a regression by itself."""
     networks, layers, said = by_network(table), by_layers(table), []
-    for row in networks.itertuples():
-        theirs, threads = f"{row.theirs} ({row.commit})", "1 thread" if row.threads == 1 else f"{row.threads} threads"
-        where = f"{row.network}, {threads}"
-        if pd.isna(row.ratio):
-            said.append(f"{row.ours} and {theirs} have no ratio on {where}: {row.layers} layers have common turns")
+    for row in networks.to_dict("records"):
+        ours, theirs = _named(row["ours"], row["our commit"]), _named(row["theirs"], row["their commit"])
+        where = f"{row['network']}, {row['threads']} thread{'' if row['threads'] == 1 else 's'}"
+        if pd.isna(row["ratio"]):
+            said.append(f"{ours} and {theirs} have no ratio on {where}: {row['layers']} layers have common turns")
             continue
-        value, _, between = interval(row.ratio, row.low, row.high, row.weak).partition(" ")
-        verdict, weak = networks["ours is"][row.Index], "; it depends on weak times" if row.weak else ""
-        said.append(f"{row.ours} is {value} times as fast as {theirs} on {where} {between}: {verdict}{weak}")
+        value, _, between = interval(row["ratio"], row["low"], row["high"], row["weak"]).partition(" ")
+        weak = "; it depends on weak times" if row["weak"] else ""
+        said.append(f"{ours} is {value} times as fast as {theirs} on {where} {between}: {row['ours is']}{weak}")
     for row in layers[_alone(layers)].itertuples() if len(layers) else ():
         value = interval(row.ratio, row.low, row.high, row.weak)
         said.append(f"slower by itself: layer {row.layer} of {row.network}, {row.ours} against {row.theirs}: {value}")
     return said
 
 
-def _pairs(table: pd.DataFrame) -> list[tuple[str, str, str]]:
-    """A backend, another version of it and that one's commit, for all that were both asked for."""
-    others = table[table.version != ""].drop_duplicates("backend")
-    names = set(this_version(table).backend)
-    pairs = [(split_version(row.backend)[0], row.backend, row.version) for row in others.itertuples()]
-    return [pair for pair in pairs if pair[0] in names]
+def _pairs(table: pd.DataFrame) -> list[tuple[tuple[str, str], tuple[str, str]]]:
+    """(backend, commit) of the first version of each backend that has several, and of another one of it."""
+    versions: dict[str, dict[str, str]] = {}
+    for row in table.itertuples():
+        commits = versions.setdefault(split_version(row.backend)[0], {})
+        commits[row.backend] = commits.get(row.backend) or row.version
+    return [(first, other) for first, *others in (each.items() for each in versions.values()) for other in others]
+
+
+def _named(backend: str, commit: str) -> str:
+    return f"{backend} ({commit})" if commit else backend
 
 
 def _slower(content: pd.DataFrame) -> pd.Series:

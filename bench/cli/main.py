@@ -84,8 +84,8 @@ def run(
 ) -> None:
     """Check and time backends on layers, in turns, each in its own process; one record a case, written as it finishes.
 
-    Exit code 1: a result is wrong, a process crashed or hung, or NAME is slower than NAME@REV on the sum of a workload,
-    or beyond 25% on a single layer.
+    Exit code 1: a result is wrong, a process crashed or hung, or of several versions of a backend the first named is
+    slower than another, on the sum of a workload or by more than 25% on a layer.
 
     \b
     Examples
@@ -142,7 +142,7 @@ def _report_end(request: Request, before: set[str], seconds: float, interrupted:
 
 
 def _slower(run: Run, request: Request) -> bool:
-    """Whether this version is slower than another one, after a sentence on each of those."""
+    """Whether a version is slower than those it was asked to be judged against, after a sentence on each."""
     if not request.versions:
         return False
     from ..analysis import versions

@@ -37,7 +37,7 @@ FLOOD, LAST_LEVEL_BYTES = 2, 64 * 2**20
 HELP = {
     "workload": "Built-in names, files (.txt, .csv, .onnx) or one benchdnn label, separated by commas; see `list`.",
     "backends": "Names separated by commas; all (the package's), fast (those auto weighs), peers (those installed); "
-    "NAME@REV, NAME@FOLDER: the same from another git revision or folder, exit 1 where NAME is slower than that.",
+    "NAME@REV, NAME@FOLDER: the same of another git revision or folder; exit 1 where the first named is slower.",
     "threads": "Thread counts separated by commas; all cores by default.",
     "direction": "fwd, bwd_d (gradient of the image), bwd_w (of the weights), by commas.",
     "cache": "warm; cold: nothing in the caches; weights: those alone are cold; by commas.",
