@@ -6,7 +6,8 @@
 The process of another version has that version's package and this harness, so neither this file nor anything that it
 and `bench.run.subject` import may use a name of the package that version 0.3.0 did not show. In gradients our own side
 of a comparison is called by this file, too, so that both sides do the same. Limits: `conv2d_input` and `conv2d_weight`
-take no backend and stand for `auto` alone; which operations were executed is known of direct summation only.
+take no backend and stand for `auto` alone, so that others compute gradients as forward convolutions, as ours do; which
+operations were executed is known of direct summation only.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import conv_impls
-from conv_impls import Conv2dProblem, UnsupportedError, conv2d, conv2d_input, conv2d_weight, get_backend, plan
+from conv_impls import Conv2dProblem, conv2d, conv2d_input, conv2d_weight, get_backend, plan
 
 from ..store.records import Case, split_version
+from .directions import as_forward
 from .subject import Bound, planned
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ CALLS = {"bwd_d": "conv2d_input", "bwd_w": "conv2d_weight"}
 
 
 class PublicCalls:
-    """The backend of a case; UnsupportedError where this version has no call for it."""
+    """The backend of a case, whose name may have a version."""
 
     def __init__(self, case: Case) -> None:
         name, _ = split_version(case.backend)
@@ -43,23 +45,21 @@ class PublicCalls:
             "backend": "auto" if name in (EAGER, STRICT) else name, "threads": case.threads,
             "precision": "strict" if name == STRICT else "standard",
         }  # fmt: skip
-        self._plan_gradient = getattr(conv_impls, PLANNERS.get(case.direction, ""), None)
-        unplanned = case.direction != "fwd" and self._plan_gradient is None
-        if unplanned and name != "auto":
-            raise UnsupportedError("the gradients of this version take no backend; name auto")
-        self.mode = "eager" if unplanned or self._eager else str(get_backend(self._how["backend"]).mode)
+        self._planner = None if self._eager else getattr(conv_impls, PLANNERS.get(case.direction, ""), None)
+        self._gradient = case.direction != "fwd" and (self._planner is not None or name == "auto")
+        unplanned = self._eager or (self._gradient and self._planner is None)
+        self.mode = "eager" if unplanned else str(get_backend(self._how["backend"]).mode)
 
     def bound(self, given: Conv2dProblem, x: Array, weight: Array) -> tuple[Bound, dict[str, Any]]:
         """See `bench.run.subject.Calls`."""
         start = clock()
         # The plan, where there is one.
         ready: Any = None
-        if self._direction == "bwd_d":
-            bound, ready = self._of_the_image(given, x, weight)
-        elif self._direction == "bwd_w":
-            bound, ready = self._of_the_weights(given, x, weight)
+        if self._gradient:
+            made = self._of_the_image if self._direction == "bwd_d" else self._of_the_weights
+            bound, ready = made(given, x, weight)
         elif self._eager:
-            settings = _settings(given) | self._how
+            settings = _settings(as_forward(given, self._direction)) | self._how
 
             def call(x: Array) -> Array:
                 return conv2d(x, weight, **settings)
@@ -68,14 +68,16 @@ class PublicCalls:
             call(np.zeros_like(x))
             bound = _on_the_image(call, x)
         else:
-            ready = plan(given, weight, **self._how)
-            bound = planned(ready, given.output_shape, x)
+            problem = as_forward(given, self._direction)
+            ready = plan(problem, weight, **self._how)
+            bound = planned(ready, problem.output_shape, x)
         picked = getattr(ready, "backend", "")
         accuracy = get_backend(picked).accuracy if picked else "image" if self._eager else "direct"
-        known = accuracy == "direct" and self._direction == "fwd"
+        # The definition's, where it is summed directly.
+        executed = as_forward(given, self._direction).flops if accuracy == "direct" and not self._gradient else None
         return bound, {
             "algorithm": picked or ("conv2d" if self._eager else CALLS[self._direction]), "accuracy": accuracy,
-            "executed_flops": given.flops if known else None, "prepare_s": getattr(ready, "prepare_s", clock() - start),
+            "executed_flops": executed, "prepare_s": getattr(ready, "prepare_s", clock() - start),
             "compile_s": getattr(ready, "compile_s", 0.0), "packed_bytes": getattr(ready, "packed_bytes", None),
             "workspace_bytes": getattr(ready, "workspace_bytes", None),
         }  # fmt: skip
@@ -84,13 +86,13 @@ class PublicCalls:
         g, (sh, sw), settings = given.groups, given.stride, _settings(given)
         grouped = weight.reshape(g, given.in_channels // g, given.out_channels // g, *given.kernel_size)
         kernel = grouped[..., ::-1, ::-1].swapaxes(1, 2).reshape(given.weight_shape).copy()
-        ready = self._plan_gradient(given, kernel, **self._how) if self._plan_gradient else None
+        ready = self._planner(given, kernel, **self._how) if self._planner else None
         call = ready or (lambda dy: conv2d_input(given.input_shape, kernel, dy, **settings))
         return _on_a_copy(call, given.output_shape, lambda x: x[:, :, ::sh, ::sw], lambda dx: dx, x), ready
 
     def _of_the_weights(self, given: Conv2dProblem, x: Array, weight: Array) -> tuple[Bound, Any]:
         settings, dy = _settings(given), weight.swapaxes(0, 1).copy()
-        ready = self._plan_gradient(given, **self._how) if self._plan_gradient else None
+        ready = self._planner(given, **self._how) if self._planner else None
 
         def call(image: Array) -> Any:
             return ready(image, dy) if ready else conv2d_weight(image, given.weight_shape, dy, **settings)
