@@ -38,6 +38,8 @@ def by_network(table: pd.DataFrame) -> pd.DataFrame:
         both measured in common turns, of all), ratio, low, high (missing unless both so measured all), "ours is" and
         weak. Empty where no backend was measured in two versions.
     """
+    if not _pairs(table):
+        return pd.DataFrame()
     ok, sums, rows = table[table.status == "ok"], by_backend(table), []
     for (network, threads), known in sums.groupby(KEYS, sort=False):
         mine, total = ok[(ok.network == network) & (ok.threads == threads)], int(known.layers.iloc[0])

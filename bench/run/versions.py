@@ -34,6 +34,8 @@ from .options import ROOT, UsageError
 from .worker import VERSION
 
 PACKAGE = "conv_impls"
+# The checkout whose revisions can be named.
+CHECKOUT = ROOT
 # Digits of a commit, as in an environment.
 DIGITS = 12
 # What a process of that version must be able to import, and the backends it then has.
@@ -142,7 +144,7 @@ def _is_path(text: str) -> bool:
 
 def _commit_of(text: str) -> str:
     """The commit of a revision of this checkout, or nothing."""
-    return _git(ROOT, "rev-parse", "--verify", "--quiet", f"{text}^{{commit}}") if _is_checkout() else ""
+    return _git(CHECKOUT, "rev-parse", "--verify", "--quiet", f"{text}^{{commit}}") if _is_checkout() else ""
 
 
 def _state_of(folder: Path) -> str:
@@ -155,7 +157,7 @@ def _state_of(folder: Path) -> str:
 
 def _unpack(backend: str, commit: str, folder: Path) -> None:
     """The package of a commit, whole or not at all."""
-    archive = _run_git(ROOT, "archive", "--format=zip", commit, PACKAGE)
+    archive = _run_git(CHECKOUT, "archive", "--format=zip", commit, PACKAGE)
     if archive is None:
         _refuse(backend, f"revision {commit[:DIGITS]} has no folder {PACKAGE}")
     try:
@@ -175,8 +177,10 @@ def _why_unknown(text: str) -> str:
     if _is_path(text):
         return f"there is no folder {text!r}"
     if not _is_checkout():
-        return f"no folder of that name, and {ROOT} is no git checkout with revisions; name a folder, as auto@../other"
-    shallow = _git(ROOT, "rev-parse", "--is-shallow-repository") == "true"
+        return (
+            f"no folder of that name, and {CHECKOUT} is no git checkout with revisions; name a folder, as auto@../other"
+        )
+    shallow = _git(CHECKOUT, "rev-parse", "--is-shallow-repository") == "true"
     fetch = "git fetch --tags --unshallow" if shallow else "git fetch --tags"
     clone = "this clone, which is shallow, has" if shallow else "this clone has"
     return (
@@ -205,8 +209,8 @@ def _digest(package: Path) -> str:
 
 def _is_checkout() -> bool:
     """Whether this file belongs to a git checkout, rather than to an environment inside somebody's."""
-    top = _git(ROOT, "rev-parse", "--show-toplevel")
-    return bool(top) and Path(top).resolve() == ROOT.resolve()
+    top = _git(CHECKOUT, "rev-parse", "--show-toplevel")
+    return bool(top) and Path(top).resolve() == CHECKOUT.resolve()
 
 
 def _git(folder: Path, *arguments: str) -> str:
