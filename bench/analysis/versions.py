@@ -54,8 +54,7 @@ def by_network(table: pd.DataFrame) -> pd.DataFrame:
             if found is not None:
                 row |= {"ratio": found.value, "low": found.low, "high": found.high, "ours is": found.verdict}
             rows.append(row | {"weak": marks({"ratio": found is not None and both.weak.any()})})
-    made = pd.DataFrame(rows)
-    return made.astype({"ratio": float, "low": float, "high": float}) if rows else made
+    return pd.DataFrame(rows).astype({"ratio": float, "low": float, "high": float})
 
 
 def by_layers(table: pd.DataFrame) -> pd.DataFrame:
