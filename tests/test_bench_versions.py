@@ -143,6 +143,7 @@ REFUSED = {
     "auto@./repo/conv_impls": "expected a folder that holds",
     "nosuch@v0.3.0": "no backend 'nosuch'; it has auto, mine", "machine@v0.3.0": "no backend 'machine'",
     "auto@./old": "cannot be used (ImportError: cannot import name", "auto@./broken": "(ZeroDivisionError",
+    "auto@./older": "conv_impls 0.2.9 is older than 0.3.0",
 }  # fmt: skip
 
 
@@ -150,6 +151,7 @@ def test_what_is_no_version_is_refused_in_one_line(repo: Path, tmp_path: Path) -
     (tmp_path / "empty").mkdir()
     package(tmp_path / "old", "__version__ = '0.1.0'\n")
     package(tmp_path / "broken", "1 / 0\n")
+    package(tmp_path / "older", PUBLIC.replace("0.3.0", "0.2.9"))
     for name, words in REFUSED.items():
         with pytest.raises(UsageError) as refused:
             resolved([name])

@@ -15,6 +15,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -36,6 +37,8 @@ from .worker import VERSION
 PACKAGE = "conv_impls"
 # The checkout whose revisions can be named.
 CHECKOUT = ROOT
+# Major and minor version of the first that has all public calls.
+OLDEST = (0, 3)
 # Digits of a commit, as in an environment.
 DIGITS = 12
 # What a process of that version must be able to import, and the backends it then has.
@@ -196,6 +199,11 @@ def _probe(backend: str, folder: Path) -> tuple[str, str, list[str]]:
     except ValueError:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         _refuse(backend, f"its public calls cannot be used ({lines[-1]}); versions since 0.3.0 have them")
+    if (number := re.match(r"(\d+)\.(\d+)", version)) and tuple(map(int, number.groups())) < OLDEST:
+        _refuse(
+            backend,
+            f"{PACKAGE} {version} is older than {'.'.join(map(str, OLDEST))}.0, the oldest that can be measured",
+        )
     return where, version, names
 
 
