@@ -14,7 +14,17 @@ HARNESS := env -u PYTEST_ADDOPTS -u PYTEST_PLUGINS PYTEST_DISABLE_PLUGIN_AUTOLOA
 	$(BIN)/python -m pytest bench -c pyproject.toml -p pytest_benchmark.plugin --benchmark-only --benchmark-quiet
 # What follows a session: the report of its run, into results/ or the folder that REPORT_TO names.
 REPORT = code=$$?; [ $$code -gt 1 ] || $(BIN)/python -m bench report $(RUN) $(REPORT_TO) || exit $$?; exit $$code
-smoke bench-peers reference: REPORT_TO = --out $(RUN)/report
+smoke ab bench-peers reference: REPORT_TO = --out $(RUN)/report
+
+# make ab: each of BACKENDS beside itself of REV; REV may hold spaces, but no quote and no dollar.
+NETWORK ?= resnet50
+BACKENDS ?= auto
+COMMA := ,
+SPACE := $(subst ,, )
+PAIRS = $(subst @REV,@$(REV),$(subst $(SPACE),$(COMMA),$(foreach name,$(subst $(COMMA),$(SPACE),$(BACKENDS)),$(name)$(COMMA)$(name)@REV)))
+ifeq ($(filter ab,$(MAKECMDGOALS))$(REV),ab)
+$(error REV is missing: make ab REV=v0.3.0, REV=commit or REV=./folder)
+endif
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -49,6 +59,10 @@ parity: $(VENV)/test.stamp  ## compare with torch and the other libraries, which
 	$(BIN)/python -m pytest --require-torch tests/test_torch_parity.py tests/test_bench_peers.py
 
 setup-peers: $(VENV)/peers.stamp  ## install the libraries that bench-peers compares with (3 GB)
+
+ab: $(VENV)/bench.stamp  ## this version against another one: REV=v0.3.0, a commit or ./folder; NETWORK=resnet50 BACKENDS=auto (3 minutes)
+	@$(HARNESS) --bench-workload '$(NETWORK)' --bench-backends '$(PAIRS)' --bench-repetitions 3 --bench-seconds 0.09 \
+		--bench-budget 900 --bench-out $(RUN); $(REPORT)
 
 bench-peers: $(VENV)/peers.stamp  ## ours and every library installed on the layers of four networks, 1 and all threads (20 minutes, 50 at most)
 	@$(HARNESS) --bench-workload resnet50,vgg16,mobilenet_v2,convnext_tiny --bench-backends auto,auto_strict,auto_eager,peers \
@@ -93,5 +107,5 @@ $(VENV)/peers.stamp: pyproject.toml $(VENV)/bench.stamp
 	@$(PIP) -e '.[peers]'
 	@touch $@
 
-.PHONY: help bench test wrong smoke check lint types format parity setup-peers bench-peers reference report machine list setup clean
+.PHONY: help bench test wrong smoke check lint types format parity setup-peers ab bench-peers reference report machine list setup clean
 .DEFAULT_GOAL := help

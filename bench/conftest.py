@@ -1,3 +1,37 @@
-"""What doctest collection leaves out: a plug-in registers its backend when it is imported."""
+"""What a pytest session in this folder leaves out, and ends with: what was found, and an exit code for versions."""
 
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from conv_impls.text import visible
+
+from .run.session import HARNESS
+
+# A plug-in registers its backend when it is imported.
 collect_ignore = ["run/overhead.py"]
+FOUND = pytest.StashKey[list[str]]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Exit code 1 where the first named of several versions of a backend is slower than another."""
+    harness = session.config.stash.get(HARNESS, None)
+    if harness is None or harness.run is None:
+        return
+    from .analysis import versions
+    from .analysis.frame import frame_of
+    from .analysis.sentences import sentences
+
+    table = frame_of(harness.run)
+    session.config.stash[FOUND] = sentences(table)
+    if versions.regressed(table) and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    for text in config.stash.get(FOUND, []):
+        terminalreporter.write_line(visible(text))

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.analysis.frame import frame
+from bench.analysis.frame import frame_of
 from bench.analysis.stats import TOLERANCE
 from bench.analysis.sums import by_backend
 from bench.store.folder import Run
@@ -59,7 +59,7 @@ def sums(out: Path, state: str) -> pd.DataFrame:
     found = []
     for folder in sorted(out.glob(f"{state}*")):
         run = Run.open(folder)
-        table = by_backend(frame(run.records(), run.cases, environment=run.environment))
+        table = by_backend(frame_of(run))
         found.append(table[table.whole])
     return pd.concat(found, ignore_index=True)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from msgspec.structs import asdict
 
-from bench.run import driver, exchange
+from bench.run import exchange, fleet
 from bench.run.directions import as_forward
 from bench.run.driver import Driver, make_cases
 from bench.run.subject import shrunk
@@ -91,7 +91,7 @@ class Session:
     ) -> tuple[Run, Log]:  # fmt: skip
         log: Log = []
         worker = type("Worker", (Scripted,), {"log": log, "spoil": staticmethod(spoil)})
-        self._patch.setattr(driver, "Worker", worker)
+        self._patch.setattr(fleet, "Worker", worker)
         path = self._folder / folder
         if not path.exists():
             few = workloads.load("smoke")[:layers]

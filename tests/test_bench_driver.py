@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from scripted import BACKENDS, CONFIG, FACTS, Answer, Log, Scripted, Session, asked, by_backend, rounds
 
-from bench.run import driver
+from bench.run import fleet
 from bench.run.contender import FEWEST_TURNS, PATIENCE, TURNS
 from bench.run.driver import GIVEN_UP, PEAK_S, Driver, check_cases, group_of, make_cases
 from bench.run.worker import MACHINE
@@ -301,7 +301,7 @@ def test_check_yields_each_case_and_restarts_for_other_threads(monkeypatch: pyte
         refused = name == "b" and threads == 2 and do == "probe"
         return {"status": "wrong_result", "reason": "off"} if refused else None
 
-    monkeypatch.setattr(driver, "Worker", type("Worker", (Scripted,), {"log": log, "spoil": staticmethod(spoil)}))
+    monkeypatch.setattr(fleet, "Worker", type("Worker", (Scripted,), {"log": log, "spoil": staticmethod(spoil)}))
     cases = make_cases(workloads.load("smoke")[:2], ["a", "b"], [1, 2], 1, ["fwd", "bwd_d"], ["warm"])
     found = list(check_cases(cases, 1.0, {}, 0))
     assert [case for case, _, _ in found] == cases

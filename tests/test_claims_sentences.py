@@ -9,7 +9,8 @@ import pytest
 from records import failed, record
 
 from bench.analysis.frame import frame
-from bench.analysis.sentences import WEAK, sentences
+from bench.analysis.sentences import sentences
+from bench.analysis.versions import WEAK
 from bench.store.records import Record
 
 CALM = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0)

@@ -41,8 +41,7 @@ ROOMS = {
     "store": set(),
     "machine": set(),
     "peers": {"machine"},
-    # Turns are weighed while they are taken, and the last thing a run does is say what it found.
-    "run": {"store", "machine", "peers", "analysis.stats", "analysis.sentences"},
+    "run": {"store", "machine", "peers", "analysis.stats"},
     "analysis": {"store", "machine", "peers"},
     "report": {"analysis", "store", "machine", "peers"},
     "cli": {"run", "report", "analysis", "store", "machine", "peers"},

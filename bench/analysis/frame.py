@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..machine.peaks import Peaks
+from ..store.folder import StoredRun
 from ..store.records import Case, Record
 from .stats import HALF, doubt
 from .twins import disagreements
@@ -23,6 +24,11 @@ NUMBERS = [
 NOT_RUN = "the run did not come this far; finish it with --resume"
 GROUP = ["workload", "layer", "label", "threads", "direction", "cache"]
 # FMA peaks in GFLOP/s, by thread count and dtype.
+
+
+def frame_of(run: StoredRun) -> pd.DataFrame:
+    """The frame of all that a stored run holds."""
+    return frame(run.records(), run.cases, run.repeat, run.environment)
 
 
 def frame(
@@ -46,12 +52,12 @@ def frame(
     Returns
     -------
     DataFrame
-        The fields of `Record`, and: network (the workload, how many convolutions of a model it is where some are left
-        out, and what of it was varied), kernel, in_height, batch, dtype,
-        macs, flops, min_bytes, executed_gflops, utilisation (share of the peak measured in the same rounds), samples
-        and disturbed (numbers of samples and of disturbed turns), turns (time of each, by repetition and round),
-        repeat, weak (why the time may be wrong by more than 10%, empty if it is fine), speedup (the time of
-        python_loops over this one, where both were measured) and speedup_weak (whether either of the two is weak).
+        The fields of `Record` (``version`` is empty for this version), and: network (the workload, how many
+        convolutions of a model it is where some are left out, and what of it was varied), kernel, in_height, batch,
+        dtype, macs, flops, min_bytes, executed_gflops, utilisation (share of the peak of the same rounds), samples and
+        disturbed (numbers of samples and of disturbed turns), turns (time of each, by repetition and round), repeat,
+        weak (why the time may be wrong by more than 10%, empty if it is fine), speedup (the time of python_loops over
+        this one, where both were measured) and speedup_weak (whether either of the two is weak).
     """
     finished = list(records)
     keys = {record.case.key for record in finished}
@@ -99,10 +105,12 @@ def _row(group: list[Record], best: Peaks) -> dict[str, object]:
     # Only a case that is right in every repetition counts as right.
     worst = next((r for r in group if r.status != "ok"), group[0])
     case, problem = worst.case, worst.case.problem
+    # A case that was not run has none.
+    version = next((r.version for r in group if r.version), "")
     row: dict[str, object] = {
         "workload": case.workload, "layer": case.layer, "label": case.label, "count": case.count,
-        "backend": case.backend, "threads": case.threads, "direction": case.direction, "cache": case.cache,
-        "mode": worst.mode, "threads_seen": worst.threads_seen,
+        "backend": case.backend, "version": version, "threads": case.threads, "direction": case.direction,
+        "cache": case.cache, "mode": worst.mode, "threads_seen": worst.threads_seen,
         "status": worst.status, "reason": worst.reason, "algorithm": worst.algorithm,
         "kernel": "x".join(map(str, problem.kernel_size)), "in_height": problem.in_size[0], "batch": problem.batch,
         "dtype": problem.dtype, "macs": problem.macs, "flops": problem.flops, "min_bytes": problem.min_bytes,

@@ -64,6 +64,28 @@ def interval(value: float, low: float, high: float, weak: object = False) -> str
     return f"{times(value, weak)} ({times(low)} to {times(high)})"
 
 
+def compared(ours: str, theirs: str, ratio: Ratio | None, where: str) -> str:
+    """A ratio as a sentence: how many times as fast ours is, and how sure that is.
+
+    Examples
+    --------
+    >>> compared("a", "b", Ratio(1.5, 1.4, 1.6, 9, "faster"), "on n, 1 thread")
+    'a is 1.50 times as fast as b on n, 1 thread (1.40 to 1.60)'
+    >>> compared("a", "b", Ratio(0.5, 0.4, 0.625, 9, "slower"), "on n, 1 thread")
+    'a takes 2.00 times as long as b on n, 1 thread (1.60 to 2.50)'
+    """
+    if ratio is None:
+        return f"{ours} and {theirs} were not measured in the same rounds {where}"
+    shown = f"({times(ratio.low)} to {times(ratio.high)})"
+    if ratio.verdict == "faster":
+        return f"{ours} is {times(ratio.value)} times as fast as {theirs} {where} {shown}"
+    if ratio.verdict == "slower":
+        shown = f"({times(1 / ratio.high)} to {times(1 / ratio.low)})"
+        return f"{ours} takes {times(1 / ratio.value)} times as long as {theirs} {where} {shown}"
+    why = "had too few common turns" if ratio.verdict == "too few repetitions" else "cannot be told apart"
+    return f"{ours} and {theirs} {why} {where}: {times(ratio.value)} times as fast {shown}"
+
+
 def percent(value: float, weak: object = False) -> str:
     """A fraction in whole percent."""
     return f"{sign(weak)}{value:.0%}"

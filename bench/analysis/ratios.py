@@ -89,11 +89,11 @@ def headlines(table: pd.DataFrame) -> pd.DataFrame:
 def regret(table: pd.DataFrame) -> pd.DataFrame:
     """How much slower the backend that `auto` picks is than the best of ours, sums and worst layer.
 
-    Excluded: F(6x6), which `auto` never selects, and backends that hand the work to another one.
+    Excluded: F(6x6), which `auto` never selects, backends that hand the work to another one, and other versions.
     """
     rows = []
     excluded = [*PEERS, *OWN, "numba_winograd_f6", "numba_winograd"]
-    ours = table[(table.status == "ok") & ~table.backend.isin(excluded)]
+    ours = table[(table.status == "ok") & (table.version == "") & ~table.backend.isin(excluded)]
     for (network, threads), part in ours.groupby(KEYS, sort=False):
         picked = part[part.backend == "auto"].set_index("layer").algorithm
         timed = part[part.backend != "auto"].set_index("layer")

@@ -4,7 +4,8 @@
 
 The best other library is the one with the least sum over the whole network; it is named, unlike the "best peer" of the
 tables, which is another one at each layer. Where a run has no library, the fastest backend and the next are compared.
-Limits: a backend that did not measure every layer of a network is in no sentence about it.
+Versions of one backend are compared in a sentence of their own (`bench.analysis.versions`). Limits: a backend that did
+not measure every layer of a network is in no sentence about it.
 """
 
 from __future__ import annotations
@@ -14,20 +15,11 @@ from collections.abc import Iterator
 import pandas as pd
 
 from ..peers import PEERS
-from ..store.folder import StoredRun
-from .frame import frame
-from .intervals import Ratio
-from .numbers import number, times
+from . import versions
+from .numbers import compared, number
 from .ratios import ANCHOR, network_ratio
 from .sums import KEYS, by_backend
-
-# What follows the figure of a sentence that stands on weak measurements.
-WEAK = "; weak: one of the two may be more than 10% off"
-
-
-def of_run(run: StoredRun) -> list[str]:
-    """What a stored run found."""
-    return sentences(frame(run.records(), run.cases, environment=run.environment))
+from .versions import WEAK
 
 
 def sentences(table: pd.DataFrame) -> list[str]:
@@ -40,6 +32,11 @@ def sentences(table: pd.DataFrame) -> list[str]:
     """
     if table.empty:
         return []
+    of_versions = versions.sentences(table)
+    return _of_networks(versions.this_version(table), bool(of_versions)) + of_versions
+
+
+def _of_networks(table: pd.DataFrame, versions_follow: bool) -> list[str]:
     sums, ok = by_backend(table), table[table.status == "ok"]
     modes = ok.drop_duplicates("backend").set_index("backend")["mode"]
     found = []
@@ -52,9 +49,9 @@ def sentences(table: pd.DataFrame) -> list[str]:
             ratio = network_ratio(part, ours, theirs, each.layers.iloc[0])
             also = ", the best other library," if theirs in PEERS else ", the next,"
             weak = WEAK if ranked.weak[[ours, theirs]].any() else ""
-            text = _compared(ours, theirs + also, ratio, f"on {name}, {mode}, {count}" if mode else where)
+            text = compared(ours, theirs + also, ratio, f"on {name}, {mode}, {count}" if mode else where)
             found.append(text + weak if ratio else text)
-        if len(ranked) == 1:
+        if len(ranked) == 1 and not versions_follow:
             time = f"{number(1e3 * ranked.sum_s.iloc[0], ranked.weak.iloc[0])} ms"
             found.append(f"{ranked.index[0]} takes {time} {where}; nothing to compare it with")
         if ranked.empty:
@@ -82,16 +79,3 @@ def _pairs(ranked: list[str], modes: pd.Series) -> Iterator[tuple[str, str, str]
             yield ours, rivals[0], mode
     if not compared and len(ranked) > 1:
         yield ranked[0], ranked[1], ""
-
-
-def _compared(ours: str, theirs: str, ratio: Ratio | None, where: str) -> str:
-    if ratio is None:
-        return f"{ours} and {theirs} were not measured in the same rounds {where}"
-    shown = f"({times(ratio.low)} to {times(ratio.high)})"
-    if ratio.verdict == "faster":
-        return f"{ours} is {times(ratio.value)} times as fast as {theirs} {where} {shown}"
-    if ratio.verdict == "slower":
-        shown = f"({times(1 / ratio.high)} to {times(1 / ratio.low)})"
-        return f"{ours} takes {times(1 / ratio.value)} times as long as {theirs} {where} {shown}"
-    why = "had too few common turns" if ratio.verdict == "too few repetitions" else "cannot be told apart"
-    return f"{ours} and {theirs} {why} {where}: {times(ratio.value)} times as fast {shown}"

@@ -76,7 +76,7 @@ def network_sums(table: pd.DataFrame) -> pd.DataFrame:
 def winners(table: pd.DataFrame) -> pd.DataFrame:
     """The fastest backend of each layer and its lead over the next; what `auto` does is a choice, not a contender."""
     rows = []
-    own = table[(table.status == "ok") & ~table.backend.isin(CHOICES)]
+    own = table[(table.status == "ok") & (table.version == "") & ~table.backend.isin(CHOICES)]
     for (network, layer, threads), part in own.groupby(["network", "layer", "threads"], sort=False):
         ranked = part.sort_values("median_s")
         first = ranked.iloc[0]
@@ -193,7 +193,8 @@ def thread_efficiency(table: pd.DataFrame) -> pd.DataFrame:
 def ladder(table: pd.DataFrame, workload: str) -> pd.DataFrame:
     """Geometric-mean speed-up over python_loops and its range, over the layers that all of `LADDER_SHARE` measured."""
     part = plain(table)
-    part = part[(part.workload == workload) & (part.threads == part.threads.max()) & ~part.backend.isin(CHOICES)]
+    part = part[(part.workload == workload) & (part.threads == part.threads.max()) & (part.version == "")]
+    part = part[~part.backend.isin(CHOICES)]
     speeds = part.pivot(index="layer", columns="backend", values="speedup")
     # A method for one kind of layer would leave no layer that all have measured.
     timed = speeds.dropna(how="all")

@@ -87,6 +87,9 @@ def run(
 ) -> None:
     """Check and time backends on layers, in turns, each in its own process; one record a case, written as it finishes.
 
+    Exit code 1: a result is wrong, a process crashed or hung, or of several versions of a backend the first named is
+    slower than another, on the sum of a workload or by more than 25% on a layer.
+
     \b
     Examples
     --------
@@ -95,6 +98,7 @@ def run(
       python -m bench run --workload my_network.onnx --size 1,3,224,224 --backends fast
       python -m bench run --workload my_layers.txt --out results/runs/mine --budget 60
       python -m bench run --workload 'mb1ic64ih56oc64oh56kh3ph1' --backends all --cache warm,cold,weights
+      python -m bench run --workload resnet50 --backends auto,auto@v0.3.0,auto@../other --repetitions 3
       python -m bench run --resume results/runs/mine
     """
     from ..run.start import start
@@ -121,7 +125,9 @@ def run(
 
 def _report_end(request: Request, before: set[str], seconds: float, interrupted: bool) -> None:
     """What a session that ended is to be remembered for; the exit code comes from the run, not from pytest."""
-    from ..analysis.sentences import of_run
+    from ..analysis import versions
+    from ..analysis.frame import frame_of
+    from ..analysis.sentences import sentences
 
     run, total = Run.open(request.folder), len(request.cases)
     records = run.records()
@@ -134,13 +140,14 @@ def _report_end(request: Request, before: set[str], seconds: float, interrupted:
             f"run folder {run.folder}"
         )
     bad = [record for record in records if record.status in FAILED]
-    say("\n" + "\n".join(of_run(run)))
+    table = frame_of(run)
+    say("\n" + "\n".join(sentences(table)))
     say(f"{len(records)} cases in {seconds:.0f} s, {len(bad)} failed; run folder {run.folder}")
     if len(records) < total:
         complain(f"the budget left out {total - len(records)}; finish with: python -m bench run --resume {run.folder}")
     for record in bad:
         complain(f"{record.case.key}: {record.status}: {record.reason}\n  repeat: {run.repeat(record.case)}")
-    if bad:
+    if versions.regressed(table) or bad:
         raise typer.Exit(WRONG)
 
 
@@ -175,15 +182,17 @@ def check(
     import pandas as pd
 
     from ..run.driver import check_cases
+    from ..run.versions import resolved
 
     options = Options(
         workload, backends, threads, direction, batch=batch, size=size, dtype=dtype, layers=layers, timeout=timeout,
         plugin=plugin, seed=seed,
     )  # fmt: skip
     cases = options.cases()
+    versions = resolved(case.backend for case in cases)
     counts: dict[str, dict[str, int]] = {}
     with Bar() as bar:
-        checked = check_cases(cases, options.timeout, options.variables(), seed)
+        checked = check_cases(cases, options.timeout, options.variables(), seed, versions)
         for done, (case, status, reason) in enumerate(checked, 1):
             bar.show(done, len(cases), f"{case.layer}  {case.backend}", None)
             row = counts.setdefault(case.backend, {"right": 0, "unsupported": 0, "over budget": 0, "wrong": 0})

@@ -34,14 +34,14 @@ def report(
       python -m bench report results/runs/reference
       python -m bench report results/runs/mine --out results/runs/mine/report
     """
-    from ..analysis.frame import frame
+    from ..analysis.frame import frame_of
     from ..report.write import summary, write_report
     from ..store.benchmark_json import open_stored
 
     current = open_stored(run or _newest())
     for text in write_report(current, out, readme):
         say(f"left out: {text}")
-    table = frame(current.records(), current.cases, environment=current.environment)
+    table = frame_of(current)
     print_table(summary(table), "Sum of the layers, count-weighted, in milliseconds")
     pages = f"page:    {out / 'report.html'}\nsummary: {out / 'README.md'}"
     say(f"{pages}\ntables:  {out / 'tables'}\nfigures: {out / 'figures'}")

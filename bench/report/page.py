@@ -34,9 +34,17 @@ from . import figures, roofline, sweeps
 from .style import known
 
 # Those of the report's tables that the page shows, by section.
-SECTIONS = {
-    "ratios": {"headlines": "Ours against others", "against": "Each backend against ours of its mode"},
-    "layers": {"best_peer_by_layer": "Each layer against its fastest peer", "winners": "Fastest backend of each layer"},
+SECTIONS: dict[str, dict[str, str]] = {
+    "ratios": {
+        "headlines": "Ours against others",
+        "versions": "Ours against other versions of it",
+        "against": "Each backend against ours of its mode",
+    },
+    "layers": {
+        "versions_by_layer": "Each layer against other versions",
+        "best_peer_by_layer": "Each layer against its fastest peer",
+        "winners": "Fastest backend of each layer",
+    },
     "costs": {"costs": "Compiling, preparing, memory", "thread_efficiency": "What more threads gain"},
 }
 ALT = figures.ALT | roofline.ALT | sweeps.ALT

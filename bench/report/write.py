@@ -14,8 +14,8 @@ import pandas as pd
 
 from conv_impls.text import visible
 
-from ..analysis import ratios, tables
-from ..analysis.frame import frame
+from ..analysis import ratios, tables, versions
+from ..analysis.frame import frame_of
 from ..analysis.sentences import sentences
 from ..analysis.writing import code, csv, escaped, markdown
 from ..store.files import write_whole
@@ -32,6 +32,7 @@ PLAIN_FIGURES = figures.FIGURES | {"roofline": roofline.roofline}
 FIGURES = PLAIN_FIGURES | sweeps.FIGURES
 TABLES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "network_sums": tables.network_sums, "headlines": ratios.headlines, "against": ratios.against,
+    "versions": versions.by_network, "versions_by_layer": versions.by_layers,
     "best_peer_by_layer": ratios.best_peer_by_layer, "regret": ratios.regret, "winners": tables.winners,
     "costs": tables.costs, "utilisation": tables.utilisation, "thread_efficiency": tables.thread_efficiency,
     "ladder": lambda table: tables.ladder(table, "resnet50"),
@@ -47,6 +48,10 @@ HEADLINES = (
     "side. The best peer is the fastest of all other libraries at each layer, which no one library is; eager backends "
     "get the weights at each call, `auto_strict` sums directly."
 )
+VERSIONS = (
+    "Other versions of a backend, and the time of each over ours in the same turns: above 1, ours is faster. The "
+    "commit is the one that the version was at, with `+changes` where its files differ from it."
+)
 COSTS = (
     "Compiling (or loading compiled code from disk) and preparing all layers once, a pass over the network, memory, "
     "and the passes after which the former pay off against the fastest backend that needs neither."
@@ -56,7 +61,7 @@ COSTS = (
 def write_report(run: StoredRun, out: Path, readme: Path | None) -> list[str]:
     """Write everything; returns what was left out and why."""
     environment = run.environment
-    table = frame(run.records(), run.cases, run.repeat, environment)
+    table = frame_of(run)
     if table.empty:
         raise StoreError(f"{run.folder}: no finished cases to report")
     twice = table[table.duplicated(["network", "layer", "backend", "threads"])]
@@ -163,6 +168,8 @@ def _page(
     ]  # fmt: skip
     if "headlines" in made:
         lines += ["## Ours and other libraries", "", HEADLINES, "", markdown(made["headlines"]), ""]
+    if "versions" in made:
+        lines += ["## Ours and other versions of it", "", VERSIONS, "", markdown(made["versions"]), ""]
     if "ladder" in made:
         lines += [
             "## The ladder, on ResNet-50",

@@ -91,6 +91,9 @@ class Contender:
     seconds: float
     rotate_bytes: int
     seed: int
+    # The commit of another version of the package; and whether the backend is called by public names alone.
+    version: str = ""
+    public: bool = False
     facts: dict[str, Any] = field(default_factory=dict)
     status: str = "ok"
     reason: str = ""
@@ -140,7 +143,7 @@ class Contender:
             facts |= self._times(paces)
         values = {"case": msgspec.structs.asdict(self.case), "status": self.status, "reason": self.reason}
         try:
-            return checked({**values, "environment_id": environment_id, **facts})
+            return checked({**values, "environment_id": environment_id, **facts, "version": self.version})
         except StoreError as error:
             return Record(self.case, "error", f"what it reported cannot be stored: {error}", environment_id)
 
@@ -178,7 +181,9 @@ class Contender:
         return answer, verdict
 
     def _prepare(self) -> None:
-        self._ask("start", case=msgspec.structs.asdict(self.case))
+        # Without the layer's name, whose spelling another version may not know.
+        case = msgspec.structs.asdict(self.case) | {"label": self.case.unnamed_label}
+        self._ask("start", case=case, public=self.public)
         estimate = self.facts["estimate_s"] = self._estimate()
         if estimate > self.timeout_s:
             raise Failed("over_budget", f"about {estimate:.3g} s a call, over the {self.timeout_s:g} s one may take")

@@ -12,9 +12,13 @@ so this is what a forward backend can do for training, not the best there is; a 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from conv_impls import Conv2dProblem, UnsupportedError
-from conv_impls.validation import Pair
+
+# Processes of other versions import this file: `bench.run.public_calls`.
+if TYPE_CHECKING:
+    from conv_impls.validation import Pair
 
 
 def as_forward(problem: Conv2dProblem, direction: str) -> Conv2dProblem:

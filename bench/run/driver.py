@@ -5,10 +5,9 @@
 
 A round gives each pair of backends one ratio under like conditions; `intervals.ratio` makes intervals of them. The
 machine takes part as one more contender, its peak and a yardstick, so that every record knows what it could do at the
-time. Rounds
-go on, up to twice as many, while a backend lacks turns that nothing disturbed. A process that dies or hangs costs its
-case, which gets a status, and is started again for the next layer, though not for ever. The budget counts from the
-start of the run, or from where it is resumed; cases beyond it are left for --resume.
+time. Rounds go on, up to twice as many, while a backend lacks turns that nothing disturbed. A process that dies or
+hangs costs its case, which gets a status, and is started again for the next layer, though not for ever. The budget
+counts from the start of the run, or from where it is resumed; cases beyond it are left for --resume.
 """
 
 from __future__ import annotations
@@ -30,10 +29,10 @@ from ..analysis import stats
 from ..machine.peaks import Peaks
 from ..store.coverage import words
 from ..store.folder import Journal, Run
-from ..store.records import FAILED, Cache, Case, Direction, Record
+from ..store.records import FAILED, Cache, Case, Direction, Record, split_version
 from .contender import PATIENCE, TURNS, Contender, Layer
+from .fleet import NONE, Fleet, Versions, commit_of
 from .pool import pooled
-from .process import Worker
 from .turn import Pace
 from .worker import MACHINE
 
@@ -81,12 +80,18 @@ class Driver:
     cases : iterable of Case
         Those of the run's cases to measure now; a layer that was left half-way is measured whole again.
     progress : callable
+    versions : mapping of str to Version
+        Of those backends that are of another version.
     """
 
     def __init__(
-        self, run: Run, cases: Iterable[Case], progress: Progress = lambda done, total, at, left: None
+        self,
+        run: Run,
+        cases: Iterable[Case],
+        progress: Progress = lambda done, total, at, left: None,
+        versions: Versions = NONE,
     ) -> None:
-        self.run, self.config, self._progress = run, run.config, progress
+        self.run, self.config, self._progress, self._versions = run, run.config, progress, versions
         self._groups: dict[Group, list[Case]] = {}
         for case in cases:
             self._groups.setdefault(group_of(case), []).append(case)
@@ -103,7 +108,7 @@ class Driver:
             variables = self.config["variables"]
             if self.config["fresh_cache"]:
                 variables = variables | {"NUMBA_CACHE_DIR": stack.enter_context(tempfile.TemporaryDirectory())}
-            self._fleet = stack.enter_context(Fleet(self.config["timeout_s"], variables))
+            self._fleet = stack.enter_context(Fleet(self.config["timeout_s"], variables, self._versions))
             for record in self.run.records():
                 self._known[record.case.key] = record
                 for peak in record.turn_peaks_gflops:
@@ -188,10 +193,13 @@ class Driver:
         config, first = self.config, group[0]
         self._fleet.use(first.threads, first.repetition)
         layer = Layer(first.problem, first.direction, config["seed"], self._folder)
+        versions = self._versions
+        # A version has no plan of the convolution that computes a gradient: ours is then called as it is.
+        alike = versions.keys() | (split_version(name)[0] for name in versions if first.direction != "fwd")
         contenders = [
             Contender(
                 case, self._fleet.worker(case.backend), layer, self._folder, config["timeout_s"], config["seconds"],
-                config["rotate_bytes"], config["seed"],
+                config["rotate_bytes"], config["seed"], commit_of(versions, case.backend), case.backend in alike,
             )
             for case in group
         ]  # fmt: skip
@@ -271,49 +279,17 @@ class Driver:
         return (time.monotonic() - self._began) / done * (self._total - self._done) if done > 0 else None
 
 
-class Fleet:
-    """The processes of a run, one a backend, all on one number of threads in one repetition. A context."""
-
-    def __init__(self, call_s: float, variables: dict[str, str]) -> None:
-        self._call_s, self._variables = call_s, variables
-        self._workers: dict[str, Worker] = {}
-        self._kind = (0, 0)
-
-    def __enter__(self) -> Fleet:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def use(self, threads: int, repetition: int = 1) -> None:
-        """New processes for another number of threads or another repetition, so that repetitions differ as they may."""
-        if self._kind != (threads, repetition):
-            self.close()
-            self._kind = threads, repetition
-
-    def worker(self, backend: str) -> Worker:
-        """The process of a backend; it starts when it is first asked something."""
-        if backend not in self._workers:
-            self._workers[backend] = Worker(backend, self._kind[0], self._call_s, self._variables)
-        return self._workers[backend]
-
-    def close(self) -> None:
-        """End all processes."""
-        for worker in self._workers.values():
-            worker.close()
-        self._workers.clear()
-
-
 def check_cases(
-    cases: list[Case], call_s: float, variables: dict[str, str], seed: int
+    cases: list[Case], call_s: float, variables: dict[str, str], seed: int, versions: Versions = NONE
 ) -> Generator[tuple[Case, str, str]]:
     """The checks of a run without its timing: each case with its status and reason."""
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder, Fleet(call_s, variables) as fleet:
-        layers: dict[Group, Layer] = {}
+    with tempfile.TemporaryDirectory(prefix="bench-") as name, Fleet(call_s, variables, versions) as fleet:
+        folder, layers = Path(name), dict[Group, Layer]()
         for case in cases:
             fleet.use(case.threads)
             if (group := group_of(case)) not in layers:
-                layers = {group: Layer(case.problem, case.direction, seed, Path(folder))}
-            contender = Contender(case, fleet.worker(case.backend), layers[group], Path(folder), call_s, 0.0, 0, seed)
+                layers = {group: Layer(case.problem, case.direction, seed, folder)}
+            worker, public = fleet.worker(case.backend), case.backend in versions
+            contender = Contender(case, worker, layers[group], folder, call_s, 0.0, 0, seed, public=public)
             contender.prepare()
             yield case, contender.status, contender.reason

@@ -6,10 +6,12 @@ The parent writes the data of a layer once for all backends; each backend writes
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from conv_impls.validation import Array
+if TYPE_CHECKING:
+    from conv_impls.validation import Array
 
 
 def save(folder: Path, name: str, x: Array, weight: Array) -> str:

@@ -93,7 +93,7 @@ class Harness:
 
     def open(self) -> None:
         """Start measuring for the run."""
-        driver = Driver(self.open_run(), self.selected, self.progress.show)
+        driver = Driver(self.open_run(), self.selected, self.progress.show, self.request.versions)
         self.driver = driver.__enter__()
         self.progress.__enter__()
 
@@ -120,7 +120,9 @@ class Harness:
     def _check(self, case: Case) -> Result:
         options = self.request.options
         if self._checks is None:
-            self._checks = check_cases(self.selected, options.timeout, options.variables(), options.seed)
+            self._checks = check_cases(
+                self.selected, options.timeout, options.variables(), options.seed, self.request.versions
+            )
         while case.key not in self._checked:
             checked, status, reason = next(self._checks)
             # What a backend refuses, or is too slow for, is no fault where nothing is to be timed.

@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -24,7 +25,7 @@ from conv_impls.workloads import Layer, Workload
 from ..machine.cpu import cores, size_bytes
 from ..peers import OWN, PEERS, missing
 from ..store.coverage import Taken
-from ..store.records import CACHES, DIRECTIONS, Case
+from ..store.records import CACHES, DIRECTIONS, Case, split_version
 from . import plugin
 from .isa import ISAS, UNHELD, isa_variables
 from .worker import MACHINE, PLUGIN
@@ -41,7 +42,8 @@ NOT_NAMED = "are not named by --layers"
 
 HELP = {
     "workload": "Built-in names, files (.txt, .csv, .onnx) or one benchdnn label, separated by commas; see `list`.",
-    "backends": "Names separated by commas; all (the package's), fast (those auto weighs), peers (those installed).",
+    "backends": "Names separated by commas; all (the package's), fast (those auto weighs), peers (those installed); "
+    "NAME@REV, NAME@FOLDER: the same of another git revision or folder; exit 1 where the first named is slower.",
     "threads": "Thread counts separated by commas; all cores by default.",
     "direction": "fwd, bwd_d (gradient of the image), bwd_w (of the weights), by commas.",
     "cache": "warm; cold: nothing in the caches; weights: those alone are cold; by commas.",
@@ -193,7 +195,9 @@ def read_backends(text: str, extra: str = "") -> list[str]:
         names += groups.get(name, [name])
     known = [*own, *OWN, *PEERS]
     for name in names:
-        if name not in known:
+        if name not in known and "@" in name:
+            _check_version(name, groups)
+        elif name not in known:
             close = difflib.get_close_matches(name, [*known, *groups], n=1, cutoff=0.0)
             listed = f"Known: {', '.join([*groups, *known])}"
             raise UnknownBackendError(f"no backend {name!r}; did you mean {close[0]!r}? {listed}")
@@ -214,6 +218,19 @@ def _import_plugin(text: str) -> None:
         raise UsageError(f"--plugin: {text!r} cannot be imported: {type(error).__name__}: {why}") from None
     finally:
         sys.stderr.write(visible(printed.getvalue()))
+
+
+def _check_version(text: str, groups: Iterable[str]) -> None:
+    """Refuse what no version can be of; `bench.run.versions` finds out the rest."""
+    name, version = split_version(text)
+    if not (name and version):
+        raise UsageError(f"--backends: expected NAME@REV or NAME@FOLDER, as auto@v0.3.0, got {text!r}")
+    if name in groups:
+        raise UsageError(f"--backends: {text!r}: a set has no version; name each backend with it, as auto@{version}")
+    if name in PEERS:
+        raise UsageError(
+            f"--backends: {text!r}: only backends of this package have versions here, {name} is a library's"
+        )
 
 
 def read_threads(text: str) -> list[int]:

@@ -20,6 +20,7 @@ from ..store.coverage import Taken
 from ..store.folder import SCHEMA, Run
 from ..store.records import Case, StoreError
 from .options import FLOOD, RUNS, Options, UsageError, last_level_bytes
+from .versions import Version, resolved
 
 # What users get wrong: one line and exit code 2, or pytest's 4.
 WRONG_INPUT = (UsageError, WorkloadError, StoreError, ConvError, OSError)
@@ -27,13 +28,17 @@ WRONG_INPUT = (UsageError, WorkloadError, StoreError, ConvError, OSError)
 
 @dataclass(frozen=True)
 class Request:
-    """Options with their cases, and the run folder they go to."""
+    """Options with their cases and other versions of the package, and the run folder they go to."""
 
     options: Options
     cases: list[Case]
     folder: Path
     resume: bool = False
     models: dict[str, Taken] = field(default_factory=dict)
+    versions: dict[str, Version] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "versions", resolved(case.backend for case in self.cases))
 
     @classmethod
     def new(cls, options: Options, out: Path | None = None) -> Request:
@@ -112,4 +117,6 @@ class Request:
             "rotate_bytes": FLOOD * last_level_bytes(facts["caches"]),
             "models": self.models,
             "cases": [msgspec.structs.asdict(case) for case in self.cases],
+            # Only where there are any: a run from before there were versions can still be resumed.
+            **({"versions": {name: version.facts for name, version in self.versions.items()}} if self.versions else {}),
         }  # fmt: skip

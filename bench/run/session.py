@@ -216,15 +216,11 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, obj
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """What was found, where the run is, and what the budget left out."""
+    """Where the run is, and what the budget left out."""
     harness = config.stash[HARNESS]
     if harness is None or harness.run is None:
         return
-    from ..analysis.sentences import of_run
-
     left = len(harness.request.cases) - len(harness.run.done())
-    for sentence in of_run(harness.run):
-        terminalreporter.write_line(visible(sentence))
     folder = visible(str(harness.request.folder), lines=False)
     terminalreporter.write_line(f"run folder {folder}")
     if left:

@@ -26,18 +26,17 @@ from math import ceil
 
 # Taken before any backend is loaded: whoever replaces time.perf_counter later changes nothing here.
 from time import perf_counter as clock
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from conv_impls import Conv2dProblem, UnsupportedError, backends, get_backend, plan, registry
-from conv_impls.registry import Binding
-from conv_impls.validation import Array
+from conv_impls import Conv2dProblem, UnsupportedError
 
 from ..machine.usage import PeakMemory, involuntary_switches
-from ..peers import GRADIENTS
 from ..store.records import Case
-from .directions import as_forward
+
+if TYPE_CHECKING:
+    from conv_impls.validation import Array
 
 # A sample is at least this long, so that the timer's resolution does not show.
 SAMPLE_S = 50e-6
@@ -98,19 +97,35 @@ class Bound:
     scale: float = 1.0
 
 
+def planned(ready: Callable[..., Any], shape: tuple[int, ...], x: Array) -> Bound:
+    """A call of a plan, into an output of this shape."""
+    # NaN where the backend leaves an output unwritten.
+    out = np.full(shape, np.nan, x.dtype)
+
+    def bound(x: Array) -> Bound:
+        return Bound(x, partial(ready, x, out=out), lambda _: out, lambda: None, bound)
+
+    return bound(x)
+
+
+class Calls(Protocol):
+    """How a backend is called: `bench.run.calls`, or by public names alone `bench.run.public_calls`."""
+
+    # How it gets its weights: planned or eager.
+    mode: str
+
+    def bound(self, given: Conv2dProblem, x: Array, weight: Array) -> tuple[Bound, dict[str, Any]]:
+        """A call on these arrays, those of `bench.run.directions.as_forward`; and what its record says of it."""
+
+
 class Subject:
     """One case under way; ``facts`` are the fields of its record known so far."""
 
-    def __init__(self, case: Case, note: Note = lambda stage: None) -> None:
-        self.case, self.note = case, note
+    def __init__(self, case: Case, calls: Calls, note: Note = lambda stage: None) -> None:
+        self.case, self.note, self._calls = case, note, calls
         self.given = case.problem
-        self.facts: dict[str, Any] = {}
+        self.facts: dict[str, Any] = {"mode": calls.mode}
         self._promised_s = 0.0
-        self._gradient = GRADIENTS.get((case.backend, case.direction))
-        backend = get_backend(case.backend)
-        self.facts["mode"] = backend.mode
-        if reason := backend.supports(self.given if self._gradient else as_forward(self.given, case.direction)):
-            raise UnsupportedError(reason)
 
     def probe(self, rows: int, x: Array, weight: Array) -> tuple[Array, dict[str, Any]]:
         """The layer cut to this many output rows: its outputs, and the seconds of a call."""
@@ -138,6 +153,7 @@ class Subject:
             returned, self.facts["first_call_s"] = _timed(bound.call)
         self.facts["peak_bytes"] = memory.added_bytes
         y = bound.read(returned).copy()
+        self._shape, self._bytes = y.shape, x.nbytes + weight.nbytes + y.nbytes
         once_s = self.facts["first_call_s"]
         # The first call may be many times as long as the next, and says nothing of how many turns there is time for. A
         # slow one is repeated only where it took far longer than the probe promised.
@@ -157,7 +173,7 @@ class Subject:
         """
         self.note("call")
         drawn = iter(scales)
-        places = np.unravel_index(np.array(at), as_forward(self.given, self.case.direction).output_shape)
+        places = np.unravel_index(np.array(at), self._shape)
         warm = self.case.cache == "warm"
         began = clock()
         # Kept apart from the samples: they fill the caches anew.
@@ -240,41 +256,16 @@ class Subject:
     def _bound(self, given: Conv2dProblem, x: Array, weight: Array) -> Bound:
         """The backend on one problem and its arrays; the facts learn what it picked."""
         self.note("plan")
-        case, facts = self.case, self.facts
-        problem = as_forward(given, case.direction)
-        start = clock()
-        if self._gradient is None:
-            ready = plan(problem, weight, backend=case.backend, threads=case.threads)
-            made, name, prepare_s = ready.prepared, ready.backend, ready.prepare_s
-        else:
-            made, name = self._gradient(given, weight, case.threads), case.backend
-            prepare_s = clock() - start
-        # Our own calls tell which backend they picked; a library names an algorithm of its own.
-        accuracy = get_backend(made.algorithm if made.algorithm in backends() else name).accuracy
-        executed = made.executed_flops
-        # A library does not tell what it does inside; direct summation of ours does what the definition says.
-        if executed is None and not made.algorithm and accuracy == "direct":
-            executed = problem.flops
-        facts |= {
-            "algorithm": made.algorithm or name, "executed_flops": executed, "prepare_s": prepare_s,
-            # The probe compiles, the layer packs: the larger of both is what a user pays.
-            "compile_s": max(facts.get("compile_s", 0.0), made.compile_s),
-            "packed_bytes": made.packed_bytes, "workspace_bytes": made.workspace_bytes, "accuracy": accuracy,
-        }  # fmt: skip
-        if made.bind is not None:
-            return _bound_by(made.bind, x)
-        # NaN where the backend leaves an output unwritten.
-        out = np.full(problem.output_shape, np.nan, problem.dtype)
-
-        def planned(x: Array) -> Bound:
-            return Bound(x, partial(ready, x, out=out), lambda _: out, lambda: None, planned)
-
-        return planned(x)
+        bound, facts = self._calls.bound(given, x, weight)
+        # The probe compiles, the layer packs: the larger of both is what a user pays.
+        facts["compile_s"] = max(self.facts.get("compile_s", 0.0), facts["compile_s"])
+        self.facts |= facts
+        return bound
 
     def _rotation(self, first: Bound, rotate_bytes: int) -> list[Bound]:
         """Calls on copies that together are larger than the caches by far."""
-        cold, problem = self.case.cache == "cold", as_forward(self.given, self.case.direction)
-        one = problem.min_bytes if cold else self._weight.nbytes
+        cold = self.case.cache == "cold"
+        one = self._bytes if cold else self._weight.nbytes
         needed = max(2, -(-rotate_bytes // one))
         made, until = [first], clock() + ROTATION_S
         while len(made) < needed:
@@ -292,19 +283,6 @@ class Subject:
 def remembered_s(seen_s: float) -> float:
     """A call on a new image that takes longer than this computes what one on a seen image need not: it remembers."""
     return REMEMBERED_TIMES * seen_s + REMEMBERED_S
-
-
-def _bound_by(bind: Callable[[Array], Binding], x: Array) -> Bound:
-    """A call on a library's own tensors."""
-    call, read, rebind = registry.Bound(*bind(x))
-    bound = Bound(x, call, read, lambda: None, partial(_bound_by, bind))
-
-    def with_new_tensors() -> None:
-        # Without a way to hand over a new image the library gets new tensors.
-        bound.call, bound.read = bind(x)[:2]
-
-    bound.renew = with_new_tensors if rebind is None else partial(rebind, x)
-    return bound
 
 
 def shrunk(problem: Conv2dProblem, rows: int) -> Conv2dProblem:

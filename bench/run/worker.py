@@ -22,6 +22,8 @@ from .guard import guard
 # A module or a file imported first, for backends registered by code that is neither a file nor an entry point.
 PLUGIN = "CONV_IMPLS_BENCH_PLUGIN"
 MACHINE = "machine"
+# The folder that another version of conv_impls is imported from; the harness stays this one's.
+VERSION = "CONV_IMPLS_BENCH_VERSION"
 
 
 def main() -> None:
@@ -39,6 +41,8 @@ def main() -> None:
             line = line[os.write(answers, line) :]
 
     say({"stage": "load"})
+    if version := os.environ.get(VERSION):
+        sys.path.insert(0, version)
     actions = Machine() if backend == MACHINE else Actions(backend, say)
     with os.fdopen(orders) as lines:
         for line in lines:
@@ -54,14 +58,24 @@ class Actions:
     def __init__(self, backend: str, say: Any) -> None:
         # Here, after the limits on memory: these import numpy and more. Before the backend and its plug-in, which may
         # replace what they find.
-        from .. import peers
         from ..machine import usage
-        from . import exchange, plugin, subject
+        from . import exchange, public_calls, subject
 
         self._subject, self._usage, self._exchange = subject, usage, exchange
         usage.keep_freed_memory()
-        self._say = say
+        self._say, self._public = say, public_calls.PublicCalls
         self._case: Any = None
+        self._lacking: str | None = None
+        self._pinned = False
+        if not os.environ.get(VERSION):
+            self._load(backend)
+
+    def _load(self, backend: str) -> None:
+        """A backend of this version, of a peer or of a plug-in; other versions have public calls only."""
+        from .. import peers
+        from . import calls, plugin
+
+        self._own = calls.OwnCalls
         if asked := os.environ.get(PLUGIN):
             plugin.load(asked)
         self._lacking = peers.missing(backend)
@@ -69,8 +83,11 @@ class Actions:
             peers.load(backend)
         self._pinned = backend in peers.PINNED
 
-    def start(self, case: dict[str, Any]) -> dict[str, Any]:
-        """Whether the backend takes a case at all; the orders below are of this case."""
+    def start(self, case: dict[str, Any], public: bool = False) -> dict[str, Any]:
+        """Whether the backend takes a case at all; the orders below are of this case.
+
+        ``public``: by public calls of the package alone, as other versions are called.
+        """
         from ..store.records import Case
 
         self._case = None
@@ -80,7 +97,9 @@ class Actions:
             self._usage.pin(case["threads"])
 
         def make() -> None:
-            self._case = self._subject.Subject(Case(**case), self._note)
+            given = Case(**case)
+            calls = self._public(given) if public else self._own(given)
+            self._case = self._subject.Subject(given, calls, self._note)
 
         return self._answer(make, {})
 

@@ -56,6 +56,7 @@ class Config(TypedDict, total=False):
     fresh_cache: bool
     rotate_bytes: Whole
     models: dict[str, Taken]
+    versions: dict[str, dict[str, str]]
 
 
 class StoredRun(ABC):

@@ -53,6 +53,18 @@ def _unnamed(label: str) -> str:
     return problem_of(label).replace(name="").label
 
 
+def split_version(backend: str) -> tuple[str, str]:
+    """Name and version of a backend; the version is empty for this one.
+
+    Examples
+    --------
+    >>> split_version("auto@v0.3.0"), split_version("auto"), split_version("auto@/tmp/a@b")
+    (('auto', 'v0.3.0'), ('auto', ''), ('auto', '/tmp/a@b'))
+    """
+    name, _, version = backend.partition("@")
+    return name, version
+
+
 class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is measured once: strings and integers only, so that its key identifies it everywhere."""
 
@@ -142,16 +154,17 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``turn_peaks_gflops`` is the machine's FMA peak in the same rounds (0 where it was not measured), and
     ``fma_peak_gflops`` their median. ``turn_yardsticks_s`` are times of a fixed piece of work of the layer's size in
     the same rounds (`bench.machine.yardstick`). ``disturbed_s`` are medians of turns that something else disturbed;
-    they do not count. ``stalled_share`` is the share of samples that took more than twice the best turn.
-    ``executed_flops`` are the operations of the algorithm, where it reports them; ``peak_bytes`` is the most that
-    preparing and the first call added to the memory of the process. ``coverage`` says what the case's model has
-    besides its layers, in words.
+    they do not count. ``stalled_share`` is the share of samples that took more than twice the best turn. ``version`` is
+    the commit of a backend of another version, with "+changes" where its files differ from that. ``executed_flops`` are
+    the operations of the algorithm, where it reports them; ``peak_bytes`` is the most that preparing and the first call
+    added to the memory of the process. ``coverage`` says what the case's model has besides its layers, in words.
     """
 
     case: Case
     status: Status
     reason: str = ""
     environment_id: str = ""
+    version: str = ""
     algorithm: str = ""
     mode: Mode = ""
     threads_seen: str = ""

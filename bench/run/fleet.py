@@ -1,0 +1,53 @@
+"""The processes of a run: one a backend, each started when it is first asked something."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from .process import Worker
+from .versions import Version
+
+# Other versions of the package, by the names of their backends.
+Versions = Mapping[str, Version]
+NONE: Versions = MappingProxyType({})
+
+
+class Fleet:
+    """The processes of a run, one a backend, all on one number of threads in one repetition. A context."""
+
+    def __init__(self, call_s: float, variables: dict[str, str], versions: Versions = NONE) -> None:
+        self._call_s, self._variables, self._versions = call_s, variables, versions
+        self._workers: dict[str, Worker] = {}
+        self._kind = (0, 0)
+
+    def __enter__(self) -> Fleet:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def use(self, threads: int, repetition: int = 1) -> None:
+        """New processes for another number of threads or another repetition, so that repetitions differ as they may."""
+        if self._kind != (threads, repetition):
+            self.close()
+            self._kind = threads, repetition
+
+    def worker(self, backend: str) -> Worker:
+        """The process of a backend; it starts when it is first asked something."""
+        if backend not in self._workers:
+            version = self._versions.get(backend)
+            variables = (version.variables() if version else {}) | self._variables
+            self._workers[backend] = Worker(backend, self._kind[0], self._call_s, variables)
+        return self._workers[backend]
+
+    def close(self) -> None:
+        """End all processes."""
+        for worker in self._workers.values():
+            worker.close()
+        self._workers.clear()
+
+
+def commit_of(versions: Versions, backend: str) -> str:
+    """What the record of a backend says of its version; nothing for this one."""
+    return versions[backend].commit if backend in versions else ""
