@@ -35,7 +35,7 @@ class Effort:
         return run
 
 
-SHORT = Effort(seed=0, examples=20, files=25, kills=1, rounds=8)
+SHORT = Effort(seed=0, examples=20, files=25, kills=2, rounds=8)
 LONG = Effort(seed=0, examples=400, files=2000, kills=20, rounds=400)
 HELP = {
     "seed": "seed of everything random",

@@ -43,7 +43,8 @@ def measured(folder: Path, backends: list[str], direction: Direction) -> dict[st
         return {case.backend: record for case in cases if (record := driver.record(case))}
 
 
-@pytest.fixture(scope="module", params=["fwd", "bwd_d", "bwd_w"])
+# A gradient is measured as a forward convolution, by the same code.
+@pytest.fixture(scope="module", params=["fwd", *(pytest.param(d, marks=pytest.mark.long) for d in ("bwd_d", "bwd_w"))])
 def records(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Record]:
     return measured(tmp_path_factory.mktemp("run") / "run", DISHONEST, request.param)
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -15,9 +13,8 @@ import numpy as np
 import pytest
 from harness import run_python
 
-from conv_impls import Conv2dProblem, conv2d, plan
+from conv_impls import Conv2dProblem, conv2d
 from conv_impls.kernels import direct
-from conv_impls.reference import reference
 
 
 def check(problem: Conv2dProblem, threads: int = 2) -> None:
@@ -80,25 +77,6 @@ def test_phases_that_see_little_or_nothing_of_the_image(stride: int, mode: str) 
 def test_strides_that_leave_one_output_and_unseen_image(stride: tuple[int, int], out_channels: int) -> None:
     check(Conv2dProblem(1, 2, (7, 7), out_channels, (3, 3), stride))
     check(Conv2dProblem(2, 1, (9, 4), out_channels, (1, 1), stride, ((0, 1), (2, 0))))
-
-
-def test_one_plan_is_right_from_several_threads_at_once() -> None:
-    problem = Conv2dProblem(1, 8, (20, 20), 16, (3, 3), padding=((1, 1), (1, 1)))
-    rng = np.random.default_rng(0)
-    w = rng.integers(-4, 5, problem.weight_shape).astype("float32")
-    ready = plan(problem, w, backend="numba_direct")
-    inputs = [rng.integers(-4, 5, problem.input_shape).astype("float32") for _ in range(8)]
-    refs = [reference(x, w, None, problem) for x in inputs]
-    barrier = threading.Barrier(4)
-
-    def work(first: int) -> None:
-        barrier.wait()
-        for turn in range(40):
-            at = (first + turn) % len(inputs)
-            np.testing.assert_array_equal(ready(inputs[at]), refs[at])
-
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(work, range(4)))
 
 
 @pytest.mark.parametrize("layer", ["workqueue", "omp"])
