@@ -130,8 +130,8 @@ def test_a_backend_accepts_what_it_must_and_refuses_all_else_in_words(backend: s
     assert broken_limits(backend, limits(backend), problems) == []
 
 
-def test_every_backend_of_this_package_has_a_row() -> None:
-    assert MUST.keys() == {name for name, module in registry.sources().items() if module.startswith("conv_impls.")}
+def test_every_row_is_of_a_backend_that_is_there() -> None:
+    assert MUST.keys() <= set(BACKENDS)
 
 
 @pytest.mark.parametrize("must", [everything, depthwise, dense_3x3, None])

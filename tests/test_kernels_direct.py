@@ -152,6 +152,7 @@ def test_the_inner_loops_are_vector_code(tmp_path: Path) -> None:
     assert packed_fma("vfmadd231ss %xmm1, %xmm2, %xmm3") == 0
 
 
+@pytest.mark.long
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="AVX2 is an x86 instruction set")
 def test_a_machine_with_avx2_alone_gets_the_small_tile_and_right_answers(tmp_path: Path) -> None:
     wide, assembly = compiled_for("+avx,+avx2,+fma,+sse4.2", tmp_path)

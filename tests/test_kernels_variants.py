@@ -110,7 +110,8 @@ def full_tiles(assembly: str, rows: int) -> list[Loop]:
     return found
 
 
-@pytest.mark.parametrize("variant", ["avx2", "sse"])
+# Compiling all kernels once more takes a minute.
+@pytest.mark.parametrize("variant", ["avx2", pytest.param("sse", marks=pytest.mark.long)])
 def test_results_are_right_on_every_instruction_set(build: Build, variant: str) -> None:
     need(variant)
     build(variant)
@@ -120,8 +121,11 @@ def test_results_are_right_on_every_instruction_set(build: Build, variant: str) 
 # Winograd on SSE is left out: LLVM unrolls its loop by four lanes there, and spills 12 vectors for 48 products.
 @pytest.mark.parametrize(
     ("variant", "kernel"),
-    [("host", "implicit"), ("host", "winograd"), ("avx2", "implicit"), ("avx2", "winograd"), ("sse", "implicit")],
-)
+    [
+        ("host", "implicit"), ("host", "winograd"), ("avx2", "implicit"), ("avx2", "winograd"),
+        pytest.param("sse", "implicit", marks=pytest.mark.long),
+    ],
+)  # fmt: skip
 def test_the_largest_tile_keeps_its_sums_in_registers(build: Build, variant: str, kernel: str) -> None:
     need(variant)
     found = full_tiles((build(variant) / f"{kernel}.s").read_text(), VARIANTS[variant][3])

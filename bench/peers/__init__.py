@@ -22,8 +22,8 @@ from conv_impls.registry import register
 from .declare import DECLARED, Gradient, Peer, copying, peer, symmetric, zeros_float32
 
 __all__ = [
-    "GRADIENTS", "OWN", "PEERS", "PINNED", "Gradient", "Peer", "context", "copying", "load", "missing", "packages", "peer",
-    "symmetric", "zeros_float32",
+    "GRADIENTS", "OWN", "PEERS", "PINNED", "Gradient", "Peer", "context", "copying", "load", "missing", "packages",
+    "peer", "symmetric", "zeros_float32",
 ]  # fmt: skip
 
 
