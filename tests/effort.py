@@ -36,7 +36,7 @@ class Effort:
 
 
 SHORT = Effort(seed=0, examples=20, files=25, kills=2, rounds=8)
-LONG = Effort(seed=0, examples=400, files=2000, kills=20, rounds=400)
+LONG = Effort(seed=0, examples=300, files=500, kills=10, rounds=200)
 HELP = {
     "seed": "seed of everything random",
     "examples": "problems drawn for each property",
