@@ -29,7 +29,11 @@ class Effort:
         """Decorator that runs a check at once, on ``examples`` problems drawn by hypothesis."""
 
         def run(check: Callable[..., None]) -> None:
-            drawn = hypothesis.settings(deadline=None, max_examples=self.examples, database=None)
+            drawn = hypothesis.settings(
+                max_examples=self.examples, database=None,
+                # Neither may decide a test: how long a check takes, and how long drawing its problems takes.
+                deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow],
+            )  # fmt: skip
             hypothesis.seed(self.seed)(drawn(hypothesis.given(**strategies)(check)))()
 
         return run
