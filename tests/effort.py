@@ -39,8 +39,8 @@ class Effort:
         return run
 
 
-SHORT = Effort(seed=0, examples=20, files=25, kills=2, rounds=8)
-LONG = Effort(seed=0, examples=300, files=500, kills=10, rounds=200)
+SHORT = Effort(seed=0, examples=20, files=15, kills=2, rounds=8)
+LONG = Effort(seed=0, examples=300, files=300, kills=10, rounds=200)
 HELP = {
     "seed": "seed of everything random",
     "examples": "problems drawn for each property",
