@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import STATUSES, TINY, Bench, outside
+from commands import PATIENT, STATUSES, TINY, Bench, outside
 from effort import Effort
 
 from bench.run.options import Options
@@ -36,7 +36,7 @@ FIRST_RECORDS_S = 300
 )  # fmt: skip
 def test_a_smoke_run_and_its_report(bench: Bench, tmp_path: Path, names: tuple[str, ...]) -> None:
     asked = "run", "--workload", "smoke", "--out", tmp_path / "run", "--budget", "1200", "--seconds", "0.02"
-    done = bench(*asked, "--threads", "2", "--backends", ",".join(names))
+    done = bench(*asked, *PATIENT, "--threads", "2", "--backends", ",".join(names))
     assert done.returncode == 0, done.stderr
     run = Run.open(tmp_path / "run")
     assert len(run.records()) == len(run.cases) == 4 * len(names)
@@ -107,7 +107,7 @@ def test_every_axis_is_one_option_and_all_are_combined(bench: Bench, tmp_path: P
     assert len({case.key for case in cases}) == 2 * 3 * 2 * 2 * 2 * 2
     done = bench(
         "run", "--workload", label, "--backends", "numpy_im2col", "--threads", "1,2", "--seconds", "0.01",
-        "--direction", "bwd_d,bwd_w", "--batch", "2", "--dtype", "float64", "--out", tmp_path / "run",
+        "--direction", "bwd_d,bwd_w", "--batch", "2", "--dtype", "float64", *PATIENT, "--out", tmp_path / "run",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     records = Run.open(tmp_path / "run").records()
@@ -118,9 +118,8 @@ def test_every_axis_is_one_option_and_all_are_combined(bench: Bench, tmp_path: P
 
 def test_caches_may_be_cold(bench: Bench, tmp_path: Path) -> None:
     label = "mb1ic64ih112oc64kh1"
-    done = bench(
-        "run", "--workload", label, "--backends", "numpy_im2col", "--cache", "warm,cold", "--out", tmp_path / "run"
-    )
+    asked = "--workload", label, "--backends", "numpy_im2col", "--cache", "warm,cold", *PATIENT
+    done = bench("run", *asked, "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert [one.status for one in Run.open(tmp_path / "run").records()] == ["ok", "ok"]
     assert Run.open(tmp_path / "run").config["rotate_bytes"] > 4 * Conv2dProblem.from_label(label).min_bytes
@@ -130,7 +129,7 @@ def start(folder: Path, records: int) -> subprocess.Popen[str]:
     """A run that has just written so many records."""
     child = outside(
         "run", "--workload", "basic", "--backends", "numpy_im2col,numpy_strided", "--out", folder, "--threads", "1",
-        "--seconds", "0.03",
+        "--seconds", "0.03", *PATIENT,
     )  # fmt: skip
     end = time.monotonic() + FIRST_RECORDS_S
     while time.monotonic() < end and child.poll() is None:
@@ -191,7 +190,7 @@ def test_list_prints_its_lines(bench: Bench) -> None:
 
 def test_names_are_no_markup(bench: Bench, tmp_path: Path) -> None:
     label = TINY.replace("tiny", "[/x] :x: $a$")
-    asked = "--workload", label, "--backends", "numpy_strided", "--threads", "1", "--seconds", "0.01"
+    asked = "--workload", label, "--backends", "numpy_strided", "--threads", "1", "--seconds", "0.01", *PATIENT
     done = bench("run", *asked, "--out", tmp_path / "[new]")
     assert (done.returncode, "run folder" in done.stdout, "[new]" in done.stdout) == (0, True, True), done.stderr
     done = bench("report", tmp_path / "[new]", "--out", tmp_path / "[/report]")

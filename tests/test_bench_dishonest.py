@@ -34,7 +34,7 @@ DISHONEST = [
 def measured(folder: Path, backends: list[str], direction: Direction) -> dict[str, Record]:
     cases = make_cases(read_layers(LAYER), [HONEST, *backends], [1], 1, [direction], ["warm"])
     config: dict[str, Any] = {
-        "seed": 0, "timeout_s": 5.0, "budget_s": 300.0, "seconds": 0.06, "fresh_cache": False, "rotate_bytes": 0,
+        "seed": 0, "timeout_s": 60.0, "budget_s": 900.0, "seconds": 0.06, "fresh_cache": False, "rotate_bytes": 0,
         "variables": {PLUGIN: "dishonest", "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent)])},
         "cases": [structs.asdict(case) for case in cases],
     }  # fmt: skip

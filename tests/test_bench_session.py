@@ -37,8 +37,11 @@ spy("honest"); spy("liar"); spy("picky", supports=lambda problem: "not today")
 def pytest_collection_modifyitems(items):
     items.reverse()
 """
-# The budget only ends what would take for ever.
-QUICK = ("--bench-seconds=0.01", "--bench-threads=1", "--bench-plugin=spy_plugin", "--bench-budget=900")
+# Budget and timeout only end what would take for ever.
+QUICK = (
+    "--bench-seconds=0.01", "--bench-threads=1", "--bench-plugin=spy_plugin", "--bench-budget=900",
+    "--bench-timeout=60",
+)  # fmt: skip
 
 
 def session(folder: Path, *options: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -290,7 +293,7 @@ def test_nothing_of_a_folder_or_a_shell_changes_what_the_command_runs(tmp_path: 
     (tmp_path / "shuffle.py").write_text("def pytest_collection_modifyitems(items):\n    items.clear()\n")
     env = {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}", "PYTEST_ADDOPTS": "-k nothing", "PYTEST_PLUGINS": "shuffle"}
     command = [sys.executable, "-m", "bench", "run", "--workload", LAYERS, "--backends", "numpy_strided,scipy_fft"]
-    command += ["--threads", "1", "--seconds", "0.01", "--out", "run"]
+    command += ["--threads", "1", "--seconds", "0.01", "--timeout", "60", "--out", "run"]
     done = subprocess.run(command, cwd=tmp_path, env=os.environ | env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "4 cases in " in done.stdout
