@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -136,9 +137,11 @@ def test_pytest_benchmark_compares_the_run_and_groups_it_by_the_fields_of_a_case
     assert "test_conv2d[label/second-numpy_strided-t1-fwd-warm-r1]" in done.stdout
 
 
-def test_a_median_that_rose_fails_compare_fail_and_an_equal_one_does_not(run: Any) -> None:
+def test_a_median_that_rose_fails_compare_fail_and_an_equal_one_does_not(run: Any, tmp_path: Path) -> None:
     folder, _, _ = run
-    (storage,) = (folder / "kept").iterdir()
+    # A session with -k writes a file of its cases alone.
+    copy, kept_files = shutil.copytree(folder / "run", tmp_path / "run"), tmp_path / "kept"
+    (storage,) = shutil.copytree(folder / "kept", kept_files).iterdir()
     (kept,) = storage.glob("*_kept.json")
     quick = json.loads(kept.read_text())
     for entry in quick["benchmarks"]:
@@ -147,8 +150,8 @@ def test_a_median_that_rose_fails_compare_fail_and_an_equal_one_does_not(run: An
     found = []
     for number in ("0001", "0002"):
         done = session(
-            folder, "--benchmark-only", f"--bench-resume={folder / 'run'}", "-k", "honest",
-            f"--benchmark-storage={folder / 'kept'}", f"--benchmark-compare={number}",
+            folder, "--benchmark-only", f"--bench-resume={copy}", "-k", "honest",
+            f"--benchmark-storage={kept_files}", f"--benchmark-compare={number}",
             "--benchmark-compare-fail=median:10%",
         )  # fmt: skip
         found.append((done.returncode, "PerformanceRegression" in done.stdout + done.stderr))
@@ -185,7 +188,7 @@ def test_a_run_that_was_killed_is_finished_and_its_file_holds_all_cases(run: Any
 
 def test_selected_cases_alone_are_measured_and_the_rest_can_follow(run: Any, tmp_path: Path) -> None:
     copy = emptied(run[0], tmp_path / "copy")
-    done = session(tmp_path, "--benchmark-only", f"--bench-resume={copy}", "-k", "first and honest")
+    done = session(run[0], "--benchmark-only", f"--bench-resume={copy}", "-k", "first and honest")
     assert "1 passed" in done.stdout
     assert [record.case.id for record in Run.open(copy).records()] == ["label/first-honest-t1-fwd-warm-r1"]
     assert "7 cases have no result yet; finish with --bench-resume" in done.stdout
@@ -194,7 +197,7 @@ def test_selected_cases_alone_are_measured_and_the_rest_can_follow(run: Any, tmp
 
 def test_the_first_failure_can_stop_the_session(run: Any, tmp_path: Path) -> None:
     copy = emptied(run[0], tmp_path / "copy")
-    done = session(tmp_path, "--benchmark-only", f"--bench-resume={copy}", "-x", "-k", "liar")
+    done = session(run[0], "--benchmark-only", f"--bench-resume={copy}", "-x", "-k", "liar")
     assert "1 failed" in done.stdout
     assert "2 failed" not in done.stdout
     assert Run.open(copy).records(), "what was measured by then is kept"
