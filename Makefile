@@ -32,8 +32,19 @@ help:  ## list the targets
 bench: $(VENV)/bench.stamp  ## check, measure and report every backend on real layers (5 minutes); RUN=folder keeps it there
 	@$(HARNESS) --bench-out $(RUN); $(REPORT)
 
-test: $(VENV)/test.stamp  ## run the tests, doctests and benchmarks-as-tests (no torch needed)
-	$(BIN)/python -m pytest
+test: $(VENV)/test.stamp  ## run the tests, doctests and benchmarks-as-tests on two cores (6 minutes; no torch needed)
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=line test-bench test-library
+
+BENCH_TESTS := $(wildcard tests/test_bench_*.py)
+
+test-bench: $(VENV)/test.stamp  ## that half of them which runs benchmarks
+	$(BIN)/python -m pytest $(BENCH_TESTS) bench
+
+test-library: $(VENV)/test.stamp  ## the other half: kernels, conv2d, documents
+	$(BIN)/python -m pytest $(filter-out $(BENCH_TESTS), $(wildcard tests/test_*.py)) conv_impls
+
+test-long: $(VENV)/test.stamp  ## the long form of every proof (10 minutes); OPTIONS="--seed 1 --examples 2000 --kills 50", see pytest --help
+	$(BIN)/python -m pytest -m long $(OPTIONS)
 
 wrong: $(VENV)/test.stamp  ## try wrong versions of the claiming code: which test catches each (2 minutes)
 	$(BIN)/python tests/wrong
@@ -107,5 +118,6 @@ $(VENV)/peers.stamp: pyproject.toml $(VENV)/bench.stamp
 	@$(PIP) -e '.[peers]'
 	@touch $@
 
-.PHONY: help bench test wrong smoke check lint types format parity setup-peers ab bench-peers reference report machine list setup clean
+.PHONY: help bench test test-bench test-library test-long wrong smoke check lint types format parity setup-peers ab bench-peers \
+	reference report machine list setup clean
 .DEFAULT_GOAL := help

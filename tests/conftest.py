@@ -1,15 +1,18 @@
-"""Shared fixtures, and the options that want the tests that need torch or a browser."""
+"""Shared fixtures, the order of the tests, and the options that want those that need torch or a browser."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+import effort as efforts
 import pytest
 
 # Fixtures.
 from commands import bench as bench
+from effort import effort as effort
 from inprocess import machine as machine
 from scripted import go as go
 
@@ -23,6 +26,9 @@ collect_ignore = ["dishonest.py"]
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--require-torch", action="store_true", help="fail where torch is missing, as CI does")
     parser.addoption("--require-chromium", action="store_true", help="fail where chromium is missing, as CI does")
+    # A plug-in would also reseed random and NumPy before each test; here only the order is wanted.
+    parser.addoption("--shuffle", type=int, metavar="SEED", help="run modules, and tests in each, in a random order")
+    efforts.add_options(parser)
 
 
 def left_out(config: pytest.Config) -> bool:
@@ -34,8 +40,24 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if collection_path == PARITY and left_out(config) else None
 
 
-def pytest_report_header(config: pytest.Config) -> str:
-    return "torch is not installed: its parity tests are left out" if left_out(config) else ""
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    seed = config.getoption("--shuffle")
+    return [
+        *(["torch is not installed: its parity tests are left out"] if left_out(config) else []),
+        *([] if seed is None else [f"random order: --shuffle {seed} gives it again"]),
+    ]
+
+
+# First, so that pytest then puts tests together that share a fixture of the module with a parameter.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Shuffle the modules, and the tests within each, so that what a module's tests share is still made once."""
+    seed = config.getoption("--shuffle")
+    if seed is not None:
+        chance = random.Random(seed)
+        place = {path: chance.random() for path in dict.fromkeys(item.path for item in items)}
+        chance.shuffle(items)
+        items.sort(key=lambda item: place[item.path])
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,8 +7,11 @@ import mmap
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -82,3 +85,9 @@ def run_python(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(TESTS)} | variables
     command = [sys.executable, "-c", code]
     return subprocess.run(command, cwd=TESTS.parent, env=environment, capture_output=True, text=True)
+
+
+def apart(function: Callable[..., Any], asked: Iterable[tuple[Any, ...]]) -> list[Any]:
+    """What the function answers to each, all in one process of its own, which it may change as a library does."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return list(pool.map(function, *zip(*asked, strict=True)))

@@ -13,10 +13,13 @@ import threading
 import time
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
-from commands import STATUSES, TINY, Bench, outside
+from commands import PATIENT, STATUSES, TINY, Bench, outside
+from effort import Effort
 
+from bench.run.options import Options
 from bench.run.progress import QUIET_S, Bar
 from bench.run.worker import PLUGIN
 from bench.store.folder import Run
@@ -26,12 +29,17 @@ from conv_impls import Conv2dProblem, backends, get_backend
 FIRST_RECORDS_S = 300
 
 
-def test_a_smoke_run_and_its_report(bench: Bench, tmp_path: Path) -> None:
-    asked = "run", "--workload", "smoke", "--out", tmp_path / "run", "--budget", "600", "--seconds", "0.02"
-    done = bench(*asked, "--threads", "2")
+# Two that can do all, and one that cannot; in the long form every backend.
+@pytest.mark.parametrize(
+    "names", [("numba_direct", "numpy_strided", "numba_depthwise"), pytest.param(backends(), marks=pytest.mark.long)],
+    ids=["short", "long"],
+)  # fmt: skip
+def test_a_smoke_run_and_its_report(bench: Bench, tmp_path: Path, names: tuple[str, ...]) -> None:
+    asked = "run", "--workload", "smoke", "--out", tmp_path / "run", "--budget", "1200", "--seconds", "0.02"
+    done = bench(*asked, *PATIENT, "--threads", "2", "--backends", ",".join(names))
     assert done.returncode == 0, done.stderr
     run = Run.open(tmp_path / "run")
-    assert len(run.records()) == len(run.cases) == 4 * len(backends())
+    assert len(run.records()) == len(run.cases) == 4 * len(names)
     for one in run.records():
         reason = get_backend(one.case.backend).supports(Conv2dProblem.from_label(one.case.label))
         assert one.status == ("ok" if reason is None else "unsupported"), one
@@ -47,9 +55,20 @@ def test_a_smoke_run_and_its_report(bench: Bench, tmp_path: Path) -> None:
     assert same.returncode == 0, same.stderr
 
 
-def test_each_backend_has_its_own_status_and_a_command_that_gives_it_again(bench: Bench, tmp_path: Path) -> None:
+# One that a signal ends, one that computes wrongly after a while; in the long form all but the one that hangs.
+@pytest.mark.parametrize(
+    "repeated",
+    [
+        {"aborts", "wrong_later"},
+        pytest.param(STATUSES.keys() - {"hangs", "numpy_strided"}, marks=pytest.mark.long),
+    ],
+    ids=["short", "long"],
+)
+def test_each_backend_has_its_own_status_and_a_command_that_gives_it_again(
+    bench: Bench, tmp_path: Path, repeated: set[str]
+) -> None:
     names = ",".join(STATUSES)
-    asked = "--workload", TINY, "--plugin", "evil_plugin", "--threads", "1", "--timeout", "0.02", "--seconds", "0.03"
+    asked = "--workload", TINY, "--plugin", "evil_plugin", "--threads", "1", "--timeout", "0.5", "--seconds", "0.03"
     done = bench("run", *asked, "--backends", names, "--out", tmp_path / "run")
     assert done.returncode == 1, done.stderr
     assert {one.case.backend: one.status for one in Run.open(tmp_path / "run").records()} == STATUSES
@@ -59,7 +78,7 @@ def test_each_backend_has_its_own_status_and_a_command_that_gives_it_again(bench
     assert len(commands) == len(STATUSES) - 1
     for command in commands:
         name = re.findall(r"--backends (\w+)", command)[0]
-        if name != "hangs":
+        if name in repeated:
             again = bench(*shlex.split(command), "--out", tmp_path / name)
             (one,) = Run.open(tmp_path / name).records()
             assert (again.returncode, one.status, one.case.label) == (
@@ -79,23 +98,28 @@ def test_check_exits_1_on_a_wrong_result_and_prints_how_to_repeat_it(bench: Benc
     assert (good.returncode, "6 cases, 0 wrong" in good.stdout) == (0, True), good.stderr
 
 
-def test_every_axis_is_one_option(bench: Bench, tmp_path: Path) -> None:
+def test_every_axis_is_one_option_and_all_are_combined(bench: Bench, tmp_path: Path) -> None:
+    label = "mb1ic4ih8oc4kh3ph1"
+    cases = Options(
+        label, "numpy_im2col", threads="1,2", direction="fwd,bwd_d,bwd_w", batch="1,2", dtype="float32,float64",
+        cache="warm,cold", repetitions=2,
+    ).cases()  # fmt: skip
+    assert len({case.key for case in cases}) == 2 * 3 * 2 * 2 * 2 * 2
     done = bench(
-        "run", "--workload", "mb1ic4ih8oc4kh3ph1", "--backends", "numpy_im2col", "--threads", "1,2", "--seconds",
-        "0.01", "--direction", "fwd,bwd_d,bwd_w", "--batch", "1,2", "--dtype", "float32,float64", "--repetitions", "2",
-        "--out", tmp_path / "run",
+        "run", "--workload", label, "--backends", "numpy_im2col", "--threads", "1,2", "--seconds", "0.01",
+        "--direction", "bwd_d,bwd_w", "--batch", "2", "--dtype", "float64", *PATIENT, "--out", tmp_path / "run",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     records = Run.open(tmp_path / "run").records()
-    assert len(records) == 2 * 3 * 2 * 2 * 2
+    assert len(records) == 4
+    assert {(one.case.problem.batch, one.case.problem.dtype) for one in records} == {(2, "float64")}
     assert {(one.status, one.threads_seen == f"openblas {one.case.threads}") for one in records} == {("ok", True)}
 
 
 def test_caches_may_be_cold(bench: Bench, tmp_path: Path) -> None:
     label = "mb1ic64ih112oc64kh1"
-    done = bench(
-        "run", "--workload", label, "--backends", "numpy_im2col", "--cache", "warm,cold", "--out", tmp_path / "run"
-    )
+    asked = "--workload", label, "--backends", "numpy_im2col", "--cache", "warm,cold", *PATIENT
+    done = bench("run", *asked, "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert [one.status for one in Run.open(tmp_path / "run").records()] == ["ok", "ok"]
     assert Run.open(tmp_path / "run").config["rotate_bytes"] > 4 * Conv2dProblem.from_label(label).min_bytes
@@ -105,7 +129,7 @@ def start(folder: Path, records: int) -> subprocess.Popen[str]:
     """A run that has just written so many records."""
     child = outside(
         "run", "--workload", "basic", "--backends", "numpy_im2col,numpy_strided", "--out", folder, "--threads", "1",
-        "--seconds", "0.03",
+        "--seconds", "0.03", *PATIENT,
     )  # fmt: skip
     end = time.monotonic() + FIRST_RECORDS_S
     while time.monotonic() < end and child.poll() is None:
@@ -116,19 +140,18 @@ def start(folder: Path, records: int) -> subprocess.Popen[str]:
     raise AssertionError(f"no {records} records: exit code {child.poll()} (None: {FIRST_RECORDS_S} s are over)")
 
 
-def test_a_run_killed_twice_keeps_its_records_and_resumes(bench: Bench, tmp_path: Path) -> None:
-    folder, moment = tmp_path / "run", random.Random(0)
-    child = start(folder, 3)
-    time.sleep(moment.uniform(0, 0.1))
-    child.kill()
-    child.communicate()
-    before = Run.open(folder).done()
-    assert len(before) >= 3
-    child = outside("run", "--resume", folder)
-    time.sleep(moment.uniform(1, 2))
-    child.kill()
-    child.communicate()
-    assert before <= Run.open(folder).done()
+def test_a_run_killed_at_any_moment_keeps_its_records_and_resumes(bench: Bench, tmp_path: Path, effort: Effort) -> None:
+    folder, moment = tmp_path / "run", random.Random(effort.seed)
+    child, wait_s, before = start(folder, 3), moment.uniform(0, 0.1), set[Any]()
+    for number in range(effort.kills):
+        time.sleep(wait_s)
+        child.kill()
+        child.communicate()
+        assert before <= Run.open(folder).done()
+        before = Run.open(folder).done()
+        assert len(before) >= 3
+        if number + 1 < effort.kills:
+            child, wait_s = outside("run", "--resume", folder), moment.uniform(0, 3)
     done = bench("run", "--resume", folder)
     assert done.returncode == 0, done.stderr
     run = Run.open(folder)
@@ -167,7 +190,7 @@ def test_list_prints_its_lines(bench: Bench) -> None:
 
 def test_names_are_no_markup(bench: Bench, tmp_path: Path) -> None:
     label = TINY.replace("tiny", "[/x] :x: $a$")
-    asked = "--workload", label, "--backends", "numpy_strided", "--threads", "1", "--seconds", "0.01"
+    asked = "--workload", label, "--backends", "numpy_strided", "--threads", "1", "--seconds", "0.01", *PATIENT
     done = bench("run", *asked, "--out", tmp_path / "[new]")
     assert (done.returncode, "run folder" in done.stdout, "[new]" in done.stdout) == (0, True, True), done.stderr
     done = bench("report", tmp_path / "[new]", "--out", tmp_path / "[/report]")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from effort import Effort
 from hypothesis import strategies as st
 
 from bench.run.directions import as_forward, every
@@ -96,22 +98,21 @@ small = st.tuples(st.integers(1, 3), st.integers(1, 3))
 sides = st.tuples(st.integers(0, 4), st.integers(0, 4))
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
-@given(
-    st.integers(1, 3), st.integers(1, 3), st.tuples(st.integers(1, 9), st.integers(1, 9)), st.integers(1, 3), small,
-    small, st.tuples(sides, sides), small, st.integers(1, 3),
-)  # fmt: skip
-def test_any_problem_has_its_gradients_or_a_reason(
-    batch: int, channels: int, size: tuple[int, int], out: int, kernel: tuple[int, int], stride: tuple[int, int],
-    padding: tuple[tuple[int, int], tuple[int, int]], dilation: tuple[int, int], groups: int,
-) -> None:  # fmt: skip
-    try:
-        problem = Conv2dProblem(
-            batch, channels * groups, size, out * groups, kernel, stride, padding, dilation, groups, dtype="float64"
-        )
-    except ConvError:
-        return
-    assert_gradients(problem)
+def test_any_problem_has_its_gradients_or_a_reason(effort: Effort) -> None:
+    @effort.each(
+        batch=st.integers(1, 3), channels=st.integers(1, 3), size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+        out=st.integers(1, 3), kernel=small, stride=small, padding=st.tuples(sides, sides), dilation=small,
+        groups=st.integers(1, 3),
+    )  # fmt: skip
+    def check(batch: int, channels: int, size: Any, out: int, groups: int, **settings: Any) -> None:
+        kernel = settings.pop("kernel")
+        try:
+            problem = Conv2dProblem(
+                batch, channels * groups, size, out * groups, kernel, groups=groups, dtype="float64", **settings
+            )
+        except ConvError:
+            return
+        assert_gradients(problem)
 
 
 def test_forward_is_itself() -> None:

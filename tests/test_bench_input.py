@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from commands import TINY, Bench, one_line
+from effort import Effort
 from records import CASE, new_run, record, store
 
 from bench.report import write
@@ -136,7 +137,7 @@ def spoiled(value: Any, chance: random.Random) -> Any:
 
 
 def test_whatever_a_result_file_holds_is_read_or_refused(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, effort: Effort
 ) -> None:
     """Exit codes and one line: `Bench` would let any other exception through."""
     # Figures are made and not saved, which takes longer than all the rest.
@@ -145,8 +146,8 @@ def test_whatever_a_result_file_holds_is_read_or_refused(
     good, bad = new_run(tmp_path / "good", CASE), tmp_path / "bad"
     store(good, record())
     bad.mkdir()
-    chance, codes = random.Random(0), set()
-    for _ in range(150):
+    chance, codes = random.Random(effort.seed), set()
+    for _ in range(effort.files):
         files = {path.name: path.read_text() for path in good.folder.iterdir() if path.name != "lock"}
         name = chance.choice(list(files))
         files[name] = json.dumps(spoiled(json.loads(files[name]), chance)) + "\n"

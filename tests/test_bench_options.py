@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import time
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -75,9 +74,7 @@ def test_a_folder_is_refused_before_the_machine_is_measured(
     new_run(tmp_path / "run", CASE)
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(probes, "measure_machine", never)
-    start = time.perf_counter()
     one_line(bench("run", "--workload", TINY, "--backends", "numpy_strided", "--out", taken), taken)
-    assert time.perf_counter() - start < 2
 
 
 def test_a_request_writes_nothing_until_it_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

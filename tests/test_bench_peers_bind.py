@@ -1,19 +1,19 @@
 """Inputs in a library's own tensors: two are independent of each other, and each takes new images outside the clock.
 
-The checks run in a process of their own for each backend, since a library such as PyTorch changes its whole process.
+The checks run in a process of their own for each library, since a library may change its whole process.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import pytest
+from harness import apart
 
-from bench.peers import GRADIENTS, OWN, PEERS, load, missing
+from bench.peers import GRADIENTS, OWN, PEERS, context, load, missing
 from bench.run.directions import as_forward, every
 from conv_impls import Conv2dProblem, get_backend
 from conv_impls.reference import reference
@@ -24,7 +24,11 @@ from conv_impls.validation import Array
 LABELS = "mb2ic3ih16oc8kh7sh2ph3", "mb1ic16ih14oc16kh3ph1", "g8mb1ic8ih9oc8kh3ph1sh2"
 Bind = Callable[[Array], Binding]
 Right = Callable[[Array, Array], bool]
-BACKENDS = [name for name in [*PEERS, *OWN] if missing(name) is None and name != "auto_strict"]
+# What a backend needs -> those that are installed. One process serves a library, whose import takes seconds.
+LIBRARIES: dict[str, list[str]] = {}
+for name, entry in (PEERS | OWN).items():
+    if missing(name) is None and name != "auto_strict":
+        LIBRARIES.setdefault(" ".join(entry.needs) or "our own", []).append(name)
 
 
 def faults(bind: Bind, images: list[Array], right: Right) -> list[str]:
@@ -71,37 +75,49 @@ def faults_of(name: str, label: str, direction: str, dtype: str) -> list[str]:
         expected = reference(x, weight, None, problem)
         return bool(np.abs(y - expected).max() <= 1e-4 * np.abs(expected).max())
 
-    if direction == "fwd":
-        made = get_backend(name).prepare(problem, weight, None, 2)
-    else:
-        made = GRADIENTS[name, direction](given, weight, 2)
-    assert made.bind is not None
-    return faults(made.bind, images, right)
+    found: list[str] = []
+    # As the worker measures it, and as anybody calls it.
+    for around in (context(name), nullcontext()):
+        with around:
+            if direction == "fwd":
+                made = get_backend(name).prepare(problem, weight, None, 2)
+            else:
+                made = GRADIENTS[name, direction](given, weight, 2)
+            assert made.bind is not None
+            found += faults(made.bind, images, right)
+    return found
 
 
-def in_a_process(asked: list[tuple[str, str, str, str]]) -> list[list[str]]:
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return list(pool.map(faults_of, *zip(*asked, strict=True)))
-
-
-@pytest.mark.parametrize("name", BACKENDS)
-def test_two_inputs_are_independent_and_take_new_images(name: str) -> None:
-    asked = [(name, label, "fwd", "float32") for label in LABELS] + [(name, LABELS[0], "fwd", "float64")]
-    found = dict(zip(asked, in_a_process(asked), strict=True))
-    assert all(faults in ([], ["unsupported"]) for faults in found.values()), found
-    assert all(not found[case] for case in asked if case[3] == "float32")
-
-
-@pytest.mark.parametrize("name", sorted({name for name, _ in GRADIENTS if missing(name) is None}))
-def test_gradients_of_a_library_are_independent_and_take_new_images(name: str) -> None:
-    dense, strided = LABELS[1], "mb2ic3ih11iw10oc4kh3kw5sh2sw3ph1pw2"
-    asked = [
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_two_inputs_are_independent_and_take_new_images(library: str) -> None:
+    strided = "mb2ic3ih11iw10oc4kh3kw5sh2sw3ph1pw2"
+    names = LIBRARIES[library]
+    forward = [(name, label, "fwd", "float32") for name in names for label in LABELS]
+    double = [(name, LABELS[0], "fwd", "float64") for name in names]
+    gradients = [
         (name, label, direction, dtype)
-        for label in (dense, strided)
-        for direction in ("bwd_d", "bwd_w")
+        for name, direction in GRADIENTS
+        for label in (LABELS[1], strided)
         for dtype in ("float32", "float64")
+        if name in names
     ]
-    assert in_a_process(asked) == [[]] * len(asked)
+    asked = forward + double + gradients
+    found = dict(zip(asked, apart(faults_of, asked), strict=True))
+    assert all(found[case] in ([], ["unsupported"]) for case in double), found
+    assert not any(found[case] for case in forward + gradients), found
+
+
+def modes_left(name: str) -> list[object]:
+    """What a peer of torch leaves behind after it prepared and was called: inference mode, and no gradients."""
+    import torch
+
+    assert faults_of(name, LABELS[1], "fwd", "float32") == []
+    return [torch.is_inference_mode_enabled(), not torch.is_grad_enabled()]
+
+
+@pytest.mark.parametrize("names", [LIBRARIES[library] for library in LIBRARIES if library == "torch"])
+def test_no_mode_of_torch_outlasts_its_context(names: list[str]) -> None:
+    assert apart(modes_left, [(name,) for name in names]) == [[False, False]] * len(names)
 
 
 def own(x: Array) -> Bound:

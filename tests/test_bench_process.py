@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import secrets
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from effort import Effort
 from msgspec.structs import asdict
 
 from bench.run import process
@@ -121,7 +123,8 @@ def plugin(tmp_path: Path) -> dict[str, str]:
 def workers(plugin: dict[str, str]) -> Iterator[Any]:
     made = []
 
-    def make(backend: str, threads: int = 1, call_s: float = 0.6) -> Worker:
+    # The time of a call only ends what hangs, however slow the machine is.
+    def make(backend: str, threads: int = 1, call_s: float = 60.0) -> Worker:
         made.append(Worker(backend, threads, call_s, plugin))
         return made[-1]
 
@@ -165,11 +168,16 @@ def processes(session: int) -> list[str]:
     return found
 
 
+def assert_soon(condition: Callable[[], bool], what: object) -> None:
+    """The deadline only ends a test that would wait for ever."""
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, what
+        time.sleep(0.01)
+
+
 def assert_gone(session: int) -> None:
-    end = time.monotonic() + 10
-    while left := processes(session):
-        assert time.monotonic() < end, left
-        time.sleep(0.02)
+    assert_soon(lambda: not processes(session), session)
 
 
 @pytest.mark.parametrize(
@@ -212,15 +220,14 @@ def test_a_process_that_hangs_is_killed_with_all_it_started(workers: Any, backen
     worker = workers(backend)
     worker.stage_s["call"] = 0.3
     worker._start()
-    session, start = worker._child.pid, time.monotonic()
+    session = worker._child.pid
     answer = prepared(worker)
     assert (answer["status"], answer["reason"]) == ("timeout", "no end of call after 0.3 s")
     assert_gone(session)
-    assert time.monotonic() - start < 20
 
 
 def test_printing_100_mb_does_not_hinder_and_is_not_kept(workers: Any) -> None:
-    worker = workers("prints", call_s=60.0)
+    worker = workers("prints")
     answer = prepared(worker)
     assert answer["status"] == "ok", answer
     assert sum(map(len, worker._printed)) <= 16 * process.KEPT_BYTES
@@ -287,9 +294,9 @@ def test_after_a_crash_the_next_order_starts_a_new_process(workers: Any) -> None
 def test_between_orders_the_whole_group_is_stopped(workers: Any) -> None:
     worker = workers("honest")
     prepared(worker)
-    time.sleep(0.05)
     # The guard sleeps, and can end the other at any time.
-    assert sorted(state[0] for state in processes(worker._child.pid)) == ["S", "T"]
+    group = processes(worker._child.pid)
+    assert_soon(lambda: sorted(state[0] for state in processes(worker._child.pid)) == ["S", "T"], group)
     assert turn(worker, 0.01)["status"] == "ok"
 
 
@@ -315,7 +322,7 @@ import os, sys, time
 sys.path[:0] = {paths}
 from test_bench_process import prepared
 from bench.run.process import Worker
-one = Worker("honest", 1, 0.6, {variables})
+one = Worker("honest", 1, 60.0, {variables})
 assert prepared(one)["status"] == "ok"
 two = Worker({backend!r}, 1, 60.0, {variables})
 two._start()
@@ -326,20 +333,21 @@ time.sleep(600)
 
 
 @pytest.mark.parametrize("backend", ["loops", "honest"])
-@pytest.mark.parametrize("wait_s", [0.0, 0.02, 1.5])
-def test_a_killed_parent_leaves_no_process_behind(plugin: dict[str, str], backend: str, wait_s: float) -> None:
+def test_a_killed_parent_leaves_no_process_behind(plugin: dict[str, str], backend: str, effort: Effort) -> None:
     """One is stopped, the other starts, waits or is at work: both die with the parent, at whatever moment."""
     code = PARENT.format(paths=[str(ROOT / "tests"), str(ROOT)], variables=plugin, backend=backend)
-    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert parent.stdout is not None
-    sessions = [int(pid) for pid in parent.stdout.readline().split()]
-    assert processes(sessions[0])
-    time.sleep(wait_s)
-    parent.kill()
-    parent.communicate()
-    assert len(sessions) == 2
-    for session in sessions:
-        assert_gone(session)
+    moments = random.Random(f"{effort.seed} {backend}")
+    for _ in range(effort.kills):
+        parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        assert parent.stdout is not None
+        sessions = [int(pid) for pid in parent.stdout.readline().split()]
+        assert processes(sessions[0])
+        time.sleep(moments.choice([0.0, moments.uniform(0, 0.05), moments.uniform(0, 1.5)]))
+        parent.kill()
+        parent.communicate()
+        assert len(sessions) == 2
+        for session in sessions:
+            assert_gone(session)
 
 
 def is_running(pid: int) -> bool:

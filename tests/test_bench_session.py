@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -37,7 +38,11 @@ spy("honest"); spy("liar"); spy("picky", supports=lambda problem: "not today")
 def pytest_collection_modifyitems(items):
     items.reverse()
 """
-QUICK = ("--bench-seconds=0.01", "--bench-threads=1", "--bench-plugin=spy_plugin", "--bench-budget=100")
+# Budget and timeout only end what would take for ever.
+QUICK = (
+    "--bench-seconds=0.01", "--bench-threads=1", "--bench-plugin=spy_plugin", "--bench-budget=900",
+    "--bench-timeout=60",
+)  # fmt: skip
 
 
 def session(folder: Path, *options: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -46,6 +51,14 @@ def session(folder: Path, *options: str, env: dict[str, str] | None = None) -> s
     command = [sys.executable, "-m", "pytest", "bench", "-p", "no:cacheprovider", *options]
     own = {"PYTHONPATH": str(folder)} | (env or {})
     return subprocess.run(command, cwd=ROOT, env=os.environ | own, capture_output=True, text=True)
+
+
+def inside(*options: str) -> int:
+    """The exit code of a session in this process, for those that measure nothing."""
+    own = "-p", "no:cacheprovider", "-p", "no:faulthandler"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        return int(pytest.main(["bench", *own, *options]))
 
 
 def measured(folder: Path, *options: str, backends: str = "honest,numpy_strided", env: Any = None) -> Any:
@@ -124,9 +137,11 @@ def test_pytest_benchmark_compares_the_run_and_groups_it_by_the_fields_of_a_case
     assert "test_conv2d[label/second-numpy_strided-t1-fwd-warm-r1]" in done.stdout
 
 
-def test_a_median_that_rose_fails_compare_fail_and_an_equal_one_does_not(run: Any) -> None:
+def test_a_median_that_rose_fails_compare_fail_and_an_equal_one_does_not(run: Any, tmp_path: Path) -> None:
     folder, _, _ = run
-    (storage,) = (folder / "kept").iterdir()
+    # A session with -k writes a file of its cases alone.
+    copy, kept_files = shutil.copytree(folder / "run", tmp_path / "run"), tmp_path / "kept"
+    (storage,) = shutil.copytree(folder / "kept", kept_files).iterdir()
     (kept,) = storage.glob("*_kept.json")
     quick = json.loads(kept.read_text())
     for entry in quick["benchmarks"]:
@@ -135,20 +150,25 @@ def test_a_median_that_rose_fails_compare_fail_and_an_equal_one_does_not(run: An
     found = []
     for number in ("0001", "0002"):
         done = session(
-            folder, "--benchmark-only", f"--bench-resume={folder / 'run'}", "-k", "honest",
-            f"--benchmark-storage={folder / 'kept'}", f"--benchmark-compare={number}",
+            folder, "--benchmark-only", f"--bench-resume={copy}", "-k", "honest",
+            f"--benchmark-storage={kept_files}", f"--benchmark-compare={number}",
             "--benchmark-compare-fail=median:10%",
         )  # fmt: skip
         found.append((done.returncode, "PerformanceRegression" in done.stdout + done.stderr))
     assert found == [(0, False), (1, True)]
 
 
-def test_a_run_that_was_killed_is_finished_and_its_file_holds_all_cases(run: Any, tmp_path: Path) -> None:
-    folder, _, _ = run
-    copy = tmp_path / "copy"
+def emptied(folder: Path, copy: Path) -> Path:
+    """The run without its results; its machine is not measured again, which takes seconds."""
     copy.mkdir()
     for name in ("config.json", "environment.json"):
         (copy / name).write_text((folder / "run" / name).read_text())
+    return copy
+
+
+def test_a_run_that_was_killed_is_finished_and_its_file_holds_all_cases(run: Any, tmp_path: Path) -> None:
+    folder, _, _ = run
+    copy = emptied(folder, tmp_path / "copy")
     lines = (folder / "run" / "records.jsonl").read_text().splitlines()
     # As kill -9 leaves it: the last line torn, the second layer half there, no benchmark.json.
     (copy / "records.jsonl").write_text("\n".join(lines[:5]) + "\n" + lines[5][:40])
@@ -166,20 +186,21 @@ def test_a_run_that_was_killed_is_finished_and_its_file_holds_all_cases(run: Any
     assert (copy / "finished.json").exists()
 
 
-def test_selected_cases_alone_are_measured_and_the_rest_can_follow(tmp_path: Path) -> None:
-    done = measured(tmp_path, "-k", "first and honest")
+def test_selected_cases_alone_are_measured_and_the_rest_can_follow(run: Any, tmp_path: Path) -> None:
+    copy = emptied(run[0], tmp_path / "copy")
+    done = session(run[0], "--benchmark-only", f"--bench-resume={copy}", "-k", "first and honest")
     assert "1 passed" in done.stdout
-    stored = Run.open(tmp_path / "run")
-    assert [record.case.id for record in stored.records()] == ["label/first-honest-t1-fwd-warm-r1"]
-    assert "3 cases have no result yet; finish with --bench-resume" in done.stdout
-    assert not (tmp_path / "run" / "finished.json").exists()
+    assert [record.case.id for record in Run.open(copy).records()] == ["label/first-honest-t1-fwd-warm-r1"]
+    assert "7 cases have no result yet; finish with --bench-resume" in done.stdout
+    assert not (copy / "finished.json").exists()
 
 
-def test_the_first_failure_can_stop_the_session(tmp_path: Path) -> None:
-    done = measured(tmp_path, "-x", backends="liar,honest")
+def test_the_first_failure_can_stop_the_session(run: Any, tmp_path: Path) -> None:
+    copy = emptied(run[0], tmp_path / "copy")
+    done = session(run[0], "--benchmark-only", f"--bench-resume={copy}", "-x", "-k", "liar")
     assert "1 failed" in done.stdout
-    assert "passed" not in done.stdout
-    assert Run.open(tmp_path / "run").records(), "what was measured by then is kept"
+    assert "2 failed" not in done.stdout
+    assert Run.open(copy).records(), "what was measured by then is kept"
 
 
 def test_ctrl_c_leaves_records_and_no_process(tmp_path: Path) -> None:
@@ -252,10 +273,11 @@ def test_without_timing_every_case_is_checked_and_no_run_is_made(tmp_path: Path)
         (["--benchmark-only", "--bench-out=x", "--bench-resume=results/runs/bench"], "expected none with"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_in_a_line(tmp_path: Path, options: list[str], said: str) -> None:
-    done = session(tmp_path, *options)
-    assert done.returncode == 4, done.stdout
-    errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+def test_what_cannot_be_meant_is_refused_in_a_line(
+    capsys: pytest.CaptureFixture[str], options: list[str], said: str
+) -> None:
+    assert inside(*options) == pytest.ExitCode.USAGE_ERROR
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("ERROR")]
     assert len(errors) == 1
     assert said in errors[0]
     assert not (ROOT / "none.json").exists()
@@ -263,8 +285,8 @@ def test_what_cannot_be_meant_is_refused_in_a_line(tmp_path: Path, options: list
 
 @pytest.mark.parametrize("option", ["--help", "--collect-only", "--fixtures"])
 def test_a_session_that_measures_nothing_leaves_no_run(tmp_path: Path, option: str) -> None:
-    done = measured(tmp_path, option)
-    assert done.returncode == 0
+    asked = f"--bench-workload={LAYERS}", "--bench-backends=numpy_strided", f"--bench-out={tmp_path / 'run'}"
+    assert inside("--benchmark-only", *asked, option) == 0
     assert not (tmp_path / "run").exists()
 
 
@@ -274,7 +296,7 @@ def test_nothing_of_a_folder_or_a_shell_changes_what_the_command_runs(tmp_path: 
     (tmp_path / "shuffle.py").write_text("def pytest_collection_modifyitems(items):\n    items.clear()\n")
     env = {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}", "PYTEST_ADDOPTS": "-k nothing", "PYTEST_PLUGINS": "shuffle"}
     command = [sys.executable, "-m", "bench", "run", "--workload", LAYERS, "--backends", "numpy_strided,scipy_fft"]
-    command += ["--threads", "1", "--seconds", "0.01", "--out", "run"]
+    command += ["--threads", "1", "--seconds", "0.01", "--timeout", "60", "--out", "run"]
     done = subprocess.run(command, cwd=tmp_path, env=os.environ | env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "4 cases in " in done.stdout

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from effort import Effort
 from msgspec.structs import asdict
 from records import CASE, LABEL, failed, new_run, record, store
 
@@ -80,20 +81,22 @@ from pathlib import Path
 from records import record, store
 from bench.store.folder import Run
 run = Run.open(Path(sys.argv[1]))
-print("ready", flush=True)
 for number in range(10**6):
     store(run, record(case={{"repetition": number + 1}}))
+    print(number, flush=True)
 """
 
 
-def test_a_writer_killed_at_any_moment_leaves_whole_records(run: Run) -> None:
-    moments, code = random.Random(0), WRITER.format(paths=[str(TESTS), str(ROOT)])
+def test_a_writer_killed_at_any_moment_leaves_whole_records(run: Run, effort: Effort) -> None:
+    moments, code = random.Random(effort.seed), WRITER.format(paths=[str(TESTS), str(ROOT)])
     count = 0
-    for _ in range(3):
+    for _ in range(effort.kills):
         writer = subprocess.Popen([sys.executable, "-c", code, str(run.folder)], stdout=subprocess.PIPE)
         assert writer.stdout is not None
-        writer.stdout.readline()
-        time.sleep(moments.uniform(0.02, 0.2))
+        for _ in range(moments.randint(1, 20)):
+            writer.stdout.readline()
+        # Somewhere in the next record; whether it is stored by then does not matter.
+        time.sleep(moments.uniform(0, 0.005))
         writer.kill()
         writer.communicate()
         repetitions = [one.case.repetition for one in run.records()]

@@ -1,27 +1,95 @@
-"""Every registered backend on the basic problems, in every padding mode, dtype, with and without bias and batch."""
+"""Every registered backend on the basic problems: it accepts what it must, refuses the rest in words, and is right.
+
+`MUST` states what each backend must accept. The computing tests run on exactly that and never ask ``supports``, so a
+backend that refuses what it must accept fails them. Limits: a backend without a row is held to its own ``supports``,
+which must accept one of the problems at least.
+"""
 
 from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
+from effort import Effort
 from harness import assert_right, integers
 from numpy.typing import NDArray
 
 from bench.machine.cpu import cores
-from conv_impls import Conv2dProblem, UnsupportedError, conv2d, get_backend, plan, registry, workloads
+from conv_impls import Conv2dProblem, UnsupportedError, conv2d, get_backend, plan, register, registry, workloads
 from conv_impls.reference import TILES, error_bound, norm_bound, reference, sample_outputs
 from conv_impls.validation import PADDING_MODES
-from conv_impls.workloads import Layer
 
-LAYERS = workloads.load("basic")
-EVERY = pytest.mark.parametrize("backend", sorted(registry.sources()))
-ON_EACH_LAYER = pytest.mark.parametrize("layer", LAYERS, ids=[layer.name for layer in LAYERS])
+LAYERS = {layer.name: layer.problem for layer in workloads.load("basic")}
+DILATED = {
+    f"groups {groups}, stride {stride}, dilation {dilation}": Conv2dProblem(
+        2, 4, (11, 12), 8, (3, 2), stride, ((3, 1), (0, 4)), dilation, groups
+    )
+    for groups, stride, dilation in product((1, 2, 4), ((1, 1), (2, 3)), ((1, 2), (3, 2)))
+}
+# A dense layer, and a depthwise one for those that take nothing else.
+SPOILED = Conv2dProblem(2, 3, (12, 12), 4, (3, 3), padding=((1, 1), (1, 1)))
+PROBLEMS = [*LAYERS.values(), *DILATED.values(), SPOILED]
+
+
+def everything(problem: Conv2dProblem) -> bool:
+    return True
+
+
+def depthwise(problem: Conv2dProblem) -> bool:
+    return problem.groups == problem.in_channels
+
+
+def dense_3x3(problem: Conv2dProblem) -> bool:
+    shape = problem.kernel_size, problem.stride, problem.dilation, problem.groups
+    return shape == ((3, 3), (1, 1), (1, 1), 1)
+
+
+Limits = Callable[[Conv2dProblem], bool]
+MUST: dict[str, Limits] = {
+    "auto": everything,
+    "numba_depthwise": depthwise,
+    "numba_direct": everything,
+    "numba_simd": everything,
+    "numba_winograd": dense_3x3,
+    "numba_winograd_f2": dense_3x3,
+    "numba_winograd_f4": dense_3x3,
+    "numba_winograd_f6": dense_3x3,
+    "numpy_im2col": everything,
+    "numpy_strided": everything,
+    "python_loops": everything,
+    "scipy_fft": everything,
+}
+BACKENDS = sorted(registry.sources())
+EVERY = pytest.mark.parametrize("backend", BACKENDS)
+
+
+def limits(backend: str) -> Limits:
+    return MUST.get(backend, lambda problem: get_backend(backend).supports(problem) is None)
+
+
+def accepted(problems: dict[str, Conv2dProblem]) -> pytest.MarkDecorator:
+    """A case for each backend and each of the problems that it must accept."""
+    found = [
+        pytest.param(backend, problem, id=f"{backend}-{name}")
+        for backend in BACKENDS
+        for name, problem in problems.items()
+        if limits(backend)(problem)
+    ]
+    return pytest.mark.parametrize(("backend", "problem"), found)
+
+
+ON_EACH_LAYER = accepted(LAYERS)
+
+
+def fitting(backend: str, *preferred: Conv2dProblem) -> Conv2dProblem:
+    """The first of these problems and of the basic ones that the backend must accept."""
+    return next(problem for problem in [*preferred, *LAYERS.values()] if limits(backend)(problem))
 
 
 def arguments(problem: Conv2dProblem) -> dict[str, Any]:
@@ -29,53 +97,95 @@ def arguments(problem: Conv2dProblem) -> dict[str, Any]:
     return {name: getattr(problem, name) for name in names}
 
 
-def supported(backend: str, problem: Conv2dProblem) -> bool:
-    """Whether the backend takes the problem; where it does not, asking all the same must raise its reason."""
-    reason = get_backend(backend).supports(problem)
-    if reason is None:
-        return True
-    with pytest.raises(UnsupportedError, match=re.escape(reason)):
-        conv2d(*integers(problem), backend=backend, **arguments(problem))
-    return False
-
-
 def chosen(backend: str, problem: Conv2dProblem, precision: str = "standard") -> registry.Backend:
     """What `conv2d` runs under this name."""
     return registry.resolve("test", backend, problem, precision, cores(), eager=True)
 
 
-@EVERY
-@ON_EACH_LAYER
-@pytest.mark.parametrize("mode", PADDING_MODES)
-def test_integers_come_out_exactly(backend: str, layer: Layer, mode: str) -> None:
-    for dtype, with_bias, single in product(("float32", "float64"), (False, True), (False, True)):
-        problem = layer.problem.replace(padding_mode=mode, dtype=dtype, batch=1 if single else layer.problem.batch)
-        if not supported(backend, problem):
+def broken_limits(backend: str, must: Limits, problems: Iterable[Conv2dProblem]) -> list[str]:
+    """Where ``supports`` departs from the limits; a refusal must be words, which `conv2d` and `plan` raise."""
+    found, taken = [], 0
+    for problem in problems:
+        reason = get_backend(backend).supports(problem)
+        taken += reason is None
+        if must(problem) != (reason is None):
+            found.append(f"{'refuses' if reason else 'accepts'} {problem.label}")
+        if reason is None:
             continue
-        x, weight, offsets = integers(problem)
+        if not reason.strip():
+            found.append(f"has no words for {problem.label}")
+            continue
+        x, weight, bias = integers(problem)
+        with pytest.raises(UnsupportedError, match=re.escape(reason)):
+            conv2d(x, weight, bias, backend=backend, **arguments(problem))
+        with pytest.raises(UnsupportedError, match=re.escape(reason)):
+            plan(problem, weight, bias, backend=backend)
+    return found if taken else [*found, "accepts nothing"]
+
+
+@EVERY
+def test_a_backend_accepts_what_it_must_and_refuses_all_else_in_words(backend: str) -> None:
+    forms = product(PROBLEMS, PADDING_MODES, ("float32", "float64"))
+    problems = [problem.replace(padding_mode=mode, dtype=dtype) for problem, mode, dtype in forms]
+    assert broken_limits(backend, limits(backend), problems) == []
+
+
+def test_every_row_is_of_a_backend_that_is_there() -> None:
+    assert MUST.keys() <= set(BACKENDS)
+
+
+@pytest.mark.parametrize("must", [everything, depthwise, dense_3x3, None])
+def test_a_backend_that_refuses_everything_is_seen(registered: Any, must: Limits | None) -> None:
+    register("lazy", supports=lambda problem: "not today")(lambda x, weight, bias, problem: None)
+    found = broken_limits("lazy", must or limits("lazy"), PROBLEMS)
+    assert found[-1] == "accepts nothing"
+    assert len(found) - 1 == (sum(map(must, PROBLEMS)) if must else 0)
+
+
+def test_a_backend_that_accepts_too_much_or_refuses_without_words_is_seen(registered: Any) -> None:
+    register("bold")(lambda x, weight, bias, problem: None)
+    found = broken_limits("bold", depthwise, PROBLEMS)
+    assert found == [f"accepts {problem.label}" for problem in PROBLEMS if not depthwise(problem)]
+    register("silent", supports=lambda problem: None if depthwise(problem) else "")(lambda x, weight, bias, problem: 0)
+    found = broken_limits("silent", depthwise, PROBLEMS)
+    assert found == [f"has no words for {problem.label}" for problem in PROBLEMS if not depthwise(problem)]
+
+
+# (padding mode, dtype, with a bias, one image without a batch): all, and eight among which every pair of values is.
+ALL = [*product(PADDING_MODES, ("float32", "float64"), (False, True), (False, True))]
+PAIRS = [
+    (PADDING_MODES[2 * a + b], ("float32", "float64")[c], bool(a ^ c), bool(b ^ c))
+    for a, b, c in product((0, 1), repeat=3)
+]
+
+
+def test_the_short_form_has_every_pair_of_values() -> None:
+    for i, j in product(range(4), repeat=2):
+        assert {(form[i], form[j]) for form in PAIRS} == {(form[i], form[j]) for form in ALL}
+
+
+@ON_EACH_LAYER
+@pytest.mark.parametrize("forms", [PAIRS, pytest.param(ALL, marks=pytest.mark.long)], ids=["short", "long"])
+def test_integers_come_out_exactly(backend: str, problem: Conv2dProblem, forms: list[Any]) -> None:
+    for mode, dtype, with_bias, single in forms:
+        given = problem.replace(padding_mode=mode, dtype=dtype, batch=1 if single else problem.batch)
+        x, weight, offsets = integers(given)
         bias = offsets if with_bias else None
-        comp = conv2d(x[0] if single else x, weight, bias, backend=backend, **arguments(problem))
+        comp = conv2d(x[0] if single else x, weight, bias, backend=backend, **arguments(given))
         assert comp.dtype == dtype
         assert comp.flags.c_contiguous
-        assert_right(comp[None] if single else comp, x, weight, bias, problem, chosen(backend, problem).accuracy)
+        assert_right(comp[None] if single else comp, x, weight, bias, given, chosen(backend, given).accuracy)
 
 
-@EVERY
 @ON_EACH_LAYER
-def test_relu_is_the_larger_of_the_result_and_zero(backend: str, layer: Layer) -> None:
-    problem = layer.problem
-    if supported(backend, problem):
-        x, weight, bias = integers(problem)
-        comp = conv2d(x, weight, bias, backend=backend, activation="relu", **arguments(problem))
-        assert_right(comp, x, weight, bias, problem, chosen(backend, problem).accuracy, relu=True)
+def test_relu_is_the_larger_of_the_result_and_zero(backend: str, problem: Conv2dProblem) -> None:
+    x, weight, bias = integers(problem)
+    comp = conv2d(x, weight, bias, backend=backend, activation="relu", **arguments(problem))
+    assert_right(comp, x, weight, bias, problem, chosen(backend, problem).accuracy, relu=True)
 
 
-@EVERY
 @ON_EACH_LAYER
-def test_real_data_stay_within_the_published_bound(backend: str, layer: Layer) -> None:
-    problem = layer.problem
-    if not supported(backend, problem):
-        return
+def test_real_data_stay_within_the_published_bound(backend: str, problem: Conv2dProblem) -> None:
     rng = np.random.default_rng(1)
     x, weight = (rng.standard_normal(s, "float32") for s in (problem.input_shape, problem.weight_shape))
     at = sample_outputs(problem, 64)
@@ -87,12 +197,8 @@ def test_real_data_stay_within_the_published_bound(backend: str, layer: Layer) -
     assert np.linalg.norm(comp - ref) <= norm_bound(problem, accuracy) * np.linalg.norm(ref)
 
 
-@EVERY
 @ON_EACH_LAYER
-def test_a_plan_is_right_repeats_and_keeps_its_weights(backend: str, layer: Layer) -> None:
-    problem = layer.problem
-    if not supported(backend, problem):
-        return
+def test_a_plan_is_right_repeats_and_keeps_its_weights(backend: str, problem: Conv2dProblem) -> None:
     x, weight, bias = integers(problem)
     given = weight.copy(), bias.copy()
     ready = plan(problem, *given, backend=backend)
@@ -103,17 +209,8 @@ def test_a_plan_is_right_repeats_and_keeps_its_weights(backend: str, layer: Laye
     np.testing.assert_array_equal(ready(x), out)
 
 
-@EVERY
-@pytest.mark.parametrize("dilation", [(1, 2), (3, 2)])
-@pytest.mark.parametrize("stride", [(1, 1), (2, 3)])
-@pytest.mark.parametrize("groups", [1, 2, 4])
-def test_dilation_with_stride_and_groups(
-    backend: str, groups: int, stride: tuple[int, int], dilation: tuple[int, int]
-) -> None:
-    sides = ((3, 1), (0, 4))
-    problem = Conv2dProblem(2, 4, (11, 12), 8, (3, 2), stride, sides, dilation, groups)
-    if not supported(backend, problem):
-        return
+@accepted(DILATED)
+def test_dilation_with_stride_and_groups(backend: str, problem: Conv2dProblem) -> None:
     x, weight, bias = integers(problem)
     comp = conv2d(x, weight, bias, backend=backend, **arguments(problem))
     assert_right(comp, x, weight, bias, problem, chosen(backend, problem).accuracy)
@@ -121,13 +218,11 @@ def test_dilation_with_stride_and_groups(
 
 @EVERY
 def test_inputs_are_left_alone_and_calls_repeat(backend: str) -> None:
-    problem = LAYERS[0].problem
-    if not supported(backend, problem):
-        return
+    problem = fitting(backend)
     x, weight, bias = integers(problem)
     copies = x.copy(), weight.copy(), bias.copy()
-    first = conv2d(x, weight, bias, backend=backend, padding=1)
-    second = conv2d(x, weight, bias, backend=backend, padding=1)
+    first = conv2d(x, weight, bias, backend=backend, **arguments(problem))
+    second = conv2d(x, weight, bias, backend=backend, **arguments(problem))
     for array, copy in zip((x, weight, bias), copies, strict=True):
         np.testing.assert_array_equal(array, copy)
     assert get_backend(backend).deterministic
@@ -135,31 +230,27 @@ def test_inputs_are_left_alone_and_calls_repeat(backend: str) -> None:
 
 
 @EVERY
-@pytest.mark.parametrize("threads", [1, 2, 64])
-def test_the_number_of_threads_changes_no_bit(backend: str, threads: int) -> None:
-    problem = LAYERS[7].problem
-    if not supported(backend, problem):
-        return
+def test_the_number_of_threads_changes_no_bit(backend: str) -> None:
+    problem = fitting(backend, LAYERS["3x3_tail"])
     rng = np.random.default_rng(2)
     x, weight = (rng.standard_normal(s, "float32") for s in (problem.input_shape, problem.weight_shape))
-    one = conv2d(x, weight, backend=backend, threads=1, **arguments(problem))
-    np.testing.assert_array_equal(conv2d(x, weight, backend=backend, threads=threads, **arguments(problem)), one)
+    one, two, many = (conv2d(x, weight, backend=backend, threads=n, **arguments(problem)) for n in (1, 2, 64))
+    np.testing.assert_array_equal(two, one)
+    np.testing.assert_array_equal(many, one)
 
 
 @EVERY
-def test_one_plan_is_right_from_several_threads_at_once(backend: str) -> None:
-    problem = LAYERS[6].problem
-    if not supported(backend, problem):
-        return
+def test_one_plan_is_right_from_several_threads_at_once(backend: str, effort: Effort) -> None:
+    problem = fitting(backend, LAYERS["3x3"])
     _, weight, bias = integers(problem)
     ready = plan(problem, weight, bias, backend=backend)
-    inputs = [integers(problem, seed)[0] for seed in range(4)]
+    inputs = [integers(problem, effort.seed + number)[0] for number in range(4)]
     alone = [ready(x) for x in inputs]
     barrier = threading.Barrier(4)
 
     def work(first: int) -> None:
         barrier.wait()
-        for turn in range(8):
+        for turn in range(effort.rounds):
             at = (first + turn) % len(inputs)
             np.testing.assert_array_equal(ready(inputs[at]), alone[at])
 
@@ -178,20 +269,22 @@ def reached(row: int, column: int, size: int, m: int) -> NDArray[np.bool_]:
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_nan_or_infinity_spreads_no_further_than_published(backend: str, dtype: str, value: float) -> None:
+    problem = fitting(backend, SPOILED, SPOILED.replace(out_channels=3, groups=3)).replace(dtype=dtype)
     rng = np.random.default_rng(3)
-    x, weight = (rng.standard_normal(shape).astype(dtype) for shape in ((2, 3, 12, 12), (4, 3, 3, 3)))
-    problem = Conv2dProblem.from_arrays(x, weight, padding=1)
-    if not supported(backend, problem):
-        return
+    x, weight = (rng.standard_normal(shape).astype(dtype) for shape in (problem.input_shape, problem.weight_shape))
     entry = chosen(backend, problem)
+    # The outputs of the group that channel 1 belongs to.
+    each = problem.out_channels // problem.groups
+    first = 1 // (problem.in_channels // problem.groups) * each
+    own = slice(first, first + each)
     for row, column in ((5, 6), (0, 0), (11, 4), (7, 11)):
         x[0, 1, row, column], kept = value, x[0, 1, row, column]
         with np.errstate(invalid="ignore"):  # NumPy's own products tell of Inf - Inf
-            spoiled = ~np.isfinite(conv2d(x, weight, padding=1, backend=backend))
+            spoiled = ~np.isfinite(conv2d(x, weight, backend=backend, **arguments(problem)))
         x[0, 1, row, column] = kept
         window = np.zeros_like(spoiled)
-        window[0] = entry.nan_spread == "image" or reached(row, column, 12, TILES.get(entry.accuracy, (1,))[0])
-        assert spoiled[0, :, reached(row, column, 12, 1)].all()
+        window[0, own] = entry.nan_spread == "image" or reached(row, column, 12, TILES.get(entry.accuracy, (1,))[0])
+        assert spoiled[0, own, reached(row, column, 12, 1)].all()
         assert not (spoiled & ~window).any()
 
 

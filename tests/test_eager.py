@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from effort import Effort
 
 from conv_impls import (
     Conv2dProblem,
@@ -84,8 +85,8 @@ def test_nan_and_infinity_do_not_stay() -> None:
         assert_follows(P, "numba_simd", 1)
 
 
-def test_every_thread_gets_its_own() -> None:
-    seeds = range(60)
+def test_every_thread_gets_its_own(effort: Effort) -> None:
+    seeds = range(effort.seed, effort.seed + 6 * effort.rounds)
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(lambda seed: assert_follows(P, "numba_simd", seed), seeds))
     assert eager._store.entries <= 2 * eager.MAX_ALIKE

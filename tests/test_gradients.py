@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from effort import Effort
 from hypothesis import strategies as st
 
 from conv_impls import DTypeError, ProblemError, conv2d, conv2d_input, conv2d_weight, conv_transpose2d
@@ -116,13 +116,11 @@ def specs(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int, ...], dict[str, 
     return (*batch, groups * c, *size), (groups * o, c, *kernel), arguments | {"padding_mode": mode}
 
 
-@settings(deadline=None, derandomize=True, max_examples=60)
-@given(spec=specs())
-def test_the_adjoint_identity_holds_for_any_convolution(
-    spec: tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]],
-) -> None:
-    x_shape, w_shape, arguments = spec
-    check_adjoint(integers(x_shape), integers(w_shape, seed=1), arguments)
+def test_the_adjoint_identity_holds_for_any_convolution(effort: Effort) -> None:
+    @effort.each(spec=specs())
+    def check(spec: tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]) -> None:
+        x_shape, w_shape, arguments = spec
+        check_adjoint(integers(x_shape), integers(w_shape, seed=1), arguments)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -72,8 +72,13 @@ def test_an_edit_of_another_module_of_the_kernels_recompiles(package: Path) -> N
     assert call(package) == [15, 15, 0, 0]
 
 
-@pytest.mark.parametrize("pattern", ["*.nbc", "*.nbi"])
-@pytest.mark.parametrize("keep", [0, 0.5])
+@pytest.mark.parametrize(
+    ("pattern", "keep"),
+    [
+        ("*.nbc", 0.5), ("*.nbi", 0),
+        pytest.param("*.nbc", 0, marks=pytest.mark.long), pytest.param("*.nbi", 0.5, marks=pytest.mark.long),
+    ],
+)  # fmt: skip
 def test_a_truncated_file_is_compiled_anew_and_mended(package: Path, pattern: str, keep: float) -> None:
     call(package)
     for path in (package / "cache").rglob(pattern):

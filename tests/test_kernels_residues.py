@@ -20,7 +20,8 @@ from conv_impls.kernels.tile import ROWS, VECTORS
 from conv_impls.reference import TILES
 
 WINOGRAD = [name for name in NUMBA if get_backend(name).accuracy in TILES]
-ON_ONE_AND_TWO_THREADS = pytest.mark.parametrize("threads", [1, 2])
+# One thread runs the same code as two, on all of the work.
+ON_ONE_AND_TWO_THREADS = pytest.mark.parametrize("threads", [2, pytest.param(1, marks=pytest.mark.long)])
 # float64 walks through the same code with other widths: every third shape will do.
 IN_BOTH_DTYPES = pytest.mark.parametrize(("dtype", "step"), [("float32", 1), ("float64", 3)])
 BY_POSITION_AND_BY_CHANNEL = pytest.mark.parametrize("by_channel", [False, True])

@@ -1,6 +1,7 @@
 """Kernels compiled for this machine, for AVX2 and for SSE alone: right everywhere, and tiles that stay in registers.
 
-Each variant is compiled once, in a child with a cache of its own, which also hands out the assembly.
+Each variant is compiled once, in a child with a cache of its own, which also hands out the assembly. Limits: compiling
+all kernels takes a minute, so the short form has the tiles of this machine alone.
 """
 
 from __future__ import annotations
@@ -110,6 +111,7 @@ def full_tiles(assembly: str, rows: int) -> list[Loop]:
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("variant", ["avx2", "sse"])
 def test_results_are_right_on_every_instruction_set(build: Build, variant: str) -> None:
     need(variant)
@@ -120,8 +122,13 @@ def test_results_are_right_on_every_instruction_set(build: Build, variant: str) 
 # Winograd on SSE is left out: LLVM unrolls its loop by four lanes there, and spills 12 vectors for 48 products.
 @pytest.mark.parametrize(
     ("variant", "kernel"),
-    [("host", "implicit"), ("host", "winograd"), ("avx2", "implicit"), ("avx2", "winograd"), ("sse", "implicit")],
-)
+    [
+        ("host", "implicit"), ("host", "winograd"),
+        *(pytest.param(*other, marks=pytest.mark.long) for other in [
+            ("avx2", "implicit"), ("avx2", "winograd"), ("sse", "implicit"),
+        ]),
+    ],
+)  # fmt: skip
 def test_the_largest_tile_keeps_its_sums_in_registers(build: Build, variant: str, kernel: str) -> None:
     need(variant)
     found = full_tiles((build(variant) / f"{kernel}.s").read_text(), VARIANTS[variant][3])

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from effort import Effort
 from hypothesis import strategies as st
 
 from conv_impls import col2im, im2col, pad2d
@@ -84,16 +84,16 @@ def paddings(draw: st.DrawFn) -> tuple[tuple[int, int], Sides, str]:
     return (h, w), ((top, bottom), (left, right)), mode
 
 
-@settings(deadline=None, derandomize=True, max_examples=80)
-@given(case=paddings())
-def test_folding_is_adjoint_to_padding(case: tuple[tuple[int, int], Sides, str]) -> None:
-    size, sides, mode = case
-    x = integers((2, *size))
-    wide = padded(x, sides, mode)
-    np.testing.assert_array_equal(wide, np.pad(x, [(0, 0), *sides], MODES[mode]))
-    g = integers(wide.shape, seed=1)
-    folded = fold2d(g, size, sides, mode)
-    assert inner(wide, g) == inner(x, folded)
+def test_folding_is_adjoint_to_padding(effort: Effort) -> None:
+    @effort.each(case=paddings())
+    def check(case: tuple[tuple[int, int], Sides, str]) -> None:
+        size, sides, mode = case
+        x = integers((2, *size))
+        wide = padded(x, sides, mode)
+        np.testing.assert_array_equal(wide, np.pad(x, [(0, 0), *sides], MODES[mode]))
+        g = integers(wide.shape, seed=1)
+        folded = fold2d(g, size, sides, mode)
+        assert inner(wide, g) == inner(x, folded)
 
 
 @pytest.mark.parametrize(
@@ -194,16 +194,14 @@ def test_patches_are_a_copy_the_caller_may_write(kernel_size: int) -> None:
     np.testing.assert_array_equal(x, integers((2, 4, 4)))
 
 
-@settings(deadline=None, derandomize=True, max_examples=60)
-@given(case=paddings(), kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)), stride=st.integers(1, 3))
-def test_patches_of_any_padded_image_match_loops_and_go_back(
-    case: tuple[tuple[int, int], Sides, str], kernel: tuple[int, int], stride: int
-) -> None:
-    (h, w), sides, mode = case
-    fits = min(kernel[0], h + sum(sides[0])), min(kernel[1], w + sum(sides[1]))
-    arguments: dict[str, Any] = {"kernel_size": fits, "stride": stride, "padding": sides}
-    x = integers((1, 2, h, w))
-    cols = im2col(x, **arguments, padding_mode=mode)
-    np.testing.assert_array_equal(cols, columns_by_loops(x, arguments, mode))
-    g = integers(cols.shape, seed=1)
-    assert inner(cols, g) == inner(x, col2im(g, x.shape, **arguments, padding_mode=mode))
+def test_patches_of_any_padded_image_match_loops_and_go_back(effort: Effort) -> None:
+    @effort.each(case=paddings(), kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)), stride=st.integers(1, 3))
+    def check(case: tuple[tuple[int, int], Sides, str], kernel: tuple[int, int], stride: int) -> None:
+        (h, w), sides, mode = case
+        fits = min(kernel[0], h + sum(sides[0])), min(kernel[1], w + sum(sides[1]))
+        arguments: dict[str, Any] = {"kernel_size": fits, "stride": stride, "padding": sides}
+        x = integers((1, 2, h, w))
+        cols = im2col(x, **arguments, padding_mode=mode)
+        np.testing.assert_array_equal(cols, columns_by_loops(x, arguments, mode))
+        g = integers(cols.shape, seed=1)
+        assert inner(cols, g) == inner(x, col2im(g, x.shape, **arguments, padding_mode=mode))

@@ -7,14 +7,14 @@ from typing import Any
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from effort import Effort
 
 from conv_impls import Conv2dProblem, conv2d
 from conv_impls.reference import reference, reference_at, sample_outputs
 from conv_impls.validation import Array
 
 EXACT = pytest.mark.parametrize("backend", ["numba_direct", "numpy_strided"])
-DRAWN = settings(deadline=None, derandomize=True, max_examples=60)
+SEEDS = st.integers(0, 99)
 NUMPY_MODE = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 
 
@@ -46,85 +46,85 @@ def convolve(problem: Conv2dProblem, x: Array, weight: Array, backend: str, **ch
 
 
 @EXACT
-@DRAWN
-@given(problem=problems(), seed=st.integers(0, 99))
-def test_it_is_the_definition(backend: str, problem: Conv2dProblem, seed: int) -> None:
-    x, weight = drawn(problem, seed)
-    np.testing.assert_array_equal(convolve(problem, x, weight, backend), reference(x, weight, None, problem))
+def test_it_is_the_definition(backend: str, effort: Effort) -> None:
+    @effort.each(problem=problems(), seed=SEEDS)
+    def check(problem: Conv2dProblem, seed: int) -> None:
+        x, weight = drawn(problem, seed)
+        np.testing.assert_array_equal(convolve(problem, x, weight, backend), reference(x, weight, None, problem))
 
 
 @EXACT
-@DRAWN
-@given(problem=problems(), seed=st.integers(0, 99))
-def test_it_is_linear_in_both_arguments(backend: str, problem: Conv2dProblem, seed: int) -> None:
-    (x, weight), (other_x, other_w) = drawn(problem, seed), drawn(problem, seed + 1)
-    y = convolve(problem, x, weight, backend)
-    np.testing.assert_array_equal(
-        convolve(problem, 2 * x - other_x, weight, backend), 2 * y - convolve(problem, other_x, weight, backend)
-    )
-    np.testing.assert_array_equal(
-        convolve(problem, x, 3 * weight + other_w, backend), 3 * y + convolve(problem, x, other_w, backend)
-    )
+def test_it_is_linear_in_both_arguments(backend: str, effort: Effort) -> None:
+    @effort.each(problem=problems(), seed=SEEDS)
+    def check(problem: Conv2dProblem, seed: int) -> None:
+        (x, weight), (other_x, other_w) = drawn(problem, seed), drawn(problem, seed + 1)
+        y = convolve(problem, x, weight, backend)
+        np.testing.assert_array_equal(
+            convolve(problem, 2 * x - other_x, weight, backend), 2 * y - convolve(problem, other_x, weight, backend)
+        )
+        np.testing.assert_array_equal(
+            convolve(problem, x, 3 * weight + other_w, backend), 3 * y + convolve(problem, x, other_w, backend)
+        )
 
 
 @EXACT
-@DRAWN
-@given(problem=problems(mode="circular"), seed=st.integers(0, 99), shift=st.integers(1, 5))
-def test_shifting_the_image_shifts_the_answer(backend: str, problem: Conv2dProblem, seed: int, shift: int) -> None:
-    x, weight = drawn(problem, seed)
-    plain = {"stride": 1, "padding": 0}
-    wide = np.pad(x, ((0, 0), (0, 0), (0, 0), (shift, 0)))
-    y = convolve(problem, x, weight, backend, **plain)
-    np.testing.assert_array_equal(convolve(problem, wide, weight, backend, **plain)[..., shift:], y)
+def test_shifting_the_image_shifts_the_answer(backend: str, effort: Effort) -> None:
+    @effort.each(problem=problems(mode="circular"), seed=SEEDS, shift=st.integers(1, 5))
+    def check(problem: Conv2dProblem, seed: int, shift: int) -> None:
+        x, weight = drawn(problem, seed)
+        plain = {"stride": 1, "padding": 0}
+        wide = np.pad(x, ((0, 0), (0, 0), (0, 0), (shift, 0)))
+        y = convolve(problem, x, weight, backend, **plain)
+        np.testing.assert_array_equal(convolve(problem, wide, weight, backend, **plain)[..., shift:], y)
 
 
 @EXACT
-@DRAWN
-@given(problem=problems(), seed=st.integers(0, 99))
-def test_a_stride_is_subsampling(backend: str, problem: Conv2dProblem, seed: int) -> None:
-    x, weight = drawn(problem, seed)
-    sh, sw = problem.stride
-    dense = convolve(problem, x, weight, backend, stride=1)
-    np.testing.assert_array_equal(convolve(problem, x, weight, backend), dense[:, :, ::sh, ::sw])
+def test_a_stride_is_subsampling(backend: str, effort: Effort) -> None:
+    @effort.each(problem=problems(), seed=SEEDS)
+    def check(problem: Conv2dProblem, seed: int) -> None:
+        x, weight = drawn(problem, seed)
+        sh, sw = problem.stride
+        dense = convolve(problem, x, weight, backend, stride=1)
+        np.testing.assert_array_equal(convolve(problem, x, weight, backend), dense[:, :, ::sh, ::sw])
 
 
 @EXACT
-@DRAWN
-@given(problem=problems(), seed=st.integers(0, 99))
-def test_groups_are_convolutions_side_by_side(backend: str, problem: Conv2dProblem, seed: int) -> None:
-    x, weight = drawn(problem, seed)
-    parts = [
-        convolve(problem, part_x, part_w, backend, groups=1)
-        for part_x, part_w in zip(np.split(x, problem.groups, 1), np.split(weight, problem.groups, 0), strict=True)
-    ]
-    np.testing.assert_array_equal(convolve(problem, x, weight, backend), np.concatenate(parts, 1))
+def test_groups_are_convolutions_side_by_side(backend: str, effort: Effort) -> None:
+    @effort.each(problem=problems(), seed=SEEDS)
+    def check(problem: Conv2dProblem, seed: int) -> None:
+        x, weight = drawn(problem, seed)
+        parts = [
+            convolve(problem, part_x, part_w, backend, groups=1)
+            for part_x, part_w in zip(np.split(x, problem.groups, 1), np.split(weight, problem.groups, 0), strict=True)
+        ]
+        np.testing.assert_array_equal(convolve(problem, x, weight, backend), np.concatenate(parts, 1))
 
 
 @EXACT
-@DRAWN
-@given(problem=problems(), seed=st.integers(0, 99))
-def test_padding_modes_are_those_of_numpy_pad(backend: str, problem: Conv2dProblem, seed: int) -> None:
-    x, weight = drawn(problem, seed)
-    around = np.pad(x, ((0, 0), (0, 0), *problem.padding), NUMPY_MODE[problem.padding_mode])  # type: ignore[call-overload]
-    expected = convolve(problem, around, weight, backend, padding=0, padding_mode="zeros")
-    np.testing.assert_array_equal(convolve(problem, x, weight, backend), expected)
+def test_padding_modes_are_those_of_numpy_pad(backend: str, effort: Effort) -> None:
+    @effort.each(problem=problems(), seed=SEEDS)
+    def check(problem: Conv2dProblem, seed: int) -> None:
+        x, weight = drawn(problem, seed)
+        around = np.pad(x, ((0, 0), (0, 0), *problem.padding), NUMPY_MODE[problem.padding_mode])  # type: ignore[call-overload]
+        expected = convolve(problem, around, weight, backend, padding=0, padding_mode="zeros")
+        np.testing.assert_array_equal(convolve(problem, x, weight, backend), expected)
 
 
-@DRAWN
-@given(problem=problems(), seed=st.integers(0, 99))
-def test_the_two_ways_to_the_reference_agree(problem: Conv2dProblem, seed: int) -> None:
-    x, weight = drawn(problem, seed)
-    bias = np.arange(problem.out_channels, dtype=problem.dtype)
-    at = sample_outputs(problem, 40, seed)
-    whole = reference(x, weight, bias, problem)[tuple(at.T)]
-    np.testing.assert_array_equal(reference_at(x, weight, bias, problem, at), whole)
+def test_the_two_ways_to_the_reference_agree(effort: Effort) -> None:
+    @effort.each(problem=problems(), seed=SEEDS)
+    def check(problem: Conv2dProblem, seed: int) -> None:
+        x, weight = drawn(problem, seed)
+        bias = np.arange(problem.out_channels, dtype=problem.dtype)
+        at = sample_outputs(problem, 40, seed)
+        whole = reference(x, weight, bias, problem)[tuple(at.T)]
+        np.testing.assert_array_equal(reference_at(x, weight, bias, problem, at), whole)
 
 
-@DRAWN
-@given(problem=problems())
-def test_a_label_reads_back_as_the_same_computation(problem: Conv2dProblem) -> None:
-    again = Conv2dProblem.from_label(problem.label)
-    assert again.label == problem.label
-    assert (again.output_shape, again.macs, again.dtype) == (problem.output_shape, problem.macs, problem.dtype)
-    x, weight = drawn(problem, 0)
-    np.testing.assert_array_equal(reference(x, weight, None, again), reference(x, weight, None, problem))
+def test_a_label_reads_back_as_the_same_computation(effort: Effort) -> None:
+    @effort.each(problem=problems())
+    def check(problem: Conv2dProblem) -> None:
+        again = Conv2dProblem.from_label(problem.label)
+        assert again.label == problem.label
+        assert (again.output_shape, again.macs, again.dtype) == (problem.output_shape, problem.macs, problem.dtype)
+        x, weight = drawn(problem, 0)
+        np.testing.assert_array_equal(reference(x, weight, None, again), reference(x, weight, None, problem))

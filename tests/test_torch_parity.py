@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,6 @@ from conv_impls.lesson import conv2d_im2col, conv2d_im2col_backward
 from conv_impls.validation import Array
 
 F = torch.nn.functional
-torch.set_num_threads(1)
 
 # Our names of the padding modes -> torch.nn.functional.pad's.
 MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "replicate", "circular": "circular"}
@@ -57,6 +57,15 @@ CASES: dict[str, tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = {
 every_case = pytest.mark.parametrize(("x_shape", "w_shape", "arguments"), CASES.values(), ids=CASES)
 # torch says so once where an even kernel makes "same" lopsided; that is the case under test.
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """No team of torch's own beside the kernels'; afterwards torch is as it was."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def normal(shape: tuple[int, ...], dtype: str = "float64", seed: int = 0) -> Array:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,16 +32,27 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def contenders(registered: dict[str, registry.Backend], monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """Three backends: slow and right, fast and right, fastest and wrong."""
+    """Three backends: slow and right, fast and right, fastest and wrong, on a clock that only they move."""
+    clock = Clock()
+    monkeypatch.setattr(tuning, "time", clock)
     for name, seconds, value in (("slow", 2e-3, 1.0), ("fast", 1e-3, 1.0), ("wrong", 0.0, 2.0)):
-        register(name)(backend(seconds, value))
+        register(name)(backend(clock, seconds, value))
     monkeypatch.setattr(auto, "_able", lambda *facts: iter(["slow", "fast", "wrong"]))
 
 
-def backend(seconds: float, value: float) -> Callable[..., Any]:
+class Clock:
+    """In place of the module time."""
+
+    now_s = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now_s
+
+
+def backend(clock: Clock, seconds: float, value: float) -> Callable[..., Any]:
     def prepare(problem: Any, weight: Any, bias: Any, threads: Any) -> Callable[[Array, Array], None]:
         def call(x: Array, out: Array) -> None:
-            time.sleep(seconds)
+            clock.now_s += seconds
             out.fill(value)
 
         return call

@@ -132,11 +132,14 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "no workload"), (".", "folder"), ("none.txt", "no file 'none.txt'"), ("../none", "no file"),
+        ("", "no workload"), (".", "folder"), ("none.txt", "no file 'none.txt'"), ("folder/none", "no file"),
         ("\0", "no workload"), ("x" * 9999, "no workload"), ("ic3" + "x" * 9999, "from_label: text"),
     ],
 )  # fmt: skip
-def test_what_is_no_workload_gets_one_line(text: str, words: str) -> None:
+def test_what_is_no_workload_gets_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(WorkloadError, match=words):
         workloads.load(text)
 

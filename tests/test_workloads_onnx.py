@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from effort import Effort
 from onnx import TensorProto, helper, numpy_helper
 from onnx_models import FLOAT, conv, only, save, weight
 
@@ -217,12 +218,12 @@ def test_junk_is_no_model(path: Path, content: bytes) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_cut_and_damaged_files_give_layers_or_one_line(path: Path) -> None:
+def test_cut_and_damaged_files_give_layers_or_one_line(path: Path, effort: Effort) -> None:
     save(path, [conv("x", "w", "a", strides=[2, 2]), conv("a", "v", "y")], [*ONE, weight("v", 2, 4, 1, 1)])
     whole = path.read_bytes()
-    rng = random.Random(0)
-    damaged = [whole[:length] for length in range(0, len(whole), 7)]
-    for _ in range(300):
+    rng = random.Random(effort.seed)
+    damaged = [whole[: rng.randrange(len(whole))] for _ in range(effort.files)]
+    for _ in range(effort.files):
         data = bytearray(whole)
         for _ in range(rng.randint(1, 4)):
             data[rng.randrange(len(data))] = rng.randrange(256)

@@ -10,9 +10,11 @@ Limits: a peer outside this folder needs no entry here; any backend that the reg
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from importlib.util import find_spec
 from pkgutil import iter_modules
+from typing import Any
 
 from conv_impls import backends, get_backend
 from conv_impls.registry import register
@@ -20,8 +22,8 @@ from conv_impls.registry import register
 from .declare import DECLARED, Gradient, Peer, copying, peer, symmetric, zeros_float32
 
 __all__ = [
-    "GRADIENTS", "OWN", "PEERS", "PINNED", "Gradient", "Peer", "copying", "load", "missing", "packages", "peer",
-    "symmetric", "zeros_float32",
+    "GRADIENTS", "OWN", "PEERS", "PINNED", "Gradient", "Peer", "context", "copying", "load", "missing", "packages",
+    "peer", "symmetric", "zeros_float32",
 ]  # fmt: skip
 
 
@@ -56,6 +58,11 @@ def packages(names: Iterable[str]) -> list[str]:
     """Distributions that these backends need beyond our own, each once."""
     chosen = [_ALL[name] for name in names if name in _ALL]
     return list(dict.fromkeys(found.distributions.get(package, package) for found in chosen for package in found.needs))
+
+
+def context(name: str) -> AbstractContextManager[Any]:
+    """What the process that measures this backend stays in, see `Peer`."""
+    return _ALL[name].context() if name in _ALL else nullcontext()
 
 
 def load(name: str) -> None:

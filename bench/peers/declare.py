@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from conv_impls.validation import Array
 
 # A gradient that a library computes by a call of its own: (problem, weight of `as_forward`, threads) -> Prepared.
 Gradient = Callable[[Conv2dProblem, Array, int], Prepared]
+Context = Callable[[], AbstractContextManager[Any]]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -42,6 +44,9 @@ class Peer:
         Whether the library counts the cores of its process itself, so that only pinning limits its threads.
     obeys_isa : bool
         Whether the variables of `bench.run.isa` hold it to an older instruction set.
+    context : callable
+        () -> a context manager. The process that measures the backend stays in it, and no other process enters it: a
+        mode of the library that would cost time to enter in each call.
     own : bool
         Whether it is our own convolution, called in another way.
     order : int
@@ -56,6 +61,7 @@ class Peer:
     gradients: Mapping[str, Gradient]
     pinned: bool
     obeys_isa: bool
+    context: Context
     own: bool
     order: int
 
@@ -72,6 +78,7 @@ def peer(
     gradients: Mapping[str, Gradient] | None = None,
     pinned: bool = False,
     obeys_isa: bool = False,
+    context: Context = nullcontext,
     own: bool = False,
     order: int = 100,
     **facts: Any,
@@ -81,7 +88,7 @@ def peer(
     Parameters
     ----------
     name : str
-    needs, distributions, gradients, pinned, obeys_isa, own, order
+    needs, distributions, gradients, pinned, obeys_isa, context, own, order
         See `Peer`.
     **facts
         Keywords of `conv_impls.registry.register`: ``idea``, ``source``, ``threads``, ``supports`` and so on.
@@ -105,7 +112,7 @@ def peer(
         if name in DECLARED:
             raise BackendError(f"peer({name!r}): the name is taken by {DECLARED[name].function.__module__}")
         DECLARED[name] = Peer(
-            name, function, facts, needs, distributions or {}, gradients or {}, pinned, obeys_isa, own, order
+            name, function, facts, needs, distributions or {}, gradients or {}, pinned, obeys_isa, context, own, order
         )
         return function
 

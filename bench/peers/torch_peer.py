@@ -19,20 +19,20 @@ from ..machine.usage import READ_BACK
 from .declare import copying, peer, symmetric, zeros_float32
 
 SOURCE = "PyTorch, torch.nn.functional.conv2d"
-# Inference mode lasts as long as the object that entered it.
-_INFERENCE: list[Any] = []
 
 
 @cache
 def _torch() -> Any:
-    """The module torch; the first call puts the whole process into inference mode."""
+    """The module torch, whose threads the worker then counts."""
     import torch
 
-    # For the whole process: entering it in every call would cost a microsecond.
-    _INFERENCE.append(torch.inference_mode())
-    _INFERENCE[0].__enter__()
     READ_BACK["torch"] = torch.get_num_threads
     return torch
+
+
+def _inference() -> Any:
+    """Inference mode, which the worker enters once: in every call it would cost a microsecond."""
+    return _torch().inference_mode()
 
 
 def _gradient(direction: str, problem: Conv2dProblem, weight: Array, threads: int) -> Prepared:
@@ -77,7 +77,7 @@ def _gradient(direction: str, problem: Conv2dProblem, weight: Array, threads: in
 
 
 @peer(
-    "torch_nchw", needs=("torch",), obeys_isa=True, order=1,
+    "torch_nchw", needs=("torch",), obeys_isa=True, context=_inference, order=1,
     gradients={direction: partial(_gradient, direction) for direction in ("bwd_d", "bwd_w")},
     idea="conv2d of PyTorch on dense NCHW tensors", source=SOURCE, threads="argument", supports=symmetric, mode="eager",
 )  # fmt: skip
@@ -86,7 +86,7 @@ def nchw(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int
 
 
 @peer(
-    "torch_channels_last", needs=("torch",), obeys_isa=True, order=1,
+    "torch_channels_last", needs=("torch",), obeys_isa=True, context=_inference, order=1,
     idea="conv2d of PyTorch, image and weights in channels_last", source=SOURCE,
     threads="argument", supports=symmetric, mode="eager",
 )  # fmt: skip
@@ -95,7 +95,7 @@ def channels_last(problem: Conv2dProblem, weight: Array, bias: Array | None, thr
 
 
 @peer(
-    "torch_prepacked", needs=("torch",), obeys_isa=True, order=1,
+    "torch_prepacked", needs=("torch",), obeys_isa=True, context=_inference, order=1,
     idea="PyTorch's oneDNN operator for frozen weights, channels_last",
     source="PyTorch, torch/_inductor/fx_passes/mkldnn_fusion.py", threads="argument",
     supports=lambda problem: symmetric(problem) or zeros_float32(problem),

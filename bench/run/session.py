@@ -256,7 +256,9 @@ def _harness(config: pytest.Config) -> Harness:
     except WRONG_INPUT as error:
         raise pytest.UsageError(visible(str(error))) from None
     # pytest captures what is written while items run; a duplicate made before that is not captured.
-    return Harness(request, timed, Bar(os.fdopen(os.dup(2), "w")))
+    terminal = os.fdopen(os.dup(2), "w")
+    config.add_cleanup(terminal.close)
+    return Harness(request, timed, Bar(terminal))
 
 
 def _refuse_what_means_nothing(config: pytest.Config) -> None:

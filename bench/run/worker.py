@@ -13,7 +13,8 @@ import json
 import os
 import resource
 import sys
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def main() -> None:
     if version := os.environ.get(VERSION):
         sys.path.insert(0, version)
     actions = Machine() if backend == MACHINE else Actions(backend, say)
-    with os.fdopen(orders) as lines:
+    with actions.context(), os.fdopen(orders) as lines:
         for line in lines:
             order = json.loads(line)
             # The token says which order this answers: a line that anybody else writes has none.
@@ -82,6 +83,8 @@ class Actions:
         if self._lacking is None:
             peers.load(backend)
         self._pinned = backend in peers.PINNED
+        # Entered by `main` alone: it is meant for a process of its own.
+        self.context = partial(peers.context, backend) if self._lacking is None else nullcontext
 
     def start(self, case: dict[str, Any], public: bool = False) -> dict[str, Any]:
         """Whether the backend takes a case at all; the orders below are of this case.
@@ -146,6 +149,8 @@ class Actions:
 
 class Machine:
     """The machine itself, asked between the backends what it can do at this moment."""
+
+    context = nullcontext
 
     def __init__(self) -> None:
         self._yardstick: dict[str, Any] = {}
