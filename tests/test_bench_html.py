@@ -113,7 +113,7 @@ def show(window: Chrome, page: Path, width: int = 1280) -> Chrome:
     return window
 
 
-def until(condition: Callable[[], bool], seconds: float = 10) -> None:
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
     """Wait for what the page does by and by."""
     end = time.monotonic() + seconds
     while not condition():
