@@ -162,6 +162,16 @@ def test_a_single_case_is_a_regression_only_far_beyond_its_margin() -> None:
     assert regressed(0.5) == ("faster", False)
 
 
+def test_what_broke_and_a_network_that_is_slower_are_regressions() -> None:
+    broke = compare.compare_runs([record(SIX)], [record(status="crashed")])
+    assert compare.regressed(broke, broke.iloc[:0])
+    older, newer = layers(SIX, SIX), layers(scaled(2.0), scaled(2.0))
+    cases, networks = (make(older, newer) for make in (compare.compare_runs, compare.compare_networks))
+    assert compare.regressed(cases.iloc[:0], networks)
+    same = compare.compare_networks(older, older)
+    assert not compare.regressed(cases.iloc[:0], same)
+
+
 def test_intervals_are_wider_the_more_cases_are_judged() -> None:
     turns = [1.3, 1.31, 1.29, 1.32, 1.28, 1.2]
 
