@@ -118,6 +118,5 @@ $(VENV)/peers.stamp: pyproject.toml $(VENV)/bench.stamp
 	@$(PIP) -e '.[peers]'
 	@touch $@
 
-.PHONY: help bench test test-bench test-library test-long wrong smoke check lint types format parity setup-peers ab bench-peers \
-	reference report machine list setup clean
+.PHONY: help bench test test-bench test-library test-long wrong smoke check lint types format parity setup-peers ab bench-peers reference report machine list setup clean
 .DEFAULT_GOAL := help

@@ -120,6 +120,7 @@ def test_the_two_ways_to_the_reference_agree(effort: Effort) -> None:
         np.testing.assert_array_equal(reference_at(x, weight, bias, problem, at), whole)
 
 
+@pytest.mark.filterwarnings("ignore:from_label. padding")
 def test_a_label_reads_back_as_the_same_computation(effort: Effort) -> None:
     @effort.each(problem=problems())
     def check(problem: Conv2dProblem) -> None:

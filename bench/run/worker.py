@@ -13,7 +13,8 @@ import json
 import os
 import resource
 import sys
-from contextlib import nullcontext, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,8 @@ class Actions:
         self._case: Any = None
         self._lacking: str | None = None
         self._pinned = False
+        # Entered by `main` alone: it is meant for a process of its own.
+        self.context: Callable[[], AbstractContextManager[Any]] = nullcontext
         if not os.environ.get(VERSION):
             self._load(backend)
 
@@ -83,8 +86,8 @@ class Actions:
         if self._lacking is None:
             peers.load(backend)
         self._pinned = backend in peers.PINNED
-        # Entered by `main` alone: it is meant for a process of its own.
-        self.context = partial(peers.context, backend) if self._lacking is None else nullcontext
+        if self._lacking is None:
+            self.context = partial(peers.context, backend)
 
     def start(self, case: dict[str, Any], public: bool = False) -> dict[str, Any]:
         """Whether the backend takes a case at all; the orders below are of this case.
