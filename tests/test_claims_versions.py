@@ -78,6 +78,15 @@ def test_a_sum_that_is_slower_is_a_regression_and_so_is_a_layer_that_is_so_by_fa
     assert versions.regressed(table) == regressed
 
 
+def test_a_layer_that_is_weak_is_no_regression_by_itself() -> None:
+    def short(times: tuple[float, ...]) -> tuple[float, ...]:
+        return tuple(1e-6 * one for one in times)
+
+    table = table_of(measured("auto", short(SLOW), FAST), measured("auto@v1", short(FAST), FAST, "abc"))
+    assert set(versions.by_layers(table)["ours is"]) == {"slower", "uncertain"}
+    assert not versions.regressed(table)
+
+
 def test_sentences_say_who_is_how_fast_and_how_sure_that_is() -> None:
     assert versions.sentences(table_of(OURS, OLD)) == [
         "auto takes 1.33 times as long as auto@v1 (abc) on resnet50, 1 thread (1.23 to 1.44)",

@@ -2,7 +2,7 @@
 
 Ratios, intervals and verdicts are those of `bench.analysis.ratios`: the other version's time over ours, above 1 where
 ours is faster. A run regressed where ours is "slower" on the sum of a workload, or where a single layer's whole
-interval is beyond `ALONE`: of many layers some are slower by chance, a sum hardly ever is.
+interval is beyond `ALONE` and not weak: of many layers some are slower by chance, a sum hardly ever is.
 """
 
 from __future__ import annotations
@@ -107,4 +107,8 @@ def _slower(content: pd.DataFrame) -> pd.Series:
 
 
 def _alone(content: pd.DataFrame) -> pd.Series:
-    return _slower(content) & (content.high < 1 / (1 + ALONE)) if len(content) else pd.Series(dtype=bool)
+    """Of layers: slower by far, and not because a measurement is weak."""
+    if content.empty:
+        return pd.Series(dtype=bool)
+    weak = content.weak.str.split("; ").map(lambda names: "ratio" in names)
+    return _slower(content) & (content.high < 1 / (1 + ALONE)) & ~weak
