@@ -41,7 +41,7 @@ test-bench: $(VENV)/test.stamp  ## that half of them which runs benchmarks
 	$(BIN)/python -m pytest $(BENCH_TESTS) bench
 
 test-library: $(VENV)/test.stamp  ## the other half: kernels, conv2d, documents
-	$(BIN)/python -m pytest $(filter-out $(BENCH_TESTS), $(wildcard tests/test_*.py)) conv_impls
+	$(BIN)/python -m pytest tests conv_impls --ignore-glob='tests/test_bench_*.py'
 
 test-long: $(VENV)/test.stamp  ## the long form of every proof (10 minutes); OPTIONS="--seed 1 --examples 2000 --kills 50", see pytest --help
 	$(BIN)/python -m pytest -m long $(OPTIONS)
