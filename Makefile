@@ -33,7 +33,7 @@ bench: $(VENV)/bench.stamp  ## check, measure and report every backend on real l
 	@$(HARNESS) --bench-out $(RUN); $(REPORT)
 
 test: $(VENV)/test.stamp  ## run the tests, doctests and benchmarks-as-tests on two cores (6 minutes; no torch needed)
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync=line test-bench test-library
+	@$(MAKE) --no-print-directory --jobs 2 test-bench test-library
 
 BENCH_TESTS := $(wildcard tests/test_bench_*.py)
 

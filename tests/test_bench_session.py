@@ -301,4 +301,5 @@ def test_nothing_of_a_folder_or_a_shell_changes_what_the_command_runs(tmp_path: 
     assert done.returncode == 0, done.stderr
     assert "4 cases in " in done.stdout
     names = [entry["fullname"] for entry in json.loads((tmp_path / "run" / "benchmark.json").read_text())["benchmarks"]]
-    assert names[0] == "bench/test_bench_conv2d.py::test_conv2d[label/first-numpy_strided-t1-fwd-warm-r1]"
+    # A layer with weak times comes last.
+    assert "bench/test_bench_conv2d.py::test_conv2d[label/first-numpy_strided-t1-fwd-warm-r1]" in names

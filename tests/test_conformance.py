@@ -229,7 +229,8 @@ def test_inputs_are_left_alone_and_calls_repeat(backend: str) -> None:
     np.testing.assert_array_equal(first, second)
 
 
-@EVERY
+# One that chooses may choose another for more threads.
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if get_backend(name).kind != "choose"])
 def test_the_number_of_threads_changes_no_bit(backend: str) -> None:
     problem = fitting(backend, LAYERS["3x3_tail"])
     rng = np.random.default_rng(2)

@@ -49,7 +49,7 @@ DISTURBED, STALLED = 1.1, 2.0
 # a copy of it at this rate.
 READ_SHARE, READ_S, READ_BYTES_PER_S = 0.1, 20e-6, 4e9
 # Images that are called twice at the end, to find out whether a backend remembers answers.
-SEEN_IMAGES = 3
+SEEN_IMAGES = 8
 
 
 class Layer:
