@@ -46,7 +46,7 @@ test-library: $(VENV)/test.stamp  ## the other half: kernels, conv2d, documents
 test-long: $(VENV)/test.stamp  ## the long form of every proof (10 minutes); OPTIONS="--seed 1 --examples 2000 --kills 50", see pytest --help
 	$(BIN)/python -m pytest -m long $(OPTIONS)
 
-wrong: $(VENV)/test.stamp  ## try wrong versions of the claiming code: which test catches each (2 minutes)
+wrong: $(VENV)/test.stamp  ## try wrong versions of the claiming code: which test catches each (6 minutes)
 	$(BIN)/python tests/wrong
 
 smoke: $(VENV)/bench.stamp  ## a benchmark of four small layers and its report, in seconds

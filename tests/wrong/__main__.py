@@ -31,7 +31,7 @@ COPIED = ("conv_impls", "bench", "tests", "pyproject.toml")
 # Loaded once, before all processes are forked: importing them takes longer than the tests. None of ours is among them.
 LOADED = ("itables.options", "jinja2", "matplotlib.figure", "numba", "pandas", "PIL.Image", "pytest_benchmark.plugin")
 EXAMPLES = """examples:
-  python tests/wrong                                all of them, about two minutes
+  python tests/wrong                                all of them, about six minutes
   python tests/wrong --only best_peer_is_the_worst
   python tests/wrong --check                        which no longer apply, in a second
   python tests/wrong --patches /tmp/mine            wrong versions of your own
