@@ -39,7 +39,7 @@ class Effort:
         return run
 
 
-SHORT = Effort(seed=0, examples=20, files=15, kills=2, rounds=8)
+SHORT = Effort(seed=0, examples=20, files=15, kills=1, rounds=8)
 LONG = Effort(seed=0, examples=300, files=300, kills=10, rounds=200)
 HELP = {
     "seed": "seed of everything random",

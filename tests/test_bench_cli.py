@@ -30,11 +30,9 @@ FIRST_RECORDS_S = 300
 
 
 # Two that can do all, and one that cannot; in the long form every backend.
-@pytest.mark.parametrize(
-    "names", [("numba_direct", "numpy_strided", "numba_depthwise"), pytest.param(backends(), marks=pytest.mark.long)],
-    ids=["short", "long"],
-)  # fmt: skip
-def test_a_smoke_run_and_its_report(bench: Bench, tmp_path: Path, names: tuple[str, ...]) -> None:
+@pytest.mark.long
+def test_a_smoke_run_and_its_report(bench: Bench, tmp_path: Path) -> None:
+    names = backends()
     asked = "run", "--workload", "smoke", "--out", tmp_path / "run", "--budget", "1200", "--seconds", "0.02"
     done = bench(*asked, *PATIENT, "--threads", "2", "--backends", ",".join(names))
     assert done.returncode == 0, done.stderr
@@ -160,6 +158,7 @@ def test_a_run_killed_at_any_moment_keeps_its_records_and_resumes(bench: Bench, 
     assert json.loads((folder / "finished.json").read_text())["statuses"] == {"ok": len(run.cases)}
 
 
+@pytest.mark.long
 def test_ctrl_c_says_how_to_go_on_and_exits_with_130(bench: Bench, tmp_path: Path) -> None:
     child = start(tmp_path / "run", 2)
     meanwhile = outside("run", "--resume", tmp_path / "run")

@@ -238,6 +238,7 @@ def test_ctrl_c_leaves_records_and_no_process(tmp_path: Path) -> None:
     assert left.stdout == ""
 
 
+@pytest.mark.long
 def test_without_timing_every_case_is_checked_and_no_run_is_made(tmp_path: Path) -> None:
     options = (f"--bench-workload={LAYERS}", "--bench-plugin=spy_plugin", f"--bench-out={tmp_path / 'run'}")
     done = session(tmp_path, *options, "--bench-backends=honest,picky", "-k", "conv2d")
