@@ -1,6 +1,6 @@
 """Does `compare` see a slowdown of 10%, and nothing where nothing changed? An experiment.
 
-    python tests/slowdown.py --out results/runs/slowdown            # 24 runs of resnet50, half an hour
+    python tests/slowdown.py --out results/runs/slowdown            # 24 runs of resnet50, 37 s each
     python tests/slowdown.py --out results/runs/slowdown --judge    # judge runs that are there
 
 Six runs of `auto` as it is and six of `auto` that takes 10% longer at every call (tests/paced.py), each on a machine
@@ -28,7 +28,8 @@ from bench.store.folder import Run
 RUNS, SLOWED, FOUND, SILENT = 6, 0.1, 0.9, 0.95
 STATES = "quiet", "loaded"
 COMMAND = (
-    "-m", "bench", "run", "--workload", "resnet50", "--plugin", "paced", "--backends", "paced", "--repetitions", "3",
+    "-m", "bench", "run", "--workload", "resnet50", "--plugin", "paced", "--backends", "paced", "--repetitions", "2",
+    "--budget", "30",
 )  # fmt: skip
 
 
