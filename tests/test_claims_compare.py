@@ -44,6 +44,17 @@ def test_a_wide_spread_is_uncertain_whatever_the_median() -> None:
     assert judged(record(SIX), record([0.9, 1.0, 1.1, 3.0, 3.1, 3.2])) == "uncertain"
 
 
+def test_what_the_fastest_turns_do_not_show_is_the_machine() -> None:
+    slow, but_one = [1.5, 1.51, 1.49, 1.5, 1.52, 1.48], [1.0, 1.51, 1.49, 1.5, 1.52, 1.48]
+    assert judged(record(SIX), record(slow)) == "slower"
+    assert judged(record(SIX), record(but_one)) == "machine"
+    assert judged(record(slow), record(SIX)) == "faster"
+    assert judged(record(but_one), record(SIX)) == "machine"
+    # Its yardstick was fast in that round, too: the turn took as long as the others on a machine that was the same.
+    quick = [ONE[0] / 1.5, *ONE[1:]]
+    assert judged(record(SIX, yardsticks=ONE), record(but_one, yardsticks=quick)) == "slower"
+
+
 def test_a_time_that_stands_on_few_undisturbed_turns_is_the_machine() -> None:
     assert judged(record(SIX), record([1.6] * 6)) == "slower"
     assert judged(record(SIX), record([1.6] * 6, disturbed=20)) == "slower", "there are turns enough besides"

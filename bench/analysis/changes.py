@@ -9,8 +9,10 @@
 The machine is seldom the same: on a shared host the same program takes 10% longer a minute later, and which layers do
 depends on what others leave of caches and memory. So both runs measure in every round how long a fixed piece of work of
 the layer's size takes (`bench.machine.yardstick`), times are compared in its units, and what changed only in seconds is
-called `machine`. Runs before 0.4.0 have no yardstick: their margin is wide, and the peak of the multiply-adds, where it
-changed as much, vetoes a verdict. So does a time that stands on fewer than three undisturbed turns.
+called `machine`. So is what the fastest turns, in units of the fastest yardsticks, do not show as well: interference
+slows most turns at times, and hardly ever all. Runs before 0.4.0 have no yardstick: their margin is wide, and the peak
+of the multiply-adds, where it changed as much, vetoes a verdict. So does a time that stands on fewer than three
+undisturbed turns.
 docs/decisions/0016 has what was measured: how often unchanged code is called slower, and how often code that is.
 """
 
@@ -75,7 +77,7 @@ def changed(layers: Sequence[Pair], margin: float | None, level: float) -> dict[
         fair = intervals.change(paces, margin, level)
     peak = _peak(layers)
     word = fair.verdict if fair.pairs >= intervals.MIN_PAIRS else _far(layers)
-    if _machine(word, fair, plain, layers) or (not same and _vetoed(word, fair.value * (peak or 0.0), margin)):
+    if _machine(word, fair, plain, layers, margin) or (not same and _vetoed(word, fair.value * (peak or 0.0), margin)):
         word = "machine"
     return {
         "old_s": sum(weight * stats.median(old.times_s) for weight, old, _ in layers),
@@ -85,13 +87,26 @@ def changed(layers: Sequence[Pair], margin: float | None, level: float) -> dict[
     }  # fmt: skip
 
 
-def _machine(word: str, fair: Ratio, plain: Ratio, layers: Sequence[Pair]) -> bool:
-    """Whether only seconds changed, or all turns of what is called slow were disturbed."""
-    if word == "slower":
-        return fair.low * (1 - _bias((weight, new) for weight, _, new in layers)) <= 1
-    if word == "faster":
-        return fair.high / (1 - _bias((weight, old) for weight, old, _ in layers)) >= 1
+def _machine(word: str, fair: Ratio, plain: Ratio, layers: Sequence[Pair], margin: float) -> bool:
+    """Whether only seconds changed, or not the fastest turns, or all turns of what is called slow were disturbed."""
+    if fair.pairs >= intervals.MIN_PAIRS and word == "slower":
+        bias = _bias((weight, new) for weight, _, new in layers)
+        return fair.low * (1 - bias) <= 1 or _fastest(layers) <= 1 + margin
+    if fair.pairs >= intervals.MIN_PAIRS and word == "faster":
+        bias = _bias((weight, old) for weight, old, _ in layers)
+        return fair.high / (1 - bias) >= 1 or _fastest(layers) >= 1 / (1 + margin)
     return word == "uncertain" and plain.verdict != "uncertain"
+
+
+def _fastest(layers: Sequence[Pair]) -> float:
+    """New over old of the fastest turns, in units of the fastest yardsticks where every layer has them."""
+    same = all(old.yardstick_s and new.yardstick_s for _, old, new in layers)
+    sums = [0.0, 0.0]
+    for weight, old, new in layers:
+        pace = min(old.yardsticks.values()) / min(new.yardsticks.values()) if same else 1.0
+        sums[0] += weight * min(old.times_s)
+        sums[1] += weight * min(new.times_s) * pace
+    return sums[1] / sums[0]
 
 
 def _vetoed(word: str, at_peak: float, margin: float) -> bool:
