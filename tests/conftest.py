@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +18,10 @@ from inprocess import machine as machine
 from scripted import go as go
 
 from conv_impls import registry
+
+# A shell that runs the tests in the background has them ignore Ctrl-C, and every process they start as well.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PARITY = Path(__file__).parent / "test_torch_parity.py"
 # --doctest-modules imports every file it collects, and importing a plug-in registers its backends for all tests.
