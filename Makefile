@@ -16,7 +16,7 @@ HARNESS := env -u PYTEST_ADDOPTS -u PYTEST_PLUGINS PYTEST_DISABLE_PLUGIN_AUTOLOA
 REPORT = code=$$?; [ $$code -gt 1 ] || $(BIN)/python -m bench report $(RUN) $(REPORT_TO) || exit $$?; exit $$code
 smoke ab bench-peers reference: REPORT_TO = --out $(RUN)/report
 
-# make ab: each of BACKENDS beside itself of REV; REV may hold spaces, but no quote and no dollar.
+# make ab: each of BACKENDS against itself of REV; REV may hold spaces, but no quote and no dollar.
 NETWORK ?= resnet50
 BACKENDS ?= auto
 COMMA := ,

@@ -68,7 +68,7 @@ Pair = tuple[int, Measured, Measured]
 
 def changed(layers: Sequence[Pair], margin: float | None, level: float) -> dict[str, object]:
     """Times, ratio and verdict of one case or of a sum of several."""
-    same = all(old.yardstick_s and new.yardstick_s for _, old, new in layers)
+    same = _have_yardsticks(layers)
     margin = margin if margin is not None else MARGIN if same else WIDE_MARGIN
     plain = intervals.change([(weight, old.turns, new.turns) for weight, old, new in layers], margin, level)
     fair = plain
@@ -87,6 +87,11 @@ def changed(layers: Sequence[Pair], margin: float | None, level: float) -> dict[
     }  # fmt: skip
 
 
+def _have_yardsticks(layers: Sequence[Pair]) -> bool:
+    """Whether all layers have a yardstick in both runs."""
+    return all(old.yardstick_s and new.yardstick_s for _, old, new in layers)
+
+
 def _machine(word: str, fair: Ratio, plain: Ratio, layers: Sequence[Pair], margin: float) -> bool:
     """Whether only seconds changed, or not the fastest turns, or all turns of what is called slow were disturbed."""
     if fair.pairs >= intervals.MIN_PAIRS and word == "slower":
@@ -100,7 +105,7 @@ def _machine(word: str, fair: Ratio, plain: Ratio, layers: Sequence[Pair], margi
 
 def _fastest(layers: Sequence[Pair]) -> float:
     """New over old of the fastest turns, in units of the fastest yardsticks where every layer has them."""
-    same = all(old.yardstick_s and new.yardstick_s for _, old, new in layers)
+    same = _have_yardsticks(layers)
     sums = [0.0, 0.0]
     for weight, old, new in layers:
         pace = min(old.yardsticks.values()) / min(new.yardsticks.values()) if same else 1.0
@@ -116,7 +121,7 @@ def _vetoed(word: str, at_peak: float, margin: float) -> bool:
 
 
 def _far(layers: Sequence[Pair]) -> str:
-    """The verdict on few times: only what is far beyond all of them is told."""
+    """The verdict on few times: only what is far beyond all of them counts."""
     both = [(old.times_s, new.times_s) for _, old, new in layers]
     if all(min(new) > FAR * max(old) for old, new in both):
         return "slower"

@@ -23,7 +23,6 @@ NUMBERS = [
 ]  # fmt: skip
 NOT_RUN = "the run did not come this far; finish it with --resume"
 GROUP = ["workload", "layer", "label", "threads", "direction", "cache"]
-# FMA peaks in GFLOP/s, by thread count and dtype.
 
 
 def frame_of(run: StoredRun) -> pd.DataFrame:

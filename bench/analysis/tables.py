@@ -265,8 +265,8 @@ def not_ok(table: pd.DataFrame) -> pd.DataFrame:
 
 def left_out(table: pd.DataFrame) -> pd.DataFrame:
     """Each model of which convolutions are left out: how many are layers, and why the others are not."""
-    told = table[table.coverage != ""].drop_duplicates("workload")
-    return told[["workload", "coverage"]].reset_index(drop=True)
+    partial = table[table.coverage != ""].drop_duplicates("workload")
+    return partial[["workload", "coverage"]].reset_index(drop=True)
 
 
 def statuses(table: pd.DataFrame) -> pd.DataFrame:

@@ -5,7 +5,7 @@
     last      all outputs of one more call compared
     record    the median of the undisturbed turns, or the status and reason of the first thing that went wrong
 
-The threats are honest mistakes and the usual tricks, not malice (docs/decisions/0012-the-parent-judges.md).
+The threats are honest mistakes and the usual tricks, not malice (docs/decisions/0013-the-parent-judges.md).
 """
 
 from __future__ import annotations

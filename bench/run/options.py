@@ -205,7 +205,7 @@ def read_backends(text: str, extra: str = "") -> list[str]:
 
 
 def _import_plugin(text: str) -> None:
-    # A plug-in lies where the command is run, as a script would.
+    # As for a script, modules are found where the command is run.
     sys.path.insert(0, "")
     printed = io.StringIO()
     try:
