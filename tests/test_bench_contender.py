@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from inprocess import MS, PROBLEM, TALL, InProcess, Machine, Race, Registered, backend_of, honest
+from inprocess import MS, PROBLEM, TALL, US, InProcess, Machine, Race, Registered, backend_of, honest
 
 from bench.peers import GRADIENTS
 from bench.run import exchange
@@ -288,3 +288,23 @@ def test_a_report_that_cannot_be_stored_is_an_error(machine: Machine, tmp_path: 
     got = race.end()
     assert got.status == "error"
     assert got.reason.startswith(f"what it reported cannot be stored: {next(iter(told))}: ")
+
+
+# The last check calls once, and then on each image twice: where it is new, and where it was just seen.
+@pytest.mark.parametrize(
+    ("seen", "status", "calls"),
+    [
+        ([US] * 8, "wrong_result", 17), ([MS, US, MS, US, US, US, US, US], "wrong_result", 17),
+        ([MS, MS, US, US, US, US, US, US], "wrong_result", 17), ([MS] * 8, "ok", 7), ([MS / 2] * 8, "ok", 7),
+    ],
+    ids=["remembers", "remembers, stalls now and then", "remembers, stalls at first", "honest", "warm caches"],
+)  # fmt: skip
+def test_a_backend_that_remembers_answers_is_caught_whatever_single_calls_take(
+    machine: Machine, tmp_path: Path, seen: list[float], status: str, calls: int
+) -> None:
+    race = Race(tmp_path)
+    before = machine.calls
+    machine.script.extend([(MS, 0), *((s, 0) for seen_s in seen for s in (MS, seen_s))])
+    got = race.end()
+    assert (got.status, machine.calls - before) == (status, calls), got.reason
+    assert ("remembers" in got.reason) == (status != "ok")

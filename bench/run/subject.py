@@ -52,6 +52,8 @@ SLOW_S = 0.1
 SURPRISE = 2.0
 # A call on a new image takes no longer than so many times one on an image just seen, and this many seconds.
 REMEMBERED_TIMES, REMEMBERED_S = 3.0, 5e-6
+# Images that tell the two apart at the least, where a call is quick.
+FEWEST_SEEN = 3
 # Making copies for a cold cache takes no longer than this.
 ROTATION_S = 3.0
 # What is about to be done: plan, call or check. The parent allows each its time.
@@ -203,7 +205,8 @@ class Subject:
     def last(self, scales: list[float]) -> tuple[Array, dict[str, Any]]:
         """All outputs of one more call, on an image times one of ``scales``.
 
-        Each of them is called twice, until a new image and one that was just seen take about the same time.
+        Each of them is called twice, ``FEWEST_SEEN`` of them at least, until the quickest call on a new image takes
+        about as long as the quickest on one just seen: a stall makes single calls slow, of either kind.
         """
         self.note("call")
         bound, fresh_s, seen_s = self._bounds[0], list[float](), list[float]()
@@ -214,7 +217,8 @@ class Subject:
             for times_s in (fresh_s, seen_s):
                 returned, seconds = _timed(bound.call)
                 times_s.append(seconds)
-            if fresh_s[-1] <= remembered_s(seen_s[-1]):
+            enough = FEWEST_SEEN if self._once_s < SLOW_S else 1
+            if len(seen_s) >= enough and not remembers(fresh_s, seen_s):
                 break
         y = bound.read(returned)
         self._unchanged(bound)
@@ -280,9 +284,9 @@ class Subject:
         return made
 
 
-def remembered_s(seen_s: float) -> float:
-    """A call on a new image that takes longer than this computes what one on a seen image need not: it remembers."""
-    return REMEMBERED_TIMES * seen_s + REMEMBERED_S
+def remembers(fresh_s: list[float], seen_s: list[float]) -> bool:
+    """Whether every call on a new image took so much longer than one on a seen image that answers are remembered."""
+    return min(fresh_s) > REMEMBERED_TIMES * min(seen_s) + REMEMBERED_S
 
 
 def shrunk(problem: Conv2dProblem, rows: int) -> Conv2dProblem:
