@@ -9,6 +9,7 @@ Convolution here is cross-correlation, as in every deep-learning library. Import
 SciPy; a backend is imported when it is first used.
 """
 
+from conv_impls._version import __version__ as __version__
 from conv_impls.api import Plan, conv2d, plan
 from conv_impls.eager import clear_cache
 from conv_impls.errors import (
@@ -26,8 +27,6 @@ from conv_impls.patches import col2im, im2col
 from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import Backend, Prepared, backends, get_backend, register
 from conv_impls.trace import trace
-
-__version__ = "0.4.0"
 
 __all__ = [
     "KERNELS",

@@ -8,8 +8,9 @@ from contextlib import suppress
 
 import numpy as np
 
-from conv_impls import eager, tuning
+from conv_impls import eager
 from conv_impls import validation as check
+from conv_impls.choice import tuning
 from conv_impls.errors import UnknownBackendError, UnsupportedError
 from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import Backend, Prepared, rectified, resolve

@@ -1,8 +1,9 @@
 """Backends by name: `Backend`, `@register`, `backends()`, `get_backend()`.
 
 A backend is found by being there: every file of ``backends/`` is one, named like its file, and so is every entry point
-of the group ``conv_impls.backends`` of an installed package. Both are imported on first use, and a broken import is
-loud. `register` at run time adds one more. A name stands for one backend: a second registration is refused.
+of the group ``conv_impls.backends`` of an installed package. Files that start with ``_`` are what several share. Both
+are imported on first use, and a broken import is loud. `register` at run time adds one more. A name stands for one
+backend: a second registration is refused.
 """
 
 from __future__ import annotations
@@ -252,7 +253,7 @@ def _points() -> dict[str, EntryPoint]:
 @cache
 def sources() -> dict[str, str]:
     """Module of every backend that can be found without importing it."""
-    files = {m.name: f"{folder.__name__}.{m.name}" for m in iter_modules(folder.__path__)}
+    files = {m.name: f"{folder.__name__}.{m.name}" for m in iter_modules(folder.__path__) if not m.name.startswith("_")}
     for name, point in _points().items():
         if name in files:
             raise BackendError(f"entry point {name!r} of {point.value!r} has the name of a built-in backend; rename it")

@@ -18,7 +18,8 @@ from bench.machine.probes import measure_machine, tables, thread_counts, working
 from bench.report.roofline import roofline
 from bench.report.style import NothingToDraw, save
 from bench.run.options import last_level_bytes
-from conv_impls import Conv2dProblem, limits, userdir
+from conv_impls import Conv2dProblem
+from conv_impls.choice import limits, userdir
 
 ROOT = Path(__file__).parents[1]
 KIB, MIB = 2**10, 2**20

@@ -28,7 +28,8 @@ from bench.run.versions import Version, resolved
 from bench.run.worker import VERSION
 from bench.store.folder import Run
 from bench.store.records import Case
-from conv_impls import Conv2dProblem, limits, plan, userdir, workloads
+from conv_impls import Conv2dProblem, plan, workloads
+from conv_impls.choice import limits, userdir
 from conv_impls.reference import reference
 
 ROOT = Path(__file__).parent.parent

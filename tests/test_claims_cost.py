@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import pytest
 
-from conv_impls import Conv2dProblem, cost
+from conv_impls import Conv2dProblem
 from conv_impls.backends import auto
+from conv_impls.choice import cost
+from conv_impls.choice.limits import Limits
 from conv_impls.kernels import simd
-from conv_impls.limits import Limits
 
 NAMES = {
     "S": "numba_simd", "D": "numba_depthwise", "2": "numba_winograd_f2", "4": "numba_winograd_f4", "F": "scipy_fft",

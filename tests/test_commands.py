@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from conv_impls import __main__ as command
-from conv_impls import backends, tuning
+from conv_impls import backends
+from conv_impls.choice import tuning
 
 LABELS = 'mb1ic2ih6oc3kh3ph1n"first"\nmb1ic3ih6oc2kh1n"second"\n'
 

@@ -16,7 +16,7 @@ import conv_impls
 # One kernel that calls a function of another module; 3 * 2 = 6 until that module is edited.
 ENTRY = """
 from numba import njit
-from conv_impls.kernels.cache import kernel
+from conv_impls.kernels.runtime.cache import kernel
 from conv_impls.kernels.inner import twice
 
 @kernel()
@@ -42,9 +42,9 @@ def package(tmp_path: Path) -> Path:
     """A copy of the package whose kernels are the two above."""
     source, target = Path(conv_impls.__file__).parent, tmp_path / "conv_impls"
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "kernels"))
-    (target / "kernels").mkdir()
-    for name in ("__init__.py", "cache.py"):
-        shutil.copy(source / "kernels" / name, target / "kernels")
+    (target / "kernels" / "runtime").mkdir(parents=True)
+    for name in ("__init__.py", "runtime/__init__.py", "runtime/cache.py"):
+        shutil.copy(source / "kernels" / name, target / "kernels" / name)
     (target / "kernels" / "entry.py").write_text(ENTRY)
     (target / "kernels" / "inner.py").write_text(INNER)
     return tmp_path

@@ -1,7 +1,7 @@
 """No kernel touches memory that is not its own: every buffer lies up against a page that kills who touches it.
 
-Image, weight, bias and result, and, for kernels run by `conv_impls.kernels.team`, also workspace, packed weights and
-tables. At the end of a buffer and at its start; vectors read by intrinsics escape every other check.
+Image, weight, bias and result, and, for kernels run by `conv_impls.kernels.runtime.team`, also workspace, packed
+weights and tables. At the end of a buffer and at its start; vectors read by intrinsics escape every other check.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ CHILD = """
 import sys
 import numpy as np
 from conv_impls import Conv2dProblem, get_backend
-from conv_impls.kernels import team
+from conv_impls.kernels.runtime import team
 from harness import guarded
 
 backend = get_backend({backend!r})

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from harness import NUMBA, check
 
-from conv_impls import Conv2dProblem, get_backend, winograd
+from conv_impls import Conv2dProblem, get_backend
+from conv_impls.backends import _winograd as winograd
 from conv_impls.backends import numba_depthwise, numba_simd
 from conv_impls.kernels.simd import VECTOR_BYTES
 from conv_impls.kernels.tile import ROWS, VECTORS

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from conv_impls.kernels import simd, square
-from conv_impls.kernels.cache import kernel
+from conv_impls.kernels.runtime.cache import kernel
 from conv_impls.kernels.tile import (
     ROWS,
     START_BIAS,

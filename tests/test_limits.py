@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from conv_impls import limits as module
-from conv_impls import userdir
-from conv_impls.limits import FALLBACK, Limits, limits
+from conv_impls.choice import limits as module
+from conv_impls.choice import userdir
+from conv_impls.choice.limits import FALLBACK, Limits, limits
 
 MEASURED = dict.fromkeys(FALLBACK, 7.0)
 

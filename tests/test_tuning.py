@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conv_impls import Conv2dProblem, ProblemError, conv2d, plan, register, registry, tuning
+from conv_impls import Conv2dProblem, ProblemError, conv2d, plan, register, registry
 from conv_impls.backends import auto
+from conv_impls.choice import tuning
 from conv_impls.validation import Array
 
 ROOT = Path(__file__).parent.parent
@@ -113,7 +114,7 @@ def test_a_broken_or_stale_file_costs_one_warning_and_is_replaced(folder: Path, 
 def test_another_process_knows_the_winner(folder: Path) -> None:
     name = plan(P, W, threads=1, tune=True).backend
     code = (
-        "from conv_impls import Conv2dProblem, tuning\n"
+        "from conv_impls import Conv2dProblem\nfrom conv_impls.choice import tuning\n"
         f"print(tuning.winner(Conv2dProblem.from_label({P.label!r}), 'standard', 1))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -123,7 +124,7 @@ def test_another_process_knows_the_winner(folder: Path) -> None:
 def test_looking_up_reads_no_file_twice(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = plan(P, W, threads=1, tune=True).backend
     assert tuning.winner(P, "standard", 1) == name
-    monkeypatch.setattr("conv_impls.userdir.read", None)
+    monkeypatch.setattr("conv_impls.choice.userdir.read", None)
     assert tuning.winner(P, "standard", 1) == name
 
 

@@ -40,7 +40,7 @@ def environment(packages: Iterable[str] = ()) -> dict[str, Any]:
     dict
         Plain JSON values; None where a fact is unknown. ``warnings`` is a list of one-line texts for people.
     """
-    from conv_impls import limits, tuning
+    from conv_impls.choice import limits, tuning
 
     facts: dict[str, Any] = {
         **cpu.facts(),
@@ -92,8 +92,8 @@ def _huge_pages() -> str | None:
 
 
 def _remembered(name: str) -> str:
-    """Digest of a file that the package keeps of this machine (`conv_impls.userdir`)."""
-    from conv_impls import userdir
+    """Digest of a file that the package keeps of this machine (`conv_impls.choice.userdir`)."""
+    from conv_impls.choice import userdir
 
     try:
         return hashlib.sha256((userdir.folder() / name).read_bytes()).hexdigest()[:12]

@@ -1,6 +1,6 @@
 """What the machine can do at best, measured: multiply-adds, reads from each cache, the start of threads, the timer.
 
-The probes are those of `conv_impls.limits`. Source: the roofline model, Williams, Waterman & Patterson 2009,
+The probes are those of `conv_impls.choice.limits`. Source: the roofline model, Williams, Waterman & Patterson 2009,
 doi:10.1145/1498765.1498785. Limits: other programs on the cores lower what is measured.
 """
 
@@ -53,8 +53,8 @@ def measure_machine(seconds: float = 3.0) -> dict[str, Any]:
     """
     if not 0 < seconds < float("inf"):
         raise ValueError(f"measure_machine: seconds: expected a number above 0, got {seconds}; 3 are enough")
-    from conv_impls import limits
-    from conv_impls.kernels.launch import usable
+    from conv_impls.choice import limits
+    from conv_impls.kernels.runtime.launch import usable
 
     start, most = time.perf_counter(), usable(cores())
     by_threads: list[dict[str, Any]] = [{"threads": threads} for threads in thread_counts(most)]
@@ -91,7 +91,7 @@ def known_peaks() -> dict[str, dict[str, float]]:
         Thread count, as text, to dtype to GFLOP/s: ``{"1": {"float32": 120.0, "float64": 60.0}}``. Empty where nothing
         is stored for this CPU and these versions, or the file cannot be read.
     """
-    from conv_impls import limits
+    from conv_impls.choice import limits
 
     return {
         threads: {dtype: _four_digits(rates[dtype] / 1e9) for dtype in ("float32", "float64")}

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from conv_impls import backends, workloads
-from conv_impls.cost import MODELLED
+from conv_impls.choice.cost import MODELLED
 from conv_impls.errors import UnknownBackendError
 from conv_impls.text import visible
 from conv_impls.validation import DTYPES

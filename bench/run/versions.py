@@ -3,8 +3,9 @@
     auto@v0.3.0, auto@7d5c456, auto@main~3     a revision of the git checkout that this file belongs to
     auto@../other, auto@/path, auto@.          a folder that holds conv_impls, uncommitted changes included
 
-The sources of a revision are unpacked once (`git archive`) into ``versions`` of the folder of `conv_impls.userdir`,
-where each version also keeps its compiled kernels and what it remembers of the machine. All of it may be deleted.
+The sources of a revision are unpacked once (`git archive`) into ``versions`` of the user's folder
+(`conv_impls.choice.userdir`), where each version also keeps its compiled kernels and what it remembers of the machine.
+All of it may be deleted.
 `bench.run.public_calls` calls the version. A word that is both a revision and a folder is the revision.
 Limits: only the package is of that version; harness, Python, NumPy and Numba are those of this environment.
 """
@@ -27,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from conv_impls import limits, tuning, userdir
+from conv_impls.choice import limits, tuning, userdir
 
 from ..peers import OWN
 from ..store.records import split_version

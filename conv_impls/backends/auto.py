@@ -1,6 +1,6 @@
 """The backend that a cost model, calibrated on this machine's measured limits, expects to be fastest.
 
-The model is `conv_impls.cost`. It chooses among direct summation, Winograd F(2x2) and F(4x4), depthwise and FFT;
+The model is `conv_impls.choice.cost`. It chooses among direct summation, Winograd F(2x2) and F(4x4), depthwise and FFT;
 precision "strict" leaves it the direct ones. What `conv_impls.plan(..., tune=True)` has measured comes before it.
 Limits: F(6x6) is never chosen, because its error is larger than what a user would take for granted.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from conv_impls.cost import estimates
+from conv_impls.choice.cost import estimates
 from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import get_backend, register
 

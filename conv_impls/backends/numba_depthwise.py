@@ -15,13 +15,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from conv_impls.backends._layout import effective, round_up
 from conv_impls.kernels import depthwise, depthwise_slide
 from conv_impls.kernels.depthwise_tile import PASSES, ROWS, VECTORS
-from conv_impls.kernels.memory import aligned_zeros
+from conv_impls.kernels.runtime.memory import aligned_zeros
+from conv_impls.kernels.runtime.team import Job, address_of
 from conv_impls.kernels.simd import VECTOR_BYTES
 from conv_impls.kernels.simd import lanes as vector_lanes
-from conv_impls.kernels.team import Job, address_of
-from conv_impls.layout import effective, round_up
 from conv_impls.padding import source_index
 from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import Prepared, register

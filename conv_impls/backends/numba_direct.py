@@ -14,10 +14,10 @@ from functools import cache
 
 import numpy as np
 
+from conv_impls.backends._layout import effective, inner_columns, round_up, sources, tap_offsets
 from conv_impls.kernels import direct
-from conv_impls.kernels.launch import launch
-from conv_impls.kernels.memory import aligned_zeros, read_only
-from conv_impls.layout import effective, inner_columns, round_up, sources, tap_offsets
+from conv_impls.kernels.runtime.launch import launch
+from conv_impls.kernels.runtime.memory import aligned_zeros, read_only
 from conv_impls.padding import NO_PADDING
 from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import Prepared, register

@@ -12,12 +12,12 @@ from math import prod
 
 import numpy as np
 
+from conv_impls.backends._layout import effective, image_layout, round_up
 from conv_impls.kernels import implicit
-from conv_impls.kernels.memory import aligned_zeros
+from conv_impls.kernels.runtime.memory import aligned_zeros
+from conv_impls.kernels.runtime.team import Job, address_of
 from conv_impls.kernels.simd import lanes as vector_lanes
-from conv_impls.kernels.team import Job, address_of
 from conv_impls.kernels.tile import ROWS, VECTORS
-from conv_impls.layout import effective, image_layout, round_up
 from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import Prepared, register
 from conv_impls.validation import Array

@@ -1,14 +1,14 @@
 """Winograd convolution with the tile a cost model expects to be faster: F(2x2, 3x3) or F(4x4, 3x3).
 
 F(4x4) does fewer products; F(2x2) wastes fewer tiles on small images and reads weights of less than half the size: on
-7x7 images the weights of F(4x4) take longer to arrive than its products. The model is `conv_impls.cost`.
+7x7 images the weights of F(4x4) take longer to arrive than its products. The model is `conv_impls.choice.cost`.
 Limits: those of the two, see `conv_impls.kernels.winograd`; F(6x6) must be asked for by name.
 """
 
 from __future__ import annotations
 
-from conv_impls import winograd
-from conv_impls.cost import estimates
+from conv_impls.backends import _winograd
+from conv_impls.choice.cost import estimates
 from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import register
 
@@ -20,7 +20,7 @@ from conv_impls.registry import register
     accuracy="tile4",
     nan_spread="tile of 4 x 4 outputs",
     threads="argument",
-    supports=winograd.supports,
+    supports=_winograd.supports,
 )
 def choose(problem: Conv2dProblem, precision: str, threads: int, eager: bool) -> str:
     expected = estimates(problem, threads, eager)

@@ -6,7 +6,7 @@ See `conv_impls.kernels.winograd` for the idea and the loops.
 
 from __future__ import annotations
 
-from conv_impls import winograd
+from conv_impls.backends import _winograd
 from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import Prepared, register
 from conv_impls.validation import Array
@@ -19,7 +19,7 @@ from conv_impls.validation import Array
     accuracy="tile6",
     nan_spread="tile of 6 x 6 outputs",
     threads="argument",
-    supports=winograd.supports,
+    supports=_winograd.supports,
 )
 def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int, relu: bool) -> Prepared:
-    return winograd.prepare(6, problem, weight, bias, threads, relu)
+    return _winograd.prepare(6, problem, weight, bias, threads, relu)

@@ -3,9 +3,9 @@
     Y[o] = sum over c of X[c] * conj(W[o, c])        cross-correlation, hence the conjugate
 
 The padded image is cut into overlapping tiles, of which each gives the outputs that do not wrap around (overlap-save);
-`conv_impls.cost.fft_size` weighs many small transforms against few large ones, down to one of the whole image. Strides
-subsample the result. Sources: Mathieu, Henaff & LeCun 2014, arXiv:1312.5851, sec. 2; overlap-save: Oppenheim & Schafer,
-"Discrete-time signal processing", sec. 8.7.3.
+`conv_impls.choice.cost.fft_size` weighs many small transforms against few large ones, down to one of the whole image.
+Strides subsample the result. Sources: Mathieu, Henaff & LeCun 2014, arXiv:1312.5851, sec. 2; overlap-save: Oppenheim &
+Schafer, "Discrete-time signal processing", sec. 8.7.3.
 Limits: the spectra of all C_out*C_in kernels are kept up to `KEPT_BYTES`, and beyond it made anew at each call, block
 by block; a stride throws work away; the rounding error follows the norm of the whole image, and one NaN reaches all
 outputs of its tiles, the whole image at most.
@@ -19,8 +19,8 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from scipy import fft
 
-from conv_impls.cost import fft_size
-from conv_impls.layout import effective
+from conv_impls.backends._layout import effective
+from conv_impls.choice.cost import fft_size
 from conv_impls.padding import padded
 from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import Prepared, register

@@ -19,11 +19,11 @@ from __future__ import annotations
 
 from numba import njit
 
-from conv_impls.kernels.cache import kernel
 from conv_impls.kernels.depthwise_tile import COLUMNS, ROWS, VECTORS, channel_tile, position_tile
+from conv_impls.kernels.runtime.cache import kernel
+from conv_impls.kernels.runtime.team import WORK, X, Y, array_at, table_at
 from conv_impls.kernels.simd import constant, evens, load, load_lanes, odds, store
 from conv_impls.kernels.square import load_rows, scatter_rows, store_rows, transpose
-from conv_impls.kernels.team import WORK, X, Y, array_at, table_at
 
 # Slots of the operands.
 WEIGHT, BIAS, FLOOR, SIZES, LINES, TAPS, PADS, CHUNKS = range(3, 11)

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from numba import njit
 
-from conv_impls.kernels.cache import kernel
+from conv_impls.kernels.runtime.cache import kernel
+from conv_impls.kernels.runtime.team import X, Y, array_at, table_at
 from conv_impls.kernels.simd import (
     at_least,
     constant,
@@ -29,7 +30,6 @@ from conv_impls.kernels.simd import (
     store,
     store_lanes,
 )
-from conv_impls.kernels.team import X, Y, array_at, table_at
 
 # Slots of the operands.
 WEIGHT, BIAS, FLOOR, SIZES = range(3, 7)

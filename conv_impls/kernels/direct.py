@@ -20,7 +20,7 @@ ic, oc are channels, oh, ow output sizes, as in benchdnn; offsets count elements
 from llvmlite import binding
 from numba import config, njit, prange, uintp
 
-from conv_impls.kernels.cache import kernel
+from conv_impls.kernels.runtime.cache import kernel
 
 # Positions (or channels) in one accumulator row. 256 float32 = 1 KiB: 4 accumulator and 6 operand rows fit L1.
 BLOCK = 256

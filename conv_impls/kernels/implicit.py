@@ -20,11 +20,11 @@ from __future__ import annotations
 
 from numba import njit
 
-from conv_impls.kernels.cache import kernel
+from conv_impls.kernels.runtime.cache import kernel
+from conv_impls.kernels.runtime.team import WORK, X, Y, array_at, table_at
 from conv_impls.kernels.simd import evens, lanes_of, load, load_lanes, store, store_lanes
 from conv_impls.kernels.square import finish_rows, load_rows, store_rows, transpose
 from conv_impls.kernels.stage import stage_part
-from conv_impls.kernels.team import WORK, X, Y, array_at, table_at
 from conv_impls.kernels.tile import ROWS, START_BIAS, START_C, START_ZERO, VECTORS, multiply, multiply_by_panel
 
 # Slots of the operands.

@@ -1,4 +1,4 @@
-"""Kernels that do one thing as fast as the machine can, for `conv_impls.limits`: multiply-adds, reads, nothing.
+"""Kernels that do one thing as fast as the machine can, for `conv_impls.choice.limits`: multiply-adds, reads, nothing.
 
 Idea
     Independent chains of vector multiply-adds, emitted as LLVM IR through an intrinsic, give the FMA peak: no memory is
@@ -19,7 +19,7 @@ from llvmlite import ir
 from numba import njit, prange, types, uintp
 from numba.extending import intrinsic
 
-from conv_impls.kernels.cache import kernel
+from conv_impls.kernels.runtime.cache import kernel
 from conv_impls.kernels.simd import REGISTERS, VECTOR_BYTES
 
 CHAINS = 24 if REGISTERS == 32 else 12

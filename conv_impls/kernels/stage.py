@@ -2,8 +2,8 @@
 
 Idea
     Row ``a`` of phase ``r`` is padded row ``a*sh + r``, and the same along columns. Every tap of a convolution then
-    reads the same run of positions, only shifted, whatever the padding mode, stride and dilation: `conv_impls.layout`
-    says by how much, and makes the table this kernel reads.
+    reads the same run of positions, only shifted, whatever the padding mode, stride and dilation:
+    `conv_impls.backends._layout` says by how much, and makes the table this kernel reads.
 Source
     Zhang, Franchetti & Low 2018, arXiv:1809.10170, sec. 3, for direct convolution on such planes.
 Limits
@@ -20,7 +20,7 @@ from conv_impls.kernels.simd import constant, evens, lanes_of, load, load_lanes,
 
 @njit(error_model="numpy")
 def stage_part(part, parts, x, table, planes):
-    """This part's channels of ``x``, in planes. ``table`` is that of `conv_impls.layout.Layout`."""
+    """This part's channels of ``x``, in planes. ``table`` is that of `conv_impls.backends._layout.Layout`."""
     images, h, w, phases_h, plane_h, phases_w, plane_w, stride = (
         table[0], table[1], table[2], table[3], table[4], table[5], table[6], table[7],
     )  # fmt: skip

@@ -24,11 +24,11 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from conv_impls.kernels import simd
-from conv_impls.kernels.cache import kernel
+from conv_impls.kernels.runtime.cache import kernel
+from conv_impls.kernels.runtime.team import WORK, X, Y, array_at, table_at
 from conv_impls.kernels.simd import constant, lanes_of, store
 from conv_impls.kernels.square import finish_rows, load_rows, store_rows, transpose
 from conv_impls.kernels.stage import stage_part
-from conv_impls.kernels.team import WORK, X, Y, array_at, table_at
 from conv_impls.kernels.tile import ROWS, START_ZERO, VECTORS, tile_by_lane
 
 POINTS = {
@@ -243,7 +243,7 @@ def _result_block(y, bias, sizes, t0, t1, o, work, at, m_at, floor):
 
 @njit(error_model="numpy")
 def _part(part, parts, source, packed, bias, y, work, at, sizes, floor):
-    """Blocks of tiles, from image to y. ``sizes`` as `conv_impls.winograd` writes them."""
+    """Blocks of tiles, from image to y. ``sizes`` as `conv_impls.backends._winograd` writes them."""
     m, mb, ic, _, _, _, _, _, _, oc, oh, ow, block, blocks, o_parts = _sizes(sizes)
     lanes, a, across = lanes_of(y), m + 2, -(-ow // m)
     width, points, deep = VECTORS * lanes_of(y), a * a, -(-ic // lanes_of(y)) * lanes_of(y)

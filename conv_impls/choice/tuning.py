@@ -1,8 +1,8 @@
 """Which backend was fastest for a problem on this machine: measured by `tune`, remembered, looked up by `winner`.
 
 The likely backends (`conv_impls.backends.auto.candidates`) are prepared for the same weights and timed in turns, so
-that a change of clock or load meets all of them. Winners are kept in ``tuning.json`` of `conv_impls.userdir`, under a
-stamp of the package's version and the kernels' sources: another version measures again.
+that a change of clock or load meets all of them. Winners are kept in ``tuning.json`` of `conv_impls.choice.userdir`,
+under a stamp of the package's version and the kernels' sources: another version measures again.
 Limits: what another process has found since this one began to look is not seen; planned weights are measured, and the
 winner serves `conv2d` too, which packs them at each call.
 """
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from conv_impls import userdir
+from conv_impls._version import __version__
+from conv_impls.choice import userdir
 from conv_impls.registry import get_backend
 from conv_impls.validation import Array
 
@@ -94,10 +95,9 @@ def _winners() -> dict[str, str]:
 
 @cache
 def _stamp() -> str:
-    import conv_impls
-    from conv_impls.kernels.cache import sources_hash
+    from conv_impls.kernels.runtime.cache import sources_hash
 
-    return f"conv_impls {conv_impls.__version__} kernels {sources_hash()[:16]}"
+    return f"conv_impls {__version__} kernels {sources_hash()[:16]}"
 
 
 @lru_cache(maxsize=4096)

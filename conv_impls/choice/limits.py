@@ -1,8 +1,9 @@
 """What this machine can do at best, measured once: multiply-adds, reads by size of the working set, cost of a start.
 
 A cost model divides work by these. They are measured at first need (0.2 s a number of threads, and seconds more where
-the probes must be compiled), kept in ``limits.json`` of `conv_impls.userdir` and measured anew for another CPU, Numba
-or version of the package. Source: the roofline model, Williams, Waterman & Patterson 2009, doi:10.1145/1498765.1498785.
+the probes must be compiled), kept in ``limits.json`` of `conv_impls.choice.userdir` and measured anew for another CPU,
+Numba or version of the package. Source: the roofline model, Williams, Waterman & Patterson 2009,
+doi:10.1145/1498765.1498785.
 Limits: the best of a short while, on a machine that may be busy; bandwidth is of reading.
 """
 
@@ -19,7 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from conv_impls import userdir
+from conv_impls._version import __version__
+from conv_impls.choice import userdir
 
 FILE = "limits.json"
 # Working sets: what each thread's own cache holds, what a shared cache holds, what no cache does.
@@ -58,7 +60,7 @@ def limits(threads: int, dtype: str) -> Limits:
     -------
     Limits
     """
-    from conv_impls.kernels.launch import usable
+    from conv_impls.kernels.runtime.launch import usable
 
     facts = _facts(usable(threads))
     return Limits(facts[dtype], facts["cache"], facts["l3"], facts["memory"], facts["call_s"])
@@ -67,7 +69,7 @@ def limits(threads: int, dtype: str) -> Limits:
 def fma_flops_per_s(threads: int, dtype: str, seconds: float) -> float:
     """Best rate of vector multiply-adds, two operations each, over this many seconds."""
     from conv_impls.kernels import probe
-    from conv_impls.kernels.launch import launch, usable
+    from conv_impls.kernels.runtime.launch import launch, usable
     from conv_impls.kernels.simd import lanes
 
     threads = usable(threads)
@@ -78,7 +80,7 @@ def fma_flops_per_s(threads: int, dtype: str, seconds: float) -> float:
 
 def working_set(size_bytes: int) -> NDArray[np.int64]:
     """Memory for `read_bytes_per_s`: written once, for pages never written are all one page of zeros."""
-    from conv_impls.kernels.memory import aligned_zeros
+    from conv_impls.kernels.runtime.memory import aligned_zeros
 
     # Aligned: vectors that straddle cache lines read L1 at half its rate (94 for 210 GB/s on Zen 4).
     data = aligned_zeros((size_bytes // 8,), np.int64)
@@ -89,7 +91,7 @@ def working_set(size_bytes: int) -> NDArray[np.int64]:
 def read_bytes_per_s(threads: int, data: NDArray[np.int64], seconds: float) -> float:
     """Best rate at which the threads together read ``data``, each its own part again and again."""
     from conv_impls.kernels import probe
-    from conv_impls.kernels.launch import launch, usable
+    from conv_impls.kernels.runtime.launch import launch, usable
 
     threads = usable(threads)
     # Parts of whole cache lines: eight numbers.
@@ -102,7 +104,7 @@ def read_bytes_per_s(threads: int, data: NDArray[np.int64], seconds: float) -> f
 def launch_s(threads: int, seconds: float) -> float:
     """Least seconds of starting a kernel on the threads and waiting for all of them."""
     from conv_impls.kernels import probe
-    from conv_impls.kernels.launch import launch, usable
+    from conv_impls.kernels.runtime.launch import launch, usable
 
     sums = np.zeros(usable(threads), np.int64)
     return _least_s(lambda: launch(probe.nothing_serial, probe.nothing_parallel, threads, sums), seconds)
@@ -126,9 +128,7 @@ def _stamp() -> str:
     """The versions that the numbers depend on."""
     import numba
 
-    import conv_impls
-
-    return f"conv_impls {conv_impls.__version__} numba {numba.__version__}"
+    return f"conv_impls {__version__} numba {numba.__version__}"
 
 
 @cache

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from math import log2, prod
 
-from conv_impls.limits import L3_BYTES, limits
+from conv_impls.choice.limits import L3_BYTES, limits
 from conv_impls.problem import Conv2dProblem
 
 # The backends `estimates` knows.

@@ -26,9 +26,9 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from conv_impls.kernels.cache import kernel
-from conv_impls.kernels.launch import launch
-from conv_impls.kernels.memory import aligned_zeros, read_only
+from conv_impls.kernels.runtime.cache import kernel
+from conv_impls.kernels.runtime.launch import launch
+from conv_impls.kernels.runtime.memory import aligned_zeros, read_only
 
 I64 = ir.IntType(64)
 # Operands every kernel gets first: the image, the result, and a workspace of its own for each call in flight.
@@ -112,7 +112,7 @@ class Job:
     Parameters
     ----------
     function : dispatcher
-        The kernel, decorated by `conv_impls.kernels.cache.kernel`.
+        The kernel, decorated by `conv_impls.kernels.runtime.cache.kernel`.
     threads, phases : int
     workspace : int
         Elements of its own that each call in flight needs; they start as zeros, on a cache line.

@@ -29,17 +29,17 @@ import llvmlite
 from numba import njit
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, NullCache
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parents[1]
 
 
 @cache
 def sources_hash() -> str:
     """Hash of all sources of this folder and of llvmlite's version; Numba adds its own version to every entry."""
     digest = hashlib.sha256(llvmlite.__version__.encode())
-    for path in sorted(FOLDER.glob("*.py")):
+    for path in sorted(FOLDER.rglob("*.py")):
         # The length keeps two files apart from the same bytes cut elsewhere.
         source = path.read_bytes()
-        digest.update(f"{path.name} {len(source)}\n".encode() + source)
+        digest.update(f"{path.relative_to(FOLDER)} {len(source)}\n".encode() + source)
     return digest.hexdigest()
 
 

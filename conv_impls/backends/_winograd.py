@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 
-from conv_impls.layout import image_layout, round_up, share
+from conv_impls.backends._layout import image_layout, round_up, share
 from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import Prepared
 from conv_impls.validation import Array
@@ -44,9 +44,9 @@ def prepare(
     start = time.perf_counter()
     # Imported here: numba is slow to import, and `supports` needs none of it.
     from conv_impls.kernels import winograd as kernels
-    from conv_impls.kernels.memory import aligned_zeros
+    from conv_impls.kernels.runtime.memory import aligned_zeros
+    from conv_impls.kernels.runtime.team import Job, address_of
     from conv_impls.kernels.simd import lanes as vector_lanes
-    from conv_impls.kernels.team import Job, address_of
     from conv_impls.kernels.tile import VECTORS
 
     dtype = np.dtype(problem.dtype)
