@@ -79,6 +79,17 @@ def pointer(context, builder, kind, array, index):
     )
 
 
+def operand(kind):
+    """The Numba type of an operand (array, at, ...), whatever integers it was made of."""
+    return types.Tuple((kind[0], *[types.int64] * (len(kind) - 1)))
+
+
+def located(context, builder, kind, value):
+    """The address an operand (array, at, ...) starts at, and what else it says: steps."""
+    array, at, *steps = cgutils.unpack_tuple(builder, value)
+    return pointer(context, builder, kind[0], array, at), *steps
+
+
 def load_ir(builder, vector, address):
     return builder.load(address, align=itemsize(vector.element), typ=vector)
 
