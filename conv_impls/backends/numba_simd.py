@@ -14,6 +14,7 @@ import numpy as np
 
 from conv_impls.backends._layout import effective, image_layout, round_up
 from conv_impls.kernels import implicit
+from conv_impls.kernels.panels import Window
 from conv_impls.kernels.runtime.memory import aligned_zeros
 from conv_impls.kernels.runtime.team import Job, address_of
 from conv_impls.kernels.simd import lanes as vector_lanes
@@ -110,13 +111,14 @@ def _prepare(
     channel = layout.channel if staged else prod(problem.in_size)
     sizes = implicit.Sizes(
         batch=problem.batch, groups=g, out_channels=oc, positions=positions, out_width=ow, pitch=layout.pitch,
-        group=problem.in_channels // g * channel, taps=taps, steps=steps, block=p_block, p_parts=p_parts,
-        o_parts=o_parts, planes=planes, area=room, by_channel=by_channel, staged=staged, in_place=in_place,
-        in_rows=in_rows, large_image=in_rows and taps * positions * dtype.itemsize > LARGE_IMAGE_BYTES,
+        group_elements=problem.in_channels // g * channel, reduction=taps, k_block=steps, block_positions=p_block,
+        position_blocks=p_parts, channel_blocks=o_parts, work_start=planes, work_per_part=room, by_channel=by_channel,
+        staged=staged, in_rows=in_rows, in_place=in_place,
+        prefetch_image=in_rows and taps * positions * dtype.itemsize > LARGE_IMAGE_BYTES,
         by_panel=steps * -(-channel_panels // o_parts) * width * dtype.itemsize > LARGE_WEIGHT_BYTES,
     )  # fmt: skip
     (top, _), (left, _) = problem.padding
-    window = implicit.Window(*problem.in_size, *problem.kernel_size, *problem.stride, *problem.dilation, top, left)
+    window = Window(*problem.in_size, *problem.kernel_size, *problem.stride, *problem.dilation, top, left)
     packed = aligned_zeros((g * taps * (channel_panels * width if by_channel else oc),), dtype)
     offsets = np.zeros(problem.out_channels, dtype)
     floor = np.array([-np.inf, 0.0 if relu else -np.inf], dtype)

@@ -1,19 +1,32 @@
 """Convolution as a matrix product whose right-hand side is never stored whole: implicit GEMM. Pure kernels.
 
-    y[o, p] = sum over k of weight[o, k] * planes[tap_offset[k] + place(p)],   k over (c, kh, kw), p over positions
+    y[o, p] = bias[o] + sum over k of weight[o, k] * source[tap_offset[k] + place(p)]      k over (c, kh, kw)
+    place(p) = p // out_width * pitch + p % out_width                                      p over positions
 
 Idea
-    Panels of the patch matrix, as large as the L2 cache likes, are packed and multiplied by register tiles
-    (`conv_impls.kernels.tile`). They are packed from the image itself, padding masked and strides shuffled, or, for
-    other padding modes and strides, from staged planes (`conv_impls.kernels.stage`), which the formula is for. Vectors
-    run along positions, the natural axis of NCHW, or, where an image is smaller than a vector can use well, along
-    output channels, with one transpose of the result at the end. 1x1 kernels skip the packing: their panel is the
-    image.
+    The sum is a matrix product: weights, channels by k, times the patch matrix of im2col, k by positions. GEMM (general
+    matrix-matrix product) libraries cut such a product into blocks for the caches and tiles for the registers; here
+    each block of the patch matrix is made when it is needed:
+
+        for each channel block, image and group, block of positions        shared out among the threads
+            for each k block
+                pack the patches of this block into panels                 `_fill`, `pack_rows`
+                multiply all row tiles by all panels                       `conv_impls.kernels.tile.multiply`
+
+    tap      one (kh, kw); k is one (c, kh, kw), a k block those between two writes of the sums
+    panel    `VECTORS` vectors of positions, k below k; a block is the panels that fit the cache
+    tile     up to `ROWS` rows by one panel, its sums in registers
+
+    Zero padding with column strides 1, 2 and 4 is packed from the image itself: padding is masked, strides are shuffled
+    away. Everything else is first copied into padded planes (`conv_impls.kernels.stage`), for which the formula holds.
+    A 1x1 kernel needs no packing: its panel is the image. Where an image has too few positions to fill vectors, the
+    transposed product is computed: positions are rows, vectors run along output channels, and the result is transposed.
 Source
     Implicit GEMM: Chetlur et al. 2014, cuDNN, arXiv:1410.0759, sec. 3.1. Packing and blocking: Goto & van de Geijn
     2008, doi:10.1145/1356052.1356053, sec. 4.
 Limits
-    Every panel is packed by the thread that uses it; groups of few output channels leave the tiles half empty.
+    Threads that share out channels pack the same panels each for itself; groups of few output channels leave the tiles
+    half empty.
 """
 
 from __future__ import annotations
@@ -22,81 +35,81 @@ from typing import NamedTuple
 
 from numba import int64, njit
 
+from conv_impls.kernels.panels import Window, pack_image, pack_planes, pack_rows
 from conv_impls.kernels.runtime.cache import kernel
 from conv_impls.kernels.runtime.team import Floats, Integers, of_call, of_plan
-from conv_impls.kernels.simd import evens, lanes_of, load, load_lanes, store, store_lanes
+from conv_impls.kernels.simd import lanes_of
 from conv_impls.kernels.square import finish_rows, load_rows, store_rows, transpose
 from conv_impls.kernels.stage import Staging, stage_part
-from conv_impls.kernels.tile import ROWS, START_BIAS, START_C, START_ZERO, VECTORS, multiply, multiply_by_panel
+from conv_impls.kernels.tile import (
+    PACKED_BY_TILE,
+    ROWS,
+    START_BIAS,
+    START_C,
+    START_ZERO,
+    VECTORS,
+    multiply,
+    multiply_by_panel,
+)
 
 
 class Sizes(NamedTuple):
-    """What `convolve` counts by. A group is one of ``groups``; its channels are ``out_channels``."""
+    """Integers that `convolve` needs. ``out_channels`` and ``reduction`` are those of one group."""
 
     batch: int
     groups: int
     out_channels: int
-    # Of one image of the result, and how far apart its rows lie in the source.
+    # Outputs of one image and channel; columns of the result; elements between two of its rows in the source.
     positions: int
     out_width: int
     pitch: int
     # Elements of one group of one image of the source.
-    group: int
-    # Products summed for one output; how many of them a visit of the accumulators adds.
-    taps: int
-    steps: int
-    # Positions of a block, blocks of an image, parts of the channels.
-    block: int
-    p_parts: int
-    o_parts: int
-    # Elements of work: before the first part's own, and of each part.
-    planes: int
-    area: int
-    # Choices: vectors along channels; staged planes are read; a 1x1 panel is the image itself, or is packed by rows of
-    # the image; the image is prefetched; weights are used panel by panel.
+    group_elements: int
+    # How many k there are, and how many of them between two writes of the sums.
+    reduction: int
+    k_block: int
+    # Positions of a block, blocks of an image, blocks of the output channels.
+    block_positions: int
+    position_blocks: int
+    channel_blocks: int
+    # Elements of work before that of the first part, and of each part.
+    work_start: int
+    work_per_part: int
+    # Flags. Vectors run along channels.
     by_channel: int
+    # Planes staged in phase 0 are read, not the image.
     staged: int
-    in_place: int
+    # 1x1 without stride and padding: blocks are packed channel by channel; or not at all, for the panel is the image;
+    # what comes next of a large image is prefetched.
     in_rows: int
-    large_image: int
+    in_place: int
+    prefetch_image: int
+    # Weights that L2 does not hold are used panel by panel.
     by_panel: int
-
-
-class Window(NamedTuple):
-    """Where the taps of an image that is not staged lie."""
-
-    h: int
-    w: int
-    kh: int
-    kw: int
-    stride_h: int
-    stride_w: int
-    dilation_h: int
-    dilation_w: int
-    top: int
-    left: int
 
 
 class Operands(NamedTuple):
     """What a plan of `convolve` made."""
 
+    # As `pack_weights` writes them.
     weight: Floats
     bias: Floats
-    # What sums are raised to before the last step of the reduction, and after it.
+    # Lower limits of sums: floor[0], between two k blocks, is -inf; floor[1], at the end, is 0 with ReLU, else -inf.
     floor: Floats
-    # Where each tap lies in the staged planes.
-    offsets: Integers
+    # Where each k lies in the staged planes, from the first channel of its group.
+    tap_offset: Integers
+    # Unused where nothing is staged.
     staging: Staging
     window: Window
     sizes: Sizes
 
 
 class Packing(NamedTuple):
-    """What `pack_weights` counts by."""
+    """Integers that `pack_weights` needs, as in `Sizes`."""
 
     groups: int
     out_channels: int
-    taps: int
+    reduction: int
     by_channel: int
 
 
@@ -106,227 +119,156 @@ class PackOperands(NamedTuple):
     sizes: Packing
 
 
+# The numpy error model, here and below: no check for a zero before each division.
 @njit(error_model="numpy")
-def _pack(source, offsets, steps, span, sizes, target):
-    """target[to + k*row + j] = source[base + offsets[first+k] + place(p0+j)] for k < steps, j < count.
+def _fill(source, k_range, span, plan, target):
+    """Pack these k of these positions, from planes or from the image itself. ``plan`` are the `Operands`.
 
-    ``source`` is (array, base), ``steps`` (first, how many), ``span`` (p0, count), ``target`` (array, to, row).
-    place(p) = p//out_width*pitch + p%out_width: a run of positions ends where a row of the image does. Lanes behind
-    ``count`` keep what they held.
+    An image that is not staged is packed by whole channels: ``k_range`` begins and ends with one.
     """
-    image, base = source
-    first, depth = steps
-    p0, count = span
-    panel, to, row = target
-    ow, pitch, lanes, j = sizes.out_width, sizes.pitch, lanes_of(image), 0
-    while j < count:
-        p = p0 + j
-        run = min(count - j, ow - p % ow) if pitch != ow else count - j
-        start = base + p // ow * pitch + p % ow
-        for v in range(0, run, lanes):
-            here, there = start + v, to + j + v
-            if run - v >= lanes:
-                for k in range(depth):
-                    store(load(image, here + offsets[first + k]), panel, there + k * row)
-            else:
-                for k in range(depth):
-                    value = load_lanes(image, here + offsets[first + k], 0, run - v)
-                    store_lanes(value, panel, there + k * row, run - v)
-        j += run
-
-
-@njit(error_model="numpy")
-def _pack_rows(source, steps, span, positions, target):
-    """As `_pack` for a 1x1 kernel, all panels of a block at once: each row of the image is read as far as it goes.
-
-    Rows lie far apart: read panel by panel, every 128 bytes wait for memory (384 -> 96 at 56x56 gains 11%).
-    ``target`` is (array, to).
-    """
-    image, base = source
-    first, depth = steps
-    p0, count = span
-    panels, to = target
-    lanes = lanes_of(image)
-    width, whole = VECTORS * lanes, count - count % lanes
-    for k in range(depth):
-        here, there = base + (first + k) * positions + p0, to + k * width
-        for j in range(0, whole, lanes):
-            store(load(image, here + j), panels, there + j // width * (width * depth) + j % width)
-        if whole < count:
-            value = load_lanes(image, here + whole, 0, count - whole)
-            store_lanes(value, panels, there + whole // width * (width * depth) + whole % width, count - whole)
-
-
-@njit(error_model="numpy")
-def _pack_image(source, channels, span, window, out_width, target):
-    """As `_pack`, for whole channels of an image that was not staged: padding is masked, strides shuffled.
-
-    ``channels`` is (first, how many). The loop over them is the inner one, so that bounds and masks are made once for
-    many vectors.
-    """
-    image, base = source
-    first, depth = channels
-    p0, count = span
-    panel, to, row = target
-    h, w, kh, kw, sh, sw, dh, dw, top, left = window
-    lanes, plane, step, j = lanes_of(image), h * w, kh * kw * row, 0
-    while j < count:
-        i, q0 = (p0 + j) // out_width, (p0 + j) % out_width
-        run = min(count - j, out_width - q0)
-        for tap in range(kh * kw):
-            line = i * sh + tap // kw * dh - top
-            for v in range(0, run, lanes):
-                here = min(lanes, run - v)
-                column = (q0 + v) * sw + tap % kw * dw - left
-                low, high = -column, min(w - column, (here - 1) * sw + 1)
-                if line < 0 or line >= h:
-                    high = 0
-                at, there = base + first * plane + line * w + column, to + tap * row + j + v
-                if sw == 1 and low <= 0 and high == lanes:
-                    for c in range(depth):
-                        store(load(image, at + c * plane), panel, there + c * step)
-                elif sw == 1:
-                    for c in range(depth):
-                        store_lanes(load_lanes(image, at + c * plane, low, high), panel, there + c * step, here)
-                elif sw == 2:
-                    for c in range(depth):
-                        store_lanes(_second(image, at + c * plane, low, high), panel, there + c * step, here)
-                else:
-                    for c in range(depth):
-                        near = _second(image, at + c * plane, low, high)
-                        far = _second(image, at + c * plane + 2 * lanes, low - 2 * lanes, high - 2 * lanes)
-                        store_lanes(evens(near, far), panel, there + c * step, here)
-        j += run
-
-
-@njit(error_model="numpy")
-def _second(source, at, low, high):
-    """Every second of 2*lanes elements, those from ``low`` to ``high``-1; the others count as zeros."""
-    lanes = lanes_of(source)
-    return evens(load_lanes(source, at, low, high), load_lanes(source, at + lanes, low - lanes, high - lanes))
-
-
-@njit(error_model="numpy")
-def _fill(source, steps, span, plan, target):
-    """Pack these steps of these positions, from planes or from the image itself. ``plan`` is what it made."""
     if plan.sizes.staged:
-        _pack(source, plan.offsets, steps, span, plan.sizes, target)
+        pack_planes(source, plan.tap_offset, k_range, span, (plan.sizes.out_width, plan.sizes.pitch), target)
     else:
-        area = plan.window.kh * plan.window.kw
-        _pack_image(source, (steps[0] // area, steps[1] // area), span, plan.window, plan.sizes.out_width, target)
+        taps = plan.window.kh * plan.window.kw
+        channels = k_range[0] // taps, k_range[1] // taps
+        pack_image(source, channels, span, plan.window, plan.sizes.out_width, target)
 
 
 @njit(error_model="numpy")
 def _by_position(part, parts, source, y, work, plan):
-    """Vectors along positions: weight (tile, k, row) times panels of positions, straight into y."""
-    sizes, lanes, at = plan.sizes, lanes_of(y), plan.sizes.planes + part * plan.sizes.area
-    groups, oc, positions, taps = sizes.groups, sizes.out_channels, sizes.positions, sizes.taps
-    p_parts, o_parts, images = sizes.p_parts, sizes.o_parts, sizes.batch * sizes.groups
-    width, tiles, packed = VECTORS * lanes, -(-oc // ROWS), int64(0)
-    for task in range(part * images * p_parts * o_parts // parts, (part + 1) * images * p_parts * o_parts // parts):
-        image, block, o_part = task // p_parts % images, task % p_parts, task // (p_parts * images)
-        base, row, p0 = image * sizes.group, image % groups * oc, block * sizes.block
-        first, last = o_part * tiles // o_parts, (o_part + 1) * tiles // o_parts
-        share, count = (oc, first, last, tiles), min(sizes.block, positions - p0)
-        # The panel that ends behind the image is packed even where the image itself would serve.
+    """Vectors along positions: packed weights (`_pack_tiles`) times panels of positions, straight into y."""
+    sizes, lanes, work_at = plan.sizes, lanes_of(y), plan.sizes.work_start + part * plan.sizes.work_per_part
+    groups, oc, positions, reduction = sizes.groups, sizes.out_channels, sizes.positions, sizes.reduction
+    p_blocks, o_blocks, image_groups = sizes.position_blocks, sizes.channel_blocks, sizes.batch * sizes.groups
+    width, tiles, packed_by_tile = VECTORS * lanes, -(-oc // ROWS), int64(PACKED_BY_TILE)
+    tasks = image_groups * p_blocks * o_blocks
+    # Channel blocks change last: the weights of one stay in the cache over all blocks of positions.
+    for task in range(part * tasks // parts, (part + 1) * tasks // parts):
+        p_block, image_group = task % p_blocks, task // p_blocks % image_groups
+        o_block = task // (p_blocks * image_groups)
+        base, p0, first_row = (
+            image_group * sizes.group_elements,
+            p_block * sizes.block_positions,
+            image_group % groups * oc,
+        )
+        count = min(sizes.block_positions, positions - p0)
+        share = oc, o_block * tiles // o_blocks, (o_block + 1) * tiles // o_blocks, tiles
+        # B is read in whole vectors: a panel that would reach past the last position is packed, not read in place.
         inside = count // width * width if sizes.in_place else 0
-        out = image * oc * positions + p0
-        for k0 in range(0, taps, sizes.steps):
-            depth = min(sizes.steps, taps - k0)
-            start, least = START_C if k0 else START_BIAS, plan.floor[1] if k0 + depth == taps else plan.floor[0]
-            a, bias = (plan.weight, row * taps, taps, packed, k0), (plan.bias, row)
-            # What of the image comes next is prefetched meanwhile.
-            soon = base + (k0 + depth) * positions + p0 if k0 + depth < taps else base + p0 + sizes.block
-            lines = -(-count // lanes) if sizes.large_image else 0
+        out = image_group * oc * positions + p0
+        for k0 in range(0, reduction, sizes.k_block):
+            depth = min(sizes.k_block, reduction - k0)
+            start = START_C if k0 else START_BIAS
+            floor = plan.floor[1] if k0 + depth == reduction else plan.floor[0]
+            a, bias = (plan.weight, first_row * reduction, reduction, packed_by_tile, k0), (plan.bias, first_row)
+            # Prefetched meanwhile: the next k block, else the next block of positions. After the last one it is of no
+            # use, and does no harm.
+            next_at = (
+                base + (k0 + depth) * positions + p0 if k0 + depth < reduction else base + p0 + sizes.block_positions
+            )
+            vectors_ahead = -(-count // lanes) if sizes.prefetch_image else 0
             if inside:
                 b = source, base + k0 * positions + p0, width, positions
-                multiply(share, depth, a, b, (y, out, positions), inside, bias, start, least,
-                         (source, soon, positions, lines))  # fmt: skip
+                multiply(share, depth, a, b, (y, out, positions), inside, bias, start, floor,
+                         (source, next_at, positions, vectors_ahead))  # fmt: skip
             if inside < count:
-                left, steps = count - inside, (k0, depth)
+                remaining, k_range = count - inside, (k0, depth)
                 if sizes.in_rows:
-                    _pack_rows((source, base), steps, (p0 + inside, left), positions, (work, at))
-                else:
-                    for j in range(inside, count, width):
-                        span, panel = (p0 + j, min(width, count - j)), (work, at + (j - inside) * depth, width)
-                        _fill((source, base), steps, span, plan, panel)
-                b = work, at, width * depth, width
-                multiply(share, depth, a, b, (y, out + inside, positions), left, bias, start, least,
-                         (source, soon, positions, 0 if inside else lines))  # fmt: skip
+                    pack_rows((source, base), k_range, (p0 + inside, remaining), positions, (work, work_at))
+                else:  # nothing is in place
+                    for j in range(0, count, width):
+                        span, panel = (p0 + j, min(width, count - j)), (work, work_at + j * depth, width)
+                        _fill((source, base), k_range, span, plan, panel)
+                b = work, work_at, width * depth, width
+                # What comes next was prefetched by the product above.
+                multiply(share, depth, a, b, (y, out + inside, positions), remaining, bias, start, floor,
+                         (source, next_at, positions, 0 if inside else vectors_ahead))  # fmt: skip
 
 
 @njit(error_model="numpy")
 def _by_channel(part, parts, source, y, work, plan):
-    """Vectors along output channels: panels of positions times weight (panel, k, channel), transposed into y."""
-    sizes, lanes, at = plan.sizes, lanes_of(y), plan.sizes.planes + part * plan.sizes.area
-    batch, groups, oc, positions, taps = sizes.batch, sizes.groups, sizes.out_channels, sizes.positions, sizes.taps
-    p_parts, o_parts, none = sizes.p_parts, sizes.o_parts, int64(0)
-    width, row = VECTORS * lanes, -(-sizes.block // lanes) * lanes
-    panels, scratch = -(-oc // width), at if sizes.in_place else at + row * sizes.steps
-    tasks = batch * groups * p_parts * o_parts
+    """The transposed product: positions are the rows of A, channels the columns of B; then transposed into y."""
+    sizes, lanes, work_at = plan.sizes, lanes_of(y), plan.sizes.work_start + part * plan.sizes.work_per_part
+    batch, groups, oc = sizes.batch, sizes.groups, sizes.out_channels
+    positions, reduction, p_blocks, o_blocks = (
+        sizes.positions,
+        sizes.reduction,
+        sizes.position_blocks,
+        sizes.channel_blocks,
+    )
+    zero, one = int64(0), int64(1)
+    # A block of positions is packed as one panel of this width; behind it the results wait for their transpose.
+    width, block_width = VECTORS * lanes, -(-sizes.block_positions // lanes) * lanes
+    panels, result_at = -(-oc // width), work_at if sizes.in_place else work_at + block_width * sizes.k_block
+    tasks = batch * groups * p_blocks * o_blocks
     for task in range(part * tasks // parts, (part + 1) * tasks // parts):
-        block, n, shared = task % p_parts, task // p_parts % batch, task // (p_parts * batch)
-        group, o_part, p0 = shared // o_parts, shared % o_parts, block * sizes.block
-        image = n * groups + group
-        first, last = o_part * panels // o_parts, (o_part + 1) * panels // o_parts
-        count, columns = min(sizes.block, positions - p0), (last - first) * width
+        p_block, n, group_block = task % p_blocks, task // p_blocks % batch, task // (p_blocks * batch)
+        group, o_block, p0 = group_block // o_blocks, group_block % o_blocks, p_block * sizes.block_positions
+        image_group = n * groups + group
+        base = image_group * sizes.group_elements
+        first, last = o_block * panels // o_blocks, (o_block + 1) * panels // o_blocks
+        count, columns = min(sizes.block_positions, positions - p0), (last - first) * width
         tiles = -(-count // ROWS)
-        for k0 in range(0, taps, sizes.steps):
-            depth, start = min(sizes.steps, taps - k0), START_C if k0 else START_ZERO
-            b = plan.weight, ((group * panels + first) * taps + k0) * width, taps * width, width
-            c, bias = (work, scratch, columns), (plan.bias, none)
-            left, a_row = image * sizes.group + k0 * positions + p0, positions
+        for k0 in range(0, reduction, sizes.k_block):
+            depth, start = min(sizes.k_block, reduction - k0), START_C if k0 else START_ZERO
+            b = plan.weight, ((group * panels + first) * reduction + k0) * width, reduction * width, width
+            # Bias and floor follow after the transpose, in `finish_rows`.
+            c, bias, floor = (work, result_at, columns), (plan.bias, zero), plan.floor[0]
+            a, a_at, a_step = source, base + k0 * positions + p0, positions
             if not sizes.in_place:
-                left, a_row = at, row
-                _fill((source, image * sizes.group), (k0, depth), (p0, count), plan, (work, at, row))
-            a = source if sizes.in_place else work
+                a, a_at, a_step = work, work_at, block_width
+                _fill((source, base), (k0, depth), (p0, count), plan, (work, work_at, block_width))
             if sizes.by_panel:
-                multiply_by_panel((count, tiles, last - first), depth, (a, left, none + 1, a_row), b, c, bias, start,
-                                  plan.floor[0])  # fmt: skip
+                multiply_by_panel((count, tiles, last - first), depth, (a, a_at, one, a_step), b, c, bias, start, floor)
             else:
-                multiply((count, none, tiles, tiles), depth, (a, left, none + 1, a_row, none), b, c, columns, bias,
-                         start, plan.floor[0], (plan.weight, none, none, none))  # fmt: skip
+                nothing_ahead = plan.weight, zero, zero, zero
+                multiply((count, zero, tiles, tiles), depth, (a, a_at, one, a_step, zero), b, c, columns, bias, start,
+                         floor, nothing_ahead)  # fmt: skip
         for channel in range(first * width, min(last * width, oc), lanes):
             here = min(lanes, oc - channel)
             for j in range(0, count, lanes):
-                rows = load_rows(work, scratch + j * columns + channel - first * width, columns, count - j, lanes)
+                at = result_at + j * columns + channel - first * width
+                rows = load_rows(work, at, columns, count - j, lanes)
                 rows = finish_rows(transpose(rows), plan.bias, group * oc + channel, here, plan.floor[1])
-                store_rows(rows, y, (image * oc + channel) * positions + p0 + j, positions, here, count - j)
+                store_rows(rows, y, (image_group * oc + channel) * positions + p0 + j, positions, here, count - j)
 
 
 @njit(error_model="numpy")
 def _pack_tiles(part, parts, weight, packed, sizes):
-    """weight (group, o, k) -> for each group and tile of rows: (k, row)."""
-    groups, oc, taps = sizes.groups, sizes.out_channels, sizes.taps
+    """weight (group, o, k) -> for each group and tile of rows: (k, row), in the order in which `tile` reads them."""
+    groups, oc, reduction = sizes.groups, sizes.out_channels, sizes.reduction
     lanes, tiles = lanes_of(weight), -(-oc // ROWS)
     for task in range(part * groups * tiles // parts, (part + 1) * groups * tiles // parts):
         t = task % tiles
+        # The same split of rows as in `multiply`.
         first = task // tiles * oc + t * oc // tiles
         rows = (t + 1) * oc // tiles - t * oc // tiles
         for m in range(0, rows, lanes):
-            for k in range(0, taps, lanes):
-                block = load_rows(weight, (first + m) * taps + k, taps, rows - m, taps - k)
-                store_rows(transpose(block), packed, first * taps + k * rows + m, rows, taps - k, min(lanes, rows - m))
+            for k in range(0, reduction, lanes):
+                square = load_rows(weight, (first + m) * reduction + k, reduction, rows - m, reduction - k)
+                to, here = first * reduction + k * rows + m, min(lanes, rows - m)
+                store_rows(transpose(square), packed, to, rows, reduction - k, here)
 
 
 @njit(error_model="numpy")
 def _pack_panels(part, parts, weight, packed, sizes):
     """weight (group, o, k) -> for each group and panel of channels: (k, channel), zeros behind the last channel."""
-    groups, oc, taps = sizes.groups, sizes.out_channels, sizes.taps
+    groups, oc, reduction = sizes.groups, sizes.out_channels, sizes.reduction
     lanes = lanes_of(weight)
     width = VECTORS * lanes
     panels = -(-oc // width)
     for task in range(part * groups * panels // parts, (part + 1) * groups * panels // parts):
         group, first = task // panels, task % panels * width
         for o in range(first, first + width, lanes):
-            for k in range(0, taps, lanes):
-                block = load_rows(weight, (group * oc + o) * taps + k, taps, oc - o, taps - k)
-                store_rows(transpose(block), packed, (task * taps + k) * width + o - first, width, taps - k, lanes)
+            for k in range(0, reduction, lanes):
+                square = load_rows(weight, (group * oc + o) * reduction + k, reduction, oc - o, reduction - k)
+                to = (task * reduction + k) * width + o - first
+                store_rows(transpose(square), packed, to, width, reduction - k, lanes)
 
 
 @kernel(error_model="numpy")
 def pack_weights(phase, part, parts, operands):
-    """The image is the weights, the result the packed ones."""
+    """`of_call` gives the weights, and where the packed ones go."""
     weight, packed, _ = of_call(operands)
     sizes = of_plan(operands, PackOperands).sizes
     if sizes.by_channel:

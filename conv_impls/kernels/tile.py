@@ -37,6 +37,8 @@ LONG = 20
 I64 = ir.IntType(64)
 # What the accumulators start from.
 START_ZERO, START_BIAS, START_C = 0, 1, 2
+# A step of A that stands for "packed tile by tile": it is then the number of rows of the tile.
+PACKED_BY_TILE = 0
 
 
 class Product(NamedTuple):
@@ -257,9 +259,9 @@ def multiply(share, depth, a, b, c, columns, bias, start, floor, soon):
     ``share`` is (rows, first, last, tiles). Sharing rows out evenly, 64 as 13+13+13+13+12 rather than 14+14+14+14+8,
     keeps every tile full enough to hide the latency of its products.
 
-    A is (array, at, row, step, skip): row m starts at at + m*row; step 0 stands for A packed tile by tile, of which the
-    first ``skip`` steps of each are left out. B is (array, at, panel, step), C (array, at, step). Each tile prefetches
-    one of the first ``lines`` lines of every row of what comes next: ``soon`` is (array, at, step, lines).
+    A is (array, at, row, step, skip): row m starts at at + m*row; with the step `PACKED_BY_TILE` the first ``skip``
+    steps of each tile are left out. B is (array, at, panel, step), C (array, at, step). Each tile prefetches one of the
+    first ``lines`` lines of every row of what comes next: ``soon`` is (array, at, step, lines).
     """
     rows, first, last, tiles = share
     a_array, a_at, a_row, a_step, a_skip = a
@@ -272,7 +274,7 @@ def multiply(share, depth, a, b, c, columns, bias, start, floor, soon):
     for t in range(first, last):
         m = t * rows // tiles
         here = (t + 1) * rows // tiles - m
-        step = a_step if a_step else here
+        step = here if a_step == PACKED_BY_TILE else a_step
         left = a_array, a_at + m * a_row + a_skip * step, step
         for j in range(0, columns, width):
             right = b_array, b_at + j // width * b_panel, b_step
