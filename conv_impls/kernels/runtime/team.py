@@ -26,6 +26,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from conv_impls.kernels.runtime import llvm
 from conv_impls.kernels.runtime.cache import kernel
 from conv_impls.kernels.runtime.launch import launch
 from conv_impls.kernels.runtime.memory import aligned_zeros, read_only
@@ -52,7 +53,8 @@ def table_at(typing_context, operands, slot):
 def _array_codegen(kind):
     def codegen(context, builder, signature, arguments):
         array = context.make_array(kind)(context, builder)
-        address = builder.load(builder.gep(arguments[0], [arguments[1]], source_etype=I64), typ=I64)
+        slots = llvm.to(builder, arguments[0], I64)
+        address = llvm.load(builder, I64, llvm.at(builder, slots, I64, arguments[1]))
         address = builder.inttoptr(address, array.data.type)
         itemsize = I64(kind.dtype.bitwidth // 8)
         context.populate_array(
@@ -69,10 +71,10 @@ def _call(typing_context, address, phase, part, parts, operands):
 
     def codegen(context, builder, signature, arguments):
         target, *numbers, array = arguments
-        pointer = ir.PointerType()
-        kind = ir.FunctionType(ir.IntType(32), [pointer, pointer, I64, I64, I64, pointer])
-        result, error = (cgutils.alloca_once(builder, pointer) for _ in range(2))
         data = context.make_array(operands)(context, builder, array).data
+        # Numba's convention wants a place for the result and one for the error; kernels return None and raise nothing.
+        result, error = (cgutils.alloca_once(builder, cgutils.voidptr_t) for _ in range(2))
+        kind = ir.FunctionType(ir.IntType(32), [result.type, error.type, I64, I64, I64, data.type])
         builder.call(builder.inttoptr(target, kind.as_pointer()), [result, error, *numbers, data])
         return context.get_dummy_value()
 
