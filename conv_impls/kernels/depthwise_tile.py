@@ -20,6 +20,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from conv_impls.kernels import simd
+from conv_impls.kernels.runtime import llvm
 from conv_impls.kernels.tile import loop
 
 I64 = ir.IntType(64)
@@ -50,22 +51,20 @@ def position_tile(typing_context, which, rows, kw, source, taps, weight, y, colu
             simd.located(context, builder, kind, value)
             for kind, value in ((source, source_v), (weight, weight_v), (y, y_v), (bias, bias_v))
         )
-        table = context.make_array(taps)(context, builder, taps_v).data
-        row_bytes = [builder.mul(row_v, I64(i * simd.itemsize(scalar))) for i in range(5)]
+        # Cast, because one loop walks it and the weights, in steps of the weights' type.
+        table = llvm.to(builder, context.make_array(taps)(context, builder, taps_v).data, scalar)
+        row_bytes = [builder.mul(row_v, I64(i * llvm.itemsize(scalar))) for i in range(5)]
         least = simd.splat_ir(builder, floor_v, vector)
         offset = simd.splat_ir(builder, builder.load(start, typ=scalar), vector)
         from_bias = builder.icmp_signed("!=", first_v, I64(0))
 
         def at(base, *terms):
-            for term in terms:
-                base = builder.gep(base, [term if isinstance(term, ir.Value) else I64(term)], source_etype=scalar)
-            return base
+            return llvm.at(builder, base, scalar, *terms)
 
         def below(base, rows):
             # By fours: one pointer for each row is a chain of additions, twice as slow as the products.
-            for _ in range(rows // 4):
-                base = builder.gep(base, [row_bytes[4]], source_etype=ir.IntType(8))
-            return builder.gep(base, [row_bytes[rows % 4]], source_etype=ir.IntType(8)) if rows % 4 else base
+            rest = [row_bytes[rows % 4]] if rows % 4 else []
+            return llvm.at_bytes(builder, base, *[row_bytes[4]] * (rows // 4), *rest)
 
         def masks(vectors):
             return [
@@ -84,7 +83,7 @@ def position_tile(typing_context, which, rows, kw, source, taps, weight, y, colu
             builder.cbranch(from_bias, ready, again)
             builder.position_at_end(again)
             lanes_left = masks(vectors)
-            before = [simd.load_masked_ir(builder, vector, here[i, v], lanes_left[v]) for i, v in tile]
+            before = [llvm.load_masked(builder, vector, here[i, v], lanes_left[v]) for i, v in tile]
             builder.branch(ready)
             builder.position_at_end(ready)
             sums = []
@@ -97,27 +96,27 @@ def position_tile(typing_context, which, rows, kw, source, taps, weight, y, colu
             def column(values, tap, w):
                 values = dict(zip(tile, values, strict=True))
                 weights = [simd.splat_ir(builder, builder.load(at(w, p), typ=scalar), vector) for p in range(height)]
-                line = at(image, builder.load(tap, typ=I64))
+                line = at(image, llvm.load(builder, I64, tap))
                 for r in range((count - 1) * stride + height):
                     reached = [(i, r - i * stride) for i in range(count) if 0 <= r - i * stride < height]
                     for v in range(vectors if reached else 0):
-                        seen = simd.load_ir(builder, vector, at(below(line, r), v * lanes))
+                        seen = llvm.load(builder, vector, at(below(line, r), v * lanes))
                         for i, p in reached:
                             values[i, v] = simd.fma_ir(builder, seen, weights[p], values[i, v])
                 return list(values.values())
 
-            walks = [(table, I64(8 // simd.itemsize(scalar))), (kernel_at, I64(height))]
+            walks = [(table, I64(8 // llvm.itemsize(scalar))), (kernel_at, I64(height))]
             sums = loop(builder, block, "column", kw_v, walks, sums, at, column)
             sums = [builder.select(builder.fcmp_ordered("<", x, least), least, x) for x in sums]
             whole = builder.icmp_signed(">=", columns_v, I64(vectors * lanes))
             with builder.if_else(whole) as (full, part):
                 with full:
                     for spot, value in zip(tile, sums, strict=True):
-                        simd.store_ir(builder, value, here[spot])
+                        llvm.store(builder, value, here[spot])
                 with part:
                     lanes_left = masks(vectors)
                     for spot, value in zip(tile, sums, strict=True):
-                        simd.store_masked_ir(builder, value, here[spot], lanes_left[spot[1]])
+                        llvm.store_masked(builder, value, here[spot], lanes_left[spot[1]])
 
         wide = builder.zext(builder.icmp_signed(">", columns_v, I64(lanes)), I64)
         case = builder.add(builder.mul(builder.add(builder.mul(which_v, I64(ROWS[0])), rows_v), I64(VECTORS)), wide)
@@ -159,9 +158,7 @@ def channel_tile(typing_context, columns, kh, kw, stride, source, weight, bias, 
         least = simd.splat_ir(builder, floor_v, vector)
 
         def at(base, *terms):
-            for term in terms:
-                base = builder.gep(base, [term if isinstance(term, ir.Value) else I64(term)], source_etype=scalar)
-            return base
+            return llvm.at(builder, base, scalar, *terms)
 
         w_row = builder.mul(kw_v, I64(lanes))
         done = builder.append_basic_block("columns_done")
@@ -176,18 +173,18 @@ def channel_tile(typing_context, columns, kh, kw, stride, source, weight, bias, 
                 return builder.function.append_basic_block(f"columns{count}s{stride}_{name}")
 
             def tap(values, seen, w, stride=stride):
-                weights = simd.load_ir(builder, vector, w)
-                images = [simd.load_ir(builder, vector, at(seen, j * stride * lanes)) for j in range(len(values))]
+                weights = llvm.load(builder, vector, w)
+                images = [llvm.load(builder, vector, at(seen, j * stride * lanes)) for j in range(len(values))]
                 return [simd.fma_ir(builder, a, weights, b) for a, b in zip(images, values, strict=True)]
 
             def kernel_row(values, seen, w, block=block, tap=tap):
                 return loop(builder, block, "tap", kw_v, [(seen, column_v), (w, I64(lanes))], values, at, tap)
 
-            start = [simd.load_ir(builder, vector, bias_at)] * count
+            start = [llvm.load(builder, vector, bias_at)] * count
             sums = loop(builder, block, "row", kh_v, [(image, row_v), (kernel_at, w_row)], start, at, kernel_row)
             for j, value in enumerate(sums):
                 value = builder.select(builder.fcmp_ordered("<", value, least), least, value)
-                simd.store_ir(builder, value, at(out, j * lanes))
+                llvm.store(builder, value, at(out, j * lanes))
             builder.branch(done)
         builder.position_at_end(done)
         return context.get_dummy_value()

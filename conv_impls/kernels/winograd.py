@@ -6,10 +6,9 @@ Idea
     Blocks of tiles small enough for the caches go through all three steps before the next block: 16 (or a vector's
     worth of) channels of the image are transposed so that lanes are channels, transformed, multiplied in a*a matrix
     products by register tiles, transformed back and transposed into y. Nothing of the transformed image ever reaches
-    memory. The matrices are made here from their interpolation points, and the straight-line code of each from its
-    matrix.
+    memory. `conv_impls.kernels.winograd_transform` has the transforms.
 Source
-    Lavin & Gray 2016, arXiv:1509.09308, sec. 4; Toom-Cook matrices: Barabasz et al. 2018, arXiv:1803.10986, sec. 2.
+    Lavin & Gray 2016, arXiv:1509.09308, sec. 4.
 Limits
     3x3 kernels, stride 1, dilation 1, one group. The error grows with m: 2 is exact on small integers, 6 is for those
     who ask for it. The transformed weights take (m+2)^2/9 times the room of the weights.
@@ -17,27 +16,17 @@ Limits
 
 from __future__ import annotations
 
-from fractions import Fraction
 from typing import NamedTuple
 
-from llvmlite import ir
-from numba import int64, njit, types
-from numba.extending import intrinsic
+from numba import int64, njit
 
-from conv_impls.kernels import simd
 from conv_impls.kernels.runtime.cache import kernel
 from conv_impls.kernels.runtime.team import Floats, of_call, of_plan
 from conv_impls.kernels.simd import constant, lanes_of, store
 from conv_impls.kernels.square import finish_rows, load_rows, store_rows, transpose
 from conv_impls.kernels.stage import Staging, stage_part
 from conv_impls.kernels.tile import ROWS, START_ZERO, VECTORS, tile_by_lane
-
-POINTS = {
-    2: (0, 1, -1),
-    4: (0, 1, -1, 2, -2),
-    6: (0, 1, -1, 2, -2, Fraction(1, 2), Fraction(-1, 2)),
-}
-I64 = ir.IntType(64)
+from conv_impls.kernels.winograd_transform import filter_tile, input_tile, output_tile
 
 
 class Sizes(NamedTuple):
@@ -92,119 +81,6 @@ class TransformOperands(NamedTuple):
     sizes: Transform
 
 
-def matrices(m):
-    """(B^T, G, A^T) of F(m, 3) as lists of rows of fractions; the last point is infinity."""
-    points = [Fraction(p) for p in POINTS[m]]
-    b, g = [], []
-    for i, p in enumerate(points):
-        others = points[:i] + points[i + 1 :]
-        scale = Fraction(1)
-        for q in others:
-            scale *= p - q
-        b.append([*_polynomial(others), Fraction(0)])
-        g.append([p**k / scale for k in range(3)])
-    b.append(_polynomial(points))
-    g.append([Fraction(0), Fraction(0), Fraction(1)])
-    a = [[p**k for p in points] + [Fraction(int(k == m - 1))] for k in range(m)]
-    return b, g, a
-
-
-def _polynomial(roots):
-    """Coefficients of prod (x - root), lowest power first."""
-    result = [Fraction(1)]
-    for root in roots:
-        shifted = [Fraction(0), *result]
-        result = [s - root * r for s, r in zip(shifted, [*result, Fraction(0)], strict=True)]
-    return result
-
-
-def _combine(builder, row, values):
-    """sum of row[i] * values[i] in as few instructions as there are terms."""
-    total = None
-    for factor, value in sorted(zip(row, values, strict=True), key=lambda term: abs(term[0]) != 1):
-        if factor == 0:
-            continue
-        if total is None:
-            total = value if factor == 1 else builder.fmul(value, _factor(value, factor))
-        elif abs(factor) == 1:
-            total = (builder.fadd if factor == 1 else builder.fsub)(total, value)
-        else:
-            total = simd.fma_ir(builder, value, _factor(value, factor), total)
-    return total
-
-
-def _factor(value, factor):
-    return ir.Constant(value.type, [float(factor)] * value.type.count)
-
-
-def _apply(builder, matrix, values):
-    """matrix @ values. Rows of the points p and -p share their even and their odd part: e + o and e - o."""
-    results, index = [], 0
-    while index < len(matrix):
-        row = matrix[index]
-        following = matrix[index + 1] if index + 1 < len(matrix) else None
-        even = [x if following and x == y else Fraction(0) for x, y in zip(row, following or row, strict=True)]
-        odd = [x if following and x == -y else Fraction(0) for x, y in zip(row, following or row, strict=True)]
-        if any(even) and any(odd) and [e + o for e, o in zip(even, odd, strict=True)] == row:
-            e, o = _combine(builder, even, values), _combine(builder, odd, values)
-            results += [builder.fadd(e, o), builder.fsub(e, o)]
-            index += 2
-        else:
-            results.append(_combine(builder, row, values))
-            index += 1
-    return results
-
-
-def _both_ways(builder, matrix, square):
-    """matrix @ square @ matrix^T for a list of rows of vectors."""
-    columns = [_apply(builder, matrix, list(column)) for column in zip(*square, strict=True)]
-    return [_apply(builder, matrix, list(row)) for row in zip(*columns, strict=True)]
-
-
-def _transform(which, size):
-    """An intrinsic that loads a square of vectors, applies matrix ``which`` both ways and stores the result."""
-
-    @intrinsic
-    def apply(typing_context, m, source, target):
-        """Element (i, j) of an operand (array, at, row, column) is array[at + i*row + j*column]; ``m`` selects the
-        matrices."""
-
-        def codegen(context, builder, signature, arguments):
-            m_v, source_v, target_v = arguments
-            first, row, column = simd.located(context, builder, signature.args[1], source_v)
-            last, out_row, out_column = simd.located(context, builder, signature.args[2], target_v)
-            vector = simd.vector_ir(source[0].dtype)
-
-            def address(base, i, i_step, j, j_step):
-                index = builder.add(builder.mul(I64(i), i_step), builder.mul(I64(j), j_step))
-                return builder.gep(base, [index], source_etype=vector.element)
-
-            done = builder.append_basic_block("transformed")
-            switch = builder.switch(m_v, done)
-            for order in POINTS:
-                block = builder.append_basic_block(f"f{order}")
-                switch.add_case(I64(order), block)
-                builder.position_at_end(block)
-                n = size(order)
-                square = [[simd.load_ir(builder, vector, address(first, i, row, j, column)) for j in range(n)]
-                          for i in range(n)]  # fmt: skip
-                for i, values in enumerate(_both_ways(builder, matrices(order)[which], square)):
-                    for j, value in enumerate(values):
-                        simd.store_ir(builder, value, address(last, i, out_row, j, out_column))
-                builder.branch(done)
-            builder.position_at_end(done)
-            return context.get_dummy_value()
-
-        return types.void(types.int64, simd.operand(source), simd.operand(target)), codegen
-
-    return apply
-
-
-_input_tile = _transform(0, lambda m: m + 2)
-_filter_tile = _transform(1, lambda m: 3)
-_output_tile = _transform(2, lambda m: m + 2)
-
-
 @njit(error_model="numpy")
 def _gather(source, base, sizes, corner, columns, here, target):
     """target[at + (i*columns + j)*lanes + c] = image[c, top+i, left+j], zero outside, for ``here`` channels.
@@ -247,7 +123,7 @@ def _image_block(source, sizes, tiles, work, at, v_at):
             for r in range(run):
                 image = work, at + r * m * lanes, columns * lanes, lanes
                 to = v_at + c * count + (t - t0 + r) * lanes
-                _input_tile(m, image, (work, to, a * deep * count, deep * count))
+                input_tile(m, image, (work, to, a * deep * count, deep * count))
             t += run
 
 
@@ -265,7 +141,7 @@ def _result_block(y, sizes, tiles, o, work, at, m_at, operands):
         columns = run * m
         for r in range(run):
             products = work, m_at + (t - t0 + r) * width + o % width, a * count * width, count * width
-            _output_tile(m, products, (work, at + r * m * lanes, columns * lanes, lanes))
+            output_tile(m, products, (work, at + r * m * lanes, columns * lanes, lanes))
         here = min(columns, ow - j * m)
         for r in range(min(m, oh - i * m)):
             line = ((n * oc + o) * oh + i * m + r) * ow + j * m
@@ -328,7 +204,7 @@ def transform_weights(phase, part, parts, operands):
                 block = load_rows(weight, (o * ic + c) * 9 + k, ic * 9, oc - o, 9 - k)
                 store_rows(transpose(block), work, at + k * lanes, lanes, lanes, lanes)
             to = ((panel * points) * deep + c) * width + v * lanes
-            _filter_tile(m, (work, at, 3 * lanes, lanes), (packed, to, (m + 2) * deep * width, deep * width))
+            filter_tile(m, (work, at, 3 * lanes, lanes), (packed, to, (m + 2) * deep * width, deep * width))
 
 
 @kernel(error_model="numpy")

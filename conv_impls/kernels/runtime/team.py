@@ -27,6 +27,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from conv_impls.kernels.runtime import llvm
 from conv_impls.kernels.runtime.cache import kernel
 from conv_impls.kernels.runtime.launch import launch
 from conv_impls.kernels.runtime.memory import aligned_zeros, read_only
@@ -86,7 +87,7 @@ def _operand(context, builder, kind, operands, slots):
 
 
 def _address(builder, operands, slot):
-    return builder.load(builder.gep(operands, [I64(slot)], source_etype=I64), typ=I64)
+    return llvm.load(builder, I64, llvm.at(builder, llvm.to(builder, operands, I64), I64, I64(slot)))
 
 
 def _array(context, builder, kind, operands, slot):
@@ -102,8 +103,8 @@ def _array(context, builder, kind, operands, slot):
 
 def _integers(context, builder, kind, operands, slot):
     """The integers whose address stands in ``slot``."""
-    table = builder.inttoptr(_address(builder, operands, slot), ir.PointerType())
-    values = [builder.load(builder.gep(table, [I64(i)], source_etype=I64), typ=I64) for i in range(kind.count)]
+    table = builder.inttoptr(_address(builder, operands, slot), I64.as_pointer())
+    values = [llvm.load(builder, I64, llvm.at(builder, table, I64, I64(i))) for i in range(kind.count)]
     return context.make_tuple(builder, kind, values)
 
 
@@ -113,10 +114,10 @@ def _call(typing_context, address, phase, part, parts, operands):
 
     def codegen(context, builder, signature, arguments):
         target, *numbers, array = arguments
-        pointer = ir.PointerType()
-        kind = ir.FunctionType(ir.IntType(32), [pointer, pointer, I64, I64, I64, pointer])
-        result, error = (cgutils.alloca_once(builder, pointer) for _ in range(2))
         data = context.make_array(operands)(context, builder, array).data
+        # Numba's convention wants a place for the result and one for the error; kernels return None and raise nothing.
+        result, error = (cgutils.alloca_once(builder, cgutils.voidptr_t) for _ in range(2))
+        kind = ir.FunctionType(ir.IntType(32), [result.type, error.type, I64, I64, I64, data.type])
         builder.call(builder.inttoptr(target, kind.as_pointer()), [result, error, *numbers, data])
         return context.get_dummy_value()
 
