@@ -25,9 +25,9 @@ from numba import int64, njit
 from conv_impls.kernels.runtime.cache import kernel
 from conv_impls.kernels.runtime.team import Floats, Integers, of_call, of_plan
 from conv_impls.kernels.simd import evens, lanes_of, load, load_lanes, store, store_lanes
-from conv_impls.kernels.square import finish_rows, load_rows, store_rows, transpose
+from conv_impls.kernels.square import load_rows, store_rows, transpose
 from conv_impls.kernels.stage import Staging, stage_part
-from conv_impls.kernels.tile import ROWS, START_BIAS, START_C, START_ZERO, VECTORS, multiply, multiply_by_panel
+from conv_impls.kernels.tile import ROWS, START_BY_COLUMN, START_BY_ROW, START_C, VECTORS, multiply, multiply_by_panel
 
 
 class Sizes(NamedTuple):
@@ -81,6 +81,7 @@ class Operands(NamedTuple):
     """What a plan of `convolve` made."""
 
     weight: Floats
+    # For each group its channels and, by channel, zeros up to a whole panel.
     bias: Floats
     # What sums are raised to before the last step of the reduction, and after it.
     floor: Floats
@@ -233,7 +234,7 @@ def _by_position(part, parts, source, y, work, plan):
         out = image * oc * positions + p0
         for k0 in range(0, taps, sizes.steps):
             depth = min(sizes.steps, taps - k0)
-            start, least = START_C if k0 else START_BIAS, plan.floor[1] if k0 + depth == taps else plan.floor[0]
+            start, least = START_C if k0 else START_BY_ROW, plan.floor[1] if k0 + depth == taps else plan.floor[0]
             a, bias = (plan.weight, row * taps, taps, packed, k0), (plan.bias, row)
             # What of the image comes next is prefetched meanwhile.
             soon = base + (k0 + depth) * positions + p0 if k0 + depth < taps else base + p0 + sizes.block
@@ -272,26 +273,26 @@ def _by_channel(part, parts, source, y, work, plan):
         count, columns = min(sizes.block, positions - p0), (last - first) * width
         tiles = -(-count // ROWS)
         for k0 in range(0, taps, sizes.steps):
-            depth, start = min(sizes.steps, taps - k0), START_C if k0 else START_ZERO
+            depth, start = min(sizes.steps, taps - k0), START_C if k0 else START_BY_COLUMN
+            least = plan.floor[1] if k0 + depth == taps else plan.floor[0]
             b = plan.weight, ((group * panels + first) * taps + k0) * width, taps * width, width
-            c, bias = (work, scratch, columns), (plan.bias, none)
+            c, bias = (work, scratch, columns), (plan.bias, (group * panels + first) * width)
             left, a_row = image * sizes.group + k0 * positions + p0, positions
             if not sizes.in_place:
                 left, a_row = at, row
                 _fill((source, image * sizes.group), (k0, depth), (p0, count), plan, (work, at, row))
             a = source if sizes.in_place else work
             if sizes.by_panel:
-                multiply_by_panel((count, tiles, last - first), depth, (a, left, none + 1, a_row), b, c, bias, start,
-                                  plan.floor[0])  # fmt: skip
+                share = count, tiles, last - first
+                multiply_by_panel(share, depth, (a, left, none + 1, a_row), b, c, bias, start, least)
             else:
                 multiply((count, none, tiles, tiles), depth, (a, left, none + 1, a_row, none), b, c, columns, bias,
-                         start, plan.floor[0], (plan.weight, none, none, none))  # fmt: skip
+                         start, least, (plan.weight, none, none, none))  # fmt: skip
         for channel in range(first * width, min(last * width, oc), lanes):
             here = min(lanes, oc - channel)
             for j in range(0, count, lanes):
                 rows = load_rows(work, scratch + j * columns + channel - first * width, columns, count - j, lanes)
-                rows = finish_rows(transpose(rows), plan.bias, group * oc + channel, here, plan.floor[1])
-                store_rows(rows, y, (image * oc + channel) * positions + p0 + j, positions, here, count - j)
+                store_rows(transpose(rows), y, (image * oc + channel) * positions + p0 + j, positions, here, count - j)
 
 
 @njit(error_model="numpy")
