@@ -3,6 +3,7 @@
 See `conv_impls.kernels.depthwise_slide`, for most 3x3 layers, `conv_impls.kernels.depthwise_channel`, for narrow
 images, and `conv_impls.kernels.depthwise_position`, for all others: the ideas, their sources and the loops. Here: which
 of the three ways, how many rows are staged at once, and the tables that say where padding, taps and weights lie.
+All ways add the products of an output in one order, that of `_heights`, so that its bits do not depend on the way.
 Limits: one input channel a group; any number of output channels a group.
 """
 
@@ -10,12 +11,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from math import isfinite
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from conv_impls.backends._layout import effective, round_up
+from conv_impls.backends._layout import effective, image_layout, round_up
 from conv_impls.kernels import depthwise_channel, depthwise_position, depthwise_slide
 from conv_impls.kernels.depthwise_tile import PASSES, ROWS, VECTORS
 from conv_impls.kernels.runtime.memory import aligned_zeros
@@ -50,6 +52,7 @@ def _supports(problem: Conv2dProblem) -> str | None:
     "numba_depthwise",
     idea="3x3 slides down the image, others tile one channel at a time in L1; across channels where rows are short",
     source="Zhang, Lo & Lu 2020, arXiv:2001.02504, sec. 3",
+    deterministic="output",
     threads="argument",
     supports=_supports,
 )
@@ -73,7 +76,7 @@ def _prepare(
     way = way or _way(problem, lanes)
     floor = np.array([-np.inf, 0.0 if relu else -np.inf], dtype)
     if way == "slide":
-        made = _slide(problem, floor, threads)
+        made = _slide(problem, floor, threads, band_bytes)
     elif way == "position":
         made = _by_position(problem, floor, lanes, band_bytes)
     else:
@@ -84,13 +87,49 @@ def _prepare(
 
 
 def _way(problem: Conv2dProblem, lanes: int) -> Way:
-    zeros, (sh, sw), columns = problem.padding_mode == "zeros", problem.stride, problem.out_size[1]
-    slides = problem.kernel_size == (3, 3) and problem.dilation == (1, 1) and sh == sw <= 2
+    slides = _slides(problem)
     bound = NARROW_SLIDE * lanes if slides and VECTOR_BYTES == 64 else NARROW
-    narrow = columns <= bound and problem.in_channels >= lanes
-    if zeros and narrow and sw <= 2 and problem.out_channels == problem.in_channels:
+    narrow = problem.out_size[1] <= bound and problem.in_channels >= lanes and problem.stride[1] <= 2
+    if narrow and problem.padding_mode == "zeros" and problem.out_channels == problem.in_channels:
         return "channel"
-    return "slide" if zeros and slides else "position"
+    return "slide" if slides else "position"
+
+
+def _slides(problem: Conv2dProblem) -> bool:
+    """Whether `conv_impls.kernels.depthwise_slide` has a loop for this kernel."""
+    sh, sw = problem.stride
+    return problem.kernel_size == (3, 3) and problem.dilation == (1, 1) and sh == sw <= 2
+
+
+def _heights(problem: Conv2dProblem) -> list[int]:
+    """Kernel rows of each pass, from the top down: the order in which every way sums an output.
+
+    Within a pass columns go by from the left, and in each of them its rows from the top. What slides goes row by row,
+    and so do kernels whose neighbouring outputs share no row; of the others, each pass is as tall as tiles are.
+    """
+    (kh, _), sh = problem.kernel_size, problem.stride[0]
+    heights: list[int] = []
+    if _shares(problem) and not _slides(problem):
+        for height in (height for height, stride in PASSES if stride == sh):
+            heights += [height] * ((kh - sum(heights)) // height)
+    return heights or [1] * kh
+
+
+def _shares(problem: Conv2dProblem) -> bool:
+    """Whether outputs below each other, as far apart as the taps, see rows in common."""
+    return problem.stride[0] == 1 or (problem.stride[0] == 2 and problem.dilation[0] == 1)
+
+
+def _all_finite(weight: Array) -> bool:
+    """Whether no weight is NaN or infinite; huge ones may count as infinite. A third of the time of `np.isfinite`."""
+    return isfinite(np.vdot(weight, weight))
+
+
+def _band(problem: Conv2dProblem, row_bytes: int, band_bytes: int) -> int:
+    """Rows of the result whose padded rows, of so many bytes, fit ``band_bytes``; a few tiles at the least."""
+    extent = (problem.kernel_size[0] - 1) * problem.dilation[0]
+    rows = (band_bytes // row_bytes - extent - 1) // problem.stride[0] + 1
+    return max(rows // ROWS[0], 1) * ROWS[0]
 
 
 class Made(NamedTuple):
@@ -105,22 +144,33 @@ class Made(NamedTuple):
     pack: Callable[[Array, Array | None], None]
 
 
-def _slide(problem: Conv2dProblem, floor: Array, threads: int) -> Made:
+def _slide(problem: Conv2dProblem, floor: Array, threads: int, band_bytes: int) -> Made:
     images, channels, outputs = problem.batch * problem.in_channels, problem.in_channels, problem.out_channels
+    (oh, ow), stride, (h, w) = problem.out_size, problem.stride[0], problem.in_size
+    (top, _), (left, _) = problem.padding
     # Few images are cut into bands, so that every thread has its share.
-    bands = min(problem.out_size[0], -(-BANDS * threads // images)) if threads > 1 else 1
+    bands = min(oh, -(-BANDS * threads // images)) if threads > 1 else 1
+    staged, area = problem.padding_mode != "zeros", 0
+    if staged:
+        (h, w), top, left = problem.padded_size, 0, 0
+        bands = max(bands, -(-oh // _band(problem, w * problem.itemsize, band_bytes)))
+        area = round_up(((-(-oh // bands) - 1) * stride + 3) * w, 64)
     sizes = depthwise_slide.Sizes(
-        images, channels, outputs // channels, *problem.in_size, *problem.out_size, stride=problem.stride[0],
-        top=problem.padding[0][0], left=problem.padding[1][0], bands=bands,
+        images=images, channels=channels, multiplier=outputs // channels, h=h, w=w, top=top, left=left, out_h=oh,
+        out_w=ow, stride=stride, bands=bands, staged=staged, area=area,
     )  # fmt: skip
     packed, offsets = np.empty(outputs * 9, floor.dtype), np.zeros(outputs, floor.dtype)
+    every_row = np.zeros(1, np.int64)
 
     def pack(weight: Array, bias: Array | None) -> None:
         packed[:] = weight.reshape(-1)
         offsets[:] = 0 if bias is None else bias
+        every_row[0] = not _all_finite(packed)
 
-    operands = depthwise_slide.Operands(packed, offsets, floor, sizes)
-    return Made(depthwise_slide.convolve, operands, 0, packed.nbytes, pack)
+    # The stride is the kernel's affair: one phase, with all rows.
+    staging = image_layout(problem.replace(stride=(1, 1))).staging
+    operands = depthwise_slide.Operands(packed, offsets, floor, every_row, staging, sizes)
+    return Made(depthwise_slide.convolve, operands, area, packed.nbytes, pack)
 
 
 def _by_position(problem: Conv2dProblem, floor: Array, lanes: int, band_bytes: int) -> Made:
@@ -143,15 +193,11 @@ def _by_position(problem: Conv2dProblem, floor: Array, lanes: int, band_bytes: i
     padding = padding[source[padding] >= 0]
     pads = np.stack([place(padding), source[padding]], 1)
     lines = np.asarray(source_index(h, *problem.padding[0], problem.padding_mode), np.int64)
-    # Where neighbouring outputs share no row, each row of the kernel is a pass of its own.
-    shared = sh == 1 or (sh == 2 and dh == 1)
-    heights = _passes(kh, sh) if shared else [1] * kh
+    shared, heights = _shares(problem), _heights(problem)
     first = np.cumsum([0, *heights[:-1]])
     which = [PASSES.index((height, sh if shared else 1)) for height in heights]
     chunks = np.stack([which, first * dh * row, first * kw], 1)
-    band = (band_bytes // (row * problem.itemsize) - extent_h - 1) // sh + 1
-    band = max(band // ROWS[0], 1) * ROWS[0]
-    bands = -(-oh // band)
+    bands = -(-oh // _band(problem, row * problem.itemsize, band_bytes))
     band = -(-oh // bands)
     deep = (band - 1) * sh + extent_h + 1
     # Whole vectors are loaded behind the last tap of a row, though never used.
@@ -176,24 +222,25 @@ def _by_position(problem: Conv2dProblem, floor: Array, lanes: int, band_bytes: i
     return Made(depthwise_position.convolve, operands, area, packed.nbytes, pack)
 
 
-def _passes(kernel_rows: int, stride: int) -> list[int]:
-    """Kernel rows of each pass, tallest first."""
-    heights: list[int] = []
-    for height in (height for height, s in PASSES if s == stride):
-        heights += [height] * ((kernel_rows - sum(heights)) // height)
-    return heights
-
-
 def _by_channel(problem: Conv2dProblem, floor: Array, lanes: int) -> Made:
     (h, w), (oh, ow), (kh, kw) = problem.in_size, problem.out_size, problem.kernel_size
     (top, _), (left, _) = problem.padding
+    rows = problem.padded_size[0]
     columns = max(left + w, (ow - 1) * problem.stride[1] + (kw - 1) * problem.dilation[1] + 1)
     position = np.arange(round_up(h * w, lanes))
     # What a vector holds behind the last position goes to one place behind the image.
-    places = np.where(position < h * w, position // w * columns + left + position % w, h * columns) * lanes
-    channels, out_at = problem.in_channels, (h * columns + 1 + columns) * lanes
+    places = (top + position // w) * columns + left + position % w
+    places = np.where(position < h * w, places, rows * columns) * lanes
+    channels, out_at = problem.in_channels, (rows * columns + 1) * lanes
     area = round_up(out_at + round_up(oh * ow, lanes) * lanes, 64)
     packed = aligned_zeros((-(-channels // lanes), kh * kw + 1, lanes), floor.dtype)
+    every_row = np.zeros(1, np.int64)
+    heights = _heights(problem)
+    # Passes of one row each need no sums in memory between them: they are one pass that goes row by row.
+    tall = [height for height in heights if height > 1]
+    passes = [(sum(tall[:k]), height, 0) for k, height in enumerate(tall)]
+    if sum(tall) < kh:
+        passes.append((sum(tall), kh - sum(tall), 1))
 
     def pack(weight: Array, bias: Array | None) -> None:
         """For each vector of channels all taps, then the bias."""
@@ -201,10 +248,11 @@ def _by_channel(problem: Conv2dProblem, floor: Array, lanes: int) -> Made:
         rows[:channels, :-1] = weight.reshape(channels, -1)
         rows[:channels, -1] = 0 if bias is None else bias
         packed[...] = rows.reshape(packed.shape[0], lanes, -1).transpose(0, 2, 1)
+        every_row[0] = not _all_finite(weight.reshape(-1))
 
     sizes = depthwise_channel.Sizes(
         problem.batch, channels, h, w, oh, ow, kh, kw, *problem.stride, *problem.dilation, top=top,
-        row=columns * lanes, out_at=out_at, area=area,
+        passes=len(passes), row=columns * lanes, out_at=out_at, area=area,
     )  # fmt: skip
-    operands = depthwise_channel.Operands(packed, floor, places, sizes)
+    operands = depthwise_channel.Operands(packed, floor, every_row, np.array(passes, np.int64), places, sizes)
     return Made(depthwise_channel.convolve, operands, area, packed.nbytes, pack)

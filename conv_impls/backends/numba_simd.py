@@ -46,6 +46,7 @@ UNSTAGED = {1: 2, 2: 6, 4: 6}
     "numba_simd",
     idea="implicit GEMM by register tiles of explicit vectors, panels packed in cache",
     source="Goto & van de Geijn 2008, doi:10.1145/1356052.1356053, sec. 4-5",
+    deterministic="output",
     threads="argument",
 )
 def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int, relu: bool) -> Prepared:
@@ -119,8 +120,8 @@ def _prepare(
     )  # fmt: skip
     (top, _), (left, _) = problem.padding
     window = Window(*problem.in_size, *problem.kernel_size, *problem.stride, *problem.dilation, top, left)
-    packed = aligned_zeros((g * taps * (channel_panels * width if by_channel else oc),), dtype)
-    offsets = np.zeros(problem.out_channels, dtype)
+    channels = channel_panels * width if by_channel else oc
+    packed, offsets = aligned_zeros((g * taps * channels,), dtype), np.zeros((g, channels), dtype)
     floor = np.array([-np.inf, 0.0 if relu else -np.inf], dtype)
     operands = implicit.Operands(packed, offsets, floor, layout.tap_offset, layout.staging, window, sizes)
     job = Job(
@@ -132,7 +133,7 @@ def _prepare(
 
     def repack(weight: Array, bias: Array | None) -> None:
         pack(weight.reshape(-1), packed)
-        offsets[:] = 0 if bias is None else bias
+        offsets[:, :oc] = 0 if bias is None else bias.reshape(g, oc)
 
     repack(weight, bias)
     return Prepared(job, packed.nbytes, job.workspace_bytes, compile_s, repack)

@@ -2,7 +2,8 @@
 
 Idea
     As many channels as lanes are transposed into a buffer, so that every load is aligned and every tap a vector of
-    weights; kernel rows in the padding are left out, and results are transposed back.
+    weights; kernel rows in the padding are left out, and results are transposed back. Taps are summed in the order of
+    `conv_impls.kernels.depthwise_position`, in as many passes.
 Source
     The NCHWc layout of Georganas et al. 2018, arXiv:1808.05567, sec. II, made on the way.
 Limits
@@ -38,6 +39,8 @@ class Sizes(NamedTuple):
     dilation_h: int
     dilation_w: int
     top: int
+    # Passes over a kernel.
+    passes: int
     # Elements of a padded row of the transposed image; where the results lie; elements of work of each part.
     row: int
     out_at: int
@@ -49,7 +52,12 @@ class Operands(NamedTuple):
 
     # For each vector of channels all taps, then the bias.
     weight: Floats
+    # What sums are raised to before the last pass, and after it.
     floor: Floats
+    # Whether kernel rows in the padding take part.
+    every_row: Integers
+    # For each pass its first kernel row, how many, and whether they go by row by row, else column by column.
+    passes: Integers
     # Where each position of the image lies in the transposed one.
     places: Integers
     sizes: Sizes
@@ -60,22 +68,31 @@ def _convolve(work, at, kernel_at, plan):
     """All rows of the result of one vector of channels."""
     sizes, lanes = plan.sizes, lanes_of(work)
     kh, kw, ow, row, out_at = sizes.kh, sizes.kw, sizes.out_w, sizes.row, at + sizes.out_at
-    bias = plan.weight, kernel_at + kh * kw * lanes
+    bias, groups = (plan.weight, kernel_at + kh * kw * lanes), -(-ow // COLUMNS)
+    columns = kw, sizes.dilation_w * lanes, lanes
     for i in range(sizes.out_h):
         above = i * sizes.stride_h - sizes.top
-        # Kernel rows that see the image.
+        # Kernel rows that see the image, or one that sees zeros.
         low = min(kh, max(0, -(above // sizes.dilation_h)))
         high = max(low, min(kh, (sizes.h - 1 - above) // sizes.dilation_h + 1))
-        source = at + (above + low * sizes.dilation_h) * row
-        if low == high:  # none: a row of zeros lies before the results
-            low, high, source = 0, 1, out_at - row
-        weight = plan.weight, kernel_at + low * kw * lanes
-        groups = -(-ow // COLUMNS)
-        for g in range(groups):
-            j = g * ow // groups
-            seen = work, source + j * sizes.stride_w * lanes, sizes.dilation_h * row, sizes.dilation_w * lanes
-            channel_tile((g + 1) * ow // groups - j, high - low, kw, sizes.stride_w, seen, weight, bias, plan.floor[1],
-                         (work, out_at + (i * ow + j) * lanes))  # fmt: skip
+        if plan.every_row[0]:
+            low, high = 0, kh
+        elif low == high:
+            low, high = 0, 1
+        for k in range(sizes.passes):
+            first, by_row = plan.passes[3 * k], plan.passes[3 * k + 2]
+            p, last = max(low, first), min(high, first + plan.passes[3 * k + 1])
+            if p >= last:
+                continue
+            rows = last - p, sizes.dilation_h * row, kw * lanes
+            outer, inner = (rows, columns) if by_row else (columns, rows)
+            least = plan.floor[1] if last == high else plan.floor[0]
+            source, weight = at + (i * sizes.stride_h + p * sizes.dilation_h) * row, kernel_at + p * kw * lanes
+            for g in range(groups):
+                j = g * ow // groups
+                channel_tile((g + 1) * ow // groups - j, outer, inner, sizes.stride_w,
+                             (work, source + j * sizes.stride_w * lanes), (plan.weight, weight), bias,
+                             (work, out_at + (i * ow + j) * lanes), p == low, least)  # fmt: skip
 
 
 @kernel(error_model="numpy")

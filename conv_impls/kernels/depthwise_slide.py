@@ -1,23 +1,24 @@
-"""3x3 depthwise convolution straight from the image: nothing is staged, each row is read once on the way down.
+"""3x3 depthwise convolution straight from the image: each row is read once on the way down.
 
 Idea
     A vector of columns walks down the image with the nine weights and three sums in registers: a row ends the sum of
     one output row, goes on with that of the next and begins a third. Rows in the padding are left out, columns in the
-    padding are masked; a stride of two takes every second element in registers.
+    padding are masked; a stride of two takes every second element in registers. Where padding is not zero, bands of
+    rows are first copied, padded, into a buffer that stays in L1.
 Source
     Zhang, Lo & Lu 2020, arXiv:2001.02504, sec. 3, where the tile stays and the image is walked instead.
 Limits
-    3x3, dilation 1, zero padding, the same stride 1 or 2 both ways.
+    3x3, dilation 1, the same stride 1 or 2 both ways.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from numba import njit
+from numba import int64, njit
 
 from conv_impls.kernels.runtime.cache import kernel
-from conv_impls.kernels.runtime.team import Floats, of_call, of_plan
+from conv_impls.kernels.runtime.team import Floats, Integers, of_call, of_plan
 from conv_impls.kernels.simd import (
     at_least,
     constant,
@@ -32,6 +33,7 @@ from conv_impls.kernels.simd import (
     store,
     store_lanes,
 )
+from conv_impls.kernels.stage import Staging, stage_rows
 
 
 class Sizes(NamedTuple):
@@ -41,15 +43,19 @@ class Sizes(NamedTuple):
     images: int
     channels: int
     multiplier: int
+    # The image as it is read, and its padding.
     h: int
     w: int
+    top: int
+    left: int
     out_h: int
     out_w: int
     stride: int
-    top: int
-    left: int
     # Bands of rows of a channel.
     bands: int
+    # Whether padded bands are read; elements of work of each part.
+    staged: int
+    area: int
 
 
 class Operands(NamedTuple):
@@ -58,6 +64,9 @@ class Operands(NamedTuple):
     weight: Floats
     bias: Floats
     floor: Floats
+    # Whether kernel rows in the padding take part.
+    every_row: Integers
+    staging: Staging
     sizes: Sizes
 
 
@@ -74,18 +83,24 @@ class Column(NamedTuple):
     # Rows of the result.
     i0: int
     i1: int
+    every_row: int
 
 
 @kernel(error_model="numpy")
 def convolve(phase, part, parts, operands):
     """All of it in one phase: this part's bands of rows."""
-    x, y, _ = of_call(operands)
-    weight, bias, floor, sizes = of_plan(operands, Operands)
+    x, y, work = of_call(operands)
+    weight, bias, floor, every_row, staging, sizes = of_plan(operands, Operands)
     bands, h, w, oh, ow = sizes.bands, sizes.h, sizes.w, sizes.out_h, sizes.out_w
     least = constant(y, floor[1])
     for task in range(part * sizes.images * bands // parts, (part + 1) * sizes.images * bands // parts):
         image, band = task // bands, task % bands
         i0, i1 = band * oh // bands, (band + 1) * oh // bands
+        source, start_at = x, image * h * w
+        if sizes.staged:
+            source, at, first = work, part * sizes.area, i0 * sizes.stride
+            stage_rows(x, image, (first, (i1 - i0 - 1) * sizes.stride + 3), int64(0), staging, work, at)
+            start_at = at - first * w
         for m in range(sizes.multiplier):
             o = image % sizes.channels * sizes.multiplier + m
             out = (image * sizes.multiplier + m) * oh * ow
@@ -97,22 +112,24 @@ def convolve(phase, part, parts, operands):
             start = splat(bias, o)
             for j in range(0, ow, lanes_of(x)):
                 left = j * sizes.stride - sizes.left
-                column = Column(image * h * w + left, out + j, ow - j, -left, w - left, i0, i1)
+                column = Column(start_at + left, out + j, ow - j, -left, w - left, i0, i1, every_row[0])
                 if sizes.stride == 1:
-                    _down(x, y, sizes, column, weights, start, least)
+                    _down(source, y, sizes, column, weights, start, least)
                 else:
-                    _down_by_two(x, y, sizes, column, weights, start, least)
+                    _down_by_two(source, y, sizes, column, weights, start, least)
 
 
 @njit(error_model="numpy")
 def _down(x, y, sizes, column, weights, start, least):
     """This column of the result; every row of the image is read once."""
-    lanes, low, high = lanes_of(x), column.low, column.high
+    lanes, low, high, zero = lanes_of(x), column.low, column.high, constant(x, 0.0)
     inside = low <= 0 and high >= lanes + 2
     ending = going = start
     for i in range(column.i0 - 2, column.i1):
         begun, line = start, i + 2 - sizes.top
-        if 0 <= line < sizes.h:
+        a = b = c = zero
+        seen = 0 <= line < sizes.h
+        if seen:
             here = column.image + line * sizes.w
             if inside:
                 a, b, c = load(x, here), load(x, here + 1), load(x, here + 2)
@@ -120,6 +137,7 @@ def _down(x, y, sizes, column, weights, start, least):
                 a = load_lanes(x, here, low, high)
                 b = load_lanes(x, here + 1, low - 1, high - 1)
                 c = load_lanes(x, here + 2, low - 2, high - 2)
+        if seen or column.every_row:
             ending = _add(a, b, c, weights[6], weights[7], weights[8], ending)
             going = _add(a, b, c, weights[3], weights[4], weights[5], going)
             begun = _add(a, b, c, weights[0], weights[1], weights[2], begun)
@@ -131,15 +149,21 @@ def _down(x, y, sizes, column, weights, start, least):
 @njit(error_model="numpy")
 def _down_by_two(x, y, sizes, column, weights, start, least):
     """As `_down`, at stride 2: of three rows an output sees, the last is also the first of the next output."""
-    ending = start
+    ending, zero = start, constant(x, 0.0)
     for i in range(column.i0 - 1, column.i1):
         begun, line = start, 2 * i + 1 - sizes.top
-        if i >= column.i0 and 0 <= line < sizes.h:
-            a, b, c = _apart(x, column.image + line * sizes.w, column.low, column.high)
+        seen = 0 <= line < sizes.h
+        if i >= column.i0 and (seen or column.every_row):
+            a = b = c = zero
+            if seen:
+                a, b, c = _apart(x, column.image + line * sizes.w, column.low, column.high)
             ending = _add(a, b, c, weights[3], weights[4], weights[5], ending)
         line += 1
-        if 0 <= line < sizes.h:
-            a, b, c = _apart(x, column.image + line * sizes.w, column.low, column.high)
+        seen = 0 <= line < sizes.h
+        if seen or column.every_row:
+            a = b = c = zero
+            if seen:
+                a, b, c = _apart(x, column.image + line * sizes.w, column.low, column.high)
             ending = _add(a, b, c, weights[6], weights[7], weights[8], ending)
             begun = _add(a, b, c, weights[0], weights[1], weights[2], begun)
         if i >= column.i0:

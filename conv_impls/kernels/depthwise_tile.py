@@ -17,6 +17,7 @@ from itertools import product
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from conv_impls.kernels import simd
@@ -139,28 +140,32 @@ def position_tile(typing_context, which, rows, kw, source, taps, weight, y, colu
 
 
 @intrinsic
-def channel_tile(typing_context, columns, kh, kw, stride, source, weight, bias, floor, y):
-    """y[at + j*lanes] = max(floor, bias[at] + sum over taps) for j < columns, all of them vectors.
+def channel_tile(typing_context, columns, outer, inner, stride, source, weight, bias, y, first, floor):
+    """y[at + j*lanes] = max(floor, start + sum over taps) for j < columns, all of them vectors.
 
-    ``source`` is (array, at, row, column), the others are (array, at). The tap (p, q), p < kh, q < kw, is
-    source[at + p*row + q*column + j*stride*lanes], its weight weight[at + (p*kw + q)*lanes]; stride is 1 or 2.
+    Taps go by in two loops, ``inner`` within ``outer``: (count, step in the image, step in the weights) each. The first
+    is source[at + j*stride*lanes] times weight[at]; operands are (array, at), stride is 1 or 2. Sums start from
+    bias[at], or from y where not ``first``.
     """
     integer, dtype = types.int64, y[0].dtype
 
     def codegen(context, builder, signature, arguments):
-        columns_v, kh_v, kw_v, stride_v, source_v, weight_v, bias_v, floor_v, y_v = arguments
+        columns_v, outer_v, inner_v, stride_v, source_v, weight_v, bias_v, y_v, first_v, floor_v = arguments
         vector = simd.vector_ir(dtype)
         scalar, lanes = vector.element, vector.count
-        (image, row_v, column_v), (kernel_at,), (bias_at,), (out,) = (
+        (image,), (kernel_at,), (bias_at,), (out,) = (
             simd.located(context, builder, kind, value)
             for kind, value in ((source, source_v), (weight, weight_v), (bias, bias_v), (y, y_v))
         )
+        outer_count, outer_image, outer_weight = cgutils.unpack_tuple(builder, outer_v)
+        inner_count, inner_image, inner_weight = cgutils.unpack_tuple(builder, inner_v)
         least = simd.splat_ir(builder, floor_v, vector)
+        offset = llvm.load(builder, vector, bias_at)
+        from_bias = builder.icmp_signed("!=", first_v, I64(0))
 
         def at(base, *terms):
             return llvm.at(builder, base, scalar, *terms)
 
-        w_row = builder.mul(kw_v, I64(lanes))
         done = builder.append_basic_block("columns_done")
         # Strides are constants of the code: fourteen additions in a row took twice the time of the fourteen products.
         switch = builder.switch(builder.add(builder.mul(stride_v, I64(COLUMNS)), columns_v), done)
@@ -177,11 +182,24 @@ def channel_tile(typing_context, columns, kh, kw, stride, source, weight, bias, 
                 images = [llvm.load(builder, vector, at(seen, j * stride * lanes)) for j in range(len(values))]
                 return [simd.fma_ir(builder, a, weights, b) for a, b in zip(images, values, strict=True)]
 
-            def kernel_row(values, seen, w, block=block, tap=tap):
-                return loop(builder, block, "tap", kw_v, [(seen, column_v), (w, I64(lanes))], values, at, tap)
+            def line(values, seen, w, block=block, tap=tap):
+                return loop(
+                    builder, block, "inner", inner_count, [(seen, inner_image), (w, inner_weight)], values, at, tap
+                )
 
-            start = [llvm.load(builder, vector, bias_at)] * count
-            sums = loop(builder, block, "row", kh_v, [(image, row_v), (kernel_at, w_row)], start, at, kernel_row)
+            again, ready = block("again"), block("ready")
+            builder.cbranch(from_bias, ready, again)
+            builder.position_at_end(again)
+            before = [llvm.load(builder, vector, at(out, j * lanes)) for j in range(count)]
+            builder.branch(ready)
+            builder.position_at_end(ready)
+            sums = []
+            for value in before:
+                sums.append(builder.phi(vector))
+                sums[-1].add_incoming(offset, case)
+                sums[-1].add_incoming(value, again)
+            walks = [(image, outer_image), (kernel_at, outer_weight)]
+            sums = loop(builder, block, "outer", outer_count, walks, sums, at, line)
             for j, value in enumerate(sums):
                 value = builder.select(builder.fcmp_ordered("<", value, least), least, value)
                 llvm.store(builder, value, at(out, j * lanes))
@@ -189,5 +207,6 @@ def channel_tile(typing_context, columns, kh, kw, stride, source, weight, bias, 
         builder.position_at_end(done)
         return context.get_dummy_value()
 
-    located = simd.operand(source), simd.operand(weight), simd.operand(bias), dtype, simd.operand(y)
-    return types.void(integer, integer, integer, integer, *located), codegen
+    walk = types.UniTuple(integer, 3)
+    located = simd.operand(source), simd.operand(weight), simd.operand(bias), simd.operand(y)
+    return types.void(integer, walk, walk, integer, *located, integer, dtype), codegen

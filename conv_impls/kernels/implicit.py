@@ -39,14 +39,14 @@ from conv_impls.kernels.panels import Window, pack_image, pack_planes, pack_rows
 from conv_impls.kernels.runtime.cache import kernel
 from conv_impls.kernels.runtime.team import Floats, Integers, of_call, of_plan
 from conv_impls.kernels.simd import lanes_of
-from conv_impls.kernels.square import finish_rows, load_rows, store_rows, transpose
+from conv_impls.kernels.square import load_rows, store_rows, transpose
 from conv_impls.kernels.stage import Staging, stage_part
 from conv_impls.kernels.tile import (
     PACKED_BY_TILE,
     ROWS,
-    START_BIAS,
+    START_BY_COLUMN,
+    START_BY_ROW,
     START_C,
-    START_ZERO,
     VECTORS,
     multiply,
     multiply_by_panel,
@@ -93,6 +93,7 @@ class Operands(NamedTuple):
 
     # As `pack_weights` writes them.
     weight: Floats
+    # For each group its channels and, by channel, zeros up to a whole panel.
     bias: Floats
     # Lower limits of sums: floor[0], between two k blocks, is -inf; floor[1], at the end, is 0 with ReLU, else -inf.
     floor: Floats
@@ -158,7 +159,7 @@ def _by_position(part, parts, source, y, work, plan):
         out = image_group * oc * positions + p0
         for k0 in range(0, reduction, sizes.k_block):
             depth = min(sizes.k_block, reduction - k0)
-            start = START_C if k0 else START_BIAS
+            start = START_C if k0 else START_BY_ROW
             floor = plan.floor[1] if k0 + depth == reduction else plan.floor[0]
             a, bias = (plan.weight, first_row * reduction, reduction, packed_by_tile, k0), (plan.bias, first_row)
             # Prefetched meanwhile: the next k block, else the next block of positions. After the last one it is of no
@@ -210,10 +211,10 @@ def _by_channel(part, parts, source, y, work, plan):
         count, columns = min(sizes.block_positions, positions - p0), (last - first) * width
         tiles = -(-count // ROWS)
         for k0 in range(0, reduction, sizes.k_block):
-            depth, start = min(sizes.k_block, reduction - k0), START_C if k0 else START_ZERO
+            depth, start = min(sizes.k_block, reduction - k0), START_C if k0 else START_BY_COLUMN
             b = plan.weight, ((group * panels + first) * reduction + k0) * width, reduction * width, width
-            # Bias and floor follow after the transpose, in `finish_rows`.
-            c, bias, floor = (work, result_at, columns), (plan.bias, zero), plan.floor[0]
+            c, bias = (work, result_at, columns), (plan.bias, (group * panels + first) * width)
+            floor = plan.floor[1] if k0 + depth == reduction else plan.floor[0]
             a, a_at, a_step = source, base + k0 * positions + p0, positions
             if not sizes.in_place:
                 a, a_at, a_step = work, work_at, block_width
@@ -229,8 +230,9 @@ def _by_channel(part, parts, source, y, work, plan):
             for j in range(0, count, lanes):
                 at = result_at + j * columns + channel - first * width
                 rows = load_rows(work, at, columns, count - j, lanes)
-                rows = finish_rows(transpose(rows), plan.bias, group * oc + channel, here, plan.floor[1])
-                store_rows(rows, y, (image_group * oc + channel) * positions + p0 + j, positions, here, count - j)
+                store_rows(
+                    transpose(rows), y, (image_group * oc + channel) * positions + p0 + j, positions, here, count - j
+                )
 
 
 @njit(error_model="numpy")

@@ -48,29 +48,33 @@ class Staging(NamedTuple):
 @njit(error_model="numpy")
 def stage_part(part, parts, x, staging, planes):
     """This part's channels of ``x``, in planes."""
-    sizes, rows, columns, inner = staging
-    images, h, w, phases_h, plane_h, phases_w, plane_w, stride = sizes
-    lanes = lanes_of(planes)
-    channel = phases_h * phases_w * plane_h * plane_w
-    zero = constant(planes, 0.0)
+    sizes = staging.sizes
+    images, phases_h, plane_h, phases_w = sizes.images, sizes.phases_h, sizes.plane_h, sizes.phases_w
     for c in range(part * images // parts, (part + 1) * images // parts):
-        to = c * channel
         for r in range(phases_h):
             for s in range(phases_w):
-                low, high = inner[2 * s], inner[2 * s + 1]
-                for a in range(plane_h):
-                    row = rows[r * plane_h + a]
-                    if row < 0:
-                        for b in range(0, plane_w, lanes):
-                            store_lanes(zero, planes, to + b, plane_w - b)
-                    else:
-                        line, first = (c * h + row) * w, s * plane_w
-                        for b in range(low):
-                            planes[to + b] = x[line + columns[first + b]] if columns[first + b] >= 0 else 0
-                        _copy(x, line + columns[first + low], stride, planes, to + low, high - low)
-                        for b in range(high, plane_w):
-                            planes[to + b] = x[line + columns[first + b]] if columns[first + b] >= 0 else 0
-                    to += plane_w
+                to = ((c * phases_h + r) * phases_w + s) * plane_h * sizes.plane_w
+                stage_rows(x, c, (r * plane_h, plane_h), s, staging, planes, to)
+
+
+@njit(error_model="numpy")
+def stage_rows(x, c, span, s, staging, planes, to):
+    """Rows ``span`` = (first, how many) of channel ``c``, numbered as in ``staging.rows``, of column phase ``s``."""
+    sizes, rows, columns, inner = staging
+    plane_w, lanes, zero = sizes.plane_w, lanes_of(planes), constant(planes, 0.0)
+    low, high = inner[2 * s], inner[2 * s + 1]
+    for a in range(span[0], span[0] + span[1]):
+        if rows[a] < 0:
+            for b in range(0, plane_w, lanes):
+                store_lanes(zero, planes, to + b, plane_w - b)
+        else:
+            line, first = (c * sizes.h + rows[a]) * sizes.w, s * plane_w
+            for b in range(low):
+                planes[to + b] = x[line + columns[first + b]] if columns[first + b] >= 0 else 0
+            _copy(x, line + columns[first + low], sizes.stride, planes, to + low, high - low)
+            for b in range(high, plane_w):
+                planes[to + b] = x[line + columns[first + b]] if columns[first + b] >= 0 else 0
+        to += plane_w
 
 
 @njit(error_model="numpy")

@@ -36,8 +36,8 @@ AHEAD = 8
 LONG = 20
 
 I64 = ir.IntType(64)
-# What the accumulators start from.
-START_ZERO, START_BIAS, START_C = 0, 1, 2
+# What the accumulators start from: bias for each row of C, or for each column.
+START_ZERO, START_BY_ROW, START_BY_COLUMN, START_C = 0, 1, 2, 3
 # A step of A that stands for "packed tile by tile": it is then the number of rows of the tile.
 PACKED_BY_TILE = 0
 
@@ -81,12 +81,16 @@ def _emit(builder, vector, rows, vectors, a_row, product):
         return [simd.mask_ir(builder, vector, I64(0), bound) for bound in bounds]
 
     entry = builder.block
-    from_bias, from_c, ready, done = (block(name) for name in ("bias", "c", "ready", "done"))
+    by_row, by_column, from_c, ready, done = (block(name) for name in ("row", "column", "c", "ready", "done"))
     switch = builder.switch(start, ready)
-    switch.add_case(ir.Constant(I64, START_BIAS), from_bias)
+    switch.add_case(ir.Constant(I64, START_BY_ROW), by_row)
+    switch.add_case(ir.Constant(I64, START_BY_COLUMN), by_column)
     switch.add_case(ir.Constant(I64, START_C), from_c)
-    builder.position_at_end(from_bias)
-    spread = [simd.splat_ir(builder, builder.load(at(bias, m), typ=scalar), vector) for m in range(rows)]
+    builder.position_at_end(by_row)
+    of_row = [simd.splat_ir(builder, builder.load(at(bias, m), typ=scalar), vector) for m in range(rows)]
+    builder.branch(ready)
+    builder.position_at_end(by_column)
+    of_column = [llvm.load(builder, vector, at(bias, v * lanes)) for v in range(vectors)]
     builder.branch(ready)
     builder.position_at_end(from_c)
     valid = masks()
@@ -94,10 +98,11 @@ def _emit(builder, vector, rows, vectors, a_row, product):
     builder.branch(ready)
     builder.position_at_end(ready)
     accumulators = []
-    for index, (m, _) in enumerate(tiles):
+    for index, (m, v) in enumerate(tiles):
         first = builder.phi(vector)
         first.add_incoming(ir.Constant(vector, [0.0] * lanes), entry)
-        first.add_incoming(spread[m], from_bias)
+        first.add_incoming(of_row[m], by_row)
+        first.add_incoming(of_column[v], by_column)
         first.add_incoming(loaded[index], from_c)
         accumulators.append(first)
     if soon:
@@ -225,8 +230,8 @@ def tile(typing_context, rows, k, a, b, c, columns, bias, start, floor, soon):
 
     Matrices are (array, at, step): B[k, j] is array[at + k*step + j] and is read for whole vectors; A[k, m] is
     array[at + k*step + m], C[m, j] array[at + m*step + j]. ``start`` says where sums begin: at zero, at
-    array[at + m] of ``bias`` = (array, at), or at C itself. Meanwhile the lines of C, and those that hold
-    array[at + k*step] of ``soon``, are prefetched.
+    array[at + m] or array[at + j] of ``bias`` = (array, at), the latter read for whole vectors, or at C itself.
+    Meanwhile the lines of C, and those that hold array[at + k*step] of ``soon``, are prefetched.
     """
     signature = types.void(*_kinds(a, b, c, bias), simd.operand(soon))
 
@@ -257,6 +262,8 @@ def multiply(share, depth, a, b, c, columns, bias, start, floor, soon):
     ``share`` is (rows, first, last, tiles). Sharing rows out evenly, 64 as 13+13+13+13+12 rather than 14+14+14+14+8,
     keeps every tile full enough to hide the latency of its products.
 
+    Sums start from C, or from ``bias`` = (array, at) of rows or of columns: both ways add in the same order.
+
     A is (array, at, row, step, skip): row m starts at at + m*row; with the step `PACKED_BY_TILE` the first ``skip``
     steps of each tile are left out. B is (array, at, panel, step), C (array, at, step). Each tile prefetches one of the
     first ``lines`` lines of every row of what comes next: ``soon`` is (array, at, step, lines).
@@ -278,8 +285,8 @@ def multiply(share, depth, a, b, c, columns, bias, start, floor, soon):
             right = b_array, b_at + j // width * b_panel, b_step
             result = c_array, c_at + m * c_step + j, c_step
             next_line = soon_array, soon_at + min(line, soon_lines) * lanes, soon_step if line < soon_lines else 0
-            tile(here, depth, left, right, result, min(width, columns - j), (bias_array, bias_at + m), start, floor,
-                 next_line)  # fmt: skip
+            offset = bias_array, bias_at + (j if start == START_BY_COLUMN else m)
+            tile(here, depth, left, right, result, min(width, columns - j), offset, start, floor, next_line)
             line += 1
 
 
@@ -287,12 +294,13 @@ def multiply(share, depth, a, b, c, columns, bias, start, floor, soon):
 def multiply_by_panel(share, depth, a, b, c, bias, start, floor):
     """As `multiply`, but each panel of B against all tiles before the next one, which is prefetched meanwhile.
 
-    ``share`` is (rows, tiles, panels), A (array, at, row, step).
+    ``share`` is (rows, tiles, panels), A (array, at, row, step), ``bias`` that of columns.
     """
     rows, tiles, panels = share
     a_array, a_at, a_row, a_step = a
     b_array, b_at, b_panel, b_step = b
     c_array, c_at, c_step = c
+    bias_array, bias_at = bias
     lanes = lanes_of(b_array)
     width = VECTORS * lanes
     for j in range(panels):
@@ -304,4 +312,5 @@ def multiply_by_panel(share, depth, a, b, c, bias, start, floor):
             left = a_array, a_at + m * a_row, a_step
             result = c_array, c_at + m * c_step + j * width, c_step
             next_panel = b_array, panel + b_panel + line * lanes, b_step if line < VECTORS else 0
-            tile(here, depth, left, (b_array, panel, b_step), result, width, bias, start, floor, next_panel)
+            tile(here, depth, left, (b_array, panel, b_step), result, width, (bias_array, bias_at + j * width), start,
+                 floor, next_panel)  # fmt: skip
