@@ -18,7 +18,7 @@ from typing import NamedTuple
 from numba import njit
 
 from conv_impls.kernels.runtime.team import Integers
-from conv_impls.kernels.simd import constant, evens, lanes_of, load, load_lanes, store, store_lanes
+from conv_impls.kernels.simd import evens, lanes_of, load, load_lanes, store, store_lanes
 
 
 class StageSizes(NamedTuple):
@@ -61,12 +61,12 @@ def stage_part(part, parts, x, staging, planes):
 def stage_rows(x, c, span, s, staging, planes, to):
     """Rows ``span`` = (first, how many) of channel ``c``, numbered as in ``staging.rows``, of column phase ``s``."""
     sizes, rows, columns, inner = staging
-    plane_w, lanes, zero = sizes.plane_w, lanes_of(planes), constant(planes, 0.0)
+    plane_w = sizes.plane_w
     low, high = inner[2 * s], inner[2 * s + 1]
     for a in range(span[0], span[0] + span[1]):
         if rows[a] < 0:
-            for b in range(0, plane_w, lanes):
-                store_lanes(zero, planes, to + b, plane_w - b)
+            for b in range(plane_w):
+                planes[to + b] = 0
         else:
             line, first = (c * sizes.h + rows[a]) * sizes.w, s * plane_w
             for b in range(low):
@@ -77,25 +77,30 @@ def stage_rows(x, c, span, s, staging, planes, to):
         to += plane_w
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", inline="always")
 def _copy(source, at, step, target, to, count):
-    """target[to + b] = source[at + b*step] for b < count; whole vectors for the steps that are common."""
+    """target[to + b] = source[at + b*step] for b < count; whole vectors for the steps that are common.
+
+    The last vector ends where the row does, over the one before it: CPUs without AVX-512 store masked lanes slowly.
+    """
     lanes = lanes_of(source)
-    if step == 1:
-        whole = count // lanes * lanes
-        for b in range(0, whole, lanes):
+    last = count - lanes
+    if step == 1 and last >= 0:
+        for b in range(0, last, lanes):
             store(load(source, at + b), target, to + b)
-        if whole < count:
-            store_lanes(load_lanes(source, at + whole, 0, count - whole), target, to + whole, count - whole)
-    elif step == 2 and count > 0:
-        # The last vector would read one element behind the last wanted.
-        inside = (count - 1) // lanes * lanes
-        for b in range(0, inside, lanes):
+        store(load(source, at + last), target, to + last)
+    elif step == 1:
+        store_lanes(load_lanes(source, at, 0, count), target, to, count)
+    elif step == 2 and last >= 0:
+        for b in range(0, last, lanes):
             store(evens(load(source, at + 2 * b), load(source, at + 2 * b + lanes)), target, to + b)
-        left = 2 * (count - inside) - 1
-        first = load_lanes(source, at + 2 * inside, 0, left)
-        second = load_lanes(source, at + 2 * inside + lanes, 0, left - lanes)
-        store_lanes(evens(first, second), target, to + inside, count - inside)
+        # The element behind the last wanted may lie outside of the image.
+        far = load_lanes(source, at + 2 * last + lanes, 0, lanes - 1)
+        store(evens(load(source, at + 2 * last), far), target, to + last)
+    elif step == 2:
+        near = load_lanes(source, at, 0, 2 * count - 1)
+        far = load_lanes(source, at + lanes, 0, 2 * count - 1 - lanes)
+        store_lanes(evens(near, far), target, to, count)
     else:
         for b in range(count):
             target[to + b] = source[at + b * step]
