@@ -121,10 +121,9 @@ def stored() -> dict[int, list[dict[str, Any]]]:
         Moments have the keys of `FALLBACK`, and a ``date``; empty where the file is missing, broken or of other
         versions.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        found = {key: _moments(value) for key, value in userdir.read(FILE, _stamp()).items()}
-    return {int(key): moments for key, moments in sorted(found.items()) if moments and key.isdecimal()}
+    found = userdir.read(FILE, _stamp(), quiet=True)
+    counts = sorted(int(key) for key in found if key.isdecimal() and len(key) < 6)
+    return {threads: moments for threads in counts if (moments := _moments(found.get(str(threads))))}
 
 
 def renew(threads: int) -> None:

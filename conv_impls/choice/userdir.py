@@ -44,35 +44,39 @@ def folder() -> Path:
         return Path(tempfile.gettempdir()) / f"conv_impls-{os.getuid()}"
 
 
-def read(name: str, stamp: str) -> dict[str, Any]:
+def read(name: str, stamp: str, quiet: bool = False) -> dict[str, Any]:
     """The facts of this CPU in file ``name``, if they are there and carry this stamp."""
+    reason = "is of another version of the package, its kernels or Numba"
     try:
         entry = _load(name).get(_cpu(), {"stamp": stamp, "facts": {}})
         facts = dict(entry["facts"])
-        current = entry["stamp"] == stamp
+        if entry["stamp"] == stamp:
+            return facts
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, MemoryError) as error:
-        reject(name, f"cannot be read ({type(error).__name__}: {error})")
-        return {}
-    if not current:
-        reject(name, "is of another version of the package, its kernels or Numba")
-    return facts if current else {}
+        reason = f"cannot be read ({type(error).__name__}: {error})"
+    if not quiet:
+        reject(name, reason)
+    return {}
+
+
+_said: set[str] = set()
 
 
 def reject(name: str, reason: str) -> None:
-    """Say that a file counts as empty."""
+    """Say, once a process, that a file counts as empty."""
     text = f"{folder() / name} {reason}; it is ignored, and replaced when there is something new to remember"
-    warnings.warn(text, RuntimeWarning, stacklevel=2)
+    if text not in _said:
+        _said.add(text)
+        warnings.warn(text, RuntimeWarning, stacklevel=2)
 
 
 def add(name: str, stamp: str, facts: dict[str, Any]) -> None:
     """Add facts of this CPU to those of this stamp in file ``name``; does nothing where nothing can be written."""
     import json
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        facts = read(name, stamp) | facts
+    facts = read(name, stamp, quiet=True) | facts
     ours = {_cpu(): {"stamp": stamp, "facts": facts}}
     try:
         text = json.dumps(_load(name) | ours, indent=1, sort_keys=True)
