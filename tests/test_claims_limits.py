@@ -76,20 +76,19 @@ def able(problem: Conv2dProblem) -> set[str]:
     return set(auto.candidates(problem, "standard", 1, False))
 
 
-def spoiled(found: dict[int, Numbers], threads: int) -> Iterator[dict[int, Numbers]]:
+def spoiled(machine: dict[int, Numbers], threads: int) -> Iterator[dict[int, Numbers]]:
     """Files with wrong numbers, of all kinds that the head of this module lists."""
-    entries = {1: found[1], threads: found[threads]}
+    entries = {1: machine[1], threads: machine[threads]}
     for where in {(1,), (threads,), tuple(entries)}:
         for names in [(name,) for name in FALLBACK] + [tuple(FALLBACK)]:
             for factor in FACTORS:
-                yield changed(entries, lambda t, n, w=where, k=names, f=factor: f if t in w and n in k else 1)
+                yield {
+                    t: {name: value * (factor if t in where and name in names else 1) for name, value in found.items()}
+                    for t, found in entries.items()
+                }
     chance = random.Random(0)
     for _ in range(RANDOM_FILES):
-        yield changed(entries, lambda threads, name: chance.choice((1, *FACTORS)))
-
-
-def changed(entries: dict[int, Numbers], factor: Callable[[int, str], float]) -> dict[int, Numbers]:
-    return {t: {name: value * factor(t, name) for name, value in found.items()} for t, found in entries.items()}
+        yield {t: {name: value * chance.choice((1, *FACTORS)) for name, value in entries[t].items()} for t in entries}
 
 
 def worst(

@@ -324,10 +324,10 @@ def test_a_holder_that_crashed_blocks_nobody(measurements: list[int], folder: Pa
 def test_a_holder_that_never_ends_is_waited_for_a_while(
     measurements: list[int], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slept = []
+    slept: list[float] = []
     monkeypatch.setattr(userdir, "TURN_S", 0.05)
     monkeypatch.setattr(userdir, "POLL_S", 0.02)
-    monkeypatch.setattr(userdir.time, "sleep", slept.append)
+    monkeypatch.setattr(time, "sleep", slept.append)
     with userdir.locked(module.FILE):
         # Another file description is another holder, also in this process.
         assert limits(1, "float32") == BELIEVED

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Literal
+from math import prod
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +34,9 @@ Way = Literal["slide", "position", "channel"]
 Pack = Callable[[Array, Array], Array]
 # Bands of each thread, at the least.
 BANDS = 4
-# Half of a 32 KiB L1 for the staged band of rows; the rest is for the result and what is read ahead.
-BAND_BYTES = 16 * 1024
+# Half of a 32 KiB L1 for the staged band of rows; the rest is for the result and what is read ahead. Tiles of several
+# rows are worth more, until they take an L2: a stride of 47,000 on as many rows and columns would stage 270 GiB.
+BAND_BYTES, MOST_BAND_BYTES = 16 * 1024, 2**20
 # Rows of up to this many outputs waste too much of a vector.
 NARROW = 14
 # So does the slide, in parts of a vector of 64 bytes: 384 channels of 14x14 take 25 us, and 38 across channels; 960 of
@@ -48,12 +50,18 @@ def _supports(problem: Conv2dProblem) -> str | None:
     return f"depthwise layers only: groups must equal the {problem.in_channels} input channels, got {problem.groups}"
 
 
+def _workspace(problem: Conv2dProblem, threads: int) -> int:
+    problem, lanes = effective(problem), vector_lanes(problem.itemsize)
+    return threads * _area(_way(problem, lanes), problem, lanes) * problem.itemsize
+
+
 @register(
     "numba_depthwise",
     idea="3x3 slides down the image, others tile one channel at a time in L1; across channels where rows are short",
     source="Zhang, Lo & Lu 2020, arXiv:2001.02504, sec. 3",
     threads="argument",
     supports=_supports,
+    workspace=_workspace,
 )
 def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int, relu: bool) -> Prepared:
     return _prepare(problem, weight, bias, threads, relu)
@@ -79,10 +87,10 @@ def _prepare(
         packed, table = np.empty(weight.size, dtype), _slide_sizes(problem, threads)
         job = Job(depthwise_slide.convolve, dtype, threads, 1, 0, [packed, offsets, floor, table])
     else:
-        pack, sizes, area, tables = (
+        pack, sizes, tables = (
             _by_channel(problem, lanes) if way == "channel" else _by_position(problem, lanes, band_bytes)
         )
-        area = round_up(area, 64)
+        area = _area(way, problem, lanes, band_bytes)
         packed = pack(weight, offsets)
         table = np.array([way == "channel", lanes, *sizes, *[0] * (20 - len(sizes)), area], np.int64)
         job = Job(depthwise.convolve, dtype, threads, 1, threads * area, [packed, offsets, floor, table, *tables])
@@ -114,17 +122,65 @@ def _slide_sizes(problem: Conv2dProblem, threads: int) -> Table:
     return np.array(sizes, np.int64)
 
 
-def _by_position(problem: Conv2dProblem, lanes: int, band_bytes: int) -> tuple[Pack, list[int], int, list[Table]]:
-    """How weights are packed, sizes, elements of work for each part, and tables."""
-    (h, w), (oh, ow), (kh, kw) = problem.in_size, problem.out_size, problem.kernel_size
-    (sh, sw), (dh, dw), (left, right) = problem.stride, problem.dilation, problem.padding[1]
-    extent_h, extent_w = (kh - 1) * dh, (kw - 1) * dw
-    # A staged row: one run for each stride phase, in which the image starts on a cache line.
+class Bands(NamedTuple):
+    """How the rows of a channel are staged: so many bands, in each so many rows of the padded image.
+
+    A staged row has ``row`` elements: one run of ``pitch`` for each stride phase, in which the image starts on a cache
+    line, ``margin`` from its beginning.
+    """
+
+    bands: int
+    deep: int
+    row: int
+    pitch: int
+    margin: int
+
+
+def _bands(problem: Conv2dProblem, lanes: int, band_bytes: int) -> Bands:
+    w, (oh, ow), (sh, sw), (left, right) = problem.in_size[1], problem.out_size, problem.stride, problem.padding[1]
+    extent_h, extent_w = ((k - 1) * d for k, d in zip(problem.kernel_size, problem.dilation, strict=True))
     margin = round_up(left // sw + 1, lanes)
     pitch = round_up(
         margin + max(round_up(-(-w // sw), lanes), ow + extent_w // sw, (left + w + right) // sw + 1), lanes
     )
     row = sw * pitch
+    fitting, most = ((n // (row * problem.itemsize) - extent_h - 1) // sh + 1 for n in (band_bytes, MOST_BAND_BYTES))
+    band = max(min(max(fitting // ROWS[0], 1) * ROWS[0], most), 1)
+    bands = -(-oh // band)
+    return Bands(bands, (-(-oh // bands) - 1) * sh + extent_h + 1, row, pitch, margin)
+
+
+def _columns(problem: Conv2dProblem) -> int:
+    """Columns of an image across channels: without the padding at its right where no output sees it."""
+    (kw, sw, dw), left = (
+        (size[1] for size in (problem.kernel_size, problem.stride, problem.dilation)),
+        problem.padding[1][0],
+    )
+    return max(left + problem.in_size[1], (problem.out_size[1] - 1) * sw + (kw - 1) * dw + 1)
+
+
+def _area(way: Way, problem: Conv2dProblem, lanes: int, band_bytes: int = BAND_BYTES) -> int:
+    """Elements of work for each part."""
+    if way == "slide":
+        return 0
+    if way == "channel":
+        return round_up(_results_at(problem, lanes) + round_up(prod(problem.out_size), lanes) * lanes, 64)
+    bands = _bands(problem, lanes, band_bytes)
+    # Whole vectors are loaded behind the last tap of a row, though never used.
+    return round_up(bands.deep * bands.row + VECTORS * lanes, 64)
+
+
+def _results_at(problem: Conv2dProblem, lanes: int) -> int:
+    """Where results across channels begin: behind the image, one place more and a row of zeros."""
+    columns = _columns(problem)
+    return (problem.in_size[0] * columns + 1 + columns) * lanes
+
+
+def _by_position(problem: Conv2dProblem, lanes: int, band_bytes: int) -> tuple[Pack, list[int], list[Table]]:
+    """How weights are packed, sizes and tables."""
+    (h, w), (oh, ow), (kh, kw) = problem.in_size, problem.out_size, problem.kernel_size
+    (sh, sw), (dh, dw), (left, right) = problem.stride, problem.dilation, problem.padding[1]
+    bands, _, row, pitch, margin = _bands(problem, lanes, band_bytes)
 
     def place(column: NDArray[np.intp]) -> Table:
         phase = column % sw
@@ -149,16 +205,10 @@ def _by_position(problem: Conv2dProblem, lanes: int, band_bytes: int) -> tuple[P
                   for p, height in zip(first, heights, strict=True)]  # fmt: skip
         return np.concatenate(passes, 1).reshape(-1)
 
-    band = (band_bytes // (row * problem.itemsize) - extent_h - 1) // sh + 1
-    band = max(band // ROWS[0], 1) * ROWS[0]
-    bands = -(-oh // band)
-    band = -(-oh // bands)
-    deep = (band - 1) * sh + extent_h + 1
     sizes = [problem.batch * problem.in_channels, problem.in_channels, problem.out_channels // problem.in_channels,
              h, w, oh, ow, kh, kw, sh, sw, dh, bands, row, pitch, margin, left, len(heights), apart,
              dh * row if shared else sh * row]  # fmt: skip
-    # Whole vectors are loaded behind the last tap of a row, though never used.
-    return pack, sizes, deep * row + VECTORS * lanes, [lines, taps, pads, chunks]
+    return pack, sizes, [lines, taps, pads, chunks]
 
 
 def _passes(kernel_rows: int, stride: int) -> list[int]:
@@ -169,11 +219,11 @@ def _passes(kernel_rows: int, stride: int) -> list[int]:
     return heights
 
 
-def _by_channel(problem: Conv2dProblem, lanes: int) -> tuple[Pack, list[int], int, list[Table]]:
+def _by_channel(problem: Conv2dProblem, lanes: int) -> tuple[Pack, list[int], list[Table]]:
     """As `_by_position`."""
     (h, w), (oh, ow), (kh, kw) = problem.in_size, problem.out_size, problem.kernel_size
     (top, _), (left, _) = problem.padding
-    columns = max(left + w, (ow - 1) * problem.stride[1] + (kw - 1) * problem.dilation[1] + 1)
+    columns = _columns(problem)
     position = np.arange(round_up(h * w, lanes))
     # What a vector holds behind the last position goes to one place behind the image.
     places = np.where(position < h * w, position // w * columns + left + position % w, h * columns) * lanes
@@ -188,7 +238,6 @@ def _by_channel(problem: Conv2dProblem, lanes: int) -> tuple[Pack, list[int], in
         turned[...] = packed.reshape(blocks, lanes, -1).transpose(0, 2, 1)
         return turned.reshape(-1)
 
-    out_at = (h * columns + 1 + columns) * lanes
     sizes = [problem.batch, problem.in_channels, 1, h, w, oh, ow, kh, kw, *problem.stride, *problem.dilation, top,
-             columns * lanes, out_at]  # fmt: skip
-    return pack, sizes, out_at + round_up(oh * ow, lanes) * lanes, [places]
+             columns * lanes, _results_at(problem, lanes)]  # fmt: skip
+    return pack, sizes, [places]

@@ -42,6 +42,16 @@ START_S = 2e-5
 DEPTHWISE_UNIT = 1.3
 
 
+# Bytes that a backend may take beside the arrays of its problem, as a multiple of those and as a constant.
+WORKSPACE_TIMES, WORKSPACE_BYTES = 4, 256 * 2**20
+
+
+def workspace_bound(problem: Conv2dProblem) -> int:
+    """Bytes of workspace beyond which `auto` takes no backend, however fast it should be."""
+    arrays = sum(map(prod, (problem.input_shape, problem.weight_shape, problem.output_shape)))
+    return WORKSPACE_TIMES * arrays * problem.itemsize + WORKSPACE_BYTES
+
+
 def estimates(problem: Conv2dProblem, threads: int, eager: bool) -> dict[str, float]:
     """Seconds of one call by each backend of the cost model; Winograd's stand there for any problem.
 
