@@ -112,8 +112,13 @@ def believed(single: Numbers, several: Numbers, threads: int) -> Numbers:
     return {"float32": flops, "float64": float64, "cache": cache, "l3": l3, "memory": memory, "call_s": call_s}
 
 
-def stored() -> dict[int, list[dict[str, Any]]]:
-    """The moments of the file by number of threads, the newest first; measures nothing and says nothing.
+def stored(quiet: bool = True) -> dict[int, list[dict[str, Any]]]:
+    """The moments of the file by number of threads, the newest first; measures nothing.
+
+    Parameters
+    ----------
+    quiet : bool
+        Without a warning where the file is broken.
 
     Returns
     -------
@@ -121,7 +126,7 @@ def stored() -> dict[int, list[dict[str, Any]]]:
         Moments have the keys of `FALLBACK`, and a ``date``; empty where the file is missing, broken or of other
         versions.
     """
-    found = userdir.read(FILE, _stamp(), quiet=True)
+    found = userdir.read(FILE, _stamp(), quiet)
     counts = sorted(int(key) for key in found if key.isdecimal() and len(key) < 6)
     return {threads: moments for threads in counts if (moments := _moments(found.get(str(threads))))}
 
@@ -129,7 +134,8 @@ def stored() -> dict[int, list[dict[str, Any]]]:
 def renew(threads: int) -> None:
     """Measure now, and forget what was measured before for this number of threads."""
     with _turn, userdir.locked(FILE):
-        _remember(threads, [_moment(threads, probes.ROUNDS)])
+        _measure_into([], threads)
+        _known.pop(threads, None)
     limits.cache_clear()
 
 
@@ -156,29 +162,26 @@ def _best_of(threads: int) -> Numbers:
             # Another process may have measured while this one waited for its turn.
             moments = stored().get(threads, [])
             if _due(moments):
-                try:
-                    # One more of several is as short as it can be.
-                    moments = [_moment(threads, 1 if moments else probes.ROUNDS), *moments][:KEPT]
-                except Exception as error:
-                    text = f"limits of this machine: measuring failed ({type(error).__name__}: {error}); "
-                    warnings.warn(f"{text}guesses are used instead", RuntimeWarning, stacklevel=2)
-                    return best(moments) if moments else FALLBACK
-                _remember(threads, moments)
-    return best(moments)
+                moments = _measure_into(moments, threads)
+    return best(moments) if moments else FALLBACK
+
+
+def _measure_into(moments: list[dict[str, Any]], threads: int) -> list[dict[str, Any]]:
+    """These moments and one of now, which are remembered; one more of several is as short as it can be."""
+    try:
+        numbers = probes.measure(threads, 1 if moments else probes.ROUNDS)
+    except Exception as error:
+        text = f"limits of this machine: measuring failed ({type(error).__name__}: {error}); guesses are used instead"
+        warnings.warn(text, RuntimeWarning, stacklevel=2)
+        return moments
+    moments = [{"date": datetime.now(UTC).isoformat(timespec="seconds"), **numbers}, *moments][:KEPT]
+    userdir.add(FILE, _stamp(), {str(threads): moments})
+    return moments
 
 
 def best(moments: list[dict[str, Any]]) -> Numbers:
     """The best of several moments: whatever disturbs a measurement makes it slower."""
     return probes.best([{name: moment[name] for name in FALLBACK} for moment in moments])
-
-
-def _moment(threads: int, rounds: int) -> dict[str, Any]:
-    return {"date": datetime.now(UTC).isoformat(timespec="seconds"), **probes.measure(threads, rounds)}
-
-
-def _remember(threads: int, moments: list[dict[str, Any]]) -> None:
-    _known.pop(threads, None)
-    userdir.add(FILE, _stamp(), {str(threads): moments})
 
 
 def _moments(found: Any) -> list[dict[str, Any]]:
