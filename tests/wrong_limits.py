@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -98,7 +98,7 @@ def call(case: Case, backend: str) -> Callable[[], object]:
     if not case.eager:
         ready = plan(p, weight, backend=backend, threads=case.threads)
         return lambda: ready(x, out)
-    given = {"stride": p.stride, "padding": p.padding, "dilation": p.dilation, "groups": p.groups}
+    given: dict[str, Any] = {"stride": p.stride, "padding": p.padding, "dilation": p.dilation, "groups": p.groups}
     return lambda: conv2d(x, weight, backend=backend, threads=case.threads, out=out, **given)
 
 
