@@ -1,4 +1,4 @@
-"""``python -m conv_impls trace|tune|warmup``: follow an image through a stack, get this machine ready for layers."""
+"""``python -m conv_impls trace|tune|warmup|machine``: follow an image through a stack, get this machine ready."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import argparse
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import product
 from typing import TextIO, TypeVar
 
 import numpy as np
 
 from conv_impls.api import plan, settle, thread_count
+from conv_impls.choice import limits, remembered, tuning
 from conv_impls.errors import ConvError
 from conv_impls.problem import Conv2dProblem
 from conv_impls.text import visible
@@ -32,6 +34,10 @@ LAYERS = f"""examples:
   python -m conv_impls tune --workload 'mb1ic64ih56oc64oh56kh3ph1n"mine"' --precision strict
 
 workloads: {", ".join(available())}; a file of layers; an ONNX model; or one benchdnn label"""
+MACHINE = """examples:
+  python -m conv_impls machine                 what 'auto' chooses by: numbers, their dates, and which are implausible
+  python -m conv_impls machine --renew         measure all of it again, limits and winners of tuning
+  python -m conv_impls machine --renew --threads 1,2"""
 EXIT = "exit codes: 0 fine, 2 usage, 130 interrupted"
 BAR = 24
 Item = TypeVar("Item")
@@ -50,6 +56,8 @@ def _run(options: argparse.Namespace) -> int:
     try:
         if options.command == "trace":
             _say(str(trace(options.input, options.layers)))
+        elif options.command == "machine":
+            _machine(options.renew, options.threads)
         else:
             work = _tune if options.command == "tune" else _warm_up
             work(load(options.workload, size=options.size), options.threads, options.precision)
@@ -63,7 +71,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     form = argparse.RawDescriptionHelpFormatter
-    every = f"{TRACE}\n\n{LAYERS}\n\n{EXIT}"
+    every = f"{TRACE}\n\n{LAYERS}\n\n{MACHINE}\n\n{EXIT}"
     parser = argparse.ArgumentParser("python -m conv_impls", description=__doc__, epilog=every, formatter_class=form)
     commands = parser.add_subparsers(dest="command", required=True)
 
@@ -82,6 +90,13 @@ def _parser() -> argparse.ArgumentParser:
         each.add_argument("--size", default="", help="1,3,224,224 or name=...: sizes a model's inputs leave open")
         each.add_argument("--threads", type=_counts, default=[None], help="for example 1,2; all cores by default")
         each.add_argument("--precision", choices=PRECISIONS, default="standard")
+    machine = command("machine", "show what is remembered of this machine, or measure it again", MACHINE)
+    machine.add_argument(
+        "--renew", action="store_true", help="measure limits and winners again, and forget the old ones"
+    )
+    machine.add_argument(
+        "--threads", type=_counts, default=[], help="whose limits to renew; 1, all cores and those known"
+    )
     return parser
 
 
@@ -117,6 +132,21 @@ def _warm_up(layers: list[Layer], threads: list[int | None], precision: str) -> 
         # Some kernels are compiled by their first call.
         plan(problem, _weight(problem), backend=backend, threads=cores)(np.zeros(problem.input_shape, problem.dtype))
     print(f"{len(layers)} layers are ready; compiling or loading kernels took {time.perf_counter() - start:.1f} s")
+
+
+def _machine(renew: bool, threads: list[int | None]) -> None:
+    """Show what is remembered; measure it again before, if asked."""
+    if renew:
+        asked = threads or [1, None, *limits.stored()]
+        counts = sorted({thread_count("machine", count) for count in asked})
+        work: list[tuple[str, Callable[[], object]]] = [
+            (f"limits of {count} threads", partial(limits.renew, count)) for count in counts
+        ]
+        work += [(question[0].label, partial(tuning.tune, *question)) for question in tuning.winners()]
+        for _, measure in _progress(work):
+            measure()
+    for line in remembered.lines():
+        _say(line)
 
 
 def _say(text: str, stream: TextIO | None = None) -> None:

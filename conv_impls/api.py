@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from contextlib import suppress
 
@@ -54,7 +55,8 @@ def conv2d(
         "strict" allows direct summation only; "standard" also Winograd and FFT within their published bounds, which
         spread rounding errors, and a NaN, over a tile of outputs or over the whole image.
     threads : int, optional
-        At most this many; all cores by default. Backends on BLAS follow BLAS's own setting instead.
+        At most this many; all cores by default, or ``NUMBA_NUM_THREADS`` where that is less. Backends on BLAS follow
+        BLAS's own setting instead.
     activation : {None, "relu"}
         "relu" gives max(y, 0), without a second pass over y where the backend can; NaN stays NaN.
     out : ndarray of y's shape and dtype, C-contiguous, optional
@@ -119,6 +121,7 @@ class Plan:
     backend : str
         The backend that runs, after "auto" has chosen.
     threads : int
+        As many as its kernels run on.
     packed_bytes, workspace_bytes : int or None
         Memory kept for the weights, and for each call in flight; None where the backend does not tell.
     compile_s, prepare_s : float
@@ -243,9 +246,16 @@ def plan(
 
 
 def thread_count(fn: str, threads: int | None) -> int:
-    """At least 1, at most the cores this process may use."""
+    """At least 1, at most what kernels get here: the cores of this process, ``NUMBA_NUM_THREADS``, 1 after a fork."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return cores if threads is None else min(check.integer(fn, "threads", threads, 1), cores)
+    wanted = cores if threads is None else min(check.integer(fn, "threads", threads, 1), cores)
+    # Not imported for this, since Numba takes half a second, and not every backend needs it.
+    launch = sys.modules.get("conv_impls.kernels.runtime.launch")
+    if launch is not None:
+        return int(launch.usable(wanted))
+    with suppress(KeyError, ValueError):
+        return min(wanted, max(int(os.environ["NUMBA_NUM_THREADS"]), 1))
+    return wanted
 
 
 def settle(fn: str, name: str, problem: Conv2dProblem, precision: str, threads: int, once: bool) -> Backend:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 Accuracy = Literal["direct", "tile2", "tile4", "tile6", "image"]
 Supports = Callable[[Conv2dProblem], str | None]
+Workspace = Callable[[Conv2dProblem, int], int]
 Call = Callable[[Array, Array], None]
 Mode = Literal["planned", "eager"]
 Deterministic = Literal["output", "call", "no"]
@@ -122,6 +123,9 @@ class Backend:
         Whether ``prepare`` takes ``relu`` and applies max(y, 0) itself, rather than leave it to a second pass.
     mode : {"planned", "eager"}
         Whether weights are made ready once, or handed over at each call.
+    workspace : callable, optional
+        problem, threads -> bytes that a call takes beside its arrays, known before any of them is. "auto" leaves out
+        whom they are too many; without it they follow the size of the arrays.
     """
 
     name: str
@@ -136,6 +140,7 @@ class Backend:
     kind: Literal["run", "prepare", "choose"]
     fuses_relu: bool
     mode: Mode
+    workspace: Workspace | None = None
 
     def prepare(
         self, problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int, relu: bool = False
@@ -149,7 +154,9 @@ class Backend:
             return prepared if isinstance(prepared, Prepared) else Prepared(prepared)
 
         def call(x: Array, out: Array) -> None:
-            y = self.function(x, weight, bias, problem)
+            # Whoever called reads Inf and NaN from y; compiled backends raise nothing either.
+            with np.errstate(all="ignore"):
+                y = self.function(x, weight, bias, problem)
             if getattr(y, "shape", None) != problem.output_shape or y.dtype != out.dtype:
                 got = f"{getattr(y, 'shape', type(y).__name__)} {getattr(y, 'dtype', '')}".strip()
                 expected = f"{problem.output_shape} {out.dtype}"
@@ -186,6 +193,7 @@ def register(
     threads: str = "none",
     supports: Supports = lambda problem: None,
     mode: Mode | None = None,
+    workspace: Workspace | None = None,
 ) -> Callable[[Function], Function]:
     """Register the decorated function as a backend.
 
@@ -193,7 +201,7 @@ def register(
     ----------
     name : str
         For a file of ``backends/``, the name of the file.
-    idea, source, accuracy, nan_spread, deterministic, threads, supports
+    idea, source, accuracy, nan_spread, deterministic, threads, supports, workspace
         See `Backend`. Without ``supports`` every problem is taken. ``deterministic`` may be a bool: True is "call",
         False "no".
     mode : {"planned", "eager"}, optional
@@ -240,7 +248,7 @@ def register(
             raise BackendError(f"register({name!r}): the name is taken by {where}; choose another")
         _registered[name] = Backend(
             name, idea, source, accuracy, nan_spread, deterministic, threads, supports, function, kind,
-            fuses_relu=parameters == FUSED, mode=mode or ("eager" if kind == "run" else "planned"),
+            fuses_relu=parameters == FUSED, mode=mode or ("eager" if kind == "run" else "planned"), workspace=workspace,
         )  # fmt: skip
         _settled.cache_clear()
         return function
@@ -334,10 +342,15 @@ def resolve(fn: str, name: str, problem: Conv2dProblem, precision: str, threads:
 # Remembered, because eager calls ask each time and a cost model takes 0.1 ms; refusals are not.
 @lru_cache(maxsize=4096)
 def _settled(fn: str, backend: Backend, problem: Conv2dProblem, precision: str, threads: int, eager: bool) -> Backend:
-    reason = backend.supports(problem)
-    if reason is None and backend.kind == "choose":
+    asked: list[Any] = []
+    while (reason := backend.supports(problem)) is None and backend.kind == "choose":
+        asked.append(backend.name)
         chosen = backend.function(problem, precision, threads, eager)
-        return resolve(fn, chosen, problem, precision, threads, eager)
+        if chosen in asked or not isinstance(chosen, str):
+            way = ", which chooses ".join(map(repr, [*asked[1:], chosen]))
+            wrong = "a circle" if chosen in asked else "no name of a backend"
+            raise BackendError(f"{fn}: backend {asked[0]!r} chooses {way}: {wrong}; ask for a backend that computes")
+        backend = get_backend(chosen)
     if reason is None and precision == "strict" and backend.accuracy != "direct":
         reason = "precision='strict' allows direct summation only; use precision='standard'"
     if reason is not None:

@@ -116,14 +116,16 @@ def test_a_cache_size_has_a_unit_or_none(text: str, size: int) -> None:
 def test_peaks_are_known_from_what_auto_stored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CONV_IMPLS_CACHE_DIR", str(tmp_path))
     assert probes.known_peaks() == {}
-    rates = dict.fromkeys(limits.FALLBACK, 5e9)
+    rates = dict.fromkeys(limits.FALLBACK, 5e9) | {"date": "2026-01-01T00:00:00+00:00"}
     for threads, flops in (("1", 120.123456e9), ("2", 240e9)):
-        userdir.add(limits.FILE, limits._stamp(), {threads: rates | {"float32": flops, "float64": flops / 2}})
+        # The best of two moments.
+        moments = [rates | {"float32": best, "float64": best / 2} for best in (flops / 3, flops)]
+        userdir.add(limits.FILE, limits._stamp(), {threads: moments})
     known = {"1": {"float32": 120.1, "float64": 60.06}, "2": {"float32": 240.0, "float64": 120.0}}
     assert probes.known_peaks() == environment()["known_peaks"] == known
-    userdir.add(limits.FILE, limits._stamp(), {"2": {"float32": "fast"}})
+    userdir.add(limits.FILE, limits._stamp(), {"2": [{"float32": "fast"}]})
     assert [*probes.known_peaks()] == ["1"]
-    userdir.add(limits.FILE, "other versions", {"1": rates})
+    userdir.add(limits.FILE, "other versions", {"1": [rates]})
     assert probes.known_peaks() == {}
     (tmp_path / limits.FILE).write_text("{broken")
     assert probes.known_peaks() == {}

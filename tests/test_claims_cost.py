@@ -91,6 +91,18 @@ def test_auto_picks_the_cheapest_that_can(label: str, picks: tuple[str, str]) ->
             assert ranks == sorted(ranks)
 
 
+def test_all_backends_are_weighed_by_one_set_of_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = set()
+
+    def limits(threads: int, dtype: str) -> Limits:
+        asked.add((threads, dtype))
+        return fixed(threads, dtype)
+
+    monkeypatch.setattr(cost, "limits", limits)
+    assert len(cost.estimates(Conv2dProblem.from_label("g96mb1ic96ih56oc96oh56kh7ph3"), 2, False)) == 5
+    assert asked == {(2, "float32")}
+
+
 def test_fft_takes_tiles_where_the_image_is_much_larger_than_the_kernel() -> None:
     # The whole padded image of 78 x 78 for a kernel of 15; tiles of six times the kernel of 5 for an image of 112.
     sizes = {"mb4ic2ih64oc1oh64kh15ph7": (80, 80), "mb4ic128ih112oc64oh108kh5ph0": (32, 32)}

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
 from conv_impls import __main__ as command
 from conv_impls import backends
-from conv_impls.choice import tuning
+from conv_impls.choice import limits, probes, tuning, userdir
 
 LABELS = 'mb1ic2ih6oc3kh3ph1n"first"\nmb1ic3ih6oc2kh1n"second"\n'
 
@@ -57,6 +58,79 @@ def test_a_terminal_gets_one_bar(
     assert re.search(rf"\[{'#' * 12}{' ' * 12}\] 2/2 second, \d+ s left", err)
 
 
+NUMBERS = {"float32": 1e11, "float64": 5e10, "cache": 1e11, "l3": 5e10, "memory": 2e10, "call_s": 1e-6}
+
+
+@pytest.fixture
+def measured(layers: str, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Instead of measuring limits: the numbers of threads that were asked for."""
+    asked: list[int] = []
+
+    def measure(threads: int, rounds: int) -> dict[str, float]:
+        asked.append(threads)
+        return NUMBERS
+
+    monkeypatch.setattr(probes, "measure", measure)
+    limits.limits.cache_clear()
+    limits._known.clear()
+    return asked
+
+
+def test_machine_measures_nothing_and_says_so(measured: list[int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["machine"]) == 0
+    out, err = capsys.readouterr()
+    assert [line.strip() for line in out.splitlines()].count("none measured yet") == 2
+    assert (measured, err) == ([], "")
+
+
+def test_machine_shows_dates_numbers_and_what_is_implausible(
+    measured: list[int], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    moments = [{"date": f"2026-01-0{day}T03:04:05+00:00", **NUMBERS} for day in (2, 1)]
+    busy = [{"date": "2026-01-02T03:04:05+00:00", **NUMBERS, "float32": 19e9, "float64": 19e9, "call_s": 7e-3}]
+    userdir.add(limits.FILE, limits._stamp(), {"2": busy, "1": moments, "x": "?"})
+    assert command.main(["machine"]) == 0
+    out = capsys.readouterr().out
+    assert f"limits   {tmp_path / 'user' / limits.FILE}" in out
+    first, second = out[out.index("  1 thread") : out.index("winners")].split("  2 threads")
+    assert "measured 2026-01-02 03:04 UTC, best of 2 moments since 2026-01-01 03:04 UTC; next after 2026" in first
+    assert "float32 multiply-adds          100 GFLOP/s" in first
+    assert "implausible" not in first
+    told = [line.split() for line in second.splitlines() if "implausible" in line]
+    assert [(line[0], line[-3]) for line in told] == [("float32", "100"), ("float64", "40"), ("start", "100")]
+
+
+def test_machine_renews_limits_and_winners(
+    measured: list[int], layers: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command.main(["tune", "--workload", layers, "--threads", "1"])
+    before = tuning.winners()
+    assert [name in backends() for name in before.values()] == [True, True]
+    tuned: list[object] = []
+    monkeypatch.setattr(tuning, "tune", lambda *question: tuned.append(question))
+    measured.clear()
+    userdir.add(limits.FILE, limits._stamp(), {"1": [{"date": "2026-01-02T03:04:05+00:00", **NUMBERS, "l3": 1e12}]})
+    userdir.add(tuning.FILE, tuning._stamp(), {"nonsense": "numba_simd", "mb1 strict one": "numba_simd"})
+    capsys.readouterr()
+    assert command.main(["machine", "--renew", "--threads", "1,1"]) == 0
+    out, err = capsys.readouterr()
+    assert measured == [1]
+    assert limits.stored()[1][0]["l3"] == NUMBERS["l3"]
+    assert tuned == list(before)
+    assert [line.split(",")[0].split(" ")[0] for line in err.splitlines()] == ["1/3", "2/3", "3/3"]
+    assert all(f"standard, 1 thread: {name}" in out for name in before.values())
+
+
+def test_machine_survives_broken_files(measured: list[int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "user").mkdir()
+    for name in (limits.FILE, tuning.FILE):
+        (tmp_path / "user" / name).write_text("[" * 10_000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert command.main(["machine"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().err.splitlines()] == ["warning:"] * 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -65,6 +139,7 @@ def test_a_terminal_gets_one_bar(
         (["warmup", "--workload", "basic", "--threads", "0"], "expected counts such as 1,2, got '0'"),
         (["warmup", "--workload", "basic", "--precision", "loose"], "invalid choice: 'loose'"),
         (["trace", "3x224", "conv 8 k3"], "expected CxHxW such as 3x224x224, got '3x224'"),
+        (["machine", "--renew", "--threads", "0"], "expected counts such as 1,2, got '0'"),
         ([], "required: command"),
     ],
 )
@@ -85,7 +160,7 @@ def test_an_interrupt_ends_with_130(layers: str, monkeypatch: pytest.MonkeyPatch
     assert command.main(["warmup", "--workload", layers]) == 130
 
 
-@pytest.mark.parametrize("name", ["tune", "warmup", "trace"])
+@pytest.mark.parametrize("name", ["tune", "warmup", "trace", "machine"])
 def test_help_shows_examples_and_exit_codes(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         command.main([name, "--help"])

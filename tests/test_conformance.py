@@ -280,13 +280,30 @@ def test_a_nan_or_infinity_spreads_no_further_than_published(backend: str, dtype
     own = slice(first, first + each)
     for row, column in ((5, 6), (0, 0), (11, 4), (7, 11)):
         x[0, 1, row, column], kept = value, x[0, 1, row, column]
-        with np.errstate(invalid="ignore"):  # NumPy's own products tell of Inf - Inf
+        # Silently: whoever calls reads it from the result.
+        with np.errstate(all="raise"):
             spoiled = ~np.isfinite(conv2d(x, weight, backend=backend, **arguments(problem)))
         x[0, 1, row, column] = kept
         window = np.zeros_like(spoiled)
         window[0, own] = entry.nan_spread == "image" or reached(row, column, 12, TILES.get(entry.accuracy, (1,))[0])
         assert spoiled[0, own, reached(row, column, 12, 1)].all()
         assert not (spoiled & ~window).any()
+
+
+@EVERY
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_no_value_raises_a_floating_point_error(backend: str, dtype: str) -> None:
+    problem = fitting(backend, SPOILED, SPOILED.replace(out_channels=3, groups=3)).replace(dtype=dtype)
+    about = np.finfo(dtype)
+    for value in (np.nan, np.inf, -np.inf, about.max, about.tiny, about.smallest_subnormal):
+        for spoiled in range(3):
+            arrays = [a.astype(dtype) for a in integers(problem)]
+            arrays[spoiled].reshape(-1)[1] = value
+            with np.errstate(all="raise"):
+                y = conv2d(*arrays, backend=backend, **arguments(problem))
+                rectified = conv2d(*arrays, backend=backend, activation="relu", **arguments(problem))
+            assert value == about.max or np.isfinite(y).all() == np.isfinite(value)
+            np.testing.assert_array_equal(rectified, np.maximum(y, 0))
 
 
 @EVERY

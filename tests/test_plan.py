@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +15,8 @@ import pytest
 
 from conv_impls import Conv2dProblem, Plan, Prepared, ProblemError, conv2d, plan, register, registry
 from conv_impls.validation import Array
+
+ROOT = Path(__file__).parent.parent
 
 Registered = dict[str, registry.Backend]
 P = Conv2dProblem(2, 3, (6, 7), 4, (3, 3), padding=((1, 1), (1, 1)))
@@ -115,3 +121,31 @@ def test_a_chooser_hears_of_threads_and_of_how_often_the_weights_serve(registere
     conv2d(X, W, backend="chooser", threads=1)
     plan(P, W, backend="chooser", threads=1, precision="strict")
     assert heard == [("standard", 1, True), ("strict", 1, False)]
+
+
+# Plans by a backend without Numba, by one with it, and in a child that is forked after Numba has started its threads.
+COUNTS = """
+import os, sys
+import numpy as np
+from conv_impls import Conv2dProblem, conv2d, plan
+p = Conv2dProblem.from_label("mb1ic1ih8oc16oh8kh3ph1")
+x, weight = np.ones(p.input_shape, "f4"), np.ones(p.weight_shape, "f4")
+counts = [plan(p, weight, backend="numpy_strided").threads]
+assert "numba" not in sys.modules
+counts += [plan(p, weight, backend="numba_simd", threads=n).threads for n in (None, 1, 64)]
+conv2d(x, weight, padding=1, threads=64)
+child = os.fork()
+if child == 0:
+    os._exit(10 + plan(p, weight, threads=64).threads)
+print(*counts, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) - 10)
+"""
+
+
+@pytest.mark.parametrize("most", ["1", ""])
+def test_a_plan_says_how_many_threads_it_runs_on(most: str) -> None:
+    given = {"NUMBA_NUM_THREADS": most} if most else {}
+    variables = {key: value for key, value in os.environ.items() if key != "NUMBA_NUM_THREADS"} | given
+    command = [sys.executable, "-c", COUNTS]
+    done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=True)
+    count = int(most) if most else len(os.sched_getaffinity(0))
+    assert done.stdout.split() == [str(n) for n in (count, count, 1, count, 1)]

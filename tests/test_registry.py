@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,44 @@ def test_a_reason_not_to_support_reaches_the_caller(registered: Registered) -> N
 
     with pytest.raises(conv_impls.UnsupportedError, match=r"backend 'mine' cannot do mb1ic1ih5.*: only on Sundays"):
         conv2d(X, W, backend="mine")
+
+
+@pytest.mark.parametrize(
+    ("choices", "words"),
+    [
+        ({"a": "a"}, "conv2d: backend 'a' chooses 'a': a circle; ask for a backend that computes"),
+        ({"a": "b", "b": "a"}, "backend 'a' chooses 'b', which chooses 'a': a circle"),
+        ({"a": "b", "b": "c", "c": "b"}, "backend 'a' chooses 'b', which chooses 'c', which chooses 'b': a circle"),
+        ({"a": None}, "backend 'a' chooses None: no name of a backend"),
+        ({"a": "b", "b": ["a"]}, r"backend 'a' chooses 'b', which chooses \['a'\]: no name of a backend"),
+    ],
+)
+def test_choices_that_lead_nowhere_are_said_in_words(
+    registered: Registered, choices: dict[str, Any], words: str
+) -> None:
+    for name, chosen in choices.items():
+
+        def choose(problem: Any, precision: Any, threads: Any, eager: Any, chosen: Any = chosen) -> Any:
+            return chosen
+
+        choose.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in registry.CHOOSE]
+        )
+        register(name)(choose)
+    with pytest.raises(BackendError, match=words):
+        conv2d(X, W, backend="a")
+
+
+def test_a_choice_of_a_choice_computes(registered: Registered) -> None:
+    @register("first")
+    def first(problem: Any, precision: Any, threads: Any, eager: Any) -> str:
+        return "second"
+
+    @register("second")
+    def second(problem: Any, precision: Any, threads: Any, eager: Any) -> str:
+        return "numpy_strided"
+
+    assert conv_impls.plan(Conv2dProblem.from_arrays(X[None], W), W, backend="first").backend == "numpy_strided"
 
 
 def fake_point(monkeypatch: pytest.MonkeyPatch, name: str, module: str) -> None:

@@ -1,6 +1,6 @@
 """What the machine can do at best, measured: multiply-adds, reads from each cache, the start of threads, the timer.
 
-The probes are those of `conv_impls.choice.limits`. Source: the roofline model, Williams, Waterman & Patterson 2009,
+The probes are those of `conv_impls.choice.probes`. Source: the roofline model, Williams, Waterman & Patterson 2009,
 doi:10.1145/1498765.1498785. Limits: other programs on the cores lower what is measured.
 """
 
@@ -53,7 +53,7 @@ def measure_machine(seconds: float = 3.0) -> dict[str, Any]:
     """
     if not 0 < seconds < float("inf"):
         raise ValueError(f"measure_machine: seconds: expected a number above 0, got {seconds}; 3 are enough")
-    from conv_impls.choice import limits
+    from conv_impls.choice import probes as choice
     from conv_impls.kernels.runtime.launch import usable
 
     start, most = time.perf_counter(), usable(cores())
@@ -63,16 +63,16 @@ def measure_machine(seconds: float = 3.0) -> dict[str, Any]:
         for threads in sorted({1, most})
         for level, size in working_sets(threads).items()
     ]
-    data = limits.working_set(max(row["working_set_bytes"] for row in by_level))
+    data = choice.working_set(max(row["working_set_bytes"] for row in by_level))
     # The row a number goes to, its key, and the probe that gives it for some seconds.
     probes: list[tuple[dict[str, Any], str, Any]] = []
     for row in by_threads:
         for dtype in ("float32", "float64"):
-            probes.append((row, f"fma_{dtype}_gflops", partial(limits.fma_flops_per_s, row["threads"], dtype)))
-        probes.append((row, "launch_us", partial(limits.launch_s, row["threads"])))
+            probes.append((row, f"fma_{dtype}_gflops", partial(choice.fma_flops_per_s, row["threads"], dtype)))
+        probes.append((row, "launch_us", partial(choice.launch_s, row["threads"])))
     for row in by_level:
         part = data[: row["working_set_bytes"] // 8]
-        probes.append((row, "read_gb_per_s", partial(limits.read_bytes_per_s, row["threads"], part)))
+        probes.append((row, "read_gb_per_s", partial(choice.read_bytes_per_s, row["threads"], part)))
     found = [[probe(seconds / ROUNDS / len(probes)) for _, _, probe in probes] for _ in range(ROUNDS)]
     for (row, key, _), values in zip(probes, zip(*found, strict=True), strict=True):
         row[key] = _four_digits(1e6 * min(values) if key == "launch_us" else max(values) / 1e9)
@@ -94,8 +94,8 @@ def known_peaks() -> dict[str, dict[str, float]]:
     from conv_impls.choice import limits
 
     return {
-        threads: {dtype: _four_digits(rates[dtype] / 1e9) for dtype in ("float32", "float64")}
-        for threads, rates in limits.stored().items()
+        str(threads): {dtype: _four_digits(limits.best(moments)[dtype] / 1e9) for dtype in ("float32", "float64")}
+        for threads, moments in limits.stored().items()
     }
 
 

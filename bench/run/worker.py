@@ -166,7 +166,7 @@ class Machine:
 
     def turn(self, seconds: float, threads: int, dtype: str) -> dict[str, Any]:
         """GFLOP/s of multiply-adds."""
-        from conv_impls.choice.limits import fma_flops_per_s
+        from conv_impls.choice.probes import fma_flops_per_s
 
         return {"status": "ok", "gflops": fma_flops_per_s(threads, dtype, seconds) / 1e9}
 

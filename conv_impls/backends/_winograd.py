@@ -7,6 +7,8 @@ its transformed image and its products, but enough of them to use each transform
 from __future__ import annotations
 
 import time
+from math import prod
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,6 +38,41 @@ def tiles_across(problem: Conv2dProblem, m: int) -> tuple[int, int]:
     return -(-problem.out_size[0] // m), -(-problem.out_size[1] // m)
 
 
+class Cut(NamedTuple):
+    """Blocks of tiles, tiles of each; elements of the workspace: the staged image, and the rest for each thread."""
+
+    blocks: int
+    block: int
+    planes: int
+    area: int
+
+
+def cut(m: int, problem: Conv2dProblem, threads: int, lanes: int, width: int, most: int | None = None) -> Cut:
+    """How a problem is cut into blocks of ``most`` tiles, and what that takes; panels are ``width`` channels wide."""
+    down, across = tiles_across(problem, m)
+    points, tiles, deep = (m + 2) ** 2, problem.batch * down * across, round_up(problem.in_channels, lanes)
+    if most is None:
+        most = max(BLOCK_TILES, BLOCK_BYTES // (points * (deep + width) * problem.itemsize))
+    blocks = share(-(-tiles // most), tiles, threads)
+    block = -(-tiles // blocks)
+    # Rows of the image with lanes of channels; transformed tiles; products.
+    area = round_up((m + 2) * (across * m + 2 + lanes) * lanes + lanes * lanes + points * block * (deep + width), 64)
+    # Zeros around the image are masked; other padding is staged, and vectors may be loaded behind it.
+    image = problem.batch * problem.in_channels * prod(problem.padded_size)
+    return Cut(blocks, block, round_up(image + width, 64) if problem.padding_mode != "zeros" else 0, area)
+
+
+def workspace(m: int, problem: Conv2dProblem, threads: int) -> int:
+    """Bytes that each call takes beside its arrays."""
+    # Imported here: numba is slow to import, and `supports` needs none of it.
+    from conv_impls.kernels.simd import lanes as vector_lanes
+    from conv_impls.kernels.tile import VECTORS
+
+    lanes = vector_lanes(problem.itemsize)
+    found = cut(m, problem, threads, lanes, VECTORS * lanes)
+    return (found.planes + threads * found.area) * problem.itemsize
+
+
 def prepare(
     m: int, problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int, relu: bool,
     block: int | None = None, o_parts: int | None = None,
@@ -62,17 +99,9 @@ def prepare(
     pitch, channel = w, h * w
     if staged:
         (h, w), top, left, pitch, channel = problem.padded_size, 0, 0, layout.pitch, layout.channel
-    down, across = tiles_across(problem, m)
-    tiles = problem.batch * down * across
-    if block is None:
-        block = max(BLOCK_TILES, BLOCK_BYTES // (points * (deep + width) * dtype.itemsize))
-    blocks = share(-(-tiles // block), tiles, threads)
-    block = -(-tiles // blocks)
+    blocks, block, planes, area = cut(m, problem, threads, lanes, width, block)
     if o_parts is None:
         o_parts = 1 if blocks % threads == 0 else min(threads, panels)
-    # Rows of the image with lanes of channels; transformed tiles; products.
-    area = round_up((m + 2) * (across * m + 2 + lanes) * lanes + lanes * lanes + points * block * (deep + width), 64)
-    planes = round_up(problem.batch * ic * channel + width, 64) if staged else 0
     sizes = kernels.Sizes(
         m=m, batch=problem.batch, in_channels=ic, out_channels=oc, h=h, w=w, pitch=pitch, channel=channel, top=top,
         left=left, out_h=problem.out_size[0], out_w=problem.out_size[1], block=block, blocks=blocks, o_parts=o_parts,
@@ -97,5 +126,5 @@ def prepare(
 
     repack(weight, bias)
     # Products of the tiles, those cut at the edges included; the transforms, additions mostly, are not counted.
-    executed = 2.0 * points * tiles * ic * oc
+    executed = 2.0 * points * problem.batch * prod(tiles_across(problem, m)) * ic * oc
     return Prepared(job, packed.nbytes, job.workspace_bytes, compile_s, repack, executed_flops=executed)

@@ -1,7 +1,8 @@
 """The backend that a cost model, calibrated on this machine's measured limits, expects to be fastest.
 
 The model is `conv_impls.choice.cost`. It chooses among direct summation, Winograd F(2x2) and F(4x4), depthwise and FFT;
-precision "strict" leaves it the direct ones. What `conv_impls.plan(..., tune=True)` has measured comes before it.
+precision "strict" leaves it the direct ones, and whoever would take more memory than `workspace_bound` is left out.
+What `conv_impls.plan(..., tune=True)` has measured comes before it.
 Limits: F(6x6) is never chosen, because its error is larger than what a user would take for granted.
 """
 
@@ -9,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from conv_impls.choice.cost import estimates
+from conv_impls.choice.cost import estimates, workspace_bound
 from conv_impls.problem import Conv2dProblem
-from conv_impls.registry import get_backend, register
+from conv_impls.registry import Backend, get_backend, register
 
 
 @register(
@@ -36,5 +37,11 @@ def _able(problem: Conv2dProblem, precision: str, threads: int, eager: bool) -> 
     expected = estimates(problem, threads, eager)
     for name in sorted(expected, key=expected.__getitem__):
         backend = get_backend(name)
-        if backend.supports(problem) is None and (precision != "strict" or backend.accuracy == "direct"):
+        able = backend.supports(problem) is None and (precision != "strict" or backend.accuracy == "direct")
+        if able and _fits(backend, problem, threads):
             yield name
+
+
+def _fits(backend: Backend, problem: Conv2dProblem, threads: int) -> bool:
+    # Direct summation by numba_simd follows the size of the padded image, so one backend is always left.
+    return backend.workspace is None or backend.workspace(problem, threads) <= workspace_bound(problem)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from math import isfinite
+from math import isfinite, prod
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -33,8 +33,9 @@ Table = NDArray[np.int64]
 Way = Literal["slide", "position", "channel"]
 # Bands of each thread, at the least.
 BANDS = 4
-# Half of a 32 KiB L1 for the staged band of rows; the rest is for the result and what is read ahead.
-BAND_BYTES = 16 * 1024
+# Half of a 32 KiB L1 for the staged band of rows; the rest is for the result and what is read ahead. Tiles of several
+# rows are worth more, until they take an L2: a stride of 47,000 on as many rows and columns would stage 270 GiB.
+BAND_BYTES, MOST_BAND_BYTES = 16 * 1024, 2**20
 # Rows of up to this many outputs waste too much of a vector.
 NARROW = 14
 # So does the slide, in parts of a vector of 64 bytes: 384 channels of 14x14 take 25 us, and 38 across channels; 960 of
@@ -48,6 +49,16 @@ def _supports(problem: Conv2dProblem) -> str | None:
     return f"depthwise layers only: groups must equal the {problem.in_channels} input channels, got {problem.groups}"
 
 
+def _workspace(problem: Conv2dProblem, threads: int) -> int:
+    problem, lanes = effective(problem), vector_lanes(problem.itemsize)
+    way = _way(problem, lanes)
+    if way == "slide":
+        area = _slide_cut(problem, threads, BAND_BYTES).area
+    else:
+        area = _channel_cut(problem, lanes).area if way == "channel" else _position_cut(problem, lanes, BAND_BYTES).area
+    return threads * area * problem.itemsize
+
+
 @register(
     "numba_depthwise",
     idea="3x3 slides down the image, others tile one channel at a time in L1; across channels where rows are short",
@@ -55,6 +66,7 @@ def _supports(problem: Conv2dProblem) -> str | None:
     deterministic="output",
     threads="argument",
     supports=_supports,
+    workspace=_workspace,
 )
 def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int, relu: bool) -> Prepared:
     return _prepare(problem, weight, bias, threads, relu)
@@ -126,10 +138,73 @@ def _all_finite(weight: Array) -> bool:
 
 
 def _band(problem: Conv2dProblem, row_bytes: int, band_bytes: int) -> int:
-    """Rows of the result whose padded rows, of so many bytes, fit ``band_bytes``; a few tiles at the least."""
-    extent = (problem.kernel_size[0] - 1) * problem.dilation[0]
-    rows = (band_bytes // row_bytes - extent - 1) // problem.stride[0] + 1
-    return max(rows // ROWS[0], 1) * ROWS[0]
+    """Rows of the result whose padded rows, of so many bytes, fit ``band_bytes``; a tile at the least, if that fits."""
+    extent, stride = (problem.kernel_size[0] - 1) * problem.dilation[0], problem.stride[0]
+    fitting, most = ((size // row_bytes - extent - 1) // stride + 1 for size in (band_bytes, MOST_BAND_BYTES))
+    return max(min(max(fitting // ROWS[0], 1) * ROWS[0], most), 1)
+
+
+class SlideCut(NamedTuple):
+    """Bands of rows of a channel, and elements of work of each part."""
+
+    bands: int
+    area: int
+
+
+def _slide_cut(problem: Conv2dProblem, threads: int, band_bytes: int) -> SlideCut:
+    rows, width = problem.out_size[0], problem.padded_size[1]
+    # Few images are cut into bands, so that every thread has its share.
+    bands = min(rows, -(-BANDS * threads // (problem.batch * problem.in_channels))) if threads > 1 else 1
+    if problem.padding_mode == "zeros":
+        return SlideCut(bands, 0)
+    bands = max(bands, -(-rows // _band(problem, width * problem.itemsize, band_bytes)))
+    return SlideCut(bands, round_up(((-(-rows // bands) - 1) * problem.stride[0] + 3) * width, 64))
+
+
+class PositionCut(NamedTuple):
+    """Bands of rows of a channel, and how a row of one is staged.
+
+    It has ``row`` elements: one run of ``pitch`` for each stride phase, in which the image starts on a cache line,
+    ``margin`` from its beginning. ``area`` are elements of work of each part.
+    """
+
+    bands: int
+    row: int
+    pitch: int
+    margin: int
+    area: int
+
+
+def _position_cut(problem: Conv2dProblem, lanes: int, band_bytes: int) -> PositionCut:
+    w, (oh, ow), (sh, sw), (left, right) = problem.in_size[1], problem.out_size, problem.stride, problem.padding[1]
+    extent_h, extent_w = ((k - 1) * d for k, d in zip(problem.kernel_size, problem.dilation, strict=True))
+    margin = round_up(left // sw + 1, lanes)
+    most = max(round_up(-(-w // sw), lanes), ow + extent_w // sw, (left + w + right) // sw + 1)
+    pitch = round_up(margin + most, lanes)
+    row = sw * pitch
+    bands = -(-oh // _band(problem, row * problem.itemsize, band_bytes))
+    deep = (-(-oh // bands) - 1) * sh + extent_h + 1
+    # Whole vectors are loaded behind the last tap of a row, though never used.
+    return PositionCut(bands, row, pitch, margin, round_up(deep * row + VECTORS * lanes, 64))
+
+
+class ChannelCut(NamedTuple):
+    """Rows and columns of the transposed image, where the results begin behind it, elements of work of each part."""
+
+    rows: int
+    columns: int
+    out_at: int
+    area: int
+
+
+def _channel_cut(problem: Conv2dProblem, lanes: int) -> ChannelCut:
+    left, w, ow = problem.padding[1][0], problem.in_size[1], problem.out_size[1]
+    # Without the padding at its right where no output sees it.
+    seen = (ow - 1) * problem.stride[1] + (problem.kernel_size[1] - 1) * problem.dilation[1] + 1
+    rows, columns = problem.padded_size[0], max(left + w, seen)
+    out_at = (rows * columns + 1) * lanes
+    results = round_up(prod(problem.out_size), lanes) * lanes
+    return ChannelCut(rows, columns, out_at, round_up(out_at + results, 64))
 
 
 class Made(NamedTuple):
@@ -148,13 +223,10 @@ def _slide(problem: Conv2dProblem, floor: Array, threads: int, band_bytes: int) 
     images, channels, outputs = problem.batch * problem.in_channels, problem.in_channels, problem.out_channels
     (oh, ow), stride, (h, w) = problem.out_size, problem.stride[0], problem.in_size
     (top, _), (left, _) = problem.padding
-    # Few images are cut into bands, so that every thread has its share.
-    bands = min(oh, -(-BANDS * threads // images)) if threads > 1 else 1
-    staged, area = problem.padding_mode != "zeros", 0
+    bands, area = _slide_cut(problem, threads, band_bytes)
+    staged = problem.padding_mode != "zeros"
     if staged:
         (h, w), top, left = problem.padded_size, 0, 0
-        bands = max(bands, -(-oh // _band(problem, w * problem.itemsize, band_bytes)))
-        area = round_up(((-(-oh // bands) - 1) * stride + 3) * w, 64)
     sizes = depthwise_slide.Sizes(
         images=images, channels=channels, multiplier=outputs // channels, h=h, w=w, top=top, left=left, out_h=oh,
         out_w=ow, stride=stride, bands=bands, staged=staged, area=area,
@@ -176,13 +248,7 @@ def _slide(problem: Conv2dProblem, floor: Array, threads: int, band_bytes: int) 
 def _by_position(problem: Conv2dProblem, floor: Array, lanes: int, band_bytes: int) -> Made:
     (h, w), (oh, ow), (kh, kw) = problem.in_size, problem.out_size, problem.kernel_size
     (sh, sw), (dh, dw), (left, right) = problem.stride, problem.dilation, problem.padding[1]
-    extent_h, extent_w = (kh - 1) * dh, (kw - 1) * dw
-    # A staged row: one run for each stride phase, in which the image starts on a cache line.
-    margin = round_up(left // sw + 1, lanes)
-    pitch = round_up(
-        margin + max(round_up(-(-w // sw), lanes), ow + extent_w // sw, (left + w + right) // sw + 1), lanes
-    )
-    row = sw * pitch
+    bands, row, pitch, margin, area = _position_cut(problem, lanes, band_bytes)
 
     def place(column: NDArray[np.intp]) -> Table:
         phase = column % sw
@@ -197,11 +263,6 @@ def _by_position(problem: Conv2dProblem, floor: Array, lanes: int, band_bytes: i
     first = np.cumsum([0, *heights[:-1]])
     which = [PASSES.index((height, sh if shared else 1)) for height in heights]
     chunks = np.stack([which, first * dh * row, first * kw], 1)
-    bands = -(-oh // _band(problem, row * problem.itemsize, band_bytes))
-    band = -(-oh // bands)
-    deep = (band - 1) * sh + extent_h + 1
-    # Whole vectors are loaded behind the last tap of a row, though never used.
-    area = round_up(deep * row + VECTORS * lanes, 64)
     outputs = problem.out_channels
     packed, offsets = np.empty(outputs * kh * kw, floor.dtype), np.zeros(outputs, floor.dtype)
 
@@ -225,14 +286,12 @@ def _by_position(problem: Conv2dProblem, floor: Array, lanes: int, band_bytes: i
 def _by_channel(problem: Conv2dProblem, floor: Array, lanes: int) -> Made:
     (h, w), (oh, ow), (kh, kw) = problem.in_size, problem.out_size, problem.kernel_size
     (top, _), (left, _) = problem.padding
-    rows = problem.padded_size[0]
-    columns = max(left + w, (ow - 1) * problem.stride[1] + (kw - 1) * problem.dilation[1] + 1)
+    rows, columns, out_at, area = _channel_cut(problem, lanes)
     position = np.arange(round_up(h * w, lanes))
     # What a vector holds behind the last position goes to one place behind the image.
     places = (top + position // w) * columns + left + position % w
     places = np.where(position < h * w, places, rows * columns) * lanes
-    channels, out_at = problem.in_channels, (rows * columns + 1) * lanes
-    area = round_up(out_at + round_up(oh * ow, lanes) * lanes, 64)
+    channels = problem.in_channels
     packed = aligned_zeros((-(-channels // lanes), kh * kw + 1, lanes), floor.dtype)
     every_row = np.zeros(1, np.int64)
     heights = _heights(problem)

@@ -6,6 +6,8 @@ See `conv_impls.kernels.winograd` for the idea and the loops.
 
 from __future__ import annotations
 
+from functools import partial
+
 from conv_impls.backends import _winograd
 from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import Prepared, register
@@ -20,6 +22,7 @@ from conv_impls.validation import Array
     nan_spread="tile of 4 x 4 outputs",
     threads="argument",
     supports=_winograd.supports,
+    workspace=partial(_winograd.workspace, 4),
 )
 def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int, relu: bool) -> Prepared:
     return _winograd.prepare(4, problem, weight, bias, threads, relu)

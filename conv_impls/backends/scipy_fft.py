@@ -14,6 +14,7 @@ outputs of its tiles, the whole image at most.
 from __future__ import annotations
 
 from math import log2, prod
+from typing import NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -32,6 +33,46 @@ BLOCK_BYTES = 64 * 2**20
 KEPT_BYTES = 256 * 2**20
 
 
+class Tiling(NamedTuple):
+    """Rows and columns of a transform; those of the outputs it gives; how many of them cover the image.
+
+    ``block`` output channels are transformed at once; ``workspace`` is in bytes, and so is ``spread``: the kernels with
+    the zeros of their dilation.
+    """
+
+    size: tuple[int, int]
+    outputs: tuple[int, int]
+    grid: tuple[int, int]
+    block: int
+    workspace: int
+    spread: int
+
+
+def tiling(problem: Conv2dProblem) -> Tiling:
+    """How a problem is cut into transforms."""
+    g, size = problem.groups, fft_size(problem)
+    ic, oc = problem.in_channels // g, problem.out_channels // g
+    extent = [d * (k - 1) + 1 for d, k in zip(problem.dilation, problem.kernel_size, strict=True)]
+    th, tw = ((length - e) // s + 1 for length, e, s in zip(size, extent, problem.stride, strict=True))
+    grid = -(-problem.out_size[0] // th), -(-problem.out_size[1] // tw)
+    # Spectra of the kernels of a block, and what becomes of all tiles under them, stay within bounds together.
+    images, point = problem.batch * prod(grid), g * _spectrum(size) * 2 * problem.itemsize
+    block = min(oc, max(1, BLOCK_BYTES // ((ic + 3 * images) * point)))
+    workspace = images * (2 * ic + 3 * block) * point
+    return Tiling(size, (th, tw), grid, block, workspace, g * oc * ic * prod(extent) * problem.itemsize)
+
+
+def _spectrum(size: tuple[int, int]) -> int:
+    """Frequencies of a real transform."""
+    return size[0] * (size[1] // 2 + 1)
+
+
+def _workspace(problem: Conv2dProblem, threads: int) -> int:
+    # Kernels with a large dilation are mostly zeros, and larger than anything else.
+    found = tiling(effective(problem))
+    return found.workspace + found.spread
+
+
 @register(
     "scipy_fft",
     idea="real FFTs of overlapping tiles (overlap-save), channels summed in the frequency domain",
@@ -39,25 +80,19 @@ KEPT_BYTES = 256 * 2**20
     accuracy="image",
     nan_spread="image",
     threads="argument for the transforms, BLAS for the products",
+    workspace=_workspace,
 )
 def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int) -> Prepared:
     problem = effective(problem)
     n, g = problem.batch, problem.groups
     ic, oc = problem.in_channels // g, problem.out_channels // g
     (oh, ow), (sh, sw), (dh, dw) = problem.out_size, problem.stride, problem.dilation
-    size = fft_size(problem)
-    spectrum = size[0] * (size[1] // 2 + 1)
-    extent = [d * (k - 1) + 1 for d, k in zip(problem.dilation, problem.kernel_size, strict=True)]
-    # Outputs of a tile along each axis, and how many tiles cover the image.
-    th, tw = ((length - e) // s + 1 for length, e, s in zip(size, extent, problem.stride, strict=True))
-    down, across = -(-oh // th), -(-ow // tw)
+    size, (th, tw), (down, across), block, workspace_bytes, _ = tiling(problem)
+    spectrum, images = _spectrum(size), n * down * across
     needed = (down - 1) * th * sh + size[0], (across - 1) * tw * sw + size[1]
+    extent = [d * (k - 1) + 1 for d, k in zip(problem.dilation, problem.kernel_size, strict=True)]
     spread = np.zeros((g, oc, ic, *extent), problem.dtype)
     spread[..., ::dh, ::dw] = weight.reshape(g, oc, ic, *problem.kernel_size)
-    # Spectra of the kernels of a block, and what becomes of all tiles under them, stay within bounds together.
-    images, point = n * down * across, g * spectrum * 2 * problem.itemsize
-    block = min(oc, max(1, BLOCK_BYTES // ((ic + 3 * images) * point)))
-    workspace_bytes = images * (2 * ic + 3 * block) * point
 
     def spectra(first: int) -> Array:
         kernels = fft.rfft2(spread[:, first : first + block], size, workers=threads).conj()
@@ -78,6 +113,11 @@ def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: 
         return seen.reshape(-1, problem.in_channels, *size)
 
     def call(x: Array, out: Array) -> None:
+        # Inf times zero is no error of whoever called: Inf and NaN stand in y, as they do from every other backend.
+        with np.errstate(all="ignore"):
+            compute(x, out)
+
+    def compute(x: Array, out: Array) -> None:
         seen = fft.rfft2(tiles(x), workers=threads).reshape(-1, g, ic, spectrum)
         # Frequency first: one small (tiles, C_in) @ (C_in, C_out) product for each frequency and group.
         seen = np.ascontiguousarray(seen.transpose(1, 3, 0, 2))

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from math import log2, prod
 
-from conv_impls.choice.limits import L3_BYTES, limits
+from conv_impls.choice.limits import limits
+from conv_impls.choice.probes import L3_BYTES
 from conv_impls.problem import Conv2dProblem
 
 # The backends `estimates` knows.
@@ -41,6 +42,16 @@ START_S = 2e-5
 DEPTHWISE_UNIT = 1.3
 
 
+# Bytes that a backend may take beside the arrays of its problem, as a multiple of those and as a constant.
+WORKSPACE_TIMES, WORKSPACE_BYTES = 4, 256 * 2**20
+
+
+def workspace_bound(problem: Conv2dProblem) -> int:
+    """Bytes of workspace beyond which `auto` takes no backend, however fast it should be."""
+    arrays = sum(map(prod, (problem.input_shape, problem.weight_shape, problem.output_shape)))
+    return WORKSPACE_TIMES * arrays * problem.itemsize + WORKSPACE_BYTES
+
+
 def estimates(problem: Conv2dProblem, threads: int, eager: bool) -> dict[str, float]:
     """Seconds of one call by each backend of the cost model; Winograd's stand there for any problem.
 
@@ -57,15 +68,16 @@ def estimates(problem: Conv2dProblem, threads: int, eager: bool) -> dict[str, fl
 
     lanes = vector_lanes(problem.itemsize)
     unit_s = 2 * lanes / machine.flops_per_s
-    # Measured while another program held a core, a start once seemed to take half a millisecond.
+    # Measured while another program held a core, a start once seemed to take 7 milliseconds.
     start_s = min(machine.call_s, START_S)
     found = {"numba_simd": _direct(problem, lanes, eager)}
     if problem.in_channels == problem.groups:
         found["numba_depthwise"] = _depthwise(problem, lanes)
     seconds = {name: units * unit_s + start_s for name, units in found.items()}
     if prod(problem.kernel_size) >= FFT_TAPS:
-        # Its threads help the transforms and do little for the products, which are many and small.
-        fft_s = _fft(problem, eager) * 2 / limits(1, problem.dtype).flops_per_s
+        # Its threads help the transforms and do little for the products, which are many and small. The share of one
+        # thread in the limits of all: numbers measured at another moment would weigh it by another scale.
+        fft_s = _fft(problem, eager) * 2 * threads / machine.flops_per_s
         seconds["scipy_fft"] = FFT_THREADS[threads > 1] * fft_s + FFT_CALL_S
     for m in IMAGE:
         products, rest, weight_bytes = _winograd(problem, m, lanes, eager)

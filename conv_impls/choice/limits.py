@@ -1,39 +1,54 @@
-"""What this machine can do at best, measured once: multiply-adds, reads by size of the working set, cost of a start.
+"""The limits of this machine, remembered and judged: what a cost model divides work by.
 
-A cost model divides work by these. They are measured at first need (0.2 s a number of threads, and seconds more where
-the probes must be compiled), kept in ``limits.json`` of `conv_impls.choice.userdir` and measured anew for another CPU,
-Numba or version of the package. Source: the roofline model, Williams, Waterman & Patterson 2009,
-doi:10.1145/1498765.1498785.
-Limits: the best of a short while, on a machine that may be busy; bandwidth is of reading.
+They are measured (`conv_impls.choice.probes`) at first need and kept in ``limits.json`` of `conv_impls.choice.userdir`,
+for one CPU, Numba and version of the package. One measuring may meet a busy machine, and a file may say anything.
+Therefore
+    a file holds the last `KEPT` moments with their dates, and the best of them counts. The next process that needs a
+    number measures one more where the last is older than `CHECKED_S`: after a minute, an hour, then once a day;
+    numbers must fit each other (`believed`): what is outside the bounds gives way to the bound. Ratios of rates differ
+    little between machines, and only ratios decide between backends, so a file that is wrong by any factor cannot
+    lead far astray (tests/test_claims_limits.py).
+Source: the roofline model, Williams, Waterman & Patterson 2009, doi:10.1145/1498765.1498785.
+Limits: a process keeps the numbers it began with. A machine whose ratios lie outside the bounds is taken for the
+nearest one inside.
 """
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from conv_impls._version import __version__
-from conv_impls.choice import userdir
+from conv_impls.choice import probes, userdir
 
 FILE = "limits.json"
-# Working sets: what each thread's own cache holds, what a shared cache holds, what no cache does.
-CACHE_BYTES, L3_BYTES, MEMORY_BYTES = 256 * 2**10, 8 * 2**20, 128 * 2**20
-# A thread reads this much a run at least, so that starting it (some us) does not count even in L1.
-READ_BYTES = 16 * 2**20
-# Seconds for each of the five rates; the best of these many runs, not their mean, is the limit.
-RATE_S = 0.02
 # A modest desktop core, for where measuring fails.
 FALLBACK = {
     "float32": 50e9, "float64": 25e9, "cache": 50e9, "l3": 20e9, "memory": 10e9, "call_s": 5e-6,
 }  # fmt: skip
+# Moments kept, and the age of the last at which one more is measured, by how many there are.
+KEPT = 4
+CHECKED_S = 0, 60, 3600, 24 * 3600
+# Operations a second in float32 of each thread, and seconds of a start: no CPU with an FPU is outside.
+CORE_FLOPS, START_S = (1e9, 1e12), (1e-8, 1e-4)
+# Of n threads as many are worth one alone, at least: hardware threads share a core, and many cores clock lower.
+SHARED = 4
+# float32 operations in the time of one float64: two on all vector units, a little more or less when measured.
+DOUBLES = 1.6, 2.5
+# float32 operations in the time in which one byte is read. Memory gives one core a byte in 2 to 12 operations, and as
+# many cores as share a channel or two longer: up to so many threads, within these bounds. Wider ones hold choices that
+# cost a layer twice its time where the number is wrong; these cost a machine outside of them less.
+CACHE, L3 = (0.25, 4), (0.25, 12)
+MEMORY = {4: (4, 13), 8: (15, 20), inf: (30, 45)}
+
+Numbers = dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +64,7 @@ class Limits:
 
 @cache
 def limits(threads: int, dtype: str) -> Limits:
-    """The limits of this machine.
+    """The limits of this machine, as they are believed.
 
     Parameters
     ----------
@@ -62,66 +77,138 @@ def limits(threads: int, dtype: str) -> Limits:
     """
     from conv_impls.kernels.runtime.launch import usable
 
-    facts = _facts(usable(threads))
-    return Limits(facts[dtype], facts["cache"], facts["l3"], facts["memory"], facts["call_s"])
-
-
-def fma_flops_per_s(threads: int, dtype: str, seconds: float) -> float:
-    """Best rate of vector multiply-adds, two operations each, over this many seconds."""
-    from conv_impls.kernels import probe
-    from conv_impls.kernels.runtime.launch import launch, usable
-    from conv_impls.kernels.simd import lanes
-
     threads = usable(threads)
-    trips, sums = 100_000, np.zeros(threads, dtype)
-    flops = 2 * probe.CHAINS * lanes(sums.itemsize) * trips * threads
-    return flops / _least_s(lambda: launch(probe.chains_serial, probe.chains_parallel, threads, trips, sums), seconds)
+    single = _measured(1)
+    return of(believed(single, single if threads == 1 else _measured(threads), threads), dtype)
 
 
-def working_set(size_bytes: int) -> NDArray[np.int64]:
-    """Memory for `read_bytes_per_s`: written once, for pages never written are all one page of zeros."""
-    from conv_impls.kernels.runtime.memory import aligned_zeros
-
-    # Aligned: vectors that straddle cache lines read L1 at half its rate (94 for 210 GB/s on Zen 4).
-    data = aligned_zeros((size_bytes // 8,), np.int64)
-    data.fill(1)
-    return data
+def of(numbers: Numbers, dtype: str) -> Limits:
+    """The numbers of one dtype."""
+    return Limits(numbers[dtype], numbers["cache"], numbers["l3"], numbers["memory"], numbers["call_s"])
 
 
-def read_bytes_per_s(threads: int, data: NDArray[np.int64], seconds: float) -> float:
-    """Best rate at which the threads together read ``data``, each its own part again and again."""
-    from conv_impls.kernels import probe
-    from conv_impls.kernels.runtime.launch import launch, usable
+def believed(single: Numbers, several: Numbers, threads: int) -> Numbers:
+    """What is believed of the numbers of one thread and of several: each within the bounds that the others set.
 
-    threads = usable(threads)
-    # Parts of whole cache lines: eight numbers.
-    count, sums = data.size // threads // 8 * 8, np.zeros(threads, np.int64)
-    operands = data, count, max(1, READ_BYTES // (8 * count)), sums
-    least_s = _least_s(lambda: launch(probe.read_serial, probe.read_parallel, threads, *operands), seconds)
-    return 8 * count * threads * operands[2] / least_s
-
-
-def launch_s(threads: int, seconds: float) -> float:
-    """Least seconds of starting a kernel on the threads and waiting for all of them."""
-    from conv_impls.kernels import probe
-    from conv_impls.kernels.runtime.launch import launch, usable
-
-    sums = np.zeros(usable(threads), np.int64)
-    return _least_s(lambda: launch(probe.nothing_serial, probe.nothing_parallel, threads, sums), seconds)
-
-
-def stored() -> dict[str, dict[str, float]]:
-    """The numbers of the file by thread count, as text; measures nothing, and skips what is not plausible.
+    Parameters
+    ----------
+    single, several : dict
+        Keys as in `FALLBACK`; the same twice for one thread.
+    threads : int
 
     Returns
     -------
     dict
-        Keys as in `FALLBACK`; empty where the file is missing, broken or of other versions.
+        Numbers for ``threads``. Rates of multiply-adds come first, since a busy machine disturbs them least.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        found = userdir.read(FILE, _stamp())
-    return {threads: facts for threads, facts in found.items() if _plausible(facts)}
+    # Each of several threads is no faster than one alone, and all of them no slower.
+    alone = _within(max(single["float32"], several["float32"] / threads), CORE_FLOPS)
+    flops = _within(several["float32"], (alone * max(1.0, threads / SHARED), alone * threads))
+    memory = _within(several["memory"], _per(flops, next(MEMORY[most] for most in MEMORY if threads <= most)))
+    # No cache is slower than what lies behind it.
+    l3 = max(memory, _within(several["l3"], _per(flops, L3)))
+    cache = max(l3, _within(several["cache"], _per(flops, CACHE)))
+    float64, call_s = _within(several["float64"], _per(flops, DOUBLES)), _within(several["call_s"], START_S)
+    return {"float32": flops, "float64": float64, "cache": cache, "l3": l3, "memory": memory, "call_s": call_s}
+
+
+def stored(quiet: bool = True) -> dict[int, list[dict[str, Any]]]:
+    """The moments of the file by number of threads, the newest first; measures nothing.
+
+    Parameters
+    ----------
+    quiet : bool
+        Without a warning where the file is broken.
+
+    Returns
+    -------
+    dict
+        Moments have the keys of `FALLBACK`, and a ``date``; empty where the file is missing, broken or of other
+        versions.
+    """
+    found = userdir.read(FILE, _stamp(), quiet)
+    counts = sorted(int(key) for key in found if key.isdecimal() and len(key) < 6)
+    return {threads: moments for threads in counts if (moments := _moments(found.get(str(threads))))}
+
+
+def renew(threads: int) -> None:
+    """Measure now, and forget what was measured before for this number of threads."""
+    with _turn, userdir.locked(FILE):
+        _measure_into([], threads)
+        _known.pop(threads, None)
+    limits.cache_clear()
+
+
+# Best numbers by number of threads, since this process first asked.
+_known: dict[int, Numbers] = {}
+_turn = threading.RLock()
+
+
+def _measured(threads: int) -> Numbers:
+    """The best of the moments of the file, with one of now where that is due: one thread of one process measures."""
+    with _turn:
+        if threads not in _known:
+            _known[threads] = _best_of(threads)
+        return _known[threads]
+
+
+def _best_of(threads: int) -> Numbers:
+    facts = userdir.read(FILE, _stamp())
+    moments = _moments(facts.get(str(threads), []))
+    if str(threads) in facts and not moments:
+        userdir.reject(FILE, f"has no positive numbers for {threads} threads")
+    if _due(moments):
+        with userdir.locked(FILE):
+            # Another process may have measured while this one waited for its turn.
+            moments = stored().get(threads, [])
+            if _due(moments):
+                moments = _measure_into(moments, threads)
+    return best(moments) if moments else FALLBACK
+
+
+def _measure_into(moments: list[dict[str, Any]], threads: int) -> list[dict[str, Any]]:
+    """These moments and one of now, which are remembered; one more of several is as short as it can be."""
+    try:
+        numbers = probes.measure(threads, 1 if moments else probes.ROUNDS)
+    except Exception as error:
+        text = f"limits of this machine: measuring failed ({type(error).__name__}: {error}); guesses are used instead"
+        warnings.warn(text, RuntimeWarning, stacklevel=2)
+        return moments
+    moments = [{"date": datetime.now(UTC).isoformat(timespec="seconds"), **numbers}, *moments][:KEPT]
+    userdir.add(FILE, _stamp(), {str(threads): moments})
+    return moments
+
+
+def best(moments: list[dict[str, Any]]) -> Numbers:
+    """The best of several moments: whatever disturbs a measurement makes it slower."""
+    return probes.best([{name: moment[name] for name in FALLBACK} for moment in moments])
+
+
+def _moments(found: Any) -> list[dict[str, Any]]:
+    """Those of a list that are whole; the newest first, as they are written."""
+    return [one for one in found if _whole(one)][:KEPT] if isinstance(found, list) else []
+
+
+def _whole(moment: Any) -> bool:
+    try:
+        numbers = [moment[name] for name in FALLBACK]
+        datetime.fromisoformat(moment["date"]).timestamp()
+        return all(type(n) in (int, float) and n > 0 and isfinite(n) for n in numbers)
+    except (TypeError, KeyError, ValueError, OverflowError):
+        return False
+
+
+def due_at(moments: list[dict[str, Any]]) -> float:
+    """Seconds since 1970 at which one more moment is to be measured."""
+    if not moments:
+        return 0.0
+    date = datetime.fromisoformat(moments[0]["date"]).timestamp()
+    # A date to come is no date.
+    return date + CHECKED_S[min(len(moments), len(CHECKED_S) - 1)] if date <= time.time() else 0.0
+
+
+def _due(moments: list[dict[str, Any]]) -> bool:
+    return due_at(moments) <= time.time()
 
 
 def _stamp() -> str:
@@ -131,48 +218,20 @@ def _stamp() -> str:
     return f"conv_impls {__version__} numba {numba.__version__}"
 
 
-@cache
-def _facts(threads: int) -> dict[str, float]:
-    """All numbers for one number of threads: from the file, or measured."""
-    stamp = _stamp()
-    known: Any = userdir.read(FILE, stamp).get(str(threads))
-    if known is not None:
-        if _plausible(known):
-            return known  # type: ignore[no-any-return]
-        userdir.reject(FILE, f"has no positive numbers for {threads} threads")
-    try:
-        measured = _measure(threads)
-    except Exception as error:
-        text = f"limits of this machine: measuring failed ({type(error).__name__}: {error}); guesses are used instead"
-        warnings.warn(text, RuntimeWarning, stacklevel=2)
-        return FALLBACK
-    userdir.add(FILE, stamp, {str(threads): measured})
-    return measured
+def _within(number: float, bounds: tuple[float, float]) -> float:
+    return min(max(number, bounds[0]), bounds[1])
 
 
-def _plausible(facts: Any) -> bool:
-    numbers = [facts.get(key) for key in FALLBACK] if isinstance(facts, dict) else [None]
-    return all(isinstance(number, (int, float)) and isfinite(number) and number > 0 for number in numbers)
+def _per(flops: float, bounds: tuple[float, float]) -> tuple[float, float]:
+    """Rates at which so many operations fall on each byte or number, the most operations first."""
+    return flops / bounds[1], flops / bounds[0]
 
 
-def _measure(threads: int) -> dict[str, float]:
-    data = working_set(MEMORY_BYTES)
-    return {
-        "float32": fma_flops_per_s(threads, "float32", RATE_S),
-        "float64": fma_flops_per_s(threads, "float64", RATE_S),
-        "cache": read_bytes_per_s(threads, data[: CACHE_BYTES * threads // 8], RATE_S),
-        "l3": read_bytes_per_s(threads, data[: L3_BYTES // 8], RATE_S),
-        "memory": read_bytes_per_s(threads, data, RATE_S),
-        "call_s": launch_s(threads, RATE_S),
-    }
+def _forked() -> None:
+    """A fork may come while another thread, which the child lacks, holds the lock."""
+    global _turn
+    _turn = threading.RLock()
 
 
-def _least_s(run: Callable[[], None], seconds: float) -> float:
-    """Seconds of the fastest run of those that fit ``seconds``, at least two after the one that compiles."""
-    run()
-    best, runs, until = float("inf"), 0, time.perf_counter() + seconds
-    while runs < 2 or time.perf_counter() < until:
-        start = time.perf_counter()
-        run()
-        best, runs = min(best, time.perf_counter() - start), runs + 1
-    return best
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

@@ -10,6 +10,7 @@ winner serves `conv2d` too, which packs them at each call.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ import numpy as np
 
 from conv_impls._version import __version__
 from conv_impls.choice import userdir
+from conv_impls.errors import ConvError
 from conv_impls.registry import get_backend
 from conv_impls.validation import Array
 
@@ -39,6 +41,11 @@ def winner(problem: Conv2dProblem, precision: str, threads: int) -> str | None:
     """The backend remembered for this problem, whatever its name; None where none was measured."""
     known = _winners()
     return known.get(_key(problem, precision, threads)) if known else None
+
+
+def winners() -> dict[tuple[Conv2dProblem, str, int], str]:
+    """All that is remembered: the winner for each problem, precision and number of threads."""
+    return {question: name for key, name in _winners().items() if (question := _question(key))}
 
 
 def tune(problem: Conv2dProblem, precision: str, threads: int) -> str:
@@ -104,3 +111,15 @@ def _stamp() -> str:
 def _key(problem: Conv2dProblem, precision: str, threads: int) -> str:
     # Equal problems differ in name at most, so the one that came first may stand for all, once its name is off.
     return f"{problem.replace(name='').label} {precision} {threads}"
+
+
+def _question(key: str) -> tuple[Conv2dProblem, str, int] | None:
+    """What `_key` made a text of; None where it did not."""
+    from conv_impls.problem import Conv2dProblem
+
+    with suppress(ConvError, ValueError):
+        label, precision, threads = key.rsplit(" ", 2)
+        problem, cores = Conv2dProblem.from_label(label), int(threads)
+        if key == _key(problem, precision, cores):
+            return problem, precision, cores
+    return None

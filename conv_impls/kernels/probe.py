@@ -1,4 +1,4 @@
-"""Kernels that do one thing as fast as the machine can, for `conv_impls.choice.limits`: multiply-adds, reads, nothing.
+"""Kernels that do one thing as fast as the machine can, for `conv_impls.choice.probes`: multiply-adds, reads, nothing.
 
 Idea
     Independent chains of vector multiply-adds, emitted as LLVM IR through an intrinsic, give the FMA peak: no memory is

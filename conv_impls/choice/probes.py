@@ -1,0 +1,112 @@
+"""What this machine can do at best, measured: multiply-adds, reads by size of the working set, cost of a start.
+
+`measure` runs every probe in several short rounds with all others in between, so that a disturbance of some hundredths
+of a second spoils one round, not the result. Source: the roofline model, Williams, Waterman & Patterson 2009,
+doi:10.1145/1498765.1498785.
+Limits: the best of a short while, on a machine that may be busy (`conv_impls.choice.limits` judges the numbers and asks
+for more moments); bandwidth is of reading.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Working sets: what each thread's own cache holds, what a shared cache holds, what no cache does.
+CACHE_BYTES, L3_BYTES, MEMORY_BYTES = 256 * 2**10, 8 * 2**20, 128 * 2**20
+# A thread reads this much a run at least, so that starting it (some us) does not count even in L1.
+READ_BYTES = 16 * 2**20
+# Rounds, and seconds of each of the six numbers in each; the best run, not the mean, is the limit.
+ROUNDS, PROBE_S = 3, 0.007
+
+
+def measure(threads: int, rounds: int = ROUNDS) -> dict[str, float]:
+    """All numbers for one number of threads; 0.1 s and more a round, and seconds where the probes must be compiled.
+
+    Parameters
+    ----------
+    threads : int, >= 1
+    rounds : int, >= 1
+
+    Returns
+    -------
+    dict
+        ``float32`` and ``float64`` operations, ``cache``, ``l3`` and ``memory`` bytes, all a second and of all threads
+        together; ``call_s``, the seconds of starting a kernel on them.
+    """
+    data = working_set(MEMORY_BYTES)
+    rates = {
+        "float32": partial(fma_flops_per_s, threads, "float32"),
+        "float64": partial(fma_flops_per_s, threads, "float64"),
+        "cache": partial(read_bytes_per_s, threads, data[: CACHE_BYTES * threads // 8]),
+        "l3": partial(read_bytes_per_s, threads, data[: L3_BYTES // 8]),
+        "memory": partial(read_bytes_per_s, threads, data),
+    }
+    return best([
+        {name: rate(PROBE_S) for name, rate in rates.items()} | {"call_s": launch_s(threads, PROBE_S)}
+        for _ in range(rounds)
+    ])  # fmt: skip
+
+
+def best(found: list[dict[str, float]]) -> dict[str, float]:
+    """Of several measurements the highest rates and the least seconds."""
+    return {name: (min if name == "call_s" else max)(one[name] for one in found) for name in found[0]}
+
+
+def fma_flops_per_s(threads: int, dtype: str, seconds: float) -> float:
+    """Best rate of vector multiply-adds, two operations each, over this many seconds."""
+    from conv_impls.kernels import probe
+    from conv_impls.kernels.runtime.launch import launch, usable
+    from conv_impls.kernels.simd import lanes
+
+    threads = usable(threads)
+    trips, sums = 100_000, np.zeros(threads, dtype)
+    flops = 2 * probe.CHAINS * lanes(sums.itemsize) * trips * threads
+    return flops / _least_s(lambda: launch(probe.chains_serial, probe.chains_parallel, threads, trips, sums), seconds)
+
+
+def working_set(size_bytes: int) -> NDArray[np.int64]:
+    """Memory for `read_bytes_per_s`: written once, for pages never written are all one page of zeros."""
+    from conv_impls.kernels.runtime.memory import aligned_zeros
+
+    # Aligned: vectors that straddle cache lines read L1 at half its rate (94 for 210 GB/s on Zen 4).
+    data = aligned_zeros((size_bytes // 8,), np.int64)
+    data.fill(1)
+    return data
+
+
+def read_bytes_per_s(threads: int, data: NDArray[np.int64], seconds: float) -> float:
+    """Best rate at which the threads together read ``data``, each its own part again and again."""
+    from conv_impls.kernels import probe
+    from conv_impls.kernels.runtime.launch import launch, usable
+
+    threads = usable(threads)
+    # Parts of whole cache lines: eight numbers.
+    count, sums = data.size // threads // 8 * 8, np.zeros(threads, np.int64)
+    operands = data, count, max(1, READ_BYTES // (8 * count)), sums
+    least_s = _least_s(lambda: launch(probe.read_serial, probe.read_parallel, threads, *operands), seconds)
+    return 8 * count * threads * operands[2] / least_s
+
+
+def launch_s(threads: int, seconds: float) -> float:
+    """Least seconds of starting a kernel on the threads and waiting for all of them."""
+    from conv_impls.kernels import probe
+    from conv_impls.kernels.runtime.launch import launch, usable
+
+    sums = np.zeros(usable(threads), np.int64)
+    return _least_s(lambda: launch(probe.nothing_serial, probe.nothing_parallel, threads, sums), seconds)
+
+
+def _least_s(run: Callable[[], None], seconds: float) -> float:
+    """Seconds of the fastest run of those that fit ``seconds``, at least two after the one that compiles."""
+    run()
+    best_s, runs, until = float("inf"), 0, time.perf_counter() + seconds
+    while runs < 2 or time.perf_counter() < until:
+        start = time.perf_counter()
+        run()
+        best_s, runs = min(best_s, time.perf_counter() - start), runs + 1
+    return best_s

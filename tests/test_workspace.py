@@ -1,0 +1,94 @@
+"""The memory a backend takes beside the arrays is known before any of it is, and `auto` keeps it within a bound."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from math import prod
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conv_impls import Conv2dProblem, backends, conv2d, get_backend, plan, register, registry
+from conv_impls.backends import auto
+from conv_impls.choice.cost import estimates, workspace_bound
+
+GIB = 2**30
+PREDICTED = [name for name in backends() if name != "numba_simd" and get_backend(name).workspace]
+# Ways to cut a problem: by rows, by channels, by sliding; one block of tiles and many, staged; one transform and many.
+SMALL = [
+    "g3mb2ic3ih30iw41oc6oh30ow41kh5kw5ph2pw2", "g40mb1ic40ih9oc40oh9kh3ph1", "g4mb1ic4ih60oc4oh2kh1sh57ph0",
+    "g1mb1ic1ih20oc1oh4kh3sh5ph0", "mb3ic17ih30iw7oc5oh30ow7kh3kw3ph1pw1", "mb1ic64ih112oc8oh112kh3ph1",
+    'mb1ic8ih30oc9oh30kh3ph1pm"replicate"dt"float64"', "mb1ic2ih90oc3oh76kh15", "mb1ic2ih40oc30oh8kh9dh3",
+    'g2mb2ic2ih33iw50oc2oh11ow16kh7kw7sh3sw3ph3pw1dt"float64"',
+]  # fmt: skip
+# The whole image in one vector of rows each, kernels that are mostly zeros, long rows: what would take most.
+HUGE = {
+    "mb1ic1ih47000oc1oh2kh1sh46999": "numba_depthwise", "g4mb1ic4ih3000oc4oh2kh3sh2997": "numba_depthwise",
+    "mb1ic1ih1iw10000000oc1oh1ow2kh1kw1sw9999999": "numba_simd", "mb1ic8ih4001oc64oh1kh5dh999": "numba_simd",
+    "mb1ic1ih1iw100000000oc1oh1ow100000000kh3kw3ph1pw1": "numba_depthwise",
+    "mb1ic2ih1iw50000000oc2oh1ow50000000kh3kw3ph1pw1": "numba_simd",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("label", SMALL)
+@pytest.mark.parametrize("name", PREDICTED)
+def test_what_is_predicted_is_what_a_plan_takes(name: str, label: str) -> None:
+    problem, backend = Conv2dProblem.from_label(label), get_backend(name)
+    if backend.supports(problem) is not None:
+        return
+    assert backend.workspace
+    weight = np.ones(problem.weight_shape, problem.dtype)
+    # The kernels of FFT, spread by their dilation, are no part of what each call takes.
+    extent = [d * (k - 1) + 1 for d, k in zip(problem.dilation, problem.kernel_size, strict=True)]
+    spread = prod((*problem.weight_shape[:2], *extent)) * problem.itemsize if name == "scipy_fft" else 0
+    for threads in (1, 2):
+        taken = plan(problem, weight, backend=name, threads=threads).workspace_bytes
+        assert taken is not None
+        assert backend.workspace(problem, threads) == taken + spread
+
+
+def test_backends_that_cut_problems_in_ways_of_their_own_predict_their_memory() -> None:
+    problem = Conv2dProblem.from_label("mb1ic32ih64oc32oh64kh7ph3")
+    assert set(estimates(problem, 1, False)) - set(PREDICTED) == {"numba_simd"}
+
+
+@pytest.mark.parametrize(("label", "name"), HUGE.items(), ids=HUGE)
+def test_auto_takes_none_that_would_need_too_much(label: str, name: str) -> None:
+    problem = Conv2dProblem.from_label(label)
+    for precision in ("standard", "strict"):
+        for eager in (False, True):
+            assert auto.choose(problem, precision, 2, eager) == name
+            for each in auto.candidates(problem, precision, 2, eager):
+                predicted = get_backend(each).workspace
+                assert predicted is None or predicted(problem, 2) <= workspace_bound(problem)
+
+
+def test_the_bound_leaves_out_who_would_be_fastest(registered: dict[str, registry.Backend]) -> None:
+    problem = Conv2dProblem.from_label("mb1ic8ih8oc8oh8kh3ph1")
+    fastest = auto.choose(problem, "standard", 1, False)
+    assert fastest != "numba_simd"
+    for more, expected in ((0, True), (1, False)):
+        taken = workspace_bound(problem) + more
+        registered[fastest] = replace(get_backend(fastest), workspace=partial(lambda n, problem, threads: n, taken))
+        assert (auto.choose(problem, "standard", 1, False) == fastest) is expected
+
+
+def test_a_stride_as_long_as_the_image_stages_few_rows() -> None:
+    predicted = get_backend("numba_depthwise").workspace
+    assert predicted
+    # It was 264 GiB for each thread.
+    assert predicted(Conv2dProblem.from_label("mb1ic1ih47000oc1oh2kh1sh46999"), 1) < 0.01 * GIB
+    problem = Conv2dProblem.from_label("mb1ic1ih400oc1oh2kh3sh397")
+    x, weight = np.arange(160_000.0).reshape(problem.input_shape), np.arange(9.0).reshape(1, 1, 3, 3)
+    y = conv2d(x, weight, stride=397, backend="numba_depthwise")
+    assert np.array_equal(y, conv2d(x, weight, stride=397, backend="numpy_strided"))
+
+
+def test_a_backend_without_a_prediction_has_none(registered: dict[str, registry.Backend]) -> None:
+    @register("plain")
+    def run(x: Any, weight: Any, bias: Any, problem: Any) -> Any:
+        return None
+
+    assert get_backend("plain").workspace is None
