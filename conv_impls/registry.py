@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, TypeVar
 
 import numpy as np
 
@@ -83,6 +83,9 @@ class Prepared:
     library has tensors of its own, ``bind(x)``, which puts x into one and returns `Bound` (call, read, rebind) or the
     plain tuple (call, read). What two calls of ``bind`` return is independent: their calls may alternate, and each
     computes from its own image.
+
+    It is of this process, which its functions and addresses belong to: a copy is the object itself, and a pickle is
+    refused. What travels is the `conv_impls.Plan`.
     """
 
     call: Call
@@ -93,6 +96,15 @@ class Prepared:
     algorithm: str = ""
     executed_flops: float | None = None
     bind: Callable[[Array], Binding] | None = None
+
+    def __copy__(self) -> Prepared:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Prepared:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("what a backend prepared belongs to this process and cannot be pickled; pickle the Plan")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
