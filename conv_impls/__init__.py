@@ -25,8 +25,9 @@ from conv_impls.gradients import conv2d_input, conv2d_weight, conv_transpose2d
 from conv_impls.padding import pad2d
 from conv_impls.patches import col2im, im2col
 from conv_impls.planned import Plan, plan
+from conv_impls.prepared import Prepared
 from conv_impls.problem import Conv2dProblem
-from conv_impls.registry import Backend, Prepared, backends, get_backend, register
+from conv_impls.registry import Backend, backends, get_backend, register
 from conv_impls.trace import trace
 
 __all__ = [

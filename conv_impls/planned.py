@@ -20,8 +20,9 @@ from conv_impls._version import __version__
 from conv_impls.api import compute, is_relu, prepare, result_shape, settle, thread_count
 from conv_impls.choice import tuning
 from conv_impls.errors import UnknownBackendError
+from conv_impls.prepared import Call, Prepared
 from conv_impls.problem import Conv2dProblem
-from conv_impls.registry import Call, Prepared, backends
+from conv_impls.registry import backends
 from conv_impls.validation import Array
 
 # Of what `restore` reads: one more where an older version could not read it.
