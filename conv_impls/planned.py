@@ -136,7 +136,8 @@ class Plan:
         x, single = check.described_images("plan", "x", x)
         problem = self.problem
         if x.shape != problem.input_shape:
-            check.fail("plan", "x", f"shape {problem.input_shape}", x.shape, "make a plan for each input shape")
+            came = x.shape[1 if single else 0 :]
+            check.fail("plan", "x", f"shape {problem.input_shape}", came, "make a plan for each input shape")
         if x.dtype.name != problem.dtype:
             check.fail_type("plan", "x", f"dtype {problem.dtype}", x.dtype, "make a plan for each dtype")
         shape = result_shape("plan", out, problem, single)
