@@ -124,7 +124,7 @@ def test_equal_windows_give_equal_bits_wherever_they_lie(problem: Conv2dProblem,
     assert backwards is None or not np.array_equal(backwards, whole), "these sums do not show their order"
     (oh, ow), (sh, sw) = problem.out_size, problem.stride
     extent = [(k - 1) * d + 1 for k, d in zip(problem.kernel_size, problem.dilation, strict=True)]
-    for threads, by_channel in product((1, 2, 3), (False, True)):
+    for threads, by_channel in ((1, True), (2, False), (2, True), (3, False)):
         convolve = partial(bits, threads=threads, by_channel=by_channel)
         assert np.array_equal(convolve(x, w, problem), whole)
         for i, j, rows, columns in [(0, 0, oh, 1), (1, 2, 1, 1), (2, 1, 3, ow - 1), (oh - 2, ow - 3, 2, 3)]:

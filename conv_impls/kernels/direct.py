@@ -20,9 +20,9 @@ Limits
 
 Operands are tuples; all indices count elements of flat arrays:
 
-    rows     (array, base, steps)              row k, element j: array[base + steps[k] + j]
-    factors  (array, base, places, steps)      row m, step k:    array[base + places[m] + steps[k]]
-    sums     (array, at)                       row m, element j: array[at + m*BLOCK + j]
+    vectors  (array, base, steps)              of tap k, element j:  array[base + steps[k] + j]
+    factors  (array, base, places, steps)      of row m, tap k:      array[base + places[m] + steps[k]]
+    sums     (array, at)                       of row m, element j:  array[at + m*BLOCK + j]
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ TAPS = 66
 # 24 factors + 6 operands + 1 sum want 32 registers; with 16, 4x3 is what fits.
 WIDE = REGISTERS == 32
 
-# "contract" lets LLVM fuse a*b + c; nothing else of IEEE is given up, so NaN and Inf behave. It is given where the
-# updates are inlined: calls, of 50 words on the stack each, took a tenth of the time.
+# "contract" lets LLVM fuse a*b + c; nothing else of IEEE is given up, so NaN and Inf behave. `_accumulate` has it for
+# all updates, which are inlined: a call would pass some 50 words on the stack.
 FASTMATH = {"contract"}
 
 
@@ -97,12 +97,12 @@ class Operands(NamedTuple):
 
 
 @njit(error_model="numpy", inline="always")
-def _update_4x6(sums, m, chunks, rows, factors, k):
-    """sums[m+i, j] += sum over t of factors[m+i, k+t] * rows[k+t, j], i in 0..3, t in 0..5, j in 0..16*chunks-1.
+def _update_4x6(sums, m, chunks, vectors, factors, k):
+    """sums[m+i, j] += sum over t of factors[m+i, k+t] * vectors[k+t, j] for i < 4, t < 6, j < 16*chunks.
 
     108 GFLOP/s in L1 where the FMA peak is 122 and 4x3 gets 97.
     """
-    (c, at), (v, v0, v_step), (s, s0, place, s_step) = sums, rows, factors
+    (c, at), (v, v0, v_step), (s, s0, place, s_step) = sums, vectors, factors
     k0, k1, k2 = s0 + s_step[k], s0 + s_step[k + 1], s0 + s_step[k + 2]
     k3, k4, k5 = s0 + s_step[k + 3], s0 + s_step[k + 4], s0 + s_step[k + 5]
     m0, m1, m2, m3 = place[m], place[m + 1], place[m + 2], place[m + 3]
@@ -124,9 +124,9 @@ def _update_4x6(sums, m, chunks, rows, factors, k):
 
 
 @njit(error_model="numpy", inline="always")
-def _update_4x3(sums, m, chunks, rows, factors, k):
+def _update_4x3(sums, m, chunks, vectors, factors, k):
     """`_update_4x6` with three taps: for 16 registers, and for the rest of the taps."""
-    (c, at), (v, v0, v_step), (s, s0, place, s_step) = sums, rows, factors
+    (c, at), (v, v0, v_step), (s, s0, place, s_step) = sums, vectors, factors
     k0, k1, k2 = s0 + s_step[k], s0 + s_step[k + 1], s0 + s_step[k + 2]
     m0, m1, m2, m3 = place[m], place[m + 1], place[m + 2], place[m + 3]
     a00, a01, a02 = s[m0 + k0], s[m0 + k1], s[m0 + k2]
@@ -145,9 +145,9 @@ def _update_4x3(sums, m, chunks, rows, factors, k):
 
 
 @njit(error_model="numpy", inline="always")
-def _update_1x3(sums, m, chunks, rows, factors, k):
+def _update_1x3(sums, m, chunks, vectors, factors, k):
     """One row, three taps: for the rest of the rows, and for depthwise convolution."""
-    (c, at), (v, v0, v_step), (s, s0, place, s_step) = sums, rows, factors
+    (c, at), (v, v0, v_step), (s, s0, place, s_step) = sums, vectors, factors
     m0 = s0 + place[m]
     a0, a1, a2 = s[m0 + s_step[k]], s[m0 + s_step[k + 1]], s[m0 + s_step[k + 2]]
     u0, u1, u2 = uintp(v0 + v_step[k]), uintp(v0 + v_step[k + 1]), uintp(v0 + v_step[k + 2])
@@ -157,17 +157,17 @@ def _update_1x3(sums, m, chunks, rows, factors, k):
 
 
 @njit(error_model="numpy", inline="always")
-def _update_1x1(sums, m, chunks, rows, factors, k):
+def _update_1x1(sums, m, chunks, vectors, factors, k):
     """One row, one tap: what is left when the number of taps is no multiple of 3."""
-    (c, at), (v, v0, v_step), (s, s0, place, s_step) = sums, rows, factors
+    (c, at), (v, v0, v_step), (s, s0, place, s_step) = sums, vectors, factors
     a0, u0, r0 = s[s0 + place[m] + s_step[k]], uintp(v0 + v_step[k]), uintp(at + m * BLOCK)
     for j in range(uintp(chunks) * uintp(LANES)):
         c[r0 + j] = c[r0 + j] + a0 * v[u0 + j]
 
 
 @njit(fastmath=FASTMATH, error_model="numpy")
-def _accumulate(sums, count, chunks, taps, rows, factors):
-    """sums[m, j] = sum over k of factors[m, k] * rows[k, j], for m < count, k < taps and j < 16*chunks."""
+def _accumulate(sums, count, chunks, taps, vectors, factors):
+    """sums[m, j] = sum over k of factors[m, k] * vectors[k, j], for m < count, k < taps and j < 16*chunks."""
     array, at = sums
     for m in range(count):
         for j in range(uintp(chunks) * uintp(LANES)):
@@ -179,15 +179,15 @@ def _accumulate(sums, count, chunks, taps, rows, factors):
         sixes = first + (last - first) // 6 * 6 if WIDE else first
         for m in range(0, fours, 4):
             for k in range(first, sixes, 6):
-                _update_4x6(sums, m, chunks, rows, factors, k)
+                _update_4x6(sums, m, chunks, vectors, factors, k)
             for k in range(sixes, triples, 3):
-                _update_4x3(sums, m, chunks, rows, factors, k)
+                _update_4x3(sums, m, chunks, vectors, factors, k)
         for m in range(fours, count):
             for k in range(first, triples, 3):
-                _update_1x3(sums, m, chunks, rows, factors, k)
+                _update_1x3(sums, m, chunks, vectors, factors, k)
         for m in range(count):
             for k in range(triples, last):
-                _update_1x1(sums, m, chunks, rows, factors, k)
+                _update_1x1(sums, m, chunks, vectors, factors, k)
 
 
 @njit(error_model="numpy")
@@ -224,26 +224,27 @@ def _convolve_part(part, parts, source, y, work, plan):
     """This part's tasks: blocks of at most ``rows`` rows of at most ``block`` elements, of one group of one image."""
     sizes, floor = plan.sizes, plan.floor[0]
     blocks, strips = -(-sizes.across // sizes.block), -(-sizes.down // sizes.rows)
-    tasks, sums = sizes.images * blocks * strips, (work, sizes.planes + part * sizes.rows * BLOCK)
+    tasks, at = sizes.images * blocks * strips, sizes.planes + part * sizes.rows * BLOCK
+    sums = work, at
     for task in range(part * tasks // parts, (part + 1) * tasks // parts):
         image, block, strip = task // (strips * blocks), task // strips % blocks, task % strips
         first, m0 = block * sizes.block, strip * sizes.rows
         lanes, count = min(sizes.block, sizes.across - first), min(sizes.rows, sizes.down - m0)
         x_base, w_base = image * sizes.image, image % sizes.groups * sizes.weight
         if sizes.by_channel:
-            rows = plan.weight, w_base + first, plan.steps
+            vectors = plan.weight, w_base + first, plan.steps
             factors = source, x_base, plan.places[m0:], plan.offsets
         else:
-            rows = source, x_base + first, plan.offsets
+            vectors = source, x_base + first, plan.offsets
             factors = plan.weight, w_base, plan.places[m0:], plan.steps
-        _accumulate(sums, count, -(-lanes // LANES), sizes.taps, rows, factors)
+        _accumulate(sums, count, -(-lanes // LANES), sizes.taps, vectors, factors)
         if sizes.by_channel:
             to = (image * sizes.out_channels + first) * sizes.positions + m0
             bias = plan.bias, image % sizes.groups * sizes.out_channels + first
             _store_channels(sums, count, lanes, (y, to, sizes.positions), bias, floor)
         else:
             for m in range(m0, m0 + count):
-                row, to = (work, sums[1] + (m - m0) * BLOCK), (image * sizes.out_channels + m) * sizes.positions
+                row, to = (work, at + (m - m0) * BLOCK), (image * sizes.out_channels + m) * sizes.positions
                 bias = plan.bias, image % sizes.groups * sizes.out_channels + m
                 _store_positions(row, (first, first + lanes), (y, to), sizes, bias, floor)
 
