@@ -33,6 +33,7 @@ Supports = Callable[[Conv2dProblem], str | None]
 Workspace = Callable[[Conv2dProblem, int], int]
 Call = Callable[[Array, Array], None]
 Mode = Literal["planned", "eager"]
+Deterministic = Literal["output", "call", "no"]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 ENTRY_POINTS = "conv_impls.backends"
@@ -110,8 +111,10 @@ class Backend:
         formulas.
     nan_spread : str
         Which outputs a NaN in the input reaches.
-    deterministic : bool
-        Whether equal inputs give equal bits.
+    deterministic : {"output", "call", "no"}
+        What gives equal bits. "output": the window that an output sees, its weights, and the channels, groups, kernel
+        size, stride, dilation and dtype; position, image size, threads and caches change nothing, so that an image may
+        be computed in pieces. "call": the same call, on any number of threads. "no": not even that.
     threads : str
         Who decides on the threads: "argument", "BLAS", "none".
     supports : callable
@@ -130,7 +133,7 @@ class Backend:
     source: str
     accuracy: Accuracy
     nan_spread: str
-    deterministic: bool
+    deterministic: Deterministic
     threads: str
     supports: Supports
     function: Callable[..., Any]
@@ -186,7 +189,7 @@ def register(
     source: str = "",
     accuracy: Accuracy = "direct",
     nan_spread: str = "receptive field",
-    deterministic: bool = True,
+    deterministic: Deterministic | bool = "call",
     threads: str = "none",
     supports: Supports = lambda problem: None,
     mode: Mode | None = None,
@@ -199,7 +202,8 @@ def register(
     name : str
         For a file of ``backends/``, the name of the file.
     idea, source, accuracy, nan_spread, deterministic, threads, supports, workspace
-        See `Backend`. Without ``supports`` every problem is taken.
+        See `Backend`. Without ``supports`` every problem is taken. ``deterministic`` may be a bool: True is "call",
+        False "no".
     mode : {"planned", "eager"}, optional
         See `Backend`; by default a ``run`` is eager, the others are planned.
 
@@ -228,6 +232,8 @@ def register(
     2.0
     """
     kinds = {RUN: "run", PREPARE: "prepare", FUSED: "prepare", CHOOSE: "choose"}
+    if isinstance(deterministic, bool):
+        deterministic = "call" if deterministic else "no"
 
     def decorate(function: Function) -> Function:
         parameters = tuple(inspect.signature(function).parameters)

@@ -39,6 +39,17 @@ def test_the_examples_of_a_page_run_from_top_to_bottom(path: Path) -> None:
         assert names["y"].shape == (1, 64, 112, 112)
 
 
+def test_the_kernel_of_the_guide_computes_what_it_says(tmp_path: Path) -> None:
+    (source,) = blocks(ROOT / "CONTRIBUTING.md", "py")
+    # A file: Numba's cache belongs to one.
+    (tmp_path / "guide.py").write_text(source + "\nprint(y.tolist())\n")
+    variables = {"PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "guide.py"], cwd=tmp_path, env=os.environ | variables, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "[0.0, 3.0, 6.0, 9.0, 12.0, 15.0, 18.0]", done.stderr
+
+
 def test_the_steps_to_add_a_backend_work_as_written(tmp_path: Path) -> None:
     for folder in ("conv_impls", "bench", "tests"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))

@@ -15,7 +15,8 @@ from conv_impls.kernels import simd, square
 from conv_impls.kernels.runtime.cache import kernel
 from conv_impls.kernels.tile import (
     ROWS,
-    START_BIAS,
+    START_BY_COLUMN,
+    START_BY_ROW,
     START_C,
     START_ZERO,
     VECTORS,
@@ -65,10 +66,11 @@ def _finish(source: Any, target: Any, bias: Any, count: int, floor: Any, lanes: 
 
 def _tiles(by_lane: bool, rows: int, k: int, a: Any, a_step: int, b: Any, b_step: int, c: Any, c_at: int, c_step: int,
            columns: int, bias: Any, start: int, floor: Any) -> None:  # fmt: skip
+    left, right, result = (a, 0, a_step), (b, 0, b_step), (c, c_at, c_step)
     if by_lane:
-        tile_by_lane(rows, k, a, 0, a_step, b, 0, b_step, c, c_at, c_step, columns, bias, 1, start, floor)
+        tile_by_lane(rows, k, left, right, result, columns, (bias, 1), start, floor)
     else:
-        tile(rows, k, a, 0, a_step, b, 0, b_step, c, c_at, c_step, columns, bias, 1, start, floor, a, 0, 1)
+        tile(rows, k, left, right, result, columns, (bias, 1), start, floor, (a, 0, 1))
 
 
 copy_lanes, store_lanes, elementwise, transpose, finish = (
@@ -160,7 +162,7 @@ class Product:
         rng = np.random.default_rng(rows * 100 + columns)
         self.a = rng.integers(-4, 5, (self.k, rows)).astype(dtype)
         self.b = rng.permutation(self.k * VECTORS * self.lanes).reshape(self.k, -1).astype(dtype)
-        self.bias = rng.integers(-500, 500, rows + 1).astype(dtype)
+        self.bias = rng.integers(-500, 500, max(rows, VECTORS * self.lanes) + 1).astype(dtype)
         self.c = rng.integers(-500, 500, (rows + 2, columns + 2)).astype(dtype)
 
     def run(self, start: int, floor: float) -> Array:
@@ -178,7 +180,9 @@ class Product:
         """The same in NumPy."""
         c = self.c.copy()
         inner = c[1:-1, 1:-1]
-        first = {START_ZERO: 0, START_BIAS: self.bias[1:, None], START_C: inner}[start]
+        bias = self.bias[1:]
+        by_row, by_column = bias[: self.rows, None], bias[: self.columns]
+        first = {START_ZERO: 0, START_BY_ROW: by_row, START_BY_COLUMN: by_column, START_C: inner}[start]
         inner[...] = np.maximum(first + (self.a.T @ self.b)[:, : self.columns], floor)
         return c
 
@@ -188,7 +192,7 @@ class Product:
 def test_every_tile_size_every_masked_column_and_every_start(dtype: str, by_lane: bool) -> None:
     for rows, columns in product(range(1, ROWS + 1), range(1, VECTORS * len(vector(dtype)) + 1)):
         case = Product(dtype, by_lane, rows, columns)
-        for start, floor in product((START_ZERO, START_BIAS, START_C), (-np.inf, 0.0)):
+        for start, floor in product((START_ZERO, START_BY_ROW, START_BY_COLUMN, START_C), (-np.inf, 0.0)):
             np.testing.assert_array_equal(case.run(start, floor), case.expected(start, floor))
 
 
@@ -199,8 +203,8 @@ def test_a_nan_stays_in_its_row_or_column_whatever_the_floor(dtype: str, by_lane
     for column in range(width):
         case = Product(dtype, by_lane, ROWS, width)
         case.b[3, column] = case.a[2, ROWS // 2] = NAN
-        got = case.run(START_BIAS, 0.0)
-        np.testing.assert_array_equal(got, case.expected(START_BIAS, 0.0))
+        got = case.run(START_BY_ROW, 0.0)
+        np.testing.assert_array_equal(got, case.expected(START_BY_ROW, 0.0))
         assert np.isnan(got[1:-1, 1 + column]).all()
 
 
@@ -212,15 +216,18 @@ def test_rows_are_shared_out_among_tiles_without_gap_or_overlap(dtype: str) -> N
         panels, shares = -(-columns // n), -(-rows // ROWS)
         a = rng.integers(-4, 5, (rows, k)).astype(dtype)
         b = rng.integers(-4, 5, (panels, k, n)).astype(dtype)
-        c = np.full((rows, columns), NAN, dtype)
-        bias = np.zeros(rows, dtype)
-        multiply(rows, 0, shares, shares, k, a.T.copy().reshape(-1), 0, 1, rows, 0, b.reshape(-1), 0, k * n, n,
-                 c.reshape(-1), 0, columns, columns, n, bias, 0, START_ZERO, c.dtype.type(-np.inf),
-                 a.reshape(-1), 0, 1, 3)  # fmt: skip
         right = np.concatenate(list(b), axis=1)[:, :columns]
-        np.testing.assert_array_equal(c, a @ right)
+        bias = rng.integers(-500, 500, max(rows, panels * n)).astype(dtype)
+        left, soon, none = a.T.copy().reshape(-1), (a.reshape(-1), 0, 1, 3), a.dtype.type(-np.inf)
+        panel = b.reshape(-1), 0, k * n, n
+        by_row, by_column = a @ right + bias[:rows, None], a @ right + bias[:columns]
+        for start, expected in ((START_BY_ROW, by_row), (START_BY_COLUMN, by_column)):
+            c = np.full((rows, columns), NAN, dtype)
+            multiply((rows, 0, shares, shares), k, (left, 0, 1, rows, 0), panel, (c.reshape(-1), 0, columns), columns,
+                     (bias, 0), start, none, soon)  # fmt: skip
+            np.testing.assert_array_equal(c, expected)
         if columns % n == 0:
-            again = np.full((rows, columns), NAN, dtype)
-            multiply_by_panel(rows, shares, k, a.T.copy().reshape(-1), 0, 1, rows, b.reshape(-1), 0, k * n, n, panels,
-                              again.reshape(-1), 0, columns, bias, START_ZERO, c.dtype.type(-np.inf))  # fmt: skip
-            np.testing.assert_array_equal(again, a @ right)
+            c = np.full((rows, columns), NAN, dtype)
+            multiply_by_panel((rows, shares, panels), k, (left, 0, 1, rows), panel, (c.reshape(-1), 0, columns),
+                              (bias, 0), START_BY_COLUMN, none)  # fmt: skip
+            np.testing.assert_array_equal(c, by_column)

@@ -1,8 +1,9 @@
 """Depthwise convolution by explicit vectors: along the rows of one channel, or across channels where rows are short.
 
-See `conv_impls.kernels.depthwise_slide`, for most 3x3 layers, and `conv_impls.kernels.depthwise`, for all others: the
-ideas, their sources and the loops. Here: which of the three ways, how many rows are staged at once, and the tables that
-say where padding, taps and weights lie.
+See `conv_impls.kernels.depthwise_slide`, for most 3x3 layers, `conv_impls.kernels.depthwise_channel`, for narrow
+images, and `conv_impls.kernels.depthwise_position`, for all others: the ideas, their sources and the loops. Here: which
+of the three ways, how many rows are staged at once, and the tables that say where padding, taps and weights lie.
+All ways add the products of an output in one order, that of `_heights`, so that its bits do not depend on the way.
 Limits: one input channel a group; any number of output channels a group.
 """
 
@@ -10,14 +11,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from math import prod
+from math import isfinite
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from conv_impls.backends._layout import effective, round_up
-from conv_impls.kernels import depthwise, depthwise_slide
+from conv_impls.backends._layout import effective, image_layout, round_up
+from conv_impls.kernels import depthwise_channel, depthwise_position, depthwise_slide
 from conv_impls.kernels.depthwise_tile import PASSES, ROWS, VECTORS
 from conv_impls.kernels.runtime.memory import aligned_zeros
 from conv_impls.kernels.runtime.team import Job, address_of
@@ -30,8 +31,6 @@ from conv_impls.validation import Array
 
 Table = NDArray[np.int64]
 Way = Literal["slide", "position", "channel"]
-# (weight, bias) -> flat array as the kernel reads it.
-Pack = Callable[[Array, Array], Array]
 # Bands of each thread, at the least.
 BANDS = 4
 # Half of a 32 KiB L1 for the staged band of rows; the rest is for the result and what is read ahead. Tiles of several
@@ -52,13 +51,14 @@ def _supports(problem: Conv2dProblem) -> str | None:
 
 def _workspace(problem: Conv2dProblem, threads: int) -> int:
     problem, lanes = effective(problem), vector_lanes(problem.itemsize)
-    return threads * _area(_way(problem, lanes), problem, lanes) * problem.itemsize
+    return threads * _area(_way(problem, lanes), problem, lanes, threads) * problem.itemsize
 
 
 @register(
     "numba_depthwise",
     idea="3x3 slides down the image, others tile one channel at a time in L1; across channels where rows are short",
     source="Zhang, Lo & Lu 2020, arXiv:2001.02504, sec. 3",
+    deterministic="output",
     threads="argument",
     supports=_supports,
     workspace=_workspace,
@@ -74,59 +74,77 @@ def _prepare(
     """`prepare`, with the choices it makes open to experiments and tests."""
     dtype, problem = np.dtype(problem.dtype), effective(problem)
     start = time.perf_counter()
-    # Both, whichever this layer takes: after one layer all others are ready.
-    for module in (depthwise, depthwise_slide):
+    # All, whichever this layer takes: after one layer all others are ready.
+    for module in (depthwise_slide, depthwise_position, depthwise_channel):
         address_of(module.convolve, dtype)
     compile_s = time.perf_counter() - start
 
     lanes = vector_lanes(dtype.itemsize)
     way = way or _way(problem, lanes)
-    offsets = np.zeros(problem.out_channels, dtype)
     floor = np.array([-np.inf, 0.0 if relu else -np.inf], dtype)
+    area = _area(way, problem, lanes, threads, band_bytes)
     if way == "slide":
-        packed, table = np.empty(weight.size, dtype), _slide_sizes(problem, threads)
-        job = Job(depthwise_slide.convolve, dtype, threads, 1, 0, [packed, offsets, floor, table])
+        made = _slide(problem, floor, area, threads, band_bytes)
+    elif way == "position":
+        made = _by_position(problem, floor, area, lanes, band_bytes)
     else:
-        pack, sizes, tables = (
-            _by_channel(problem, lanes) if way == "channel" else _by_position(problem, lanes, band_bytes)
-        )
-        area = _area(way, problem, lanes, band_bytes)
-        packed = pack(weight, offsets)
-        table = np.array([way == "channel", lanes, *sizes, *[0] * (20 - len(sizes)), area], np.int64)
-        job = Job(depthwise.convolve, dtype, threads, 1, threads * area, [packed, offsets, floor, table, *tables])
-
-    def repack(weight: Array, bias: Array | None) -> None:
-        offsets[:] = 0 if bias is None else bias
-        packed[:] = weight.reshape(-1) if way == "slide" else pack(weight, offsets)
-
-    repack(weight, bias)
-    return Prepared(job, packed.nbytes, job.workspace_bytes, compile_s, repack)
+        made = _by_channel(problem, floor, area, lanes)
+    job = Job(made.kernel, dtype, made.operands, threads=threads, workspace=threads * area)
+    made.pack(weight, bias)
+    return Prepared(job, made.packed_bytes, job.workspace_bytes, compile_s, made.pack)
 
 
 def _way(problem: Conv2dProblem, lanes: int) -> Way:
-    zeros, (sh, sw), columns = problem.padding_mode == "zeros", problem.stride, problem.out_size[1]
-    slides = problem.kernel_size == (3, 3) and problem.dilation == (1, 1) and sh == sw <= 2
+    slides = _slides(problem)
     bound = NARROW_SLIDE * lanes if slides and VECTOR_BYTES == 64 else NARROW
-    narrow = columns <= bound and problem.in_channels >= lanes
-    if zeros and narrow and sw <= 2 and problem.out_channels == problem.in_channels:
+    narrow = problem.out_size[1] <= bound and problem.in_channels >= lanes and problem.stride[1] <= 2
+    if narrow and problem.padding_mode == "zeros" and problem.out_channels == problem.in_channels:
         return "channel"
-    return "slide" if zeros and slides else "position"
+    return "slide" if slides else "position"
 
 
-def _slide_sizes(problem: Conv2dProblem, threads: int) -> Table:
-    images = problem.batch * problem.in_channels
-    # Few images are cut into bands, so that every thread has its share.
-    bands = min(problem.out_size[0], -(-BANDS * threads // images)) if threads > 1 else 1
-    sizes = [images, problem.in_channels, problem.out_channels // problem.in_channels, *problem.in_size,
-             *problem.out_size, problem.stride[0], problem.padding[0][0], problem.padding[1][0], bands]  # fmt: skip
-    return np.array(sizes, np.int64)
+def _slides(problem: Conv2dProblem) -> bool:
+    """Whether `conv_impls.kernels.depthwise_slide` has a loop for this kernel."""
+    sh, sw = problem.stride
+    return problem.kernel_size == (3, 3) and problem.dilation == (1, 1) and sh == sw <= 2
 
 
-class Bands(NamedTuple):
-    """How the rows of a channel are staged: so many bands, in each so many rows of the padded image.
+def _heights(problem: Conv2dProblem) -> list[int]:
+    """Kernel rows of each pass, from the top down: the order in which every way sums an output.
 
-    A staged row has ``row`` elements: one run of ``pitch`` for each stride phase, in which the image starts on a cache
-    line, ``margin`` from its beginning.
+    Within a pass columns go by from the left, and in each of them its rows from the top. What slides goes row by row,
+    and so do kernels whose neighbouring outputs share no row; of the others, each pass is as tall as tiles are.
+    """
+    (kh, _), sh = problem.kernel_size, problem.stride[0]
+    heights: list[int] = []
+    if _shares(problem) and not _slides(problem):
+        for height in (height for height, stride in PASSES if stride == sh):
+            heights += [height] * ((kh - sum(heights)) // height)
+    return heights or [1] * kh
+
+
+def _shares(problem: Conv2dProblem) -> bool:
+    """Whether outputs below each other, as far apart as the taps, see rows in common."""
+    return problem.stride[0] == 1 or (problem.stride[0] == 2 and problem.dilation[0] == 1)
+
+
+def _all_finite(weight: Array) -> bool:
+    """Whether no weight is NaN or infinite; huge ones may count as infinite. A third of the time of `np.isfinite`."""
+    return isfinite(np.vdot(weight, weight))
+
+
+def _band(problem: Conv2dProblem, row_bytes: int, band_bytes: int) -> int:
+    """Rows of the result whose padded rows, of so many bytes, fit ``band_bytes``; a tile at the least, if L2 holds it."""
+    extent = (problem.kernel_size[0] - 1) * problem.dilation[0]
+    rows, most = ((n // row_bytes - extent - 1) // problem.stride[0] + 1 for n in (band_bytes, MOST_BAND_BYTES))
+    return max(min(max(rows // ROWS[0], 1) * ROWS[0], most), 1)
+
+
+class Rows(NamedTuple):
+    """How `_by_position` stages the rows of a channel.
+
+    For each of the ``bands`` of the result at most ``deep`` rows of ``row`` elements: one run of ``pitch`` for each
+    stride phase, in which the image starts on a cache line, ``margin`` from its beginning.
     """
 
     bands: int
@@ -136,51 +154,87 @@ class Bands(NamedTuple):
     margin: int
 
 
-def _bands(problem: Conv2dProblem, lanes: int, band_bytes: int) -> Bands:
+def _rows(problem: Conv2dProblem, lanes: int, band_bytes: int) -> Rows:
     w, (oh, ow), (sh, sw), (left, right) = problem.in_size[1], problem.out_size, problem.stride, problem.padding[1]
     extent_h, extent_w = ((k - 1) * d for k, d in zip(problem.kernel_size, problem.dilation, strict=True))
     margin = round_up(left // sw + 1, lanes)
     pitch = round_up(
         margin + max(round_up(-(-w // sw), lanes), ow + extent_w // sw, (left + w + right) // sw + 1), lanes
     )
-    row = sw * pitch
-    fitting, most = ((n // (row * problem.itemsize) - extent_h - 1) // sh + 1 for n in (band_bytes, MOST_BAND_BYTES))
-    band = max(min(max(fitting // ROWS[0], 1) * ROWS[0], most), 1)
-    bands = -(-oh // band)
-    return Bands(bands, (-(-oh // bands) - 1) * sh + extent_h + 1, row, pitch, margin)
+    bands = -(-oh // _band(problem, sw * pitch * problem.itemsize, band_bytes))
+    return Rows(bands, (-(-oh // bands) - 1) * sh + extent_h + 1, sw * pitch, pitch, margin)
+
+
+def _slide_bands(problem: Conv2dProblem, threads: int, band_bytes: int) -> int:
+    """Bands of rows that `_slide` cuts an image into."""
+    oh, images = problem.out_size[0], problem.batch * problem.in_channels
+    # Few images are cut, so that every thread has its share.
+    bands = min(oh, -(-BANDS * threads // images)) if threads > 1 else 1
+    if problem.padding_mode == "zeros":
+        return bands
+    return max(bands, -(-oh // _band(problem, problem.padded_size[1] * problem.itemsize, band_bytes)))
 
 
 def _columns(problem: Conv2dProblem) -> int:
-    """Columns of an image across channels: without the padding at its right where no output sees it."""
-    (kw, sw, dw), left = (
-        (size[1] for size in (problem.kernel_size, problem.stride, problem.dilation)),
-        problem.padding[1][0],
-    )
-    return max(left + problem.in_size[1], (problem.out_size[1] - 1) * sw + (kw - 1) * dw + 1)
+    """Columns that `_by_channel` stages: without the padding at the right that no output sees."""
+    (_, kw), (_, sw), (_, dw) = problem.kernel_size, problem.stride, problem.dilation
+    return max(problem.padding[1][0] + problem.in_size[1], (problem.out_size[1] - 1) * sw + (kw - 1) * dw + 1)
 
 
-def _area(way: Way, problem: Conv2dProblem, lanes: int, band_bytes: int = BAND_BYTES) -> int:
-    """Elements of work for each part."""
-    if way == "slide":
-        return 0
+def _area(way: Way, problem: Conv2dProblem, lanes: int, threads: int, band_bytes: int = BAND_BYTES) -> int:
+    """Elements of work of each part."""
+    oh, ow = problem.out_size
+    if way == "position":
+        rows = _rows(problem, lanes, band_bytes)
+        # Whole vectors are loaded behind the last tap of a row, though never used.
+        return round_up(rows.deep * rows.row + VECTORS * lanes, 64)
     if way == "channel":
-        return round_up(_results_at(problem, lanes) + round_up(prod(problem.out_size), lanes) * lanes, 64)
-    bands = _bands(problem, lanes, band_bytes)
-    # Whole vectors are loaded behind the last tap of a row, though never used.
-    return round_up(bands.deep * bands.row + VECTORS * lanes, 64)
+        image = (problem.padded_size[0] * _columns(problem) + 1) * lanes
+        return round_up(image + round_up(oh * ow, lanes) * lanes, 64)
+    if problem.padding_mode == "zeros":
+        return 0
+    band = -(-oh // _slide_bands(problem, threads, band_bytes))
+    return round_up(((band - 1) * problem.stride[0] + 3) * problem.padded_size[1], 64)
 
 
-def _results_at(problem: Conv2dProblem, lanes: int) -> int:
-    """Where results across channels begin: behind the image, one place more and a row of zeros."""
-    columns = _columns(problem)
-    return (problem.in_size[0] * columns + 1 + columns) * lanes
+class Made(NamedTuple):
+    """One of the three ways, ready for one problem."""
+
+    kernel: Callable[..., None]
+    operands: NamedTuple
+    packed_bytes: int
+    # (weight, bias) -> None: into the operands.
+    pack: Callable[[Array, Array | None], None]
 
 
-def _by_position(problem: Conv2dProblem, lanes: int, band_bytes: int) -> tuple[Pack, list[int], list[Table]]:
-    """How weights are packed, sizes and tables."""
+def _slide(problem: Conv2dProblem, floor: Array, area: int, threads: int, band_bytes: int) -> Made:
+    images, channels, outputs = problem.batch * problem.in_channels, problem.in_channels, problem.out_channels
+    (oh, ow), (h, w), (top, _), (left, _) = problem.out_size, problem.in_size, *problem.padding
+    staged = problem.padding_mode != "zeros"
+    if staged:
+        (h, w), top, left = problem.padded_size, 0, 0
+    sizes = depthwise_slide.Sizes(
+        images=images, channels=channels, multiplier=outputs // channels, h=h, w=w, top=top, left=left, out_h=oh,
+        out_w=ow, stride=problem.stride[0], bands=_slide_bands(problem, threads, band_bytes), staged=staged, area=area,
+    )  # fmt: skip
+    packed, offsets = np.empty(outputs * 9, floor.dtype), np.zeros(outputs, floor.dtype)
+    every_row = np.zeros(1, np.int64)
+
+    def pack(weight: Array, bias: Array | None) -> None:
+        packed[:] = weight.reshape(-1)
+        offsets[:] = 0 if bias is None else bias
+        every_row[0] = not _all_finite(packed)
+
+    # The stride is the kernel's affair: one phase, with all rows.
+    staging = image_layout(problem.replace(stride=(1, 1))).staging
+    operands = depthwise_slide.Operands(packed, offsets, floor, every_row, staging, sizes)
+    return Made(depthwise_slide.convolve, operands, packed.nbytes, pack)
+
+
+def _by_position(problem: Conv2dProblem, floor: Array, area: int, lanes: int, band_bytes: int) -> Made:
     (h, w), (oh, ow), (kh, kw) = problem.in_size, problem.out_size, problem.kernel_size
     (sh, sw), (dh, dw), (left, right) = problem.stride, problem.dilation, problem.padding[1]
-    bands, _, row, pitch, margin = _bands(problem, lanes, band_bytes)
+    bands, _, row, pitch, margin = _rows(problem, lanes, band_bytes)
 
     def place(column: NDArray[np.intp]) -> Table:
         phase = column % sw
@@ -189,55 +243,61 @@ def _by_position(problem: Conv2dProblem, lanes: int, band_bytes: int) -> tuple[P
     source = source_index(w, left, right, problem.padding_mode)
     padding = np.r_[:left, left + w : left + w + right]
     padding = padding[source[padding] >= 0]
-    pads = np.array([len(padding), *np.stack([place(padding), source[padding]], 1).ravel()], np.int64)
+    pads = np.stack([place(padding), source[padding]], 1)
     lines = np.asarray(source_index(h, *problem.padding[0], problem.padding_mode), np.int64)
-    taps = place(np.arange(kw) * dw)
-    # Where neighbouring outputs share no row, each row of the kernel is a pass of its own.
-    shared = sh == 1 or (sh == 2 and dh == 1)
-    apart = dh if sh == 1 else 1
-    heights = _passes(kh, sh) if shared else [1] * kh
+    shared, heights = _shares(problem), _heights(problem)
     first = np.cumsum([0, *heights[:-1]])
     which = [PASSES.index((height, sh if shared else 1)) for height in heights]
-    chunks = np.stack([which, first * dh * row, first * kw], 1).ravel()
+    chunks = np.stack([which, first * dh * row, first * kw], 1)
+    outputs = problem.out_channels
+    packed, offsets = np.empty(outputs * kh * kw, floor.dtype), np.zeros(outputs, floor.dtype)
 
-    def pack(weight: Array, bias: Array) -> Array:
-        passes = [weight[:, 0, p : p + height].transpose(0, 2, 1).reshape(len(weight), -1)
+    def pack(weight: Array, bias: Array | None) -> None:
+        passes = [weight[:, 0, p : p + height].transpose(0, 2, 1).reshape(outputs, -1)
                   for p, height in zip(first, heights, strict=True)]  # fmt: skip
-        return np.concatenate(passes, 1).reshape(-1)
+        packed[:] = np.concatenate(passes, 1).reshape(-1)
+        offsets[:] = 0 if bias is None else bias
 
-    sizes = [problem.batch * problem.in_channels, problem.in_channels, problem.out_channels // problem.in_channels,
-             h, w, oh, ow, kh, kw, sh, sw, dh, bands, row, pitch, margin, left, len(heights), apart,
-             dh * row if shared else sh * row]  # fmt: skip
-    return pack, sizes, [lines, taps, pads, chunks]
-
-
-def _passes(kernel_rows: int, stride: int) -> list[int]:
-    """Kernel rows of each pass, tallest first."""
-    heights: list[int] = []
-    for height in (height for height, s in PASSES if s == stride):
-        heights += [height] * ((kernel_rows - sum(heights)) // height)
-    return heights
+    sizes = depthwise_position.Sizes(
+        images=problem.batch * problem.in_channels, channels=problem.in_channels,
+        multiplier=outputs // problem.in_channels, h=h, w=w, out_h=oh, out_w=ow, kh=kh, kw=kw, stride_h=sh,
+        stride_w=sw, dilation_h=dh, bands=bands, row=row, pitch=pitch, margin=margin, left=left, pads=len(pads),
+        passes=len(heights), apart=dh if sh == 1 else 1, tile_row=dh * row if shared else sh * row, area=area,
+    )  # fmt: skip
+    taps = place(np.arange(kw) * dw)
+    operands = depthwise_position.Operands(packed, offsets, floor, lines, taps, pads, chunks, sizes)
+    return Made(depthwise_position.convolve, operands, packed.nbytes, pack)
 
 
-def _by_channel(problem: Conv2dProblem, lanes: int) -> tuple[Pack, list[int], list[Table]]:
-    """As `_by_position`."""
+def _by_channel(problem: Conv2dProblem, floor: Array, area: int, lanes: int) -> Made:
     (h, w), (oh, ow), (kh, kw) = problem.in_size, problem.out_size, problem.kernel_size
     (top, _), (left, _) = problem.padding
-    columns = _columns(problem)
+    rows, columns = problem.padded_size[0], _columns(problem)
     position = np.arange(round_up(h * w, lanes))
     # What a vector holds behind the last position goes to one place behind the image.
-    places = np.where(position < h * w, position // w * columns + left + position % w, h * columns) * lanes
-    blocks = -(-problem.in_channels // lanes)
+    places = (top + position // w) * columns + left + position % w
+    places = np.where(position < h * w, places, rows * columns) * lanes
+    channels, out_at = problem.in_channels, (rows * columns + 1) * lanes
+    packed = aligned_zeros((-(-channels // lanes), kh * kw + 1, lanes), floor.dtype)
+    every_row = np.zeros(1, np.int64)
+    heights = _heights(problem)
+    # Passes of one row each need no sums in memory between them: they are one pass that goes row by row.
+    tall = [height for height in heights if height > 1]
+    passes = [(sum(tall[:k]), height, 0) for k, height in enumerate(tall)]
+    if sum(tall) < kh:
+        passes.append((sum(tall), kh - sum(tall), 1))
 
-    def pack(weight: Array, bias: Array) -> Array:
+    def pack(weight: Array, bias: Array | None) -> None:
         """For each vector of channels all taps, then the bias."""
-        packed = aligned_zeros((blocks * lanes, kh * kw + 1), weight.dtype)
-        packed[: len(weight), :-1] = weight.reshape(len(weight), -1)
-        packed[: len(weight), -1] = bias
-        turned = aligned_zeros((blocks, kh * kw + 1, lanes), weight.dtype)
-        turned[...] = packed.reshape(blocks, lanes, -1).transpose(0, 2, 1)
-        return turned.reshape(-1)
+        rows = np.zeros((packed.shape[0] * lanes, kh * kw + 1), floor.dtype)
+        rows[:channels, :-1] = weight.reshape(channels, -1)
+        rows[:channels, -1] = 0 if bias is None else bias
+        packed[...] = rows.reshape(packed.shape[0], lanes, -1).transpose(0, 2, 1)
+        every_row[0] = not _all_finite(weight.reshape(-1))
 
-    sizes = [problem.batch, problem.in_channels, 1, h, w, oh, ow, kh, kw, *problem.stride, *problem.dilation, top,
-             columns * lanes, _results_at(problem, lanes)]  # fmt: skip
-    return pack, sizes, [places]
+    sizes = depthwise_channel.Sizes(
+        problem.batch, channels, h, w, oh, ow, kh, kw, *problem.stride, *problem.dilation, top=top,
+        passes=len(passes), row=columns * lanes, out_at=out_at, area=area,
+    )  # fmt: skip
+    operands = depthwise_channel.Operands(packed, floor, every_row, np.array(passes, np.int64), places, sizes)
+    return Made(depthwise_channel.convolve, operands, packed.nbytes, pack)

@@ -14,6 +14,7 @@ import numpy as np
 
 from conv_impls.backends._layout import effective, image_layout, round_up
 from conv_impls.kernels import implicit
+from conv_impls.kernels.panels import Window
 from conv_impls.kernels.runtime.memory import aligned_zeros
 from conv_impls.kernels.runtime.team import Job, address_of
 from conv_impls.kernels.simd import lanes as vector_lanes
@@ -45,6 +46,7 @@ UNSTAGED = {1: 2, 2: 6, 4: 6}
     "numba_simd",
     idea="implicit GEMM by register tiles of explicit vectors, panels packed in cache",
     source="Goto & van de Geijn 2008, doi:10.1145/1356052.1356053, sec. 4-5",
+    deterministic="output",
     threads="argument",
 )
 def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int, relu: bool) -> Prepared:
@@ -108,23 +110,30 @@ def _prepare(
         room += p_block * -(-channel_panels // o_parts) * width
     room = round_up(room + lanes, 64)
     channel = layout.channel if staged else prod(problem.in_size)
-    sizes = [problem.batch, g, oc, positions, ow, layout.pitch, problem.in_channels // g * channel, in_place, steps,
-             p_block, p_parts, o_parts, taps, by_channel, staged, planes, room, *problem.in_size, *problem.kernel_size,
-             *problem.stride, *problem.dilation, problem.padding[0][0], problem.padding[1][0], in_rows,
-             in_rows and taps * positions * dtype.itemsize > LARGE_IMAGE_BYTES,
-             steps * -(-channel_panels // o_parts) * width * dtype.itemsize > LARGE_WEIGHT_BYTES]  # fmt: skip
-    packed = aligned_zeros((g * taps * (channel_panels * width if by_channel else oc),), dtype)
-    offsets = np.zeros(problem.out_channels, dtype)
-    floor = np.array([-np.inf, 0.0 if relu else -np.inf], dtype)
-    job = Job(
-        implicit.convolve, dtype, threads, 2 if staged else 1, planes + threads * room,
-        [packed, offsets, floor, layout.tap_offset, layout.stage, np.array(sizes)],
+    sizes = implicit.Sizes(
+        batch=problem.batch, groups=g, out_channels=oc, positions=positions, out_width=ow, pitch=layout.pitch,
+        group_elements=problem.in_channels // g * channel, reduction=taps, k_block=steps, block_positions=p_block,
+        position_blocks=p_parts, channel_blocks=o_parts, work_start=planes, work_per_part=room, by_channel=by_channel,
+        staged=staged, in_rows=in_rows, in_place=in_place,
+        prefetch_image=in_rows and taps * positions * dtype.itemsize > LARGE_IMAGE_BYTES,
+        by_panel=steps * -(-channel_panels // o_parts) * width * dtype.itemsize > LARGE_WEIGHT_BYTES,
     )  # fmt: skip
-    pack = Job(implicit.pack_weights, dtype, threads, 1, 0, [np.array([g, oc, taps, by_channel])])
+    (top, _), (left, _) = problem.padding
+    window = Window(*problem.in_size, *problem.kernel_size, *problem.stride, *problem.dilation, top, left)
+    channels = channel_panels * width if by_channel else oc
+    packed, offsets = aligned_zeros((g * taps * channels,), dtype), np.zeros((g, channels), dtype)
+    floor = np.array([-np.inf, 0.0 if relu else -np.inf], dtype)
+    operands = implicit.Operands(packed, offsets, floor, layout.tap_offset, layout.staging, window, sizes)
+    job = Job(
+        implicit.convolve, dtype, operands, threads=threads, phases=2 if staged else 1,
+        workspace=planes + threads * room,
+    )  # fmt: skip
+    packing = implicit.PackOperands(implicit.Packing(g, oc, taps, by_channel))
+    pack = Job(implicit.pack_weights, dtype, packing, threads=threads)
 
     def repack(weight: Array, bias: Array | None) -> None:
         pack(weight.reshape(-1), packed)
-        offsets[:] = 0 if bias is None else bias
+        offsets[:, :oc] = 0 if bias is None else bias.reshape(g, oc)
 
     repack(weight, bias)
     return Prepared(job, packed.nbytes, job.workspace_bytes, compile_s, repack)

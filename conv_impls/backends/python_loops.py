@@ -18,6 +18,7 @@ from conv_impls.validation import Array
     "python_loops",
     idea="loops over image, output channel, row and column; patch times kernel, summed",
     source="Dumoulin & Visin 2016, arXiv:1603.07285, sec. 1",
+    deterministic="output",
 )
 def run(x: Array, weight: Array, bias: Array | None, problem: Conv2dProblem) -> Array:
     image = padded(x, problem.padding, problem.padding_mode)

@@ -1,21 +1,24 @@
-"""3x3 depthwise convolution straight from the image: nothing is staged, each row is read once on the way down.
+"""3x3 depthwise convolution straight from the image: each row is read once on the way down.
 
 Idea
     A vector of columns walks down the image with the nine weights and three sums in registers: a row ends the sum of
     one output row, goes on with that of the next and begins a third. Rows in the padding are left out, columns in the
-    padding are masked; a stride of two takes every second element in registers.
+    padding are masked; a stride of two takes every second element in registers. Where padding is not zero, bands of
+    rows are first copied, padded, into a buffer that stays in L1.
 Source
     Zhang, Lo & Lu 2020, arXiv:2001.02504, sec. 3, where the tile stays and the image is walked instead.
 Limits
-    3x3, dilation 1, zero padding, the same stride 1 or 2 both ways.
+    3x3, dilation 1, the same stride 1 or 2 both ways.
 """
 
 from __future__ import annotations
 
-from numba import njit
+from typing import NamedTuple
+
+from numba import int64, njit
 
 from conv_impls.kernels.runtime.cache import kernel
-from conv_impls.kernels.runtime.team import X, Y, array_at, table_at
+from conv_impls.kernels.runtime.team import Floats, Integers, of_call, of_plan
 from conv_impls.kernels.simd import (
     at_least,
     constant,
@@ -30,26 +33,77 @@ from conv_impls.kernels.simd import (
     store,
     store_lanes,
 )
+from conv_impls.kernels.stage import Staging, stage_rows
 
-# Slots of the operands.
-WEIGHT, BIAS, FLOOR, SIZES = range(3, 7)
+
+class Sizes(NamedTuple):
+    """What `convolve` counts by."""
+
+    # Channels of all images, of one image, and of the result for each.
+    images: int
+    channels: int
+    multiplier: int
+    # The image as it is read, and its padding.
+    h: int
+    w: int
+    top: int
+    left: int
+    out_h: int
+    out_w: int
+    stride: int
+    # Bands of rows of a channel.
+    bands: int
+    # Whether padded bands are read; elements of work of each part.
+    staged: int
+    area: int
+
+
+class Operands(NamedTuple):
+    """What a plan of `convolve` made."""
+
+    weight: Floats
+    bias: Floats
+    floor: Floats
+    # Whether kernel rows in the padding take part.
+    every_row: Integers
+    staging: Staging
+    sizes: Sizes
+
+
+class Column(NamedTuple):
+    """One vector of columns of one channel, on its way down."""
+
+    # Where it starts in the image and in the result, and how many columns of the result are left.
+    image: int
+    out: int
+    count: int
+    # Columns of the image, seen from the first tap.
+    low: int
+    high: int
+    # Rows of the result.
+    i0: int
+    i1: int
+    every_row: int
 
 
 @kernel(error_model="numpy")
 def convolve(phase, part, parts, operands):
     """All of it in one phase: this part's bands of rows."""
-    x, y, sizes = array_at(operands, X), array_at(operands, Y), table_at(operands, SIZES)
-    weight, bias, floor = array_at(operands, WEIGHT), array_at(operands, BIAS), array_at(operands, FLOOR)
-    images, channels, multiplier, h, w, oh, ow, stride, top, left, bands = (
-        sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], sizes[7], sizes[8], sizes[9], sizes[10],
-    )  # fmt: skip
+    x, y, work = of_call(operands)
+    weight, bias, floor, every_row, staging, sizes = of_plan(operands, Operands)
+    bands, h, w, oh, ow = sizes.bands, sizes.h, sizes.w, sizes.out_h, sizes.out_w
     least = constant(y, floor[1])
-    for task in range(part * images * bands // parts, (part + 1) * images * bands // parts):
+    for task in range(part * sizes.images * bands // parts, (part + 1) * sizes.images * bands // parts):
         image, band = task // bands, task % bands
         i0, i1 = band * oh // bands, (band + 1) * oh // bands
-        for m in range(multiplier):
-            o = image % channels * multiplier + m
-            out = (image * multiplier + m) * oh * ow
+        source, start_at = x, image * h * w
+        if sizes.staged:
+            source, at, first = work, part * sizes.area, i0 * sizes.stride
+            stage_rows(x, image, (first, (i1 - i0 - 1) * sizes.stride + 3), int64(0), staging, work, at)
+            start_at = at - first * w
+        for m in range(sizes.multiplier):
+            o = image % sizes.channels * sizes.multiplier + m
+            out = (image * sizes.multiplier + m) * oh * ow
             weights = (
                 splat(weight, 9 * o), splat(weight, 9 * o + 1), splat(weight, 9 * o + 2),
                 splat(weight, 9 * o + 3), splat(weight, 9 * o + 4), splat(weight, 9 * o + 5),
@@ -57,55 +111,63 @@ def convolve(phase, part, parts, operands):
             )  # fmt: skip
             start = splat(bias, o)
             for j in range(0, ow, lanes_of(x)):
-                column = j * stride - left
-                at = image * h * w + column
-                if stride == 1:
-                    _down(x, at, h, w, -column, w - column, weights, start, least, y, out + j, i0, i1, top, ow, ow - j)
+                left = j * sizes.stride - sizes.left
+                column = Column(start_at + left, out + j, ow - j, -left, w - left, i0, i1, every_row[0])
+                if sizes.stride == 1:
+                    _down(source, y, sizes, column, weights, start, least)
                 else:
-                    _down_by_two(x, at, h, w, -column, w - column, weights, start, least, y, out + j, i0, i1, top, ow,
-                                 ow - j)  # fmt: skip
+                    _down_by_two(source, y, sizes, column, weights, start, least)
 
 
 @njit(error_model="numpy")
-def _down(x, at, h, w, low, high, weights, start, least, y, out, i0, i1, top, ow, count):
-    """Output rows i0 to i1 - 1 of one vector of columns; those of the image are ``low`` to ``high`` - 1."""
-    lanes = lanes_of(x)
+def _down(x, y, sizes, column, weights, start, least):
+    """This column of the result; every row of the image is read once."""
+    lanes, low, high, zero = lanes_of(x), column.low, column.high, constant(x, 0.0)
     inside = low <= 0 and high >= lanes + 2
     ending = going = start
-    for i in range(i0 - 2, i1):
-        begun, line = start, i + 2 - top
-        if 0 <= line < h:
-            here = at + line * w
+    for i in range(column.i0 - 2, column.i1):
+        begun, line = start, i + 2 - sizes.top
+        a = b = c = zero
+        seen = 0 <= line < sizes.h
+        if seen:
+            here = column.image + line * sizes.w
             if inside:
                 a, b, c = load(x, here), load(x, here + 1), load(x, here + 2)
             else:
                 a = load_lanes(x, here, low, high)
                 b = load_lanes(x, here + 1, low - 1, high - 1)
                 c = load_lanes(x, here + 2, low - 2, high - 2)
+        if seen or column.every_row:
             ending = _add(a, b, c, weights[6], weights[7], weights[8], ending)
             going = _add(a, b, c, weights[3], weights[4], weights[5], going)
             begun = _add(a, b, c, weights[0], weights[1], weights[2], begun)
-        if i >= i0:
-            _put(at_least(ending, least), y, out + i * ow, count)
+        if i >= column.i0:
+            _put(at_least(ending, least), y, column.out + i * sizes.out_w, column.count)
         ending, going = going, begun
 
 
 @njit(error_model="numpy")
-def _down_by_two(x, at, h, w, low, high, weights, start, least, y, out, i0, i1, top, ow, count):
+def _down_by_two(x, y, sizes, column, weights, start, least):
     """As `_down`, at stride 2: of three rows an output sees, the last is also the first of the next output."""
-    ending = start
-    for i in range(i0 - 1, i1):
-        begun, line = start, 2 * i + 1 - top
-        if i >= i0 and 0 <= line < h:
-            a, b, c = _apart(x, at + line * w, low, high)
+    ending, zero = start, constant(x, 0.0)
+    for i in range(column.i0 - 1, column.i1):
+        begun, line = start, 2 * i + 1 - sizes.top
+        seen = 0 <= line < sizes.h
+        if i >= column.i0 and (seen or column.every_row):
+            a = b = c = zero
+            if seen:
+                a, b, c = _apart(x, column.image + line * sizes.w, column.low, column.high)
             ending = _add(a, b, c, weights[3], weights[4], weights[5], ending)
         line += 1
-        if 0 <= line < h:
-            a, b, c = _apart(x, at + line * w, low, high)
+        seen = 0 <= line < sizes.h
+        if seen or column.every_row:
+            a = b = c = zero
+            if seen:
+                a, b, c = _apart(x, column.image + line * sizes.w, column.low, column.high)
             ending = _add(a, b, c, weights[6], weights[7], weights[8], ending)
             begun = _add(a, b, c, weights[0], weights[1], weights[2], begun)
-        if i >= i0:
-            _put(at_least(ending, least), y, out + i * ow, count)
+        if i >= column.i0:
+            _put(at_least(ending, least), y, column.out + i * sizes.out_w, column.count)
         ending = begun
 
 

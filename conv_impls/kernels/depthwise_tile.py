@@ -6,7 +6,7 @@ Idea
     outputs. One generator emits every size behind a switch; phi nodes carry the accumulators, as in
     `conv_impls.kernels.tile`.
 Source
-    As `conv_impls.kernels.depthwise`.
+    As `conv_impls.kernels.depthwise_position` and `conv_impls.kernels.depthwise_channel`.
 Limits
     Vectors are loaded whole: the image must go on behind the last tap. Results end where the output does.
 """
@@ -17,9 +17,11 @@ from itertools import product
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from conv_impls.kernels import simd
+from conv_impls.kernels.runtime import llvm
 from conv_impls.kernels.tile import loop
 
 I64 = ir.IntType(64)
@@ -33,61 +35,37 @@ PASSES = ((7, 1), (5, 1), (3, 1), (1, 1), (3, 2), (1, 2))
 
 
 @intrinsic
-def position_tile(
-    typing_context,
-    which,
-    rows,
-    kw,
-    source,
-    at,
-    row,
-    taps,
-    weight,
-    w_at,
-    y,
-    y_at,
-    y_row,
-    columns,
-    bias,
-    bias_at,
-    first,
-    floor,
-):
-    """y[y_at + i*y_row + j] = max(floor, start + sum over taps) for i < rows, j < columns, in one pass of a kernel.
+def position_tile(typing_context, which, rows, kw, source, taps, weight, y, columns, bias, first, floor):
+    """Y[i, j] = max(floor, start + sum over taps) for i < rows, j < columns, in one pass of a kernel.
 
-    The tap (p, q) of output (i, j) is source[at + (i*stride + p)*row + taps[q] + j], its weight
-    weight[w_at + q*height + p]; (height, stride) is PASSES[which]. Sums start from bias[bias_at], or from y where
-    not ``first``.
+    ``source`` and ``y`` are (array, at, row), ``weight`` and ``bias`` (array, at). The tap (p, q) of output (i, j) is
+    source[at + (i*stride + p)*row + taps[q] + j], its weight weight[at + q*height + p]; (height, stride) is
+    PASSES[which]. Sums start from bias[at], or from Y where not ``first``.
     """
-    integer, dtype = types.int64, y.dtype
+    integer, dtype = types.int64, y[0].dtype
 
     def codegen(context, builder, signature, arguments):
-        (which_v, rows_v, kw_v, source_v, at_v, row_v, taps_v, weight_v, w_at_v, y_v, y_at_v, y_row_v, columns_v,
-         bias_v, bias_at_v, first_v, floor_v) = arguments  # fmt: skip
+        which_v, rows_v, kw_v, source_v, taps_v, weight_v, y_v, columns_v, bias_v, first_v, floor_v = arguments
         vector = simd.vector_ir(dtype)
         scalar, lanes = vector.element, vector.count
-        image, kernel_at, out, start = (
-            simd.pointer(context, builder, kind, value, index)
-            for kind, value, index in (
-                (source, source_v, at_v), (weight, weight_v, w_at_v), (y, y_v, y_at_v), (bias, bias_v, bias_at_v),
-            )
-        )  # fmt: skip
-        table = context.make_array(taps)(context, builder, taps_v).data
-        row_bytes = [builder.mul(row_v, I64(i * simd.itemsize(scalar))) for i in range(5)]
+        (image, row_v), (kernel_at,), (out, y_row_v), (start,) = (
+            simd.located(context, builder, kind, value)
+            for kind, value in ((source, source_v), (weight, weight_v), (y, y_v), (bias, bias_v))
+        )
+        # Cast, because one loop walks it and the weights, in steps of the weights' type.
+        table = llvm.to(builder, context.make_array(taps)(context, builder, taps_v).data, scalar)
+        row_bytes = [builder.mul(row_v, I64(i * llvm.itemsize(scalar))) for i in range(5)]
         least = simd.splat_ir(builder, floor_v, vector)
         offset = simd.splat_ir(builder, builder.load(start, typ=scalar), vector)
         from_bias = builder.icmp_signed("!=", first_v, I64(0))
 
         def at(base, *terms):
-            for term in terms:
-                base = builder.gep(base, [term if isinstance(term, ir.Value) else I64(term)], source_etype=scalar)
-            return base
+            return llvm.at(builder, base, scalar, *terms)
 
         def below(base, rows):
             # By fours: one pointer for each row is a chain of additions, twice as slow as the products.
-            for _ in range(rows // 4):
-                base = builder.gep(base, [row_bytes[4]], source_etype=ir.IntType(8))
-            return builder.gep(base, [row_bytes[rows % 4]], source_etype=ir.IntType(8)) if rows % 4 else base
+            rest = [row_bytes[rows % 4]] if rows % 4 else []
+            return llvm.at_bytes(builder, base, *[row_bytes[4]] * (rows // 4), *rest)
 
         def masks(vectors):
             return [
@@ -106,7 +84,7 @@ def position_tile(
             builder.cbranch(from_bias, ready, again)
             builder.position_at_end(again)
             lanes_left = masks(vectors)
-            before = [simd.load_masked_ir(builder, vector, here[i, v], lanes_left[v]) for i, v in tile]
+            before = [llvm.load_masked(builder, vector, here[i, v], lanes_left[v]) for i, v in tile]
             builder.branch(ready)
             builder.position_at_end(ready)
             sums = []
@@ -119,27 +97,27 @@ def position_tile(
             def column(values, tap, w):
                 values = dict(zip(tile, values, strict=True))
                 weights = [simd.splat_ir(builder, builder.load(at(w, p), typ=scalar), vector) for p in range(height)]
-                line = at(image, builder.load(tap, typ=I64))
+                line = at(image, llvm.load(builder, I64, tap))
                 for r in range((count - 1) * stride + height):
                     reached = [(i, r - i * stride) for i in range(count) if 0 <= r - i * stride < height]
                     for v in range(vectors if reached else 0):
-                        seen = simd.load_ir(builder, vector, at(below(line, r), v * lanes))
+                        seen = llvm.load(builder, vector, at(below(line, r), v * lanes))
                         for i, p in reached:
                             values[i, v] = simd.fma_ir(builder, seen, weights[p], values[i, v])
                 return list(values.values())
 
-            walks = [(table, I64(8 // simd.itemsize(scalar))), (kernel_at, I64(height))]
+            walks = [(table, I64(8 // llvm.itemsize(scalar))), (kernel_at, I64(height))]
             sums = loop(builder, block, "column", kw_v, walks, sums, at, column)
             sums = [builder.select(builder.fcmp_ordered("<", x, least), least, x) for x in sums]
             whole = builder.icmp_signed(">=", columns_v, I64(vectors * lanes))
             with builder.if_else(whole) as (full, part):
                 with full:
                     for spot, value in zip(tile, sums, strict=True):
-                        simd.store_ir(builder, value, here[spot])
+                        llvm.store(builder, value, here[spot])
                 with part:
                     lanes_left = masks(vectors)
                     for spot, value in zip(tile, sums, strict=True):
-                        simd.store_masked_ir(builder, value, here[spot], lanes_left[spot[1]])
+                        llvm.store_masked(builder, value, here[spot], lanes_left[spot[1]])
 
         wide = builder.zext(builder.icmp_signed(">", columns_v, I64(lanes)), I64)
         case = builder.add(builder.mul(builder.add(builder.mul(which_v, I64(ROWS[0])), rows_v), I64(VECTORS)), wide)
@@ -156,39 +134,38 @@ def position_tile(
         builder.position_at_end(done)
         return context.get_dummy_value()
 
-    kinds = (integer, integer, integer, source, integer, integer, taps, weight, integer, y, integer, integer, integer,
-             bias, integer, integer, dtype)  # fmt: skip
+    kinds = (integer, integer, integer, simd.operand(source), taps, simd.operand(weight), simd.operand(y), integer,
+             simd.operand(bias), integer, dtype)  # fmt: skip
     return types.void(*kinds), codegen
 
 
 @intrinsic
-def channel_tile(typing_context, columns, kh, kw, stride, source, at, row, column, weight, w_at, b_at, floor, y, y_at):
-    """y[y_at + j*lanes] = max(floor, weight[b_at] + sum over taps) for j < columns, all of them vectors.
+def channel_tile(typing_context, columns, outer, inner, stride, source, weight, bias, y, first, floor):
+    """y[at + j*lanes] = max(floor, start + sum over taps) for j < columns, all of them vectors.
 
-    The tap (p, q), p < kh, q < kw, is source[at + p*row + q*column + j*stride*lanes], its weight
-    weight[w_at + (p*kw + q)*lanes]; stride is 1 or 2.
+    Taps go by in two loops, ``inner`` within ``outer``: (count, step in the image, step in the weights) each. The first
+    is source[at + j*stride*lanes] times weight[at]; operands are (array, at), stride is 1 or 2. Sums start from
+    bias[at], or from y where not ``first``.
     """
-    integer, dtype = types.int64, y.dtype
+    integer, dtype = types.int64, y[0].dtype
 
     def codegen(context, builder, signature, arguments):
-        (columns_v, kh_v, kw_v, stride_v, source_v, at_v, row_v, column_v, weight_v, w_at_v, b_at_v, floor_v,
-         y_v, y_at_v) = arguments  # fmt: skip
+        columns_v, outer_v, inner_v, stride_v, source_v, weight_v, bias_v, y_v, first_v, floor_v = arguments
         vector = simd.vector_ir(dtype)
         scalar, lanes = vector.element, vector.count
-        image, kernel_at, bias_at, out = (
-            simd.pointer(context, builder, kind, value, index)
-            for kind, value, index in (
-                (source, source_v, at_v), (weight, weight_v, w_at_v), (weight, weight_v, b_at_v), (y, y_v, y_at_v),
-            )
-        )  # fmt: skip
+        (image,), (kernel_at,), (bias_at,), (out,) = (
+            simd.located(context, builder, kind, value)
+            for kind, value in ((source, source_v), (weight, weight_v), (bias, bias_v), (y, y_v))
+        )
+        outer_count, outer_image, outer_weight = cgutils.unpack_tuple(builder, outer_v)
+        inner_count, inner_image, inner_weight = cgutils.unpack_tuple(builder, inner_v)
         least = simd.splat_ir(builder, floor_v, vector)
+        offset = llvm.load(builder, vector, bias_at)
+        from_bias = builder.icmp_signed("!=", first_v, I64(0))
 
         def at(base, *terms):
-            for term in terms:
-                base = builder.gep(base, [term if isinstance(term, ir.Value) else I64(term)], source_etype=scalar)
-            return base
+            return llvm.at(builder, base, scalar, *terms)
 
-        w_row = builder.mul(kw_v, I64(lanes))
         done = builder.append_basic_block("columns_done")
         # Strides are constants of the code: fourteen additions in a row took twice the time of the fourteen products.
         switch = builder.switch(builder.add(builder.mul(stride_v, I64(COLUMNS)), columns_v), done)
@@ -201,22 +178,35 @@ def channel_tile(typing_context, columns, kh, kw, stride, source, at, row, colum
                 return builder.function.append_basic_block(f"columns{count}s{stride}_{name}")
 
             def tap(values, seen, w, stride=stride):
-                weights = simd.load_ir(builder, vector, w)
-                images = [simd.load_ir(builder, vector, at(seen, j * stride * lanes)) for j in range(len(values))]
+                weights = llvm.load(builder, vector, w)
+                images = [llvm.load(builder, vector, at(seen, j * stride * lanes)) for j in range(len(values))]
                 return [simd.fma_ir(builder, a, weights, b) for a, b in zip(images, values, strict=True)]
 
-            def kernel_row(values, seen, w, block=block, tap=tap):
-                return loop(builder, block, "tap", kw_v, [(seen, column_v), (w, I64(lanes))], values, at, tap)
+            def line(values, seen, w, block=block, tap=tap):
+                return loop(
+                    builder, block, "inner", inner_count, [(seen, inner_image), (w, inner_weight)], values, at, tap
+                )
 
-            start = [simd.load_ir(builder, vector, bias_at)] * count
-            sums = loop(builder, block, "row", kh_v, [(image, row_v), (kernel_at, w_row)], start, at, kernel_row)
+            again, ready = block("again"), block("ready")
+            builder.cbranch(from_bias, ready, again)
+            builder.position_at_end(again)
+            before = [llvm.load(builder, vector, at(out, j * lanes)) for j in range(count)]
+            builder.branch(ready)
+            builder.position_at_end(ready)
+            sums = []
+            for value in before:
+                sums.append(builder.phi(vector))
+                sums[-1].add_incoming(offset, case)
+                sums[-1].add_incoming(value, again)
+            walks = [(image, outer_image), (kernel_at, outer_weight)]
+            sums = loop(builder, block, "outer", outer_count, walks, sums, at, line)
             for j, value in enumerate(sums):
                 value = builder.select(builder.fcmp_ordered("<", value, least), least, value)
-                simd.store_ir(builder, value, at(out, j * lanes))
+                llvm.store(builder, value, at(out, j * lanes))
             builder.branch(done)
         builder.position_at_end(done)
         return context.get_dummy_value()
 
-    kinds = (integer, integer, integer, integer, source, integer, integer, integer, weight, integer, integer, dtype, y,
-             integer)  # fmt: skip
-    return types.void(*kinds), codegen
+    walk = types.UniTuple(integer, 3)
+    located = simd.operand(source), simd.operand(weight), simd.operand(bias), simd.operand(y)
+    return types.void(integer, walk, walk, integer, *located, integer, dtype), codegen

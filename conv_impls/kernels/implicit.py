@@ -1,267 +1,294 @@
 """Convolution as a matrix product whose right-hand side is never stored whole: implicit GEMM. Pure kernels.
 
-    y[o, p] = sum over k of weight[o, k] * planes[tap_offset[k] + place(p)],   k over (c, kh, kw), p over positions
+    y[o, p] = bias[o] + sum over k of weight[o, k] * source[tap_offset[k] + place(p)]      k over (c, kh, kw)
+    place(p) = p // out_width * pitch + p % out_width                                      p over positions
 
 Idea
-    Panels of the patch matrix, as large as the L2 cache likes, are packed and multiplied by register tiles
-    (`conv_impls.kernels.tile`). They are packed from the image itself, padding masked and strides shuffled, or, for
-    other padding modes and strides, from staged planes (`conv_impls.kernels.stage`), which the formula is for. Vectors
-    run along positions, the natural axis of NCHW, or, where an image is smaller than a vector can use well, along
-    output channels, with one transpose of the result at the end. 1x1 kernels skip the packing: their panel is the
-    image.
+    The sum is a matrix product: weights, channels by k, times the patch matrix of im2col, k by positions. GEMM (general
+    matrix-matrix product) libraries cut such a product into blocks for the caches and tiles for the registers; here
+    each block of the patch matrix is made when it is needed:
+
+        for each channel block, image and group, block of positions        shared out among the threads
+            for each k block
+                pack the patches of this block into panels                 `_fill`, `pack_rows`
+                multiply all row tiles by all panels                       `conv_impls.kernels.tile.multiply`
+
+    tap      one (kh, kw); k is one (c, kh, kw), a k block those between two writes of the sums
+    panel    `VECTORS` vectors of positions, k below k; a block is the panels that fit the cache
+    tile     up to `ROWS` rows by one panel, its sums in registers
+
+    Zero padding with column strides 1, 2 and 4 is packed from the image itself: padding is masked, strides are shuffled
+    away. Everything else is first copied into padded planes (`conv_impls.kernels.stage`), for which the formula holds.
+    A 1x1 kernel needs no packing: its panel is the image. Where an image has too few positions to fill vectors, the
+    transposed product is computed: positions are rows, vectors run along output channels, and the result is transposed.
 Source
     Implicit GEMM: Chetlur et al. 2014, cuDNN, arXiv:1410.0759, sec. 3.1. Packing and blocking: Goto & van de Geijn
     2008, doi:10.1145/1356052.1356053, sec. 4.
 Limits
-    Every panel is packed by the thread that uses it; groups of few output channels leave the tiles half empty.
+    Threads that share out channels pack the same panels each for itself; groups of few output channels leave the tiles
+    half empty.
 """
 
 from __future__ import annotations
 
-from numba import njit
+from typing import NamedTuple
 
+from numba import int64, njit
+
+from conv_impls.kernels.panels import Window, pack_image, pack_planes, pack_rows
 from conv_impls.kernels.runtime.cache import kernel
-from conv_impls.kernels.runtime.team import WORK, X, Y, array_at, table_at
-from conv_impls.kernels.simd import evens, lanes_of, load, load_lanes, store, store_lanes
-from conv_impls.kernels.square import finish_rows, load_rows, store_rows, transpose
-from conv_impls.kernels.stage import stage_part
-from conv_impls.kernels.tile import ROWS, START_BIAS, START_C, START_ZERO, VECTORS, multiply, multiply_by_panel
+from conv_impls.kernels.runtime.team import Floats, Integers, of_call, of_plan
+from conv_impls.kernels.simd import lanes_of
+from conv_impls.kernels.square import load_rows, store_rows, transpose
+from conv_impls.kernels.stage import Staging, stage_part
+from conv_impls.kernels.tile import (
+    PACKED_BY_TILE,
+    ROWS,
+    START_BY_COLUMN,
+    START_BY_ROW,
+    START_C,
+    VECTORS,
+    multiply,
+    multiply_by_panel,
+)
 
-# Slots of the operands.
-WEIGHT, BIAS, FLOOR, OFFSETS, STAGE, SIZES = range(3, 9)
+
+class Sizes(NamedTuple):
+    """Integers that `convolve` needs. ``out_channels`` and ``reduction`` are those of one group."""
+
+    batch: int
+    groups: int
+    out_channels: int
+    # Outputs of one image and channel; columns of the result; elements between two of its rows in the source.
+    positions: int
+    out_width: int
+    pitch: int
+    # Elements of one group of one image of the source.
+    group_elements: int
+    # How many k there are, and how many of them between two writes of the sums.
+    reduction: int
+    k_block: int
+    # Positions of a block, blocks of an image, blocks of the output channels.
+    block_positions: int
+    position_blocks: int
+    channel_blocks: int
+    # Elements of work before that of the first part, and of each part.
+    work_start: int
+    work_per_part: int
+    # Flags. Vectors run along channels.
+    by_channel: int
+    # Planes staged in phase 0 are read, not the image.
+    staged: int
+    # 1x1 without stride and padding: blocks are packed channel by channel; or not at all, for the panel is the image;
+    # what comes next of a large image is prefetched.
+    in_rows: int
+    in_place: int
+    prefetch_image: int
+    # Weights that L2 does not hold are used panel by panel.
+    by_panel: int
 
 
+class Operands(NamedTuple):
+    """What a plan of `convolve` made."""
+
+    # As `pack_weights` writes them.
+    weight: Floats
+    # For each group its channels and, by channel, zeros up to a whole panel.
+    bias: Floats
+    # Lower limits of sums: floor[0], between two k blocks, is -inf; floor[1], at the end, is 0 with ReLU, else -inf.
+    floor: Floats
+    # Where each k lies in the staged planes, from the first channel of its group.
+    tap_offset: Integers
+    # Unused where nothing is staged.
+    staging: Staging
+    window: Window
+    sizes: Sizes
+
+
+class Packing(NamedTuple):
+    """Integers that `pack_weights` needs, as in `Sizes`."""
+
+    groups: int
+    out_channels: int
+    reduction: int
+    by_channel: int
+
+
+class PackOperands(NamedTuple):
+    """What a plan of `pack_weights` made."""
+
+    sizes: Packing
+
+
+# The numpy error model, here and below: no check for a zero before each division.
 @njit(error_model="numpy")
-def _pack(source, base, offsets, first, steps, p0, count, ow, pitch, target, to, row):
-    """target[to + k*row + j] = source[base + offsets[first+k] + place(p0+j)] for k < steps, j < count.
+def _fill(source, k_range, span, plan, target):
+    """Pack these k of these positions, from planes or from the image itself. ``plan`` are the `Operands`.
 
-    place(p) = p//ow*pitch + p%ow: a run of positions ends where a row of the image does. Lanes behind ``count`` keep
-    what they held.
+    An image that is not staged is packed by whole channels: ``k_range`` begins and ends with one.
     """
-    lanes, j = lanes_of(source), 0
-    while j < count:
-        p = p0 + j
-        run = min(count - j, ow - p % ow) if pitch != ow else count - j
-        start = base + p // ow * pitch + p % ow
-        for v in range(0, run, lanes):
-            here, there = start + v, to + j + v
-            if run - v >= lanes:
-                for k in range(steps):
-                    store(load(source, here + offsets[first + k]), target, there + k * row)
-            else:
-                for k in range(steps):
-                    value = load_lanes(source, here + offsets[first + k], 0, run - v)
-                    store_lanes(value, target, there + k * row, run - v)
-        j += run
-
-
-@njit(error_model="numpy")
-def _pack_rows(source, base, positions, first, steps, p0, count, target, to):
-    """As `_pack` for a 1x1 kernel, all panels of a block at once: each row of the image is read as far as it goes.
-
-    Rows lie far apart: read panel by panel, every 128 bytes wait for memory (384 -> 96 at 56x56 gains 11%).
-    """
-    lanes = lanes_of(source)
-    width, whole = VECTORS * lanes, count - count % lanes
-    for k in range(steps):
-        here, there = base + (first + k) * positions + p0, to + k * width
-        for j in range(0, whole, lanes):
-            store(load(source, here + j), target, there + j // width * (width * steps) + j % width)
-        if whole < count:
-            value = load_lanes(source, here + whole, 0, count - whole)
-            store_lanes(value, target, there + whole // width * (width * steps) + whole % width, count - whole)
-
-
-@njit(error_model="numpy")
-def _pack_image(source, base, sizes, first, channels, p0, count, ow, target, to, row):
-    """As `_pack`, for ``channels`` whole channels of an image that was not staged: padding is masked, strides shuffled.
-
-    The loop over channels is the inner one, so that bounds and masks are made once for many vectors.
-    """
-    h, w, kh, kw, sh, sw, dh, dw, top, left = (
-        sizes[17], sizes[18], sizes[19], sizes[20], sizes[21], sizes[22], sizes[23], sizes[24], sizes[25], sizes[26],
-    )  # fmt: skip
-    lanes, plane, step, j = lanes_of(source), h * w, kh * kw * row, 0
-    while j < count:
-        i, q0 = (p0 + j) // ow, (p0 + j) % ow
-        run = min(count - j, ow - q0)
-        for tap in range(kh * kw):
-            line = i * sh + tap // kw * dh - top
-            for v in range(0, run, lanes):
-                here = min(lanes, run - v)
-                column = (q0 + v) * sw + tap % kw * dw - left
-                low, high = -column, min(w - column, (here - 1) * sw + 1)
-                if line < 0 or line >= h:
-                    high = 0
-                at, there = base + first * plane + line * w + column, to + tap * row + j + v
-                if sw == 1 and low <= 0 and high == lanes:
-                    for c in range(channels):
-                        store(load(source, at + c * plane), target, there + c * step)
-                elif sw == 1:
-                    for c in range(channels):
-                        store_lanes(load_lanes(source, at + c * plane, low, high), target, there + c * step, here)
-                elif sw == 2:
-                    for c in range(channels):
-                        store_lanes(_second(source, at + c * plane, low, high), target, there + c * step, here)
-                else:
-                    for c in range(channels):
-                        near = _second(source, at + c * plane, low, high)
-                        far = _second(source, at + c * plane + 2 * lanes, low - 2 * lanes, high - 2 * lanes)
-                        store_lanes(evens(near, far), target, there + c * step, here)
-        j += run
-
-
-@njit(error_model="numpy")
-def _second(source, at, low, high):
-    """Every second of 2*lanes elements, those from ``low`` to ``high``-1; the others count as zeros."""
-    lanes = lanes_of(source)
-    return evens(load_lanes(source, at, low, high), load_lanes(source, at + lanes, low - lanes, high - lanes))
-
-
-@njit(error_model="numpy")
-def _fill(source, base, offsets, sizes, k0, depth, p0, count, ow, pitch, target, to, row):
-    """Pack steps k0 to k0+depth of positions p0 to p0+count, from planes or from the image itself."""
-    if sizes[14]:
-        _pack(source, base, offsets, k0, depth, p0, count, ow, pitch, target, to, row)
+    if plan.sizes.staged:
+        pack_planes(source, plan.tap_offset, k_range, span, (plan.sizes.out_width, plan.sizes.pitch), target)
     else:
-        area = sizes[19] * sizes[20]
-        _pack_image(source, base, sizes, k0 // area, depth // area, p0, count, ow, target, to, row)
+        taps = plan.window.kh * plan.window.kw
+        channels = k_range[0] // taps, k_range[1] // taps
+        pack_image(source, channels, span, plan.window, plan.sizes.out_width, target)
 
 
 @njit(error_model="numpy")
-def _by_position(part, parts, source, weight, bias, y, work, at, offsets, sizes, floor):
-    """Vectors along positions: weight (tile, k, row) times panels of positions, straight into y."""
-    mb, groups, oc, positions, ow, pitch, image, in_place, steps, p_block, p_parts, o_parts, taps = _sizes(sizes)
-    in_rows, large, lanes = sizes[27], sizes[28], lanes_of(y)
-    width, tiles = VECTORS * lanes, -(-oc // ROWS)
-    tasks = mb * groups * p_parts * o_parts
+def _by_position(part, parts, source, y, work, plan):
+    """Vectors along positions: packed weights (`_pack_tiles`) times panels of positions, straight into y."""
+    sizes, lanes, work_at = plan.sizes, lanes_of(y), plan.sizes.work_start + part * plan.sizes.work_per_part
+    groups, oc, positions, reduction = sizes.groups, sizes.out_channels, sizes.positions, sizes.reduction
+    p_blocks, o_blocks, image_groups = sizes.position_blocks, sizes.channel_blocks, sizes.batch * sizes.groups
+    width, tiles, packed_by_tile = VECTORS * lanes, -(-oc // ROWS), int64(PACKED_BY_TILE)
+    tasks = image_groups * p_blocks * o_blocks
+    # Channel blocks change last: the weights of one stay in the cache over all blocks of positions.
     for task in range(part * tasks // parts, (part + 1) * tasks // parts):
-        pb, ng, ob = task % p_parts, task // p_parts % (mb * groups), task // (p_parts * mb * groups)
-        base, row, p0 = ng * image, ng % groups * oc, pb * p_block
-        first, last, count = ob * tiles // o_parts, (ob + 1) * tiles // o_parts, min(p_block, positions - p0)
-        # The panel that ends behind the image is packed even where the image itself would serve.
-        inside = count // width * width if in_place else 0
-        out = ng * oc * positions + p0
-        for k0 in range(0, taps, steps):
-            depth = min(steps, taps - k0)
-            start, least = START_C if k0 else START_BIAS, floor[1] if k0 + depth == taps else floor[0]
-            # What of the image comes next is asked for meanwhile.
-            soon = base + (k0 + depth) * positions + p0 if k0 + depth < taps else base + p0 + p_block
-            lines = -(-count // lanes) if large else 0
+        p_block, image_group = task % p_blocks, task // p_blocks % image_groups
+        o_block = task // (p_blocks * image_groups)
+        base, p0, first_row = (
+            image_group * sizes.group_elements,
+            p_block * sizes.block_positions,
+            image_group % groups * oc,
+        )
+        count = min(sizes.block_positions, positions - p0)
+        share = oc, o_block * tiles // o_blocks, (o_block + 1) * tiles // o_blocks, tiles
+        # B is read in whole vectors: a panel that would reach past the last position is packed, not read in place.
+        inside = count // width * width if sizes.in_place else 0
+        out = image_group * oc * positions + p0
+        for k0 in range(0, reduction, sizes.k_block):
+            depth = min(sizes.k_block, reduction - k0)
+            start = START_C if k0 else START_BY_ROW
+            floor = plan.floor[1] if k0 + depth == reduction else plan.floor[0]
+            a, bias = (plan.weight, first_row * reduction, reduction, packed_by_tile, k0), (plan.bias, first_row)
+            # Prefetched meanwhile: the next k block, else the next block of positions. After the last one it is of no
+            # use, and does no harm.
+            next_at = (
+                base + (k0 + depth) * positions + p0 if k0 + depth < reduction else base + p0 + sizes.block_positions
+            )
+            vectors_ahead = -(-count // lanes) if sizes.prefetch_image else 0
             if inside:
-                multiply(oc, first, last, tiles, depth, weight, row * taps, taps, 0, k0,
-                         source, base + k0 * positions + p0, width, positions,
-                         y, out, positions, inside, width, bias, row, start, least,
-                         source, soon, positions, lines)  # fmt: skip
+                b = source, base + k0 * positions + p0, width, positions
+                multiply(share, depth, a, b, (y, out, positions), inside, bias, start, floor,
+                         (source, next_at, positions, vectors_ahead))  # fmt: skip
             if inside < count:
-                if in_rows:
-                    _pack_rows(source, base, positions, k0, depth, p0 + inside, count - inside, work, at)
-                else:
-                    for j in range(inside, count, width):
-                        _fill(source, base, offsets, sizes, k0, depth, p0 + j, min(width, count - j), ow, pitch,
-                              work, at + (j - inside) * depth, width)  # fmt: skip
-                multiply(oc, first, last, tiles, depth, weight, row * taps, taps, 0, k0,
-                         work, at, width * depth, width,
-                         y, out + inside, positions, count - inside, width, bias, row, start, least,
-                         source, soon, positions, 0 if inside else lines)  # fmt: skip
+                remaining, k_range = count - inside, (k0, depth)
+                if sizes.in_rows:
+                    pack_rows((source, base), k_range, (p0 + inside, remaining), positions, (work, work_at))
+                else:  # nothing is in place
+                    for j in range(0, count, width):
+                        span, panel = (p0 + j, min(width, count - j)), (work, work_at + j * depth, width)
+                        _fill((source, base), k_range, span, plan, panel)
+                b = work, work_at, width * depth, width
+                # What comes next was prefetched by the product above.
+                multiply(share, depth, a, b, (y, out + inside, positions), remaining, bias, start, floor,
+                         (source, next_at, positions, 0 if inside else vectors_ahead))  # fmt: skip
 
 
 @njit(error_model="numpy")
-def _by_channel(part, parts, source, weight, bias, y, work, at, offsets, sizes, floor):
-    """Vectors along output channels: panels of positions times weight (panel, k, channel), transposed into y."""
-    mb, groups, oc, positions, ow, pitch, image, in_place, steps, p_block, p_parts, o_parts, taps = _sizes(sizes)
-    lanes = lanes_of(y)
-    width = VECTORS * lanes
-    channels, row = -(-oc // width), -(-p_block // lanes) * lanes
-    scratch = at if in_place else at + row * steps
-    tasks = mb * groups * p_parts * o_parts
+def _by_channel(part, parts, source, y, work, plan):
+    """The transposed product: positions are the rows of A, channels the columns of B; then transposed into y."""
+    sizes, lanes, work_at = plan.sizes, lanes_of(y), plan.sizes.work_start + part * plan.sizes.work_per_part
+    batch, groups, oc = sizes.batch, sizes.groups, sizes.out_channels
+    positions, reduction, p_blocks, o_blocks = (
+        sizes.positions,
+        sizes.reduction,
+        sizes.position_blocks,
+        sizes.channel_blocks,
+    )
+    zero, one = int64(0), int64(1)
+    # A block of positions is packed as one panel of this width; behind it the results wait for their transpose.
+    width, block_width = VECTORS * lanes, -(-sizes.block_positions // lanes) * lanes
+    panels, result_at = -(-oc // width), work_at if sizes.in_place else work_at + block_width * sizes.k_block
+    tasks = batch * groups * p_blocks * o_blocks
     for task in range(part * tasks // parts, (part + 1) * tasks // parts):
-        pb, n, go = task % p_parts, task // p_parts % mb, task // (p_parts * mb)
-        group, ob, p0 = go // o_parts, go % o_parts, pb * p_block
-        ng = n * groups + group
-        first, last, count = ob * channels // o_parts, (ob + 1) * channels // o_parts, min(p_block, positions - p0)
-        tiles, columns = -(-count // ROWS), (last - first) * width
-        for k0 in range(0, taps, steps):
-            depth, start = min(steps, taps - k0), START_C if k0 else START_ZERO
-            right = ((group * channels + first) * taps + k0) * width
-            left, a_row = ng * image + k0 * positions + p0, positions
-            if not in_place:
-                left, a_row = at, row
-                _fill(source, ng * image, offsets, sizes, k0, depth, p0, count, ow, pitch, work, at, row)
-            a = source if in_place else work
-            if sizes[29]:
-                multiply_by_panel(count, tiles, depth, a, left, 1, a_row, weight, right, taps * width, width,
-                                  last - first, work, scratch, columns, bias, start, floor[0])  # fmt: skip
+        p_block, n, group_block = task % p_blocks, task // p_blocks % batch, task // (p_blocks * batch)
+        group, o_block, p0 = group_block // o_blocks, group_block % o_blocks, p_block * sizes.block_positions
+        image_group = n * groups + group
+        base = image_group * sizes.group_elements
+        first, last = o_block * panels // o_blocks, (o_block + 1) * panels // o_blocks
+        count, columns = min(sizes.block_positions, positions - p0), (last - first) * width
+        tiles = -(-count // ROWS)
+        for k0 in range(0, reduction, sizes.k_block):
+            depth, start = min(sizes.k_block, reduction - k0), START_C if k0 else START_BY_COLUMN
+            b = plan.weight, ((group * panels + first) * reduction + k0) * width, reduction * width, width
+            c, bias = (work, result_at, columns), (plan.bias, (group * panels + first) * width)
+            floor = plan.floor[1] if k0 + depth == reduction else plan.floor[0]
+            a, a_at, a_step = source, base + k0 * positions + p0, positions
+            if not sizes.in_place:
+                a, a_at, a_step = work, work_at, block_width
+                _fill((source, base), (k0, depth), (p0, count), plan, (work, work_at, block_width))
+            if sizes.by_panel:
+                multiply_by_panel((count, tiles, last - first), depth, (a, a_at, one, a_step), b, c, bias, start, floor)
             else:
-                multiply(count, 0, tiles, tiles, depth, a, left, 1, a_row, 0, weight, right, taps * width, width,
-                         work, scratch, columns, columns, width, bias, 0, start, floor[0], weight, 0, 0, 0)  # fmt: skip
-        for o in range(0, min(columns, oc - first * width), lanes):
-            channel = first * width + o
+                nothing_ahead = plan.weight, zero, zero, zero
+                multiply((count, zero, tiles, tiles), depth, (a, a_at, one, a_step, zero), b, c, columns, bias, start,
+                         floor, nothing_ahead)  # fmt: skip
+        for channel in range(first * width, min(last * width, oc), lanes):
             here = min(lanes, oc - channel)
             for j in range(0, count, lanes):
-                rows = load_rows(work, scratch + j * columns + o, columns, count - j, lanes)
-                rows = finish_rows(transpose(rows), bias, group * oc + channel, here, floor[1])
-                store_rows(rows, y, (ng * oc + channel) * positions + p0 + j, positions, here, count - j)
+                at = result_at + j * columns + channel - first * width
+                rows = load_rows(work, at, columns, count - j, lanes)
+                store_rows(
+                    transpose(rows), y, (image_group * oc + channel) * positions + p0 + j, positions, here, count - j
+                )
 
 
 @njit(error_model="numpy")
-def _sizes(sizes):
-    """Images, groups, C_out and positions of a group, W_out, row pitch, group pitch, whether 1x1 in place, steps of the
-    reduction a visit, positions a block, blocks, parts of the channels, taps."""
-    return (sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], sizes[7], sizes[8], sizes[9],
-            sizes[10], sizes[11], sizes[12])  # fmt: skip
-
-
-@njit(error_model="numpy")
-def _pack_tiles(part, parts, weight, packed, groups, oc, taps):
-    """weight (group, o, k) -> for each group and tile of rows: (k, row)."""
+def _pack_tiles(part, parts, weight, packed, sizes):
+    """weight (group, o, k) -> for each group and tile of rows: (k, row), in the order in which `tile` reads them."""
+    groups, oc, reduction = sizes.groups, sizes.out_channels, sizes.reduction
     lanes, tiles = lanes_of(weight), -(-oc // ROWS)
     for task in range(part * groups * tiles // parts, (part + 1) * groups * tiles // parts):
         t = task % tiles
+        # The same split of rows as in `multiply`.
         first = task // tiles * oc + t * oc // tiles
         rows = (t + 1) * oc // tiles - t * oc // tiles
         for m in range(0, rows, lanes):
-            for k in range(0, taps, lanes):
-                block = load_rows(weight, (first + m) * taps + k, taps, rows - m, taps - k)
-                store_rows(transpose(block), packed, first * taps + k * rows + m, rows, taps - k, min(lanes, rows - m))
+            for k in range(0, reduction, lanes):
+                square = load_rows(weight, (first + m) * reduction + k, reduction, rows - m, reduction - k)
+                to, here = first * reduction + k * rows + m, min(lanes, rows - m)
+                store_rows(transpose(square), packed, to, rows, reduction - k, here)
 
 
 @njit(error_model="numpy")
-def _pack_panels(part, parts, weight, packed, groups, oc, taps):
+def _pack_panels(part, parts, weight, packed, sizes):
     """weight (group, o, k) -> for each group and panel of channels: (k, channel), zeros behind the last channel."""
+    groups, oc, reduction = sizes.groups, sizes.out_channels, sizes.reduction
     lanes = lanes_of(weight)
     width = VECTORS * lanes
     panels = -(-oc // width)
     for task in range(part * groups * panels // parts, (part + 1) * groups * panels // parts):
         group, first = task // panels, task % panels * width
         for o in range(first, first + width, lanes):
-            for k in range(0, taps, lanes):
-                block = load_rows(weight, (group * oc + o) * taps + k, taps, oc - o, taps - k)
-                store_rows(transpose(block), packed, (task * taps + k) * width + o - first, width, taps - k, lanes)
+            for k in range(0, reduction, lanes):
+                square = load_rows(weight, (group * oc + o) * reduction + k, reduction, oc - o, reduction - k)
+                to = (task * reduction + k) * width + o - first
+                store_rows(transpose(square), packed, to, width, reduction - k, lanes)
 
 
 @kernel(error_model="numpy")
 def pack_weights(phase, part, parts, operands):
-    """X holds the weights, Y gets the packed ones."""
-    weight, packed, sizes = array_at(operands, X), array_at(operands, Y), table_at(operands, 3)
-    if sizes[3]:
-        _pack_panels(part, parts, weight, packed, sizes[0], sizes[1], sizes[2])
+    """`of_call` gives the weights, and where the packed ones go."""
+    weight, packed, _ = of_call(operands)
+    sizes = of_plan(operands, PackOperands).sizes
+    if sizes.by_channel:
+        _pack_panels(part, parts, weight, packed, sizes)
     else:
-        _pack_tiles(part, parts, weight, packed, sizes[0], sizes[1], sizes[2])
+        _pack_tiles(part, parts, weight, packed, sizes)
 
 
 @kernel(error_model="numpy")
 def convolve(phase, part, parts, operands):
     """Phase 0 stages the image, where it must be; phase 1 multiplies."""
-    work, sizes = array_at(operands, WORK), table_at(operands, SIZES)
-    by_channel, staged, planes, area = sizes[13], sizes[14], sizes[15], sizes[16]
-    if staged and phase == 0:
-        stage_part(part, parts, array_at(operands, X), table_at(operands, STAGE), work)
+    x, y, work = of_call(operands)
+    plan = of_plan(operands, Operands)
+    if plan.sizes.staged and phase == 0:
+        stage_part(part, parts, x, plan.staging, work)
         return
-    source = work if staged else array_at(operands, X)
-    weight, bias, floor = array_at(operands, WEIGHT), array_at(operands, BIAS), array_at(operands, FLOOR)
-    offsets, y, at = table_at(operands, OFFSETS), array_at(operands, Y), planes + part * area
-    if by_channel:
-        _by_channel(part, parts, source, weight, bias, y, work, at, offsets, sizes, floor)
+    source = work if plan.sizes.staged else x
+    if plan.sizes.by_channel:
+        _by_channel(part, parts, source, y, work, plan)
     else:
-        _by_position(part, parts, source, weight, bias, y, work, at, offsets, sizes, floor)
+        _by_position(part, parts, source, y, work, plan)

@@ -13,61 +13,94 @@ Limits
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from numba import njit
 
-from conv_impls.kernels.simd import constant, evens, lanes_of, load, load_lanes, store, store_lanes
+from conv_impls.kernels.runtime.team import Integers
+from conv_impls.kernels.simd import evens, lanes_of, load, load_lanes, store, store_lanes
+
+
+class StageSizes(NamedTuple):
+    """What `stage_part` counts by: channels of all images, their size, phases and planes, stride along columns."""
+
+    images: int
+    h: int
+    w: int
+    phases_h: int
+    plane_h: int
+    phases_w: int
+    plane_w: int
+    stride: int
+
+
+class Staging(NamedTuple):
+    """What a plan that stages made."""
+
+    sizes: StageSizes
+    # The row of the image that each row of each phase shows, -1 for a zero; the same for columns.
+    rows: Integers
+    columns: Integers
+    # For each phase the range (low, high) of its columns that lie inside the image, at equal steps of the stride.
+    inner: Integers
 
 
 @njit(error_model="numpy")
-def stage_part(part, parts, x, table, planes):
-    """This part's channels of ``x``, in planes. ``table`` is that of `conv_impls.backends._layout.Layout`."""
-    images, h, w, phases_h, plane_h, phases_w, plane_w, stride = (
-        table[0], table[1], table[2], table[3], table[4], table[5], table[6], table[7],
-    )  # fmt: skip
-    lanes = lanes_of(planes)
-    rows, cols = 8, 8 + phases_h * plane_h
-    inner = cols + phases_w * plane_w
-    channel = phases_h * phases_w * plane_h * plane_w
-    zero = constant(planes, 0.0)
+def stage_part(part, parts, x, staging, planes):
+    """This part's channels of ``x``, in planes."""
+    sizes = staging.sizes
+    images, phases_h, plane_h, phases_w = sizes.images, sizes.phases_h, sizes.plane_h, sizes.phases_w
     for c in range(part * images // parts, (part + 1) * images // parts):
-        to = c * channel
         for r in range(phases_h):
             for s in range(phases_w):
-                low, high = table[inner + 2 * s], table[inner + 2 * s + 1]
-                for a in range(plane_h):
-                    row = table[rows + r * plane_h + a]
-                    if row < 0:
-                        for b in range(0, plane_w, lanes):
-                            store_lanes(zero, planes, to + b, plane_w - b)
-                    else:
-                        line, columns = (c * h + row) * w, cols + s * plane_w
-                        for b in range(low):
-                            planes[to + b] = x[line + table[columns + b]] if table[columns + b] >= 0 else 0
-                        _copy(x, line + table[columns + low], stride, planes, to + low, high - low)
-                        for b in range(high, plane_w):
-                            planes[to + b] = x[line + table[columns + b]] if table[columns + b] >= 0 else 0
-                    to += plane_w
+                to = ((c * phases_h + r) * phases_w + s) * plane_h * sizes.plane_w
+                stage_rows(x, c, (r * plane_h, plane_h), s, staging, planes, to)
 
 
 @njit(error_model="numpy")
+def stage_rows(x, c, span, s, staging, planes, to):
+    """Rows ``span`` = (first, how many) of channel ``c``, numbered as in ``staging.rows``, of column phase ``s``."""
+    sizes, rows, columns, inner = staging
+    plane_w = sizes.plane_w
+    low, high = inner[2 * s], inner[2 * s + 1]
+    for a in range(span[0], span[0] + span[1]):
+        if rows[a] < 0:
+            for b in range(plane_w):
+                planes[to + b] = 0
+        else:
+            line, first = (c * sizes.h + rows[a]) * sizes.w, s * plane_w
+            for b in range(low):
+                planes[to + b] = x[line + columns[first + b]] if columns[first + b] >= 0 else 0
+            _copy(x, line + columns[first + low], sizes.stride, planes, to + low, high - low)
+            for b in range(high, plane_w):
+                planes[to + b] = x[line + columns[first + b]] if columns[first + b] >= 0 else 0
+        to += plane_w
+
+
+@njit(error_model="numpy", inline="always")
 def _copy(source, at, step, target, to, count):
-    """target[to + b] = source[at + b*step] for b < count; whole vectors for the steps that are common."""
+    """target[to + b] = source[at + b*step] for b < count; whole vectors for the steps that are common.
+
+    The last vector ends where the row does, over the one before it: CPUs without AVX-512 store masked lanes slowly.
+    """
     lanes = lanes_of(source)
-    if step == 1:
-        whole = count // lanes * lanes
-        for b in range(0, whole, lanes):
+    last = count - lanes
+    if step == 1 and last >= 0:
+        for b in range(0, last, lanes):
             store(load(source, at + b), target, to + b)
-        if whole < count:
-            store_lanes(load_lanes(source, at + whole, 0, count - whole), target, to + whole, count - whole)
-    elif step == 2 and count > 0:
-        # The last vector would read one element behind the last wanted.
-        inside = (count - 1) // lanes * lanes
-        for b in range(0, inside, lanes):
+        store(load(source, at + last), target, to + last)
+    elif step == 1:
+        store_lanes(load_lanes(source, at, 0, count), target, to, count)
+    elif step == 2 and last >= 0:
+        for b in range(0, last, lanes):
             store(evens(load(source, at + 2 * b), load(source, at + 2 * b + lanes)), target, to + b)
-        left = 2 * (count - inside) - 1
-        first = load_lanes(source, at + 2 * inside, 0, left)
-        second = load_lanes(source, at + 2 * inside + lanes, 0, left - lanes)
-        store_lanes(evens(first, second), target, to + inside, count - inside)
+        # The element behind the last wanted may lie outside of the image.
+        far = load_lanes(source, at + 2 * last + lanes, 0, lanes - 1)
+        store(evens(load(source, at + 2 * last), far), target, to + last)
+    elif step == 2:
+        near = load_lanes(source, at, 0, 2 * count - 1)
+        far = load_lanes(source, at + lanes, 0, 2 * count - 1 - lanes)
+        store_lanes(evens(near, far), target, to, count)
     else:
         for b in range(count):
             target[to + b] = source[at + b * step]

@@ -1,0 +1,145 @@
+"""Panels of the patch matrix, packed when they are needed: k below k, positions side by side. Pure kernels.
+
+    target[k, j] = source[base + tap_offset[k0 + k] + place(p0 + j)]        for k < depth, j < count
+    place(p) = p // out_width * pitch + p % out_width
+
+Operands are tuples: ``source`` is (array, base), base being where this image and group begin; ``k_range`` is (k0,
+depth), ``span`` is (p0, count). Their meaning is that of `conv_impls.kernels.implicit`, which calls these.
+
+Idea
+    Three ways to the same panel: from staged planes, where every tap is one shift; from the channels of an image as
+    they are, for 1x1 kernels; and from an image with padding and strides, which are masked and shuffled away.
+Source
+    Goto & van de Geijn 2008, doi:10.1145/1356052.1356053, sec. 4; the patches: Chetlur et al. 2014, arXiv:1410.0759.
+Limits
+    An image is packed by zero padding and column strides 1, 2 and 4 only; others are staged.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from numba import njit
+
+from conv_impls.kernels.simd import evens, lanes_of, load, load_lanes, store, store_lanes
+from conv_impls.kernels.tile import VECTORS
+
+
+class Window(NamedTuple):
+    """Where the taps of an image that is not staged lie; ``top`` and ``left`` are its padding."""
+
+    in_height: int
+    in_width: int
+    kh: int
+    kw: int
+    stride_h: int
+    stride_w: int
+    dilation_h: int
+    dilation_w: int
+    top: int
+    left: int
+
+
+@njit(error_model="numpy")
+def pack_planes(source, tap_offset, k_range, span, rows, target):
+    """target[to + k*row_step + j] = source[base + tap_offset[k0+k] + place(p0+j)] for k < depth, j < count.
+
+    ``rows`` is (out_width, pitch), ``target`` (array, to, row_step). Elements after ``count`` stay as they were: their
+    products are never stored.
+    """
+    image, base = source
+    k0, depth = k_range
+    p0, count = span
+    panel, to, row_step = target
+    out_width, pitch = rows
+    lanes, j = lanes_of(image), 0
+    while j < count:
+        p = p0 + j
+        # Without a gap between rows place(p) is p, and all is one run.
+        run = min(count - j, out_width - p % out_width) if pitch != out_width else count - j
+        start = base + p // out_width * pitch + p % out_width
+        for v in range(0, run, lanes):
+            here, there = start + v, to + j + v
+            if run - v >= lanes:
+                for k in range(depth):
+                    store(load(image, here + tap_offset[k0 + k]), panel, there + k * row_step)
+            else:
+                for k in range(depth):
+                    value = load_lanes(image, here + tap_offset[k0 + k], 0, run - v)
+                    store_lanes(value, panel, there + k * row_step, run - v)
+        j += run
+
+
+@njit(error_model="numpy")
+def pack_rows(source, k_range, span, positions, target):
+    """As `pack_planes` for a 1x1 kernel, all panels of a block at once: each channel is read from p0 to p0 + count.
+
+    target[to + panel*(width*depth) + k*width + column]; ``target`` is (array, to). Channels lie far apart in memory:
+    packed panel by panel, each read is of 128 bytes (AVX-512), and 384 -> 96 at 56x56 was 11% slower on Zen 4.
+    """
+    image, base = source
+    k0, depth = k_range
+    p0, count = span
+    panels, to = target
+    lanes = lanes_of(image)
+    width, whole = VECTORS * lanes, count - count % lanes
+    for k in range(depth):
+        here, there = base + (k0 + k) * positions + p0, to + k * width
+        for j in range(0, whole, lanes):
+            store(load(image, here + j), panels, there + j // width * (width * depth) + j % width)
+        if whole < count:
+            value = load_lanes(image, here + whole, 0, count - whole)
+            store_lanes(value, panels, there + whole // width * (width * depth) + whole % width, count - whole)
+
+
+@njit(error_model="numpy")
+def pack_image(source, channels, span, window, out_width, target):
+    """As `pack_planes`, for whole channels of an image that was not staged: padding is masked, strides are shuffled.
+
+    ``channels`` is (first, how many). The loop over them is the inner one, so that bounds and masks are made once for
+    many vectors.
+    """
+    image, base = source
+    first, depth = channels
+    p0, count = span
+    panel, to, row_step = target
+    in_height, in_width, kh, kw, sh, sw, dh, dw, top, left = window
+    lanes, channel_size, channel_step, j = lanes_of(image), in_height * in_width, kh * kw * row_step, 0
+    while j < count:
+        out_row, out_column = (p0 + j) // out_width, (p0 + j) % out_width
+        run = min(count - j, out_width - out_column)
+        for tap in range(kh * kw):
+            in_row = out_row * sh + tap // kw * dh - top
+            for v in range(0, run, lanes):
+                here = min(lanes, run - v)
+                column = (out_column + v) * sw + tap % kw * dw - left
+                # Of the elements from `column` on, those that lie in the image and are not behind the last one used.
+                low, high = -column, min(in_width - column, (here - 1) * sw + 1)
+                if in_row < 0 or in_row >= in_height:
+                    high = 0  # a row of the padding: zeros
+                at = base + first * channel_size + in_row * in_width + column
+                there = to + tap * row_step + j + v
+                if sw == 1 and low <= 0 and high == lanes:
+                    for c in range(depth):
+                        store(load(image, at + c * channel_size), panel, there + c * channel_step)
+                elif sw == 1:
+                    for c in range(depth):
+                        value = load_lanes(image, at + c * channel_size, low, high)
+                        store_lanes(value, panel, there + c * channel_step, here)
+                elif sw == 2:
+                    for c in range(depth):
+                        value = _every_second(image, at + c * channel_size, low, high)
+                        store_lanes(value, panel, there + c * channel_step, here)
+                else:  # 4: every second of every second; other strides are staged
+                    for c in range(depth):
+                        near = _every_second(image, at + c * channel_size, low, high)
+                        far = _every_second(image, at + c * channel_size + 2 * lanes, low - 2 * lanes, high - 2 * lanes)
+                        store_lanes(evens(near, far), panel, there + c * channel_step, here)
+        j += run
+
+
+@njit(error_model="numpy")
+def _every_second(source, at, low, high):
+    """Every second of 2*lanes elements, those from ``low`` to ``high``-1; the others count as zeros."""
+    lanes = lanes_of(source)
+    return evens(load_lanes(source, at, low, high), load_lanes(source, at + lanes, low - lanes, high - lanes))
