@@ -13,9 +13,10 @@ from typing import TextIO, TypeVar
 
 import numpy as np
 
-from conv_impls.api import plan, settle, thread_count
+from conv_impls.api import settle, thread_count
 from conv_impls.choice import limits, remembered, tuning
 from conv_impls.errors import ConvError
+from conv_impls.planned import plan
 from conv_impls.problem import Conv2dProblem
 from conv_impls.text import visible
 from conv_impls.trace import GRAMMAR, trace

@@ -1,10 +1,9 @@
-"""`conv2d` for one call, `plan` for many: validate, resolve the backend, prepare, run."""
+"""`conv2d`, and the steps it has in common with `conv_impls.planned`: validate, settle the backend, prepare, run."""
 
 from __future__ import annotations
 
 import os
 import sys
-import time
 from contextlib import suppress
 
 import numpy as np
@@ -13,8 +12,9 @@ from conv_impls import eager
 from conv_impls import validation as check
 from conv_impls.choice import tuning
 from conv_impls.errors import UnknownBackendError, UnsupportedError
+from conv_impls.prepared import Prepared, rectified
 from conv_impls.problem import Conv2dProblem
-from conv_impls.registry import Backend, Prepared, rectified, resolve
+from conv_impls.registry import Backend, resolve
 from conv_impls.validation import Array, Pair, Sides
 
 
@@ -93,156 +93,21 @@ def conv2d(
             [51., 90.]]], dtype=float32)
     """
     fn = "conv2d"
-    given, single = check.described_images(fn, "x", x)
-    kernels = check.described(fn, "weight", weight, (4,), "(C_out, C_in/groups, kH, kW)")
-    problem = Conv2dProblem.from_checked(fn, given, kernels, stride, padding, dilation, groups, padding_mode)
-    b = check.bias_vector(fn, bias, problem.out_channels, given)
+    x, single = check.described_images(fn, "x", x)
+    weight = check.described(fn, "weight", weight, (4,), "(C_out, C_in/groups, kH, kW)")
+    problem = Conv2dProblem.from_checked(fn, x, weight, stride, padding, dilation, groups, padding_mode)
+    bias = check.bias_vector(fn, bias, problem.out_channels, x)
     check.choice(fn, "precision", precision, check.PRECISIONS)
-    count, relu = thread_count(fn, threads), _relu(fn, activation)
-    shape = _result_shape(fn, out, problem, single)
+    count, relu = thread_count(fn, threads), is_relu(fn, activation)
+    shape = result_shape(fn, out, problem, single)
     # The backend comes last, so that a wrong argument reads the same whichever one was named.
     chosen = settle(fn, backend, problem, precision, count, once=True)
-    images, w = check.laid_out(given), check.laid_out(kernels)
+    x, weight = check.laid_out(x), check.laid_out(weight)
     key = chosen, problem, count, relu
-    prepared = eager.take(key, w, b) or _prepare(chosen, problem, w, b, count, relu)
-    y = _compute(prepared, problem, images, shape, out, (images, w) if b is None else (images, w, b))
+    prepared = eager.take(key, weight, bias) or prepare(chosen, problem, weight, bias, count, relu)
+    y = compute(prepared, problem, x, shape, out, (x, weight) if bias is None else (x, weight, bias))
     eager.put(key, prepared)
     return y
-
-
-class Plan:
-    """A convolution ready to run: weights copied, packed and compiled for once, at `plan` time.
-
-    Calling it is right from several threads at once, and follows no later change of the weight array.
-
-    Attributes
-    ----------
-    problem : Conv2dProblem
-    backend : str
-        The backend that runs, after "auto" has chosen.
-    threads : int
-        As many as its kernels run on.
-    packed_bytes, workspace_bytes : int or None
-        Memory kept for the weights, and for each call in flight; None where the backend does not tell.
-    compile_s, prepare_s : float
-        Seconds spent compiling (0 where the cache had it), and packing.
-    prepared : Prepared
-        What the backend made, with what else it tells of itself.
-    """
-
-    __slots__ = (
-        "_call", "_dtype", "_input_shape", "_output_shape",
-        "backend", "compile_s", "packed_bytes", "prepare_s", "prepared", "problem", "threads", "workspace_bytes",
-    )  # fmt: skip
-
-    def __init__(
-        self, problem: Conv2dProblem, backend: str, threads: int, prepared: Prepared, prepare_s: float
-    ) -> None:
-        self.problem, self.backend, self.threads = problem, backend, threads
-        self.packed_bytes, self.workspace_bytes = prepared.packed_bytes, prepared.workspace_bytes
-        self.compile_s, self.prepare_s = prepared.compile_s, prepare_s - prepared.compile_s
-        self.prepared, self._call, self._dtype = prepared, prepared.call, np.dtype(problem.dtype)
-        self._input_shape, self._output_shape = problem.input_shape, problem.output_shape
-
-    def __call__(self, x: Array, out: Array | None = None) -> Array:
-        """Convolve x, of the planned shape and dtype; see `conv2d` for ``out`` and the result."""
-        # Arrays that need neither a copy nor a word are told by their attributes alone: 1 us where `_checked` takes 10.
-        if type(x) is np.ndarray and x.shape == self._input_shape and x.dtype == self._dtype:
-            flags = x.flags
-            if flags.c_contiguous and flags.aligned:
-                if out is None:
-                    y = np.empty(self._output_shape, self._dtype)
-                    self._call(x, y)
-                    return y
-                if (
-                    type(out) is np.ndarray and out.shape == self._output_shape and out.dtype == self._dtype
-                    and out.flags.carray and not np.may_share_memory(out, x)
-                ):  # fmt: skip
-                    self._call(x, out)
-                    return out
-        return self._checked(x, out)
-
-    def _checked(self, x: Array, out: Array | None) -> Array:
-        """Any x and ``out``: refused in words, or copied to where a kernel may work on them."""
-        given, single = check.described_images("plan", "x", x)
-        problem = self.problem
-        if given.shape != problem.input_shape:
-            check.fail("plan", "x", f"shape {problem.input_shape}", x.shape, "make a plan for each input shape")
-        if given.dtype.name != problem.dtype:
-            check.fail_type("plan", "x", f"dtype {problem.dtype}", given.dtype, "make a plan for each dtype")
-        shape = _result_shape("plan", out, problem, single)
-        images = check.laid_out(given)
-        return _compute(self.prepared, problem, images, shape, out, (images,))
-
-    def __repr__(self) -> str:
-        return f"<Plan {self.backend} {self.problem.label} threads={self.threads}>"
-
-
-def plan(
-    problem: Conv2dProblem,
-    weight: Array,
-    bias: Array | None = None,
-    *,
-    backend: str = "auto",
-    precision: str = "standard",
-    threads: int | None = None,
-    activation: str | None = None,
-    tune: bool = False,
-) -> Plan:
-    """Prepare one convolution for many calls with constant weights.
-
-    Parameters
-    ----------
-    problem : Conv2dProblem
-        From `Conv2dProblem.from_arrays` or `Conv2dProblem.from_label`.
-    weight : ndarray of shape (C_out, C_in/groups, kH, kW), the problem's dtype
-        Copied: later changes do not matter.
-    bias : ndarray of shape (C_out,), same dtype, optional
-    backend, precision, threads, activation
-        As in `conv2d`.
-    tune : bool
-        Measure the likely backends now, take the fastest, and remember it on this machine: from then on "auto" takes it
-        for this problem, precision and number of threads, in every process.
-
-    Returns
-    -------
-    Plan
-        ``Plan(x, out=None) -> y``.
-
-    Raises
-    ------
-    ProblemError, DTypeError, UnsupportedError, UnknownBackendError
-        As `conv2d`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> problem = Conv2dProblem.from_label("mb1ic1ih4oc1oh2kh3ph0")
-    >>> ready = plan(problem, np.ones((1, 1, 3, 3), np.float32))
-    >>> ready(np.ones((1, 4, 4), np.float32))
-    array([[[9., 9.],
-            [9., 9.]]], dtype=float32)
-    """
-    fn = "plan"
-    if not isinstance(problem, Conv2dProblem):
-        check.fail_type(fn, "problem", "a Conv2dProblem", type(problem).__name__, "see Conv2dProblem.from_arrays")
-    given = check.described(fn, "weight", weight, (4,), "(C_out, C_in/groups, kH, kW)")
-    if given.dtype.name != problem.dtype:
-        check.fail_type(fn, "weight", f"dtype {problem.dtype} like the problem", given.dtype)
-    if given.shape != problem.weight_shape:
-        check.fail(fn, "weight", f"shape {problem.weight_shape}", given.shape, f"problem {problem.label}")
-    b = check.bias_vector(fn, bias, problem.out_channels, given)
-    check.choice(fn, "precision", precision, check.PRECISIONS)
-    count, relu = thread_count(fn, threads), _relu(fn, activation)
-    w = np.array(given, problem.dtype, order="C")
-    if tune and problem.macs:
-        if backend != "auto":
-            check.fail(fn, "tune", "False with a backend of your choice", tune, f"backend={backend!r}; use 'auto'")
-        tuning.tune(problem, precision, count)
-    chosen = settle(fn, backend, problem, precision, count, once=False)
-    start = time.perf_counter()
-    prepared = _prepare(chosen, problem, w, None if b is None else b.copy(), count, relu)
-    return Plan(problem, chosen.name, count, prepared, time.perf_counter() - start)
 
 
 def thread_count(fn: str, threads: int | None) -> int:
@@ -268,11 +133,12 @@ def settle(fn: str, name: str, problem: Conv2dProblem, precision: str, threads: 
     return resolve(fn, name, problem, precision, threads, once)
 
 
-def _relu(fn: str, activation: str | None) -> bool:
+def is_relu(fn: str, activation: str | None) -> bool:
+    """Whether max(y, 0) is to follow."""
     return activation is not None and check.choice(fn, "activation", activation, check.ACTIVATIONS) == "relu"
 
 
-def _result_shape(fn: str, out: Array | None, problem: Conv2dProblem, single: bool) -> tuple[int, ...]:
+def result_shape(fn: str, out: Array | None, problem: Conv2dProblem, single: bool) -> tuple[int, ...]:
     """The shape of the result, after checking ``out`` against it."""
     shape = problem.output_shape[1 if single else 0 :]
     if out is not None:
@@ -280,7 +146,7 @@ def _result_shape(fn: str, out: Array | None, problem: Conv2dProblem, single: bo
     return shape
 
 
-def _prepare(
+def prepare(
     backend: Backend, problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int, relu: bool
 ) -> Prepared:
     """Prepare, sparing every backend the problems without a product: what is left of them is the bias."""
@@ -290,10 +156,11 @@ def _prepare(
     def fill(x: Array, out: Array) -> None:
         out[...] = 0 if bias is None else bias[:, None, None]
 
-    return rectified(Prepared(fill)) if relu else Prepared(fill)
+    filled = Prepared(fill, packed_bytes=0, workspace_bytes=0)
+    return rectified(filled) if relu else filled
 
 
-def _compute(
+def compute(
     prepared: Prepared,
     problem: Conv2dProblem,
     x: Array,

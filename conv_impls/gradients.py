@@ -62,14 +62,13 @@ def conv2d_input(
     fn = "conv2d_input"
     shape = check.shape(fn, "input_size", input_size, (3, 4))
     batch = shape if len(shape) == 4 else (1, *shape)
-    w = check.array(fn, "weight", weight, (4,), "(C_out, C_in/groups, kH, kW)")
-    arguments = stride, padding, dilation, groups, padding_mode
-    full = check.convolution(fn, batch, w.shape, w.itemsize, *arguments, names=("input_size", "weight"))
-    problem = Conv2dProblem(
-        batch[0], batch[1], (batch[2], batch[3]), len(w), (w.shape[2], w.shape[3]), *full, w.dtype.name
-    )
-    grad = _grad_output(fn, grad_output, problem, w, len(shape) == 3)
-    return _input_gradient(problem, w, grad).reshape(shape)
+    weight = check.array(fn, "weight", weight, (4,), "(C_out, C_in/groups, kH, kW)")
+    problem = Conv2dProblem.of_shapes(
+        fn, batch, weight.shape, weight.itemsize, stride, padding, dilation, groups, padding_mode,
+        names=("input_size", "weight"),
+    )  # fmt: skip
+    grad_output = _grad_output(fn, grad_output, problem, weight, len(shape) == 3)
+    return _input_gradient(problem, weight, grad_output).reshape(shape)
 
 
 def conv2d_weight(
@@ -111,16 +110,15 @@ def conv2d_weight(
     array([[[[3., 6.]]]])
     """
     fn = "conv2d_weight"
-    images, single = check.images(fn, "x", x)
+    x, single = check.images(fn, "x", x)
     shape = check.shape(fn, "weight_size", weight_size, (4,))
-    arguments = stride, padding, dilation, groups, padding_mode
-    full = check.convolution(fn, images.shape, shape, images.itemsize, *arguments, names=("x", "weight_size"))
-    n, c, h, w = images.shape
-    problem = Conv2dProblem(n, c, (h, w), shape[0], (shape[2], shape[3]), *full, images.dtype.name)
-    grad = _grad_output(fn, grad_output, problem, images, single)
-    g, positions = problem.groups, prod(problem.out_size)
-    cols = columns(images, problem).reshape(n, g, problem.reduction, positions)
-    per_image = grad.reshape(n, g, shape[0] // g, positions) @ cols.swapaxes(2, 3)
+    problem = Conv2dProblem.of_shapes(
+        fn, x.shape, shape, x.itemsize, stride, padding, dilation, groups, padding_mode, names=("x", "weight_size")
+    )
+    grad_output = _grad_output(fn, grad_output, problem, x, single)
+    n, g, positions = problem.batch, problem.groups, prod(problem.out_size)
+    cols = columns(x, problem).reshape(n, g, problem.reduction, positions)
+    per_image = grad_output.reshape(n, g, shape[0] // g, positions) @ cols.swapaxes(2, 3)
     return np.ascontiguousarray(per_image.sum(0).reshape(shape))
 
 
@@ -165,55 +163,53 @@ def conv_transpose2d(
     array([[[1., 1., 1., 1.]]])
     """
     fn = "conv_transpose2d"
-    images, single = check.images(fn, "x", x)
-    w = check.array(fn, "weight", weight, (4,), "(C_in, C_out/groups, kH, kW)")
-    check.same_dtype(fn, "weight", w, "x", images)
-    n, c, *in_size = images.shape
+    x, single = check.images(fn, "x", x)
+    weight = check.array(fn, "weight", weight, (4,), "(C_in, C_out/groups, kH, kW)")
+    check.same_dtype(fn, "weight", weight, "x", x)
+    n, c, *in_size = x.shape
     count = check.integer(fn, "groups", groups, 1)
-    if w.shape[0] != c or c % count:
-        facts = f"x.shape={images.shape}, weight.shape={w.shape}, groups={count}"
-        check.fail(fn, "weight", f"{c} input channels first, in {count} equal groups", w.shape[0], facts)
+    if weight.shape[0] != c or c % count:
+        facts = f"x.shape={x.shape}, weight.shape={weight.shape}, groups={count}"
+        check.fail(fn, "weight", f"{c} input channels first, in {count} equal groups", weight.shape[0], facts)
     steps, gaps = check.pair(fn, "stride", stride, 1), check.pair(fn, "dilation", dilation, 1)
     sides, extra = check.pair(fn, "padding", padding, 0), check.pair(fn, "output_padding", output_padding, 0)
     if min(in_size) < 1:
         check.fail(fn, "x", "H and W >= 1", f"{in_size[0]}x{in_size[1]}", "an empty image has no windows")
     full_size, out_size = [], []
-    for size, k, s, p, d, e in zip(in_size, w.shape[2:], steps, sides, gaps, extra, strict=True):
+    for size, k, s, p, d, e in zip(in_size, weight.shape[2:], steps, sides, gaps, extra, strict=True):
         if e >= max(s, d):
             check.fail(fn, "output_padding", f"less than stride {s} or dilation {d}", e)
         full_size.append((size - 1) * s + d * (k - 1) + 1)
         out_size.append(full_size[-1] - 2 * p + e)
-    shape = (n, w.shape[1] * count, out_size[0], out_size[1])
+    shape = (n, weight.shape[1] * count, out_size[0], out_size[1])
     if min(*out_size, *full_size) < 1:
         check.fail(fn, "padding", "an output of at least 1x1", f"{out_size[0]}x{out_size[1]}", f"padding={sides}")
-    check.total_bytes(fn, "output_padding", shape, w.itemsize)
+    check.total_bytes(fn, "output_padding", shape, weight.itemsize)
     # Every window of the forward convolution lies inside the full size; padding crops that, output_padding extends it.
     full_shape = (n, shape[1], full_size[0], full_size[1])
-    full = check.convolution(fn, full_shape, w.shape, w.itemsize, steps, 0, gaps, count, "zeros")
-    kernel_size = w.shape[2], w.shape[3]
-    problem = Conv2dProblem(n, shape[1], (full_size[0], full_size[1]), c, kernel_size, *full, w.dtype.name)
-    whole = _input_gradient(problem, w, images)[:, :, sides[0] :, sides[1] :]
-    y = np.zeros(shape, w.dtype)
+    problem = Conv2dProblem.of_shapes(fn, full_shape, weight.shape, weight.itemsize, steps, 0, gaps, count, "zeros")
+    whole = _input_gradient(problem, weight, x)[:, :, sides[0] :, sides[1] :]
+    y = np.zeros(shape, weight.dtype)
     seen = whole[:, :, : out_size[0], : out_size[1]]
     y[:, :, : seen.shape[2], : seen.shape[3]] = seen
-    b = check.bias_vector(fn, bias, shape[1], images)
-    if b is not None:
-        y += b[:, None, None]
+    bias = check.bias_vector(fn, bias, shape[1], x)
+    if bias is not None:
+        y += bias[:, None, None]
     return y.reshape(shape[1:]) if single else y
 
 
-def _grad_output(fn: str, value: Array, problem: Conv2dProblem, like: Array, single: bool) -> Array:
+def _grad_output(fn: str, grad_output: Array, problem: Conv2dProblem, like: Array, single: bool) -> Array:
     """``grad_output`` as a batch, of the output's shape and of the other array's dtype."""
-    grad = check.array(fn, "grad_output", value, (3,) if single else (4,), "like the output")
-    check.same_dtype(fn, "grad_output", grad, "the other array", like)
+    grad_output = check.array(fn, "grad_output", grad_output, (3,) if single else (4,), "like the output")
+    check.same_dtype(fn, "grad_output", grad_output, "the other array", like)
     shape = problem.output_shape[1:] if single else problem.output_shape
-    if grad.shape != shape:
-        check.fail(fn, "grad_output", f"shape {shape}", grad.shape, f"problem {problem.label}")
-    return grad.reshape(problem.output_shape)
+    if grad_output.shape != shape:
+        check.fail(fn, "grad_output", f"shape {shape}", grad_output.shape, f"problem {problem.label}")
+    return grad_output.reshape(problem.output_shape)
 
 
-def _input_gradient(problem: Conv2dProblem, weight: Array, grad: Array) -> Array:
+def _input_gradient(problem: Conv2dProblem, weight: Array, grad_output: Array) -> Array:
     n, g = problem.batch, problem.groups
     kernels = weight.reshape(g, problem.out_channels // g, problem.reduction)
-    cols = kernels.swapaxes(1, 2) @ grad.reshape(n, g, problem.out_channels // g, prod(problem.out_size))
+    cols = kernels.swapaxes(1, 2) @ grad_output.reshape(n, g, problem.out_channels // g, prod(problem.out_size))
     return scatter(cols, problem)

@@ -84,10 +84,10 @@ def im2col(
            [3., 4., 6., 7.],
            [4., 5., 7., 8.]])
     """
-    images, single = check.images("im2col", "x", x)
+    x, single = check.images("im2col", "x", x)
     arguments = kernel_size, stride, padding, dilation, padding_mode
-    problem = _problem("im2col", "x", images.shape, images.dtype.name, *arguments)
-    cols = columns(images, problem)
+    problem = _problem("im2col", "x", x.shape, x.itemsize, *arguments)
+    cols = columns(x, problem)
     # A 1x1 window needs no copy, and comes as the read-only view that the windows are.
     cols = cols if cols.flags.writeable else cols.copy()
     return cols[0] if single else cols
@@ -132,16 +132,16 @@ def col2im(
             [1., 2., 1.]]])
     """
     fn = "col2im"
-    values = check.array(fn, "cols", cols, (2, 3), "(N, C*kH*kW, L) or (C*kH*kW, L)")
-    shape = check.shape(fn, "input_size", input_size, (values.ndim + 1,))
+    cols = check.array(fn, "cols", cols, (2, 3), "(N, C*kH*kW, L) or (C*kH*kW, L)")
+    shape = check.shape(fn, "input_size", input_size, (cols.ndim + 1,))
     batch = shape if len(shape) == 4 else (1, *shape)
     arguments = kernel_size, stride, padding, dilation, padding_mode
-    problem = _problem(fn, "input_size", batch, values.dtype.name, *arguments)
+    problem = _problem(fn, "input_size", batch, cols.itemsize, *arguments)
     expected = (batch[1] * prod(problem.kernel_size), prod(problem.out_size))
-    if values.shape[-2:] != expected or (values.ndim == 3 and values.shape[0] != batch[0]):
-        full = (batch[0], *expected) if values.ndim == 3 else expected
-        check.fail(fn, "cols", f"shape {full}", values.shape, f"input_size={shape}, kernel_size={problem.kernel_size}")
-    image = scatter(values.reshape(batch[0], *expected), problem)
+    if cols.shape[-2:] != expected or (cols.ndim == 3 and cols.shape[0] != batch[0]):
+        full = (batch[0], *expected) if cols.ndim == 3 else expected
+        check.fail(fn, "cols", f"shape {full}", cols.shape, f"input_size={shape}, kernel_size={problem.kernel_size}")
+    image = scatter(cols.reshape(batch[0], *expected), problem)
     return image.reshape(shape)
 
 
@@ -149,7 +149,7 @@ def _problem(
     fn: str,
     image_name: str,
     shape: tuple[int, ...],
-    dtype: str,
+    itemsize: int,
     kernel_size: int | Pair,
     stride: int | Pair,
     padding: int | Pair | Sides | str,
@@ -160,10 +160,7 @@ def _problem(
     kernel = check.pair(fn, "kernel_size", kernel_size, 1)
     if shape[1] == 0:
         check.fail(fn, image_name, "at least one channel", 0)
-    weight_shape = (shape[1], 1, *kernel)
-    itemsize = np.dtype(dtype).itemsize
-    names = image_name, "kernel_size"
-    full = check.convolution(
-        fn, shape, weight_shape, itemsize, stride, padding, dilation, shape[1], padding_mode, names
-    )
-    return Conv2dProblem(shape[0], shape[1], (shape[2], shape[3]), shape[1], kernel, *full, dtype)
+    return Conv2dProblem.of_shapes(
+        fn, shape, (shape[1], 1, *kernel), itemsize, stride, padding, dilation, shape[1], padding_mode,
+        names=(image_name, "kernel_size"),
+    )  # fmt: skip

@@ -5,6 +5,7 @@ Source: the shapes and their arithmetic are those of torch.nn.functional.conv2d,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from math import prod
@@ -84,9 +85,12 @@ class Conv2dProblem:
         weight_shape = self.out_channels, self.in_channels // self.groups, *kernel_size
         arguments = self.stride, self.padding, self.dilation, self.groups, self.padding_mode
         full = check.convolution(fn, x_shape, weight_shape, np.dtype(self.dtype).itemsize, *arguments, SIZES)
-        fields = ("in_size", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
-        for argument, value in zip(fields, (in_size, kernel_size, *full), strict=True):
-            object.__setattr__(self, argument, value)
+        self._fill(self.batch, self.in_channels, in_size, self.out_channels, kernel_size, *full, self.dtype, self.name)
+
+    def _fill(self, *values: Any) -> None:
+        """Set all fields, in their order."""
+        for name, value in zip(self.__dataclass_fields__, values, strict=True):
+            object.__setattr__(self, name, value)
 
     @classmethod
     def from_arrays(
@@ -146,9 +150,34 @@ class Conv2dProblem:
         try:
             hash(arguments)
         except TypeError:  # a list or an array is a fine argument, but no key
-            return _checked.__wrapped__(fn, x.shape, weight.shape, x.itemsize, "", *arguments)
+            return cls.of_shapes(fn, x.shape, weight.shape, x.itemsize, *arguments)
         # True == 1 == 1.0, and only one of them is a stride: the text tells them apart.
-        return _checked(fn, x.shape, weight.shape, x.itemsize, repr(arguments), *arguments)
+        return _remembered(repr(arguments), fn, x.shape, weight.shape, x.itemsize, *arguments)
+
+    @classmethod
+    def of_shapes(
+        cls,
+        fn: str,
+        x_shape: Sequence[int],
+        weight_shape: Sequence[int],
+        itemsize: int,
+        stride: object,
+        padding: object,
+        dilation: object,
+        groups: object,
+        padding_mode: object,
+        names: check.Names = check.ARRAYS,
+    ) -> Conv2dProblem:
+        """The problem of these shapes, which are tuples of integers >= 0, and of arguments as the user gave them.
+
+        They are checked here, once, in the words of the function ``fn``; the constructor would do so again.
+        """
+        arguments = stride, padding, dilation, groups, padding_mode
+        full = check.convolution(fn, x_shape, weight_shape, itemsize, *arguments, names)
+        (n, c, h, w), (o, _, kh, kw) = x_shape, weight_shape
+        problem = object.__new__(cls)
+        problem._fill(n, c, (h, w), o, (kh, kw), *full, f"float{8 * itemsize}", "")
+        return problem
 
     @classmethod
     def from_label(cls, text: str) -> Conv2dProblem:
@@ -253,10 +282,5 @@ class Conv2dProblem:
 
 # Remembered, because checking takes 30 us and eager calls ask each time; refusals are not.
 @lru_cache(maxsize=4096)
-def _checked(
-    fn: str, x_shape: tuple[int, ...], weight_shape: tuple[int, ...], itemsize: int, spelling: str, *arguments: Any
-) -> Conv2dProblem:
-    """The problem of these shapes; arguments are stride, padding, dilation, groups, padding_mode."""
-    full = check.convolution(fn, x_shape, weight_shape, itemsize, *arguments)
-    (n, c, h, w), (o, _, kh, kw) = x_shape, weight_shape
-    return Conv2dProblem(n, c, (h, w), o, (kh, kw), *full, f"float{8 * itemsize}")
+def _remembered(spelling: str, *arguments: Any) -> Conv2dProblem:
+    return Conv2dProblem.of_shapes(*arguments)

@@ -11,17 +11,24 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
 # Imported before the function `backends` takes that name in the package, and not again, so the function stays.
 from conv_impls import backends as folder
 from conv_impls.errors import BackendError, UnknownBackendError, UnsupportedError
+
+# Shown here as well: a backend's file finds what it needs in one place.
+from conv_impls.prepared import Binding as Binding
+from conv_impls.prepared import Bound as Bound
+from conv_impls.prepared import Call as Call
+from conv_impls.prepared import Prepared as Prepared
+from conv_impls.prepared import rectified
 from conv_impls.problem import Conv2dProblem
 from conv_impls.validation import Array, fail_type
 
@@ -31,7 +38,6 @@ if TYPE_CHECKING:
 Accuracy = Literal["direct", "tile2", "tile4", "tile6", "image"]
 Supports = Callable[[Conv2dProblem], str | None]
 Workspace = Callable[[Conv2dProblem, int], int]
-Call = Callable[[Array, Array], None]
 Mode = Literal["planned", "eager"]
 Deterministic = Literal["output", "call", "no"]
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -42,59 +48,6 @@ RUN = ("x", "weight", "bias", "problem")
 PREPARE = ("problem", "weight", "bias", "threads")
 FUSED = (*PREPARE, "relu")
 CHOOSE = ("problem", "precision", "threads", "eager")
-
-
-class Bound(NamedTuple):
-    """A call on one image in a library's own tensor: what ``Prepared.bind`` returns.
-
-    Attributes
-    ----------
-    call : callable
-        () -> whatever the library returns. This is what is timed.
-    read : callable
-        What ``call`` returned -> y as an array. It is right directly after that call; later calls may reuse the memory.
-    rebind : callable, optional
-        x -> None: copies another image of the same shape and dtype into the tensor, outside the clock. It must not
-        write to the array that was bound before. Without it a new image needs a new ``bind``.
-    """
-
-    call: Callable[[], Any]
-    read: Callable[[Any], Array]
-    rebind: Callable[[Array], None] | None = None
-
-
-# A plain tuple of two or three does as well; ``Bound(*bind(x))`` is the full form of each.
-Binding = (
-    Bound
-    | tuple[Callable[[], Any], Callable[[Any], Array]]
-    | tuple[Callable[[], Any], Callable[[Any], Array], Callable[[Array], None] | None]
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """What a backend's ``prepare`` may return instead of a bare callable, to report its costs.
-
-    ``call(x, out)`` fills ``out`` (N, C_out, H_out, W_out) from ``x`` (N, C_in, H, W), both C-contiguous; it must be
-    right from several threads at once. Bytes that are not told are None. ``repack(weight, bias)``, where there is one,
-    replaces the weights, which spares `conv2d` all else that ``prepare`` does when it meets a problem again. `conv2d`
-    keeps what can repack and tells its bytes, and never hands one to two calls at once.
-
-    Three more for those who measure: the ``algorithm`` in the words of a library that picks one by itself;
-    ``executed_flops``, multiplications and additions really done, None for those of the definition; and, where a
-    library has tensors of its own, ``bind(x)``, which puts x into one and returns `Bound` (call, read, rebind) or the
-    plain tuple (call, read). What two calls of ``bind`` return is independent: their calls may alternate, and each
-    computes from its own image.
-    """
-
-    call: Call
-    packed_bytes: int | None = None
-    workspace_bytes: int | None = None
-    compile_s: float = 0.0
-    repack: Callable[[Array, Array | None], None] | None = None
-    algorithm: str = ""
-    executed_flops: float | None = None
-    bind: Callable[[Array], Binding] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -166,17 +119,6 @@ class Backend:
             out[...] = y
 
         return Prepared(call)
-
-
-def rectified(prepared: Prepared) -> Prepared:
-    """The same followed by max(y, 0), which leaves NaN as it is."""
-    compute = prepared.call
-
-    def call(x: Array, out: Array) -> None:
-        compute(x, out)
-        np.maximum(out, 0, out=out)
-
-    return replace(prepared, call=call)
 
 
 _registered: dict[str, Backend] = {}

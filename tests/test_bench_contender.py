@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 from inprocess import MS, PROBLEM, TALL, US, InProcess, Machine, Race, Registered, backend_of, honest
 
-from bench.peers import GRADIENTS
+from bench.peers import GRADIENTS, load
 from bench.run import exchange
+from bench.run.calls import OwnCalls
 from bench.run.contender import Layer
 from bench.run.process import Answer
-from conv_impls import Conv2dProblem, register
+from bench.store.records import Case
+from conv_impls import Conv2dProblem, plan, register
 from conv_impls.validation import Array
 
 
@@ -279,6 +281,19 @@ def test_an_answer_that_makes_no_sense_is_a_crash(
     got = Race(tmp_path).end()
     assert got.status == "crashed"
     assert got.reason.startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("backend", "how"), [("numba_simd", {"backend": "numba_simd"}), ("auto_strict", {"precision": "strict"})]
+)
+def test_packed_bytes_of_a_record_are_those_of_the_plan(
+    registered: Registered, backend: str, how: dict[str, Any]
+) -> None:
+    load(backend)
+    problem = Conv2dProblem.from_label("mb1ic8ih9oc8oh9kh3ph1")
+    x, weight = np.ones(problem.input_shape, "f4"), np.ones(problem.weight_shape, "f4")
+    _, facts = OwnCalls(Case("w", "layer", problem.label, 1, backend, 1)).bound(problem, x, weight)
+    assert facts["packed_bytes"] == plan(problem, weight, threads=1, **how).packed_bytes
 
 
 @pytest.mark.parametrize("told", [{"packed_bytes": 1.5}, {"executed_flops": "many"}, {"peak_bytes": [1]}])

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from conv_impls import (
     register,
     registry,
 )
+from conv_impls.kernels.runtime import team
 from conv_impls.reference import reference
 from conv_impls.validation import Array
 
@@ -90,6 +92,21 @@ def test_every_thread_gets_its_own(effort: Effort) -> None:
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(lambda seed: assert_follows(P, "numba_simd", seed), seeds))
     assert eager._store.entries <= 2 * eager.MAX_ALIKE
+
+
+def test_a_burst_of_calls_leaves_few_entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert_follows(P, "numba_simd", 0)
+    clear_cache()
+    x, w, b = arrays(P, 0)
+    gate = Barrier(64)
+    with monkeypatch.context() as patch:
+        # No call ends before all are under way.
+        patch.setattr(team, "launch", lambda *operands: gate.wait(120))
+        with ThreadPoolExecutor(64) as pool:
+            list(pool.map(lambda _: conv2d(x, w, b, padding=1, backend="numba_simd", threads=1), range(64)))
+    assert eager._store.entries == eager.MAX_ALIKE
+    assert 0 < eager._store.bytes <= eager.MAX_BYTES
+    assert_follows(P, "numba_simd", 1)
 
 
 def test_an_entry_in_use_is_out_of_the_store(registered: Registered) -> None:

@@ -7,6 +7,7 @@ gradient for are computed as forward convolutions (`bench.run.directions`).
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from time import perf_counter as clock
 from typing import Any
@@ -37,7 +38,9 @@ class OwnCalls:
         start = clock()
         if self._gradient is None:
             ready = plan(problem, weight, backend=case.backend, threads=case.threads)
-            made, name, prepare_s = ready.prepared, ready.backend, ready.prepare_s
+            # With the weights that the plan holds in addition, to travel with it.
+            made = replace(ready.prepared, packed_bytes=ready.packed_bytes)
+            name, prepare_s = ready.backend, ready.prepare_s
         else:
             made, name = self._gradient(given, weight, case.threads), case.backend
             prepare_s = clock() - start

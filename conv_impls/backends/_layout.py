@@ -58,7 +58,9 @@ def effective(problem: Conv2dProblem) -> Conv2dProblem:
     """The same computation with steps no longer than the image: a longer one leads to no second output either."""
     stride = tuple(min(s, size) for s, size in zip(problem.stride, problem.padded_size, strict=True))
     dilation = tuple(d if k > 1 else 1 for d, k in zip(problem.dilation, problem.kernel_size, strict=True))
-    return problem.replace(stride=stride, dilation=dilation)
+    # Most problems are their own, and need no second check.
+    same = (stride, dilation) == (problem.stride, problem.dilation)
+    return problem if same else problem.replace(stride=stride, dilation=dilation)
 
 
 def image_layout(problem: Conv2dProblem) -> Layout:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from math import isfinite
+from math import isfinite, prod
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -51,7 +51,12 @@ def _supports(problem: Conv2dProblem) -> str | None:
 
 def _workspace(problem: Conv2dProblem, threads: int) -> int:
     problem, lanes = effective(problem), vector_lanes(problem.itemsize)
-    return threads * _area(_way(problem, lanes), problem, lanes, threads) * problem.itemsize
+    way = _way(problem, lanes)
+    if way == "slide":
+        area = _slide_cut(problem, threads, BAND_BYTES).area
+    else:
+        area = _channel_cut(problem, lanes).area if way == "channel" else _position_cut(problem, lanes, BAND_BYTES).area
+    return threads * area * problem.itemsize
 
 
 @register(
@@ -82,14 +87,13 @@ def _prepare(
     lanes = vector_lanes(dtype.itemsize)
     way = way or _way(problem, lanes)
     floor = np.array([-np.inf, 0.0 if relu else -np.inf], dtype)
-    area = _area(way, problem, lanes, threads, band_bytes)
     if way == "slide":
-        made = _slide(problem, floor, area, threads, band_bytes)
+        made = _slide(problem, floor, threads, band_bytes)
     elif way == "position":
-        made = _by_position(problem, floor, area, lanes, band_bytes)
+        made = _by_position(problem, floor, lanes, band_bytes)
     else:
-        made = _by_channel(problem, floor, area, lanes)
-    job = Job(made.kernel, dtype, made.operands, threads=threads, workspace=threads * area)
+        made = _by_channel(problem, floor, lanes)
+    job = Job(made.kernel, dtype, made.operands, threads=threads, workspace=threads * made.area)
     made.pack(weight, bias)
     return Prepared(job, made.packed_bytes, job.workspace_bytes, compile_s, made.pack)
 
@@ -134,67 +138,73 @@ def _all_finite(weight: Array) -> bool:
 
 
 def _band(problem: Conv2dProblem, row_bytes: int, band_bytes: int) -> int:
-    """Rows of the result whose padded rows, of so many bytes, fit ``band_bytes``; a tile at the least, if L2 holds it."""
-    extent = (problem.kernel_size[0] - 1) * problem.dilation[0]
-    rows, most = ((n // row_bytes - extent - 1) // problem.stride[0] + 1 for n in (band_bytes, MOST_BAND_BYTES))
-    return max(min(max(rows // ROWS[0], 1) * ROWS[0], most), 1)
+    """Rows of the result whose padded rows, of so many bytes, fit ``band_bytes``; a tile at the least, if that fits."""
+    extent, stride = (problem.kernel_size[0] - 1) * problem.dilation[0], problem.stride[0]
+    fitting, most = ((size // row_bytes - extent - 1) // stride + 1 for size in (band_bytes, MOST_BAND_BYTES))
+    return max(min(max(fitting // ROWS[0], 1) * ROWS[0], most), 1)
 
 
-class Rows(NamedTuple):
-    """How `_by_position` stages the rows of a channel.
+class SlideCut(NamedTuple):
+    """Bands of rows of a channel, and elements of work of each part."""
 
-    For each of the ``bands`` of the result at most ``deep`` rows of ``row`` elements: one run of ``pitch`` for each
-    stride phase, in which the image starts on a cache line, ``margin`` from its beginning.
+    bands: int
+    area: int
+
+
+def _slide_cut(problem: Conv2dProblem, threads: int, band_bytes: int) -> SlideCut:
+    rows, width = problem.out_size[0], problem.padded_size[1]
+    # Few images are cut into bands, so that every thread has its share.
+    bands = min(rows, -(-BANDS * threads // (problem.batch * problem.in_channels))) if threads > 1 else 1
+    if problem.padding_mode == "zeros":
+        return SlideCut(bands, 0)
+    bands = max(bands, -(-rows // _band(problem, width * problem.itemsize, band_bytes)))
+    return SlideCut(bands, round_up(((-(-rows // bands) - 1) * problem.stride[0] + 3) * width, 64))
+
+
+class PositionCut(NamedTuple):
+    """Bands of rows of a channel, and how a row of one is staged.
+
+    It has ``row`` elements: one run of ``pitch`` for each stride phase, in which the image starts on a cache line,
+    ``margin`` from its beginning. ``area`` are elements of work of each part.
     """
 
     bands: int
-    deep: int
     row: int
     pitch: int
     margin: int
+    area: int
 
 
-def _rows(problem: Conv2dProblem, lanes: int, band_bytes: int) -> Rows:
+def _position_cut(problem: Conv2dProblem, lanes: int, band_bytes: int) -> PositionCut:
     w, (oh, ow), (sh, sw), (left, right) = problem.in_size[1], problem.out_size, problem.stride, problem.padding[1]
     extent_h, extent_w = ((k - 1) * d for k, d in zip(problem.kernel_size, problem.dilation, strict=True))
     margin = round_up(left // sw + 1, lanes)
-    pitch = round_up(
-        margin + max(round_up(-(-w // sw), lanes), ow + extent_w // sw, (left + w + right) // sw + 1), lanes
-    )
-    bands = -(-oh // _band(problem, sw * pitch * problem.itemsize, band_bytes))
-    return Rows(bands, (-(-oh // bands) - 1) * sh + extent_h + 1, sw * pitch, pitch, margin)
+    most = max(round_up(-(-w // sw), lanes), ow + extent_w // sw, (left + w + right) // sw + 1)
+    pitch = round_up(margin + most, lanes)
+    row = sw * pitch
+    bands = -(-oh // _band(problem, row * problem.itemsize, band_bytes))
+    deep = (-(-oh // bands) - 1) * sh + extent_h + 1
+    # Whole vectors are loaded behind the last tap of a row, though never used.
+    return PositionCut(bands, row, pitch, margin, round_up(deep * row + VECTORS * lanes, 64))
 
 
-def _slide_bands(problem: Conv2dProblem, threads: int, band_bytes: int) -> int:
-    """Bands of rows that `_slide` cuts an image into."""
-    oh, images = problem.out_size[0], problem.batch * problem.in_channels
-    # Few images are cut, so that every thread has its share.
-    bands = min(oh, -(-BANDS * threads // images)) if threads > 1 else 1
-    if problem.padding_mode == "zeros":
-        return bands
-    return max(bands, -(-oh // _band(problem, problem.padded_size[1] * problem.itemsize, band_bytes)))
+class ChannelCut(NamedTuple):
+    """Rows and columns of the transposed image, where the results begin behind it, elements of work of each part."""
+
+    rows: int
+    columns: int
+    out_at: int
+    area: int
 
 
-def _columns(problem: Conv2dProblem) -> int:
-    """Columns that `_by_channel` stages: without the padding at the right that no output sees."""
-    (_, kw), (_, sw), (_, dw) = problem.kernel_size, problem.stride, problem.dilation
-    return max(problem.padding[1][0] + problem.in_size[1], (problem.out_size[1] - 1) * sw + (kw - 1) * dw + 1)
-
-
-def _area(way: Way, problem: Conv2dProblem, lanes: int, threads: int, band_bytes: int = BAND_BYTES) -> int:
-    """Elements of work of each part."""
-    oh, ow = problem.out_size
-    if way == "position":
-        rows = _rows(problem, lanes, band_bytes)
-        # Whole vectors are loaded behind the last tap of a row, though never used.
-        return round_up(rows.deep * rows.row + VECTORS * lanes, 64)
-    if way == "channel":
-        image = (problem.padded_size[0] * _columns(problem) + 1) * lanes
-        return round_up(image + round_up(oh * ow, lanes) * lanes, 64)
-    if problem.padding_mode == "zeros":
-        return 0
-    band = -(-oh // _slide_bands(problem, threads, band_bytes))
-    return round_up(((band - 1) * problem.stride[0] + 3) * problem.padded_size[1], 64)
+def _channel_cut(problem: Conv2dProblem, lanes: int) -> ChannelCut:
+    left, w, ow = problem.padding[1][0], problem.in_size[1], problem.out_size[1]
+    # Without the padding at its right where no output sees it.
+    seen = (ow - 1) * problem.stride[1] + (problem.kernel_size[1] - 1) * problem.dilation[1] + 1
+    rows, columns = problem.padded_size[0], max(left + w, seen)
+    out_at = (rows * columns + 1) * lanes
+    results = round_up(prod(problem.out_size), lanes) * lanes
+    return ChannelCut(rows, columns, out_at, round_up(out_at + results, 64))
 
 
 class Made(NamedTuple):
@@ -202,20 +212,24 @@ class Made(NamedTuple):
 
     kernel: Callable[..., None]
     operands: NamedTuple
+    # Elements of work of each part.
+    area: int
     packed_bytes: int
     # (weight, bias) -> None: into the operands.
     pack: Callable[[Array, Array | None], None]
 
 
-def _slide(problem: Conv2dProblem, floor: Array, area: int, threads: int, band_bytes: int) -> Made:
+def _slide(problem: Conv2dProblem, floor: Array, threads: int, band_bytes: int) -> Made:
     images, channels, outputs = problem.batch * problem.in_channels, problem.in_channels, problem.out_channels
-    (oh, ow), (h, w), (top, _), (left, _) = problem.out_size, problem.in_size, *problem.padding
+    (oh, ow), stride, (h, w) = problem.out_size, problem.stride[0], problem.in_size
+    (top, _), (left, _) = problem.padding
+    bands, area = _slide_cut(problem, threads, band_bytes)
     staged = problem.padding_mode != "zeros"
     if staged:
         (h, w), top, left = problem.padded_size, 0, 0
     sizes = depthwise_slide.Sizes(
         images=images, channels=channels, multiplier=outputs // channels, h=h, w=w, top=top, left=left, out_h=oh,
-        out_w=ow, stride=problem.stride[0], bands=_slide_bands(problem, threads, band_bytes), staged=staged, area=area,
+        out_w=ow, stride=stride, bands=bands, staged=staged, area=area,
     )  # fmt: skip
     packed, offsets = np.empty(outputs * 9, floor.dtype), np.zeros(outputs, floor.dtype)
     every_row = np.zeros(1, np.int64)
@@ -228,13 +242,13 @@ def _slide(problem: Conv2dProblem, floor: Array, area: int, threads: int, band_b
     # The stride is the kernel's affair: one phase, with all rows.
     staging = image_layout(problem.replace(stride=(1, 1))).staging
     operands = depthwise_slide.Operands(packed, offsets, floor, every_row, staging, sizes)
-    return Made(depthwise_slide.convolve, operands, packed.nbytes, pack)
+    return Made(depthwise_slide.convolve, operands, area, packed.nbytes, pack)
 
 
-def _by_position(problem: Conv2dProblem, floor: Array, area: int, lanes: int, band_bytes: int) -> Made:
+def _by_position(problem: Conv2dProblem, floor: Array, lanes: int, band_bytes: int) -> Made:
     (h, w), (oh, ow), (kh, kw) = problem.in_size, problem.out_size, problem.kernel_size
     (sh, sw), (dh, dw), (left, right) = problem.stride, problem.dilation, problem.padding[1]
-    bands, _, row, pitch, margin = _rows(problem, lanes, band_bytes)
+    bands, row, pitch, margin, area = _position_cut(problem, lanes, band_bytes)
 
     def place(column: NDArray[np.intp]) -> Table:
         phase = column % sw
@@ -266,18 +280,18 @@ def _by_position(problem: Conv2dProblem, floor: Array, area: int, lanes: int, ba
     )  # fmt: skip
     taps = place(np.arange(kw) * dw)
     operands = depthwise_position.Operands(packed, offsets, floor, lines, taps, pads, chunks, sizes)
-    return Made(depthwise_position.convolve, operands, packed.nbytes, pack)
+    return Made(depthwise_position.convolve, operands, area, packed.nbytes, pack)
 
 
-def _by_channel(problem: Conv2dProblem, floor: Array, area: int, lanes: int) -> Made:
+def _by_channel(problem: Conv2dProblem, floor: Array, lanes: int) -> Made:
     (h, w), (oh, ow), (kh, kw) = problem.in_size, problem.out_size, problem.kernel_size
     (top, _), (left, _) = problem.padding
-    rows, columns = problem.padded_size[0], _columns(problem)
+    rows, columns, out_at, area = _channel_cut(problem, lanes)
     position = np.arange(round_up(h * w, lanes))
     # What a vector holds behind the last position goes to one place behind the image.
     places = (top + position // w) * columns + left + position % w
     places = np.where(position < h * w, places, rows * columns) * lanes
-    channels, out_at = problem.in_channels, (rows * columns + 1) * lanes
+    channels = problem.in_channels
     packed = aligned_zeros((-(-channels // lanes), kh * kw + 1, lanes), floor.dtype)
     every_row = np.zeros(1, np.int64)
     heights = _heights(problem)
@@ -300,4 +314,4 @@ def _by_channel(problem: Conv2dProblem, floor: Array, area: int, lanes: int) -> 
         passes=len(passes), row=columns * lanes, out_at=out_at, area=area,
     )  # fmt: skip
     operands = depthwise_channel.Operands(packed, floor, every_row, np.array(passes, np.int64), places, sizes)
-    return Made(depthwise_channel.convolve, operands, packed.nbytes, pack)
+    return Made(depthwise_channel.convolve, operands, area, packed.nbytes, pack)

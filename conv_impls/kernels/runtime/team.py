@@ -16,6 +16,7 @@ Limits
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Annotated, Any, NamedTuple, get_type_hints
@@ -38,8 +39,9 @@ Floats = Annotated[NDArray[Any], "dtype"]
 Integers = Annotated[NDArray[np.int64], "int64"]
 # Slots of image, result and a workspace of its own for each call in flight; what the plan made follows.
 X, Y, WORK, PLAN = 0, 1, 2, 3
-# Workspaces that wait for the next calls, at most: a burst of calls leaves no more.
-MOST_IDLE = 8
+# Workspaces that wait for the next calls, at most, in number and in bytes; one may always wait. A burst of calls leaves
+# no more, and calls beyond these pay for a workspace each.
+MOST_IDLE, IDLE_BYTES = 8, 64 * 2**20
 
 
 @intrinsic
@@ -180,8 +182,10 @@ class Job:
         assert {array.dtype for array in self._kept} <= {self._dtype, np.dtype(np.int64)}
         self._length = workspace
         self._slots = [0, 0, 0, *(array.ctypes.data for array in self._kept)]
-        # Workspaces wait on a stack; a call takes one and puts it back, so calls in flight never share one.
-        self._idle = [self._make()]
+        # Workspaces wait on a stack; a call takes one and puts it back, so calls in flight never share one. It drops
+        # the oldest by itself: a length that was asked for first could be another by the time of the append.
+        most = min(MOST_IDLE, IDLE_BYTES // max(1, self.workspace_bytes))
+        self._idle = deque([self._make()], maxlen=max(1, most))
 
     def __copy__(self) -> Job:
         return self
@@ -211,8 +215,7 @@ class Job:
         # Flat, so that one compilation serves every rank.
         x, out = read_only(x.reshape(-1)), out.reshape(-1)
         launch(alone, together, self._threads, self._address, self._phases, x, out, mine[1])
-        if len(self._idle) < MOST_IDLE:
-            self._idle.append(mine)
+        self._idle.append(mine)
 
 
 def _leaves(plan: NamedTuple) -> Iterator[NDArray[Any]]:

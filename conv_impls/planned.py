@@ -1,0 +1,259 @@
+"""`plan` and `Plan`: a convolution with constant weights, ready to run, and a value like any other.
+
+A plan never changes, so it is its own copy. Addresses and compiled code mean nothing in another process, so a pickle
+carries what the plan was made from (`Recipe`), and `restore` plans again where it arrives. This holds for everything
+built on pickle: copies, multiprocessing, cloudpickle, joblib, Dask.
+Limits: a plan holds the weights twice, packed and as given; a backend that a program registers by itself must be
+registered in the other process, too.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import fields
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+
+from conv_impls import validation as check
+from conv_impls._version import __version__
+from conv_impls.api import compute, is_relu, prepare, result_shape, settle, thread_count
+from conv_impls.choice import tuning
+from conv_impls.errors import UnknownBackendError
+from conv_impls.prepared import Call, Prepared
+from conv_impls.problem import Conv2dProblem
+from conv_impls.registry import backends
+from conv_impls.validation import Array
+
+# Of what `restore` reads: one more where an older version could not read it.
+FORMAT = 1
+
+
+class Recipe(NamedTuple):
+    """What a plan was made from: two plans are equal if this is, and this is what a pickle carries."""
+
+    problem: Conv2dProblem
+    # Copies of the caller's arrays.
+    weight: Array
+    bias: Array | None
+    # What runs, after "auto" has chosen, and the module that registered it.
+    backend: str
+    module: str
+    # As asked for: another machine may give more, or fewer.
+    threads: int | None
+    activation: str | None
+
+
+class Plan:
+    """A convolution ready to run: weights copied, packed and compiled for once, at `plan` time.
+
+    Calling it is right from several threads at once, and follows no later change of the weight array. It cannot be
+    changed, so a copy is the plan itself. A pickle carries problem, weight, bias, activation, the threads asked for and
+    the name of the backend, and plans again where it arrives; no compiled code travels. Plans that would be pickled
+    alike are equal.
+
+    Attributes
+    ----------
+    problem : Conv2dProblem
+    backend : str
+        The backend that runs, after "auto" has chosen.
+    threads : int
+        As many as its kernels run on.
+    packed_bytes, workspace_bytes : int or None
+        Memory for the weights, both packed and as they are pickled, and for each call in flight; None where the backend
+        does not tell.
+    compile_s, prepare_s : float
+        Seconds spent compiling (0 where the cache had it), and packing.
+    prepared : Prepared
+        What the backend made, with what else it tells of itself. Its own ``packed_bytes`` counts packed weights only.
+
+    Raises
+    ------
+    UnknownBackendError
+        When unpickled, if no backend of that name is registered there.
+    ProblemError
+        When unpickled, if a version of this package wrote the pickle that this one cannot read.
+    """
+
+    __slots__ = (
+        "_call", "_dtype", "_input_shape", "_output_shape", "_recipe",
+        "backend", "compile_s", "packed_bytes", "prepare_s", "prepared", "problem", "threads", "workspace_bytes",
+    )  # fmt: skip
+    problem: Conv2dProblem
+    backend: str
+    threads: int
+    packed_bytes: int | None
+    workspace_bytes: int | None
+    compile_s: float
+    prepare_s: float
+    prepared: Prepared
+    _recipe: Recipe
+    _call: Call
+    _dtype: np.dtype[Any]
+    _input_shape: tuple[int, ...]
+    _output_shape: tuple[int, ...]
+
+    def __init__(self, recipe: Recipe, threads: int, prepared: Prepared, prepare_s: float) -> None:
+        problem, packed_bytes = recipe.problem, prepared.packed_bytes
+        if packed_bytes is not None:
+            packed_bytes += recipe.weight.nbytes + (0 if recipe.bias is None else recipe.bias.nbytes)
+        values = {
+            "problem": problem, "backend": recipe.backend, "threads": threads, "packed_bytes": packed_bytes,
+            "workspace_bytes": prepared.workspace_bytes, "compile_s": prepared.compile_s,
+            "prepare_s": prepare_s - prepared.compile_s, "prepared": prepared, "_recipe": recipe,
+            "_call": prepared.call, "_dtype": np.dtype(problem.dtype), "_input_shape": problem.input_shape,
+            "_output_shape": problem.output_shape,
+        }  # fmt: skip
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"a Plan cannot be changed, so {name!r} cannot be set; make another with conv_impls.plan")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"a Plan cannot be changed, so {name!r} cannot be deleted")
+
+    def __call__(self, x: Array, out: Array | None = None) -> Array:
+        """Convolve x, of the planned shape and dtype; see `conv2d` for ``out`` and the result."""
+        # Arrays that need neither a copy nor a word are told by their attributes alone: 1 us where `_checked` takes 10.
+        if type(x) is np.ndarray and x.shape == self._input_shape and x.dtype == self._dtype:
+            flags = x.flags
+            if flags.c_contiguous and flags.aligned:
+                if out is None:
+                    y = np.empty(self._output_shape, self._dtype)
+                    self._call(x, y)
+                    return y
+                if (
+                    type(out) is np.ndarray and out.shape == self._output_shape and out.dtype == self._dtype
+                    and out.flags.carray and not np.may_share_memory(out, x)
+                ):  # fmt: skip
+                    self._call(x, out)
+                    return out
+        return self._checked(x, out)
+
+    def _checked(self, x: Array, out: Array | None) -> Array:
+        """Any x and ``out``: refused in words, or copied to where a kernel may work on them."""
+        x, single = check.described_images("plan", "x", x)
+        problem = self.problem
+        if x.shape != problem.input_shape:
+            check.fail("plan", "x", f"shape {problem.input_shape}", x.shape, "make a plan for each input shape")
+        if x.dtype.name != problem.dtype:
+            check.fail_type("plan", "x", f"dtype {problem.dtype}", x.dtype, "make a plan for each dtype")
+        shape = result_shape("plan", out, problem, single)
+        x = check.laid_out(x)
+        return compute(self.prepared, problem, x, shape, out, (x,))
+
+    def __copy__(self) -> Plan:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Plan:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Plain values by name: neither a field more nor a class that moved makes an old pickle unreadable.
+        problem = {field.name: getattr(self.problem, field.name) for field in fields(self.problem)}
+        return restore, ({"format": FORMAT, "version": __version__, **self._recipe._asdict(), "problem": problem},)
+
+    def __eq__(self, other: object) -> bool:
+        return self._value() == other._value() if isinstance(other, Plan) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((self.problem, self.backend, self._recipe.threads, self._recipe.activation))
+
+    def _value(self) -> tuple[Any, ...]:
+        """The recipe with arrays as bytes, in which a NaN equals itself and -0.0 is not 0.0."""
+        return tuple(part.tobytes() if isinstance(part, np.ndarray) else part for part in self._recipe)
+
+    def __repr__(self) -> str:
+        return f"<Plan {self.backend} {self.problem.label} threads={self.threads}>"
+
+
+def restore(state: dict[str, Any]) -> Plan:
+    """Plan again what `Plan.__reduce__` wrote. Pickles hold this function by its name, so it stays where it is."""
+    if state["format"] != FORMAT:
+        facts = f"written by conv_impls {state['version']}, read by {__version__}; use one version on both sides"
+        check.fail("plan", "pickle", f"format {FORMAT}", state["format"], facts)
+    if state["backend"] not in backends():
+        raise UnknownBackendError(
+            f"plan: a pickled plan runs on backend {state['backend']!r}, which is not registered in this process; "
+            f"before unpickling, import the module that registers it ({state['module']!r} where it was pickled)"
+        )
+    return plan(
+        Conv2dProblem(**state["problem"]), state["weight"], state["bias"],
+        backend=state["backend"], threads=state["threads"], activation=state["activation"],
+    )  # fmt: skip
+
+
+def plan(
+    problem: Conv2dProblem,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    backend: str = "auto",
+    precision: str = "standard",
+    threads: int | None = None,
+    activation: str | None = None,
+    tune: bool = False,
+) -> Plan:
+    """Prepare one convolution for many calls with constant weights.
+
+    Parameters
+    ----------
+    problem : Conv2dProblem
+        From `Conv2dProblem.from_arrays` or `Conv2dProblem.from_label`.
+    weight : ndarray of shape (C_out, C_in/groups, kH, kW), the problem's dtype
+        Copied: later changes do not matter.
+    bias : ndarray of shape (C_out,), same dtype, optional
+    backend, precision, threads, activation
+        As in `conv2d`.
+    tune : bool
+        Measure the likely backends now, take the fastest, and remember it on this machine: from then on "auto" takes it
+        for this problem, precision and number of threads, in every process.
+
+    Returns
+    -------
+    Plan
+        ``Plan(x, out=None) -> y``. It may be copied and pickled, and so sent to other processes and machines.
+
+    Raises
+    ------
+    ProblemError, DTypeError, UnsupportedError, UnknownBackendError
+        As `conv2d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> problem = Conv2dProblem.from_label("mb1ic1ih4oc1oh2kh3ph0")
+    >>> ready = plan(problem, np.ones((1, 1, 3, 3), np.float32))
+    >>> ready(np.ones((1, 4, 4), np.float32))
+    array([[[9., 9.],
+            [9., 9.]]], dtype=float32)
+    >>> import pickle
+    >>> pickle.loads(pickle.dumps(ready)) == ready
+    True
+    """
+    fn = "plan"
+    if not isinstance(problem, Conv2dProblem):
+        check.fail_type(fn, "problem", "a Conv2dProblem", type(problem).__name__, "see Conv2dProblem.from_arrays")
+    weight = check.described(fn, "weight", weight, (4,), "(C_out, C_in/groups, kH, kW)")
+    if weight.dtype.name != problem.dtype:
+        check.fail_type(fn, "weight", f"dtype {problem.dtype} like the problem", weight.dtype)
+    if weight.shape != problem.weight_shape:
+        check.fail(fn, "weight", f"shape {problem.weight_shape}", weight.shape, f"problem {problem.label}")
+    bias = check.bias_vector(fn, bias, problem.out_channels, weight)
+    check.choice(fn, "precision", precision, check.PRECISIONS)
+    count, relu = thread_count(fn, threads), is_relu(fn, activation)
+    weight, bias = np.array(weight, problem.dtype, order="C"), None if bias is None else bias.copy()
+    if tune and problem.macs:
+        if backend != "auto":
+            check.fail(fn, "tune", "False with a backend of your choice", tune, f"backend={backend!r}; use 'auto'")
+        tuning.tune(problem, precision, count)
+    chosen = settle(fn, backend, problem, precision, count, once=False)
+    start = time.perf_counter()
+    prepared = prepare(chosen, problem, weight, bias, count, relu)
+    prepare_s = time.perf_counter() - start
+    recipe = Recipe(
+        problem, weight, bias, chosen.name, chosen.function.__module__, None if threads is None else int(threads),
+        activation,
+    )  # fmt: skip
+    return Plan(recipe, count, prepared, prepare_s)
