@@ -118,6 +118,9 @@ def locked(name: str) -> Iterator[None]:
         yield
     finally:
         if lock is not None:
+            # A child that was forked meanwhile has the lock, too, and would hold it on.
+            with suppress(OSError):
+                fcntl.flock(lock, fcntl.LOCK_UN)
             os.close(lock)
 
 
