@@ -33,7 +33,7 @@ problems += [Conv2dProblem(1, 3, (5, 70), o, (3, 3), (stride, stride), ((1, 1), 
 
 call = team.Job.__call__
 def call_guarded(job, x, out):
-    copies = [guarded(array, side) for array in job._arrays]
+    copies = [guarded(array, side) for array in job._kept]
     job._idle[-1][1][3:] = [copy.ctypes.data for copy in copies]
     call(job, x, out)
 

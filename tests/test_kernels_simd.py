@@ -65,10 +65,11 @@ def _finish(source: Any, target: Any, bias: Any, count: int, floor: Any, lanes: 
 
 def _tiles(by_lane: bool, rows: int, k: int, a: Any, a_step: int, b: Any, b_step: int, c: Any, c_at: int, c_step: int,
            columns: int, bias: Any, start: int, floor: Any) -> None:  # fmt: skip
+    left, right, result = (a, 0, a_step), (b, 0, b_step), (c, c_at, c_step)
     if by_lane:
-        tile_by_lane(rows, k, a, 0, a_step, b, 0, b_step, c, c_at, c_step, columns, bias, 1, start, floor)
+        tile_by_lane(rows, k, left, right, result, columns, (bias, 1), start, floor)
     else:
-        tile(rows, k, a, 0, a_step, b, 0, b_step, c, c_at, c_step, columns, bias, 1, start, floor, a, 0, 1)
+        tile(rows, k, left, right, result, columns, (bias, 1), start, floor, (a, 0, 1))
 
 
 copy_lanes, store_lanes, elementwise, transpose, finish = (
@@ -214,13 +215,14 @@ def test_rows_are_shared_out_among_tiles_without_gap_or_overlap(dtype: str) -> N
         b = rng.integers(-4, 5, (panels, k, n)).astype(dtype)
         c = np.full((rows, columns), NAN, dtype)
         bias = np.zeros(rows, dtype)
-        multiply(rows, 0, shares, shares, k, a.T.copy().reshape(-1), 0, 1, rows, 0, b.reshape(-1), 0, k * n, n,
-                 c.reshape(-1), 0, columns, columns, n, bias, 0, START_ZERO, c.dtype.type(-np.inf),
-                 a.reshape(-1), 0, 1, 3)  # fmt: skip
+        left, soon, none = a.T.copy().reshape(-1), (a.reshape(-1), 0, 1, 3), c.dtype.type(-np.inf)
+        panel = b.reshape(-1), 0, k * n, n
+        multiply((rows, 0, shares, shares), k, (left, 0, 1, rows, 0), panel, (c.reshape(-1), 0, columns), columns,
+                 (bias, 0), START_ZERO, none, soon)  # fmt: skip
         right = np.concatenate(list(b), axis=1)[:, :columns]
         np.testing.assert_array_equal(c, a @ right)
         if columns % n == 0:
             again = np.full((rows, columns), NAN, dtype)
-            multiply_by_panel(rows, shares, k, a.T.copy().reshape(-1), 0, 1, rows, b.reshape(-1), 0, k * n, n, panels,
-                              again.reshape(-1), 0, columns, bias, START_ZERO, c.dtype.type(-np.inf))  # fmt: skip
+            multiply_by_panel((rows, shares, panels), k, (left, 0, 1, rows), panel, (again.reshape(-1), 0, columns),
+                              (bias, 0), START_ZERO, none)  # fmt: skip
             np.testing.assert_array_equal(again, a @ right)

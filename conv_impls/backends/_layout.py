@@ -7,12 +7,16 @@ sits at one offset, ``tap_offset``, from the output's own position ``i*pitch + j
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from conv_impls.padding import NO_PADDING, source_index
 from conv_impls.problem import Conv2dProblem
+
+if TYPE_CHECKING:
+    from conv_impls.kernels.stage import Staging
 
 Table = NDArray[np.int64]
 
@@ -29,17 +33,15 @@ class Layout:
         Elements of one channel, and of one row of a plane.
     tap_offset : ndarray of shape (C_in/groups * kH * kW,)
         Where the tap of output (0, 0) lies, from the first channel of its group.
-    stage : ndarray
-        What `conv_impls.kernels.stage` reads: images, H, W; phases and plane size along rows, then along columns;
-        stride along columns; the row of the image that each row of each phase shows, -1 for a zero; the same for
-        columns; and for each phase the range of its columns that lie inside the image, at equal steps of the stride.
+    staging : Staging
+        What `conv_impls.kernels.stage` reads.
     """
 
     staged: bool
     channel: int
     pitch: int
     tap_offset: Table
-    stage: Table
+    staging: Staging
 
 
 def round_up(value: int, multiple: int) -> int:
@@ -61,21 +63,19 @@ def effective(problem: Conv2dProblem) -> Conv2dProblem:
 
 def image_layout(problem: Conv2dProblem) -> Layout:
     """The layout of an `effective` problem."""
+    # Imported here: numba is slow to import, and `effective` needs none of it.
+    from conv_impls.kernels.stage import StageSizes, Staging
+
     row_source, col_source = (sources(problem, axis) for axis in (0, 1))
     plane, pitch = row_source.shape[1] * col_source.shape[1], col_source.shape[1]
     channel = row_source.shape[0] * col_source.shape[0] * plane
     tap_offset = tap_offsets(problem, channel, plane, pitch, col_source.shape[0])
     staged = problem.padding != NO_PADDING or problem.stride != (1, 1)
-    head = (
-        problem.batch * problem.in_channels,
-        *problem.in_size,
-        *row_source.shape,
-        *col_source.shape,
-        problem.stride[1],
-    )
-    inner = inner_columns(problem, *col_source.shape)
-    stage = np.concatenate([np.array(head), row_source.ravel(), col_source.ravel(), inner.ravel()])
-    return Layout(staged, channel, pitch, tap_offset, stage)
+    (h, w), (phases_h, plane_h), (phases_w, plane_w) = problem.in_size, row_source.shape, col_source.shape
+    images, stride = problem.batch * problem.in_channels, problem.stride[1]
+    sizes = StageSizes(images, h, w, phases_h, plane_h, phases_w, plane_w, stride)
+    staging = Staging(sizes, row_source, col_source, inner_columns(problem, *col_source.shape))
+    return Layout(staged, channel, pitch, tap_offset, staging)
 
 
 def sources(problem: Conv2dProblem, axis: int) -> Table:

@@ -73,17 +73,23 @@ def prepare(
     # Rows of the image with lanes of channels; transformed tiles; products.
     area = round_up((m + 2) * (across * m + 2 + lanes) * lanes + lanes * lanes + points * block * (deep + width), 64)
     planes = round_up(problem.batch * ic * channel + width, 64) if staged else 0
-    sizes = [m, problem.batch, ic, h, w, pitch, channel, top, left, oc, *problem.out_size, block, blocks, o_parts,
-             staged, planes, area]  # fmt: skip
+    sizes = kernels.Sizes(
+        m=m, batch=problem.batch, in_channels=ic, out_channels=oc, h=h, w=w, pitch=pitch, channel=channel, top=top,
+        left=left, out_h=problem.out_size[0], out_w=problem.out_size[1], block=block, blocks=blocks, o_parts=o_parts,
+        staged=staged, planes=planes, area=area,
+    )  # fmt: skip
     packed = aligned_zeros((panels * points * deep * width,), dtype)
     offsets = np.zeros(oc, dtype)
     floor = np.array([-np.inf, 0.0 if relu else -np.inf], dtype)
+    operands = kernels.Operands(packed, offsets, floor, layout.staging, sizes)
     job = Job(
-        kernels.convolve, dtype, threads, 2 if staged else 1, planes + threads * area,
-        [packed, offsets, floor, layout.stage, np.array(sizes)],
+        kernels.convolve, dtype, operands, threads=threads, phases=2 if staged else 1, workspace=planes + threads * area
     )  # fmt: skip
     room = 2 * lanes * max(lanes, 9)
-    transform = Job(kernels.transform_weights, dtype, threads, 1, threads * room, [np.array([m, ic, oc, room])])
+    transform = Job(
+        kernels.transform_weights, dtype, kernels.TransformOperands(kernels.Transform(m, ic, oc, room)),
+        threads=threads, workspace=threads * room,
+    )  # fmt: skip
 
     def repack(weight: Array, bias: Array | None) -> None:
         transform(weight.reshape(-1), packed)

@@ -1,8 +1,8 @@
 """Depthwise convolution by explicit vectors: along the rows of one channel, or across channels where rows are short.
 
-See `conv_impls.kernels.depthwise_slide`, for most 3x3 layers, and `conv_impls.kernels.depthwise`, for all others: the
-ideas, their sources and the loops. Here: which of the three ways, how many rows are staged at once, and the tables that
-say where padding, taps and weights lie.
+See `conv_impls.kernels.depthwise_slide`, for most 3x3 layers, `conv_impls.kernels.depthwise_channel`, for narrow
+images, and `conv_impls.kernels.depthwise_position`, for all others: the ideas, their sources and the loops. Here: which
+of the three ways, how many rows are staged at once, and the tables that say where padding, taps and weights lie.
 Limits: one input channel a group; any number of output channels a group.
 """
 
@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from conv_impls.backends._layout import effective, round_up
-from conv_impls.kernels import depthwise, depthwise_slide
+from conv_impls.kernels import depthwise_channel, depthwise_position, depthwise_slide
 from conv_impls.kernels.depthwise_tile import PASSES, ROWS, VECTORS
 from conv_impls.kernels.runtime.memory import aligned_zeros
 from conv_impls.kernels.runtime.team import Job, address_of
@@ -29,8 +29,6 @@ from conv_impls.validation import Array
 
 Table = NDArray[np.int64]
 Way = Literal["slide", "position", "channel"]
-# (weight, bias) -> flat array as the kernel reads it.
-Pack = Callable[[Array, Array], Array]
 # Bands of each thread, at the least.
 BANDS = 4
 # Half of a 32 KiB L1 for the staged band of rows; the rest is for the result and what is read ahead.
@@ -66,33 +64,23 @@ def _prepare(
     """`prepare`, with the choices it makes open to experiments and tests."""
     dtype, problem = np.dtype(problem.dtype), effective(problem)
     start = time.perf_counter()
-    # Both, whichever this layer takes: after one layer all others are ready.
-    for module in (depthwise, depthwise_slide):
+    # All, whichever this layer takes: after one layer all others are ready.
+    for module in (depthwise_slide, depthwise_position, depthwise_channel):
         address_of(module.convolve, dtype)
     compile_s = time.perf_counter() - start
 
     lanes = vector_lanes(dtype.itemsize)
     way = way or _way(problem, lanes)
-    offsets = np.zeros(problem.out_channels, dtype)
     floor = np.array([-np.inf, 0.0 if relu else -np.inf], dtype)
     if way == "slide":
-        packed, table = np.empty(weight.size, dtype), _slide_sizes(problem, threads)
-        job = Job(depthwise_slide.convolve, dtype, threads, 1, 0, [packed, offsets, floor, table])
+        made = _slide(problem, floor, threads)
+    elif way == "position":
+        made = _by_position(problem, floor, lanes, band_bytes)
     else:
-        pack, sizes, area, tables = (
-            _by_channel(problem, lanes) if way == "channel" else _by_position(problem, lanes, band_bytes)
-        )
-        area = round_up(area, 64)
-        packed = pack(weight, offsets)
-        table = np.array([way == "channel", lanes, *sizes, *[0] * (20 - len(sizes)), area], np.int64)
-        job = Job(depthwise.convolve, dtype, threads, 1, threads * area, [packed, offsets, floor, table, *tables])
-
-    def repack(weight: Array, bias: Array | None) -> None:
-        offsets[:] = 0 if bias is None else bias
-        packed[:] = weight.reshape(-1) if way == "slide" else pack(weight, offsets)
-
-    repack(weight, bias)
-    return Prepared(job, packed.nbytes, job.workspace_bytes, compile_s, repack)
+        made = _by_channel(problem, floor, lanes)
+    job = Job(made.kernel, dtype, made.operands, threads=threads, workspace=threads * made.area)
+    made.pack(weight, bias)
+    return Prepared(job, made.packed_bytes, job.workspace_bytes, compile_s, made.pack)
 
 
 def _way(problem: Conv2dProblem, lanes: int) -> Way:
@@ -105,17 +93,37 @@ def _way(problem: Conv2dProblem, lanes: int) -> Way:
     return "slide" if zeros and slides else "position"
 
 
-def _slide_sizes(problem: Conv2dProblem, threads: int) -> Table:
-    images = problem.batch * problem.in_channels
+class Made(NamedTuple):
+    """One of the three ways, ready for one problem."""
+
+    kernel: Callable[..., None]
+    operands: NamedTuple
+    # Elements of work of each part.
+    area: int
+    packed_bytes: int
+    # (weight, bias) -> None: into the operands.
+    pack: Callable[[Array, Array | None], None]
+
+
+def _slide(problem: Conv2dProblem, floor: Array, threads: int) -> Made:
+    images, channels, outputs = problem.batch * problem.in_channels, problem.in_channels, problem.out_channels
     # Few images are cut into bands, so that every thread has its share.
     bands = min(problem.out_size[0], -(-BANDS * threads // images)) if threads > 1 else 1
-    sizes = [images, problem.in_channels, problem.out_channels // problem.in_channels, *problem.in_size,
-             *problem.out_size, problem.stride[0], problem.padding[0][0], problem.padding[1][0], bands]  # fmt: skip
-    return np.array(sizes, np.int64)
+    sizes = depthwise_slide.Sizes(
+        images, channels, outputs // channels, *problem.in_size, *problem.out_size, stride=problem.stride[0],
+        top=problem.padding[0][0], left=problem.padding[1][0], bands=bands,
+    )  # fmt: skip
+    packed, offsets = np.empty(outputs * 9, floor.dtype), np.zeros(outputs, floor.dtype)
+
+    def pack(weight: Array, bias: Array | None) -> None:
+        packed[:] = weight.reshape(-1)
+        offsets[:] = 0 if bias is None else bias
+
+    operands = depthwise_slide.Operands(packed, offsets, floor, sizes)
+    return Made(depthwise_slide.convolve, operands, 0, packed.nbytes, pack)
 
 
-def _by_position(problem: Conv2dProblem, lanes: int, band_bytes: int) -> tuple[Pack, list[int], int, list[Table]]:
-    """How weights are packed, sizes, elements of work for each part, and tables."""
+def _by_position(problem: Conv2dProblem, floor: Array, lanes: int, band_bytes: int) -> Made:
     (h, w), (oh, ow), (kh, kw) = problem.in_size, problem.out_size, problem.kernel_size
     (sh, sw), (dh, dw), (left, right) = problem.stride, problem.dilation, problem.padding[1]
     extent_h, extent_w = (kh - 1) * dh, (kw - 1) * dw
@@ -133,32 +141,39 @@ def _by_position(problem: Conv2dProblem, lanes: int, band_bytes: int) -> tuple[P
     source = source_index(w, left, right, problem.padding_mode)
     padding = np.r_[:left, left + w : left + w + right]
     padding = padding[source[padding] >= 0]
-    pads = np.array([len(padding), *np.stack([place(padding), source[padding]], 1).ravel()], np.int64)
+    pads = np.stack([place(padding), source[padding]], 1)
     lines = np.asarray(source_index(h, *problem.padding[0], problem.padding_mode), np.int64)
-    taps = place(np.arange(kw) * dw)
     # Where neighbouring outputs share no row, each row of the kernel is a pass of its own.
     shared = sh == 1 or (sh == 2 and dh == 1)
-    apart = dh if sh == 1 else 1
     heights = _passes(kh, sh) if shared else [1] * kh
     first = np.cumsum([0, *heights[:-1]])
     which = [PASSES.index((height, sh if shared else 1)) for height in heights]
-    chunks = np.stack([which, first * dh * row, first * kw], 1).ravel()
-
-    def pack(weight: Array, bias: Array) -> Array:
-        passes = [weight[:, 0, p : p + height].transpose(0, 2, 1).reshape(len(weight), -1)
-                  for p, height in zip(first, heights, strict=True)]  # fmt: skip
-        return np.concatenate(passes, 1).reshape(-1)
-
+    chunks = np.stack([which, first * dh * row, first * kw], 1)
     band = (band_bytes // (row * problem.itemsize) - extent_h - 1) // sh + 1
     band = max(band // ROWS[0], 1) * ROWS[0]
     bands = -(-oh // band)
     band = -(-oh // bands)
     deep = (band - 1) * sh + extent_h + 1
-    sizes = [problem.batch * problem.in_channels, problem.in_channels, problem.out_channels // problem.in_channels,
-             h, w, oh, ow, kh, kw, sh, sw, dh, bands, row, pitch, margin, left, len(heights), apart,
-             dh * row if shared else sh * row]  # fmt: skip
     # Whole vectors are loaded behind the last tap of a row, though never used.
-    return pack, sizes, deep * row + VECTORS * lanes, [lines, taps, pads, chunks]
+    area = round_up(deep * row + VECTORS * lanes, 64)
+    outputs = problem.out_channels
+    packed, offsets = np.empty(outputs * kh * kw, floor.dtype), np.zeros(outputs, floor.dtype)
+
+    def pack(weight: Array, bias: Array | None) -> None:
+        passes = [weight[:, 0, p : p + height].transpose(0, 2, 1).reshape(outputs, -1)
+                  for p, height in zip(first, heights, strict=True)]  # fmt: skip
+        packed[:] = np.concatenate(passes, 1).reshape(-1)
+        offsets[:] = 0 if bias is None else bias
+
+    sizes = depthwise_position.Sizes(
+        images=problem.batch * problem.in_channels, channels=problem.in_channels,
+        multiplier=outputs // problem.in_channels, h=h, w=w, out_h=oh, out_w=ow, kh=kh, kw=kw, stride_h=sh,
+        stride_w=sw, dilation_h=dh, bands=bands, row=row, pitch=pitch, margin=margin, left=left, pads=len(pads),
+        passes=len(heights), apart=dh if sh == 1 else 1, tile_row=dh * row if shared else sh * row, area=area,
+    )  # fmt: skip
+    taps = place(np.arange(kw) * dw)
+    operands = depthwise_position.Operands(packed, offsets, floor, lines, taps, pads, chunks, sizes)
+    return Made(depthwise_position.convolve, operands, area, packed.nbytes, pack)
 
 
 def _passes(kernel_rows: int, stride: int) -> list[int]:
@@ -169,26 +184,27 @@ def _passes(kernel_rows: int, stride: int) -> list[int]:
     return heights
 
 
-def _by_channel(problem: Conv2dProblem, lanes: int) -> tuple[Pack, list[int], int, list[Table]]:
-    """As `_by_position`."""
+def _by_channel(problem: Conv2dProblem, floor: Array, lanes: int) -> Made:
     (h, w), (oh, ow), (kh, kw) = problem.in_size, problem.out_size, problem.kernel_size
     (top, _), (left, _) = problem.padding
     columns = max(left + w, (ow - 1) * problem.stride[1] + (kw - 1) * problem.dilation[1] + 1)
     position = np.arange(round_up(h * w, lanes))
     # What a vector holds behind the last position goes to one place behind the image.
     places = np.where(position < h * w, position // w * columns + left + position % w, h * columns) * lanes
-    blocks = -(-problem.in_channels // lanes)
+    channels, out_at = problem.in_channels, (h * columns + 1 + columns) * lanes
+    area = round_up(out_at + round_up(oh * ow, lanes) * lanes, 64)
+    packed = aligned_zeros((-(-channels // lanes), kh * kw + 1, lanes), floor.dtype)
 
-    def pack(weight: Array, bias: Array) -> Array:
+    def pack(weight: Array, bias: Array | None) -> None:
         """For each vector of channels all taps, then the bias."""
-        packed = aligned_zeros((blocks * lanes, kh * kw + 1), weight.dtype)
-        packed[: len(weight), :-1] = weight.reshape(len(weight), -1)
-        packed[: len(weight), -1] = bias
-        turned = aligned_zeros((blocks, kh * kw + 1, lanes), weight.dtype)
-        turned[...] = packed.reshape(blocks, lanes, -1).transpose(0, 2, 1)
-        return turned.reshape(-1)
+        rows = np.zeros((packed.shape[0] * lanes, kh * kw + 1), floor.dtype)
+        rows[:channels, :-1] = weight.reshape(channels, -1)
+        rows[:channels, -1] = 0 if bias is None else bias
+        packed[...] = rows.reshape(packed.shape[0], lanes, -1).transpose(0, 2, 1)
 
-    out_at = (h * columns + 1 + columns) * lanes
-    sizes = [problem.batch, problem.in_channels, 1, h, w, oh, ow, kh, kw, *problem.stride, *problem.dilation, top,
-             columns * lanes, out_at]  # fmt: skip
-    return pack, sizes, out_at + round_up(oh * ow, lanes) * lanes, [places]
+    sizes = depthwise_channel.Sizes(
+        problem.batch, channels, h, w, oh, ow, kh, kw, *problem.stride, *problem.dilation, top=top,
+        row=columns * lanes, out_at=out_at, area=area,
+    )  # fmt: skip
+    operands = depthwise_channel.Operands(packed, floor, places, sizes)
+    return Made(depthwise_channel.convolve, operands, area, packed.nbytes, pack)

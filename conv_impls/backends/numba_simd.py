@@ -108,19 +108,25 @@ def _prepare(
         room += p_block * -(-channel_panels // o_parts) * width
     room = round_up(room + lanes, 64)
     channel = layout.channel if staged else prod(problem.in_size)
-    sizes = [problem.batch, g, oc, positions, ow, layout.pitch, problem.in_channels // g * channel, in_place, steps,
-             p_block, p_parts, o_parts, taps, by_channel, staged, planes, room, *problem.in_size, *problem.kernel_size,
-             *problem.stride, *problem.dilation, problem.padding[0][0], problem.padding[1][0], in_rows,
-             in_rows and taps * positions * dtype.itemsize > LARGE_IMAGE_BYTES,
-             steps * -(-channel_panels // o_parts) * width * dtype.itemsize > LARGE_WEIGHT_BYTES]  # fmt: skip
+    sizes = implicit.Sizes(
+        batch=problem.batch, groups=g, out_channels=oc, positions=positions, out_width=ow, pitch=layout.pitch,
+        group=problem.in_channels // g * channel, taps=taps, steps=steps, block=p_block, p_parts=p_parts,
+        o_parts=o_parts, planes=planes, area=room, by_channel=by_channel, staged=staged, in_place=in_place,
+        in_rows=in_rows, large_image=in_rows and taps * positions * dtype.itemsize > LARGE_IMAGE_BYTES,
+        by_panel=steps * -(-channel_panels // o_parts) * width * dtype.itemsize > LARGE_WEIGHT_BYTES,
+    )  # fmt: skip
+    (top, _), (left, _) = problem.padding
+    window = implicit.Window(*problem.in_size, *problem.kernel_size, *problem.stride, *problem.dilation, top, left)
     packed = aligned_zeros((g * taps * (channel_panels * width if by_channel else oc),), dtype)
     offsets = np.zeros(problem.out_channels, dtype)
     floor = np.array([-np.inf, 0.0 if relu else -np.inf], dtype)
+    operands = implicit.Operands(packed, offsets, floor, layout.tap_offset, layout.staging, window, sizes)
     job = Job(
-        implicit.convolve, dtype, threads, 2 if staged else 1, planes + threads * room,
-        [packed, offsets, floor, layout.tap_offset, layout.stage, np.array(sizes)],
+        implicit.convolve, dtype, operands, threads=threads, phases=2 if staged else 1,
+        workspace=planes + threads * room,
     )  # fmt: skip
-    pack = Job(implicit.pack_weights, dtype, threads, 1, 0, [np.array([g, oc, taps, by_channel])])
+    packing = implicit.PackOperands(implicit.Packing(g, oc, taps, by_channel))
+    pack = Job(implicit.pack_weights, dtype, packing, threads=threads)
 
     def repack(weight: Array, bias: Array | None) -> None:
         pack(weight.reshape(-1), packed)

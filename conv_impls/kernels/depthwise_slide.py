@@ -12,10 +12,12 @@ Limits
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from numba import njit
 
 from conv_impls.kernels.runtime.cache import kernel
-from conv_impls.kernels.runtime.team import X, Y, array_at, table_at
+from conv_impls.kernels.runtime.team import Floats, of_call, of_plan
 from conv_impls.kernels.simd import (
     at_least,
     constant,
@@ -31,25 +33,62 @@ from conv_impls.kernels.simd import (
     store_lanes,
 )
 
-# Slots of the operands.
-WEIGHT, BIAS, FLOOR, SIZES = range(3, 7)
+
+class Sizes(NamedTuple):
+    """What `convolve` counts by."""
+
+    # Channels of all images, of one image, and of the result for each.
+    images: int
+    channels: int
+    multiplier: int
+    h: int
+    w: int
+    out_h: int
+    out_w: int
+    stride: int
+    top: int
+    left: int
+    # Bands of rows of a channel.
+    bands: int
+
+
+class Operands(NamedTuple):
+    """What a plan of `convolve` made."""
+
+    weight: Floats
+    bias: Floats
+    floor: Floats
+    sizes: Sizes
+
+
+class Column(NamedTuple):
+    """One vector of columns of one channel, on its way down."""
+
+    # Where it starts in the image and in the result, and how many columns of the result are left.
+    image: int
+    out: int
+    count: int
+    # Columns of the image, seen from the first tap.
+    low: int
+    high: int
+    # Rows of the result.
+    i0: int
+    i1: int
 
 
 @kernel(error_model="numpy")
 def convolve(phase, part, parts, operands):
     """All of it in one phase: this part's bands of rows."""
-    x, y, sizes = array_at(operands, X), array_at(operands, Y), table_at(operands, SIZES)
-    weight, bias, floor = array_at(operands, WEIGHT), array_at(operands, BIAS), array_at(operands, FLOOR)
-    images, channels, multiplier, h, w, oh, ow, stride, top, left, bands = (
-        sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], sizes[7], sizes[8], sizes[9], sizes[10],
-    )  # fmt: skip
+    x, y, _ = of_call(operands)
+    weight, bias, floor, sizes = of_plan(operands, Operands)
+    bands, h, w, oh, ow = sizes.bands, sizes.h, sizes.w, sizes.out_h, sizes.out_w
     least = constant(y, floor[1])
-    for task in range(part * images * bands // parts, (part + 1) * images * bands // parts):
+    for task in range(part * sizes.images * bands // parts, (part + 1) * sizes.images * bands // parts):
         image, band = task // bands, task % bands
         i0, i1 = band * oh // bands, (band + 1) * oh // bands
-        for m in range(multiplier):
-            o = image % channels * multiplier + m
-            out = (image * multiplier + m) * oh * ow
+        for m in range(sizes.multiplier):
+            o = image % sizes.channels * sizes.multiplier + m
+            out = (image * sizes.multiplier + m) * oh * ow
             weights = (
                 splat(weight, 9 * o), splat(weight, 9 * o + 1), splat(weight, 9 * o + 2),
                 splat(weight, 9 * o + 3), splat(weight, 9 * o + 4), splat(weight, 9 * o + 5),
@@ -57,25 +96,24 @@ def convolve(phase, part, parts, operands):
             )  # fmt: skip
             start = splat(bias, o)
             for j in range(0, ow, lanes_of(x)):
-                column = j * stride - left
-                at = image * h * w + column
-                if stride == 1:
-                    _down(x, at, h, w, -column, w - column, weights, start, least, y, out + j, i0, i1, top, ow, ow - j)
+                left = j * sizes.stride - sizes.left
+                column = Column(image * h * w + left, out + j, ow - j, -left, w - left, i0, i1)
+                if sizes.stride == 1:
+                    _down(x, y, sizes, column, weights, start, least)
                 else:
-                    _down_by_two(x, at, h, w, -column, w - column, weights, start, least, y, out + j, i0, i1, top, ow,
-                                 ow - j)  # fmt: skip
+                    _down_by_two(x, y, sizes, column, weights, start, least)
 
 
 @njit(error_model="numpy")
-def _down(x, at, h, w, low, high, weights, start, least, y, out, i0, i1, top, ow, count):
-    """Output rows i0 to i1 - 1 of one vector of columns; those of the image are ``low`` to ``high`` - 1."""
-    lanes = lanes_of(x)
+def _down(x, y, sizes, column, weights, start, least):
+    """This column of the result; every row of the image is read once."""
+    lanes, low, high = lanes_of(x), column.low, column.high
     inside = low <= 0 and high >= lanes + 2
     ending = going = start
-    for i in range(i0 - 2, i1):
-        begun, line = start, i + 2 - top
-        if 0 <= line < h:
-            here = at + line * w
+    for i in range(column.i0 - 2, column.i1):
+        begun, line = start, i + 2 - sizes.top
+        if 0 <= line < sizes.h:
+            here = column.image + line * sizes.w
             if inside:
                 a, b, c = load(x, here), load(x, here + 1), load(x, here + 2)
             else:
@@ -85,27 +123,27 @@ def _down(x, at, h, w, low, high, weights, start, least, y, out, i0, i1, top, ow
             ending = _add(a, b, c, weights[6], weights[7], weights[8], ending)
             going = _add(a, b, c, weights[3], weights[4], weights[5], going)
             begun = _add(a, b, c, weights[0], weights[1], weights[2], begun)
-        if i >= i0:
-            _put(at_least(ending, least), y, out + i * ow, count)
+        if i >= column.i0:
+            _put(at_least(ending, least), y, column.out + i * sizes.out_w, column.count)
         ending, going = going, begun
 
 
 @njit(error_model="numpy")
-def _down_by_two(x, at, h, w, low, high, weights, start, least, y, out, i0, i1, top, ow, count):
+def _down_by_two(x, y, sizes, column, weights, start, least):
     """As `_down`, at stride 2: of three rows an output sees, the last is also the first of the next output."""
     ending = start
-    for i in range(i0 - 1, i1):
-        begun, line = start, 2 * i + 1 - top
-        if i >= i0 and 0 <= line < h:
-            a, b, c = _apart(x, at + line * w, low, high)
+    for i in range(column.i0 - 1, column.i1):
+        begun, line = start, 2 * i + 1 - sizes.top
+        if i >= column.i0 and 0 <= line < sizes.h:
+            a, b, c = _apart(x, column.image + line * sizes.w, column.low, column.high)
             ending = _add(a, b, c, weights[3], weights[4], weights[5], ending)
         line += 1
-        if 0 <= line < h:
-            a, b, c = _apart(x, at + line * w, low, high)
+        if 0 <= line < sizes.h:
+            a, b, c = _apart(x, column.image + line * sizes.w, column.low, column.high)
             ending = _add(a, b, c, weights[6], weights[7], weights[8], ending)
             begun = _add(a, b, c, weights[0], weights[1], weights[2], begun)
-        if i >= i0:
-            _put(at_least(ending, least), y, out + i * ow, count)
+        if i >= column.i0:
+            _put(at_least(ending, least), y, column.out + i * sizes.out_w, column.count)
         ending = begun
 
 

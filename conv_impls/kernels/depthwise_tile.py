@@ -6,7 +6,7 @@ Idea
     outputs. One generator emits every size behind a switch; phi nodes carry the accumulators, as in
     `conv_impls.kernels.tile`.
 Source
-    As `conv_impls.kernels.depthwise`.
+    As `conv_impls.kernels.depthwise_position` and `conv_impls.kernels.depthwise_channel`.
 Limits
     Vectors are loaded whole: the image must go on behind the last tap. Results end where the output does.
 """
@@ -34,45 +34,23 @@ PASSES = ((7, 1), (5, 1), (3, 1), (1, 1), (3, 2), (1, 2))
 
 
 @intrinsic
-def position_tile(
-    typing_context,
-    which,
-    rows,
-    kw,
-    source,
-    at,
-    row,
-    taps,
-    weight,
-    w_at,
-    y,
-    y_at,
-    y_row,
-    columns,
-    bias,
-    bias_at,
-    first,
-    floor,
-):
-    """y[y_at + i*y_row + j] = max(floor, start + sum over taps) for i < rows, j < columns, in one pass of a kernel.
+def position_tile(typing_context, which, rows, kw, source, taps, weight, y, columns, bias, first, floor):
+    """Y[i, j] = max(floor, start + sum over taps) for i < rows, j < columns, in one pass of a kernel.
 
-    The tap (p, q) of output (i, j) is source[at + (i*stride + p)*row + taps[q] + j], its weight
-    weight[w_at + q*height + p]; (height, stride) is PASSES[which]. Sums start from bias[bias_at], or from y where
-    not ``first``.
+    ``source`` and ``y`` are (array, at, row), ``weight`` and ``bias`` (array, at). The tap (p, q) of output (i, j) is
+    source[at + (i*stride + p)*row + taps[q] + j], its weight weight[at + q*height + p]; (height, stride) is
+    PASSES[which]. Sums start from bias[at], or from Y where not ``first``.
     """
-    integer, dtype = types.int64, y.dtype
+    integer, dtype = types.int64, y[0].dtype
 
     def codegen(context, builder, signature, arguments):
-        (which_v, rows_v, kw_v, source_v, at_v, row_v, taps_v, weight_v, w_at_v, y_v, y_at_v, y_row_v, columns_v,
-         bias_v, bias_at_v, first_v, floor_v) = arguments  # fmt: skip
+        which_v, rows_v, kw_v, source_v, taps_v, weight_v, y_v, columns_v, bias_v, first_v, floor_v = arguments
         vector = simd.vector_ir(dtype)
         scalar, lanes = vector.element, vector.count
-        image, kernel_at, out, start = (
-            simd.pointer(context, builder, kind, value, index)
-            for kind, value, index in (
-                (source, source_v, at_v), (weight, weight_v, w_at_v), (y, y_v, y_at_v), (bias, bias_v, bias_at_v),
-            )
-        )  # fmt: skip
+        (image, row_v), (kernel_at,), (out, y_row_v), (start,) = (
+            simd.located(context, builder, kind, value)
+            for kind, value in ((source, source_v), (weight, weight_v), (y, y_v), (bias, bias_v))
+        )
         # Cast, because one loop walks it and the weights, in steps of the weights' type.
         table = llvm.to(builder, context.make_array(taps)(context, builder, taps_v).data, scalar)
         row_bytes = [builder.mul(row_v, I64(i * llvm.itemsize(scalar))) for i in range(5)]
@@ -155,31 +133,28 @@ def position_tile(
         builder.position_at_end(done)
         return context.get_dummy_value()
 
-    kinds = (integer, integer, integer, source, integer, integer, taps, weight, integer, y, integer, integer, integer,
-             bias, integer, integer, dtype)  # fmt: skip
+    kinds = (integer, integer, integer, simd.operand(source), taps, simd.operand(weight), simd.operand(y), integer,
+             simd.operand(bias), integer, dtype)  # fmt: skip
     return types.void(*kinds), codegen
 
 
 @intrinsic
-def channel_tile(typing_context, columns, kh, kw, stride, source, at, row, column, weight, w_at, b_at, floor, y, y_at):
-    """y[y_at + j*lanes] = max(floor, weight[b_at] + sum over taps) for j < columns, all of them vectors.
+def channel_tile(typing_context, columns, kh, kw, stride, source, weight, bias, floor, y):
+    """y[at + j*lanes] = max(floor, bias[at] + sum over taps) for j < columns, all of them vectors.
 
-    The tap (p, q), p < kh, q < kw, is source[at + p*row + q*column + j*stride*lanes], its weight
-    weight[w_at + (p*kw + q)*lanes]; stride is 1 or 2.
+    ``source`` is (array, at, row, column), the others are (array, at). The tap (p, q), p < kh, q < kw, is
+    source[at + p*row + q*column + j*stride*lanes], its weight weight[at + (p*kw + q)*lanes]; stride is 1 or 2.
     """
-    integer, dtype = types.int64, y.dtype
+    integer, dtype = types.int64, y[0].dtype
 
     def codegen(context, builder, signature, arguments):
-        (columns_v, kh_v, kw_v, stride_v, source_v, at_v, row_v, column_v, weight_v, w_at_v, b_at_v, floor_v,
-         y_v, y_at_v) = arguments  # fmt: skip
+        columns_v, kh_v, kw_v, stride_v, source_v, weight_v, bias_v, floor_v, y_v = arguments
         vector = simd.vector_ir(dtype)
         scalar, lanes = vector.element, vector.count
-        image, kernel_at, bias_at, out = (
-            simd.pointer(context, builder, kind, value, index)
-            for kind, value, index in (
-                (source, source_v, at_v), (weight, weight_v, w_at_v), (weight, weight_v, b_at_v), (y, y_v, y_at_v),
-            )
-        )  # fmt: skip
+        (image, row_v, column_v), (kernel_at,), (bias_at,), (out,) = (
+            simd.located(context, builder, kind, value)
+            for kind, value in ((source, source_v), (weight, weight_v), (bias, bias_v), (y, y_v))
+        )
         least = simd.splat_ir(builder, floor_v, vector)
 
         def at(base, *terms):
@@ -214,6 +189,5 @@ def channel_tile(typing_context, columns, kh, kw, stride, source, at, row, colum
         builder.position_at_end(done)
         return context.get_dummy_value()
 
-    kinds = (integer, integer, integer, integer, source, integer, integer, integer, weight, integer, integer, dtype, y,
-             integer)  # fmt: skip
-    return types.void(*kinds), codegen
+    located = simd.operand(source), simd.operand(weight), simd.operand(bias), dtype, simd.operand(y)
+    return types.void(integer, integer, integer, integer, *located), codegen

@@ -18,27 +18,107 @@ Limits
 
 from __future__ import annotations
 
-from numba import njit
+from typing import NamedTuple
+
+from numba import int64, njit
 
 from conv_impls.kernels.runtime.cache import kernel
-from conv_impls.kernels.runtime.team import WORK, X, Y, array_at, table_at
+from conv_impls.kernels.runtime.team import Floats, Integers, of_call, of_plan
 from conv_impls.kernels.simd import evens, lanes_of, load, load_lanes, store, store_lanes
 from conv_impls.kernels.square import finish_rows, load_rows, store_rows, transpose
-from conv_impls.kernels.stage import stage_part
+from conv_impls.kernels.stage import Staging, stage_part
 from conv_impls.kernels.tile import ROWS, START_BIAS, START_C, START_ZERO, VECTORS, multiply, multiply_by_panel
 
-# Slots of the operands.
-WEIGHT, BIAS, FLOOR, OFFSETS, STAGE, SIZES = range(3, 9)
+
+class Sizes(NamedTuple):
+    """What `convolve` counts by. A group is one of ``groups``; its channels are ``out_channels``."""
+
+    batch: int
+    groups: int
+    out_channels: int
+    # Of one image of the result, and how far apart its rows lie in the source.
+    positions: int
+    out_width: int
+    pitch: int
+    # Elements of one group of one image of the source.
+    group: int
+    # Products summed for one output; how many of them a visit of the accumulators adds.
+    taps: int
+    steps: int
+    # Positions of a block, blocks of an image, parts of the channels.
+    block: int
+    p_parts: int
+    o_parts: int
+    # Elements of work: before the first part's own, and of each part.
+    planes: int
+    area: int
+    # Choices: vectors along channels; staged planes are read; a 1x1 panel is the image itself, or is packed by rows of
+    # the image; the image is prefetched; weights are used panel by panel.
+    by_channel: int
+    staged: int
+    in_place: int
+    in_rows: int
+    large_image: int
+    by_panel: int
+
+
+class Window(NamedTuple):
+    """Where the taps of an image that is not staged lie."""
+
+    h: int
+    w: int
+    kh: int
+    kw: int
+    stride_h: int
+    stride_w: int
+    dilation_h: int
+    dilation_w: int
+    top: int
+    left: int
+
+
+class Operands(NamedTuple):
+    """What a plan of `convolve` made."""
+
+    weight: Floats
+    bias: Floats
+    # What sums are raised to before the last step of the reduction, and after it.
+    floor: Floats
+    # Where each tap lies in the staged planes.
+    offsets: Integers
+    staging: Staging
+    window: Window
+    sizes: Sizes
+
+
+class Packing(NamedTuple):
+    """What `pack_weights` counts by."""
+
+    groups: int
+    out_channels: int
+    taps: int
+    by_channel: int
+
+
+class PackOperands(NamedTuple):
+    """What a plan of `pack_weights` made."""
+
+    sizes: Packing
 
 
 @njit(error_model="numpy")
-def _pack(source, base, offsets, first, steps, p0, count, ow, pitch, target, to, row):
+def _pack(source, offsets, steps, span, sizes, target):
     """target[to + k*row + j] = source[base + offsets[first+k] + place(p0+j)] for k < steps, j < count.
 
-    place(p) = p//ow*pitch + p%ow: a run of positions ends where a row of the image does. Lanes behind ``count`` keep
-    what they held.
+    ``source`` is (array, base), ``steps`` (first, how many), ``span`` (p0, count), ``target`` (array, to, row).
+    place(p) = p//out_width*pitch + p%out_width: a run of positions ends where a row of the image does. Lanes behind
+    ``count`` keep what they held.
     """
-    lanes, j = lanes_of(source), 0
+    image, base = source
+    first, depth = steps
+    p0, count = span
+    panel, to, row = target
+    ow, pitch, lanes, j = sizes.out_width, sizes.pitch, lanes_of(image), 0
     while j < count:
         p = p0 + j
         run = min(count - j, ow - p % ow) if pitch != ow else count - j
@@ -46,45 +126,53 @@ def _pack(source, base, offsets, first, steps, p0, count, ow, pitch, target, to,
         for v in range(0, run, lanes):
             here, there = start + v, to + j + v
             if run - v >= lanes:
-                for k in range(steps):
-                    store(load(source, here + offsets[first + k]), target, there + k * row)
+                for k in range(depth):
+                    store(load(image, here + offsets[first + k]), panel, there + k * row)
             else:
-                for k in range(steps):
-                    value = load_lanes(source, here + offsets[first + k], 0, run - v)
-                    store_lanes(value, target, there + k * row, run - v)
+                for k in range(depth):
+                    value = load_lanes(image, here + offsets[first + k], 0, run - v)
+                    store_lanes(value, panel, there + k * row, run - v)
         j += run
 
 
 @njit(error_model="numpy")
-def _pack_rows(source, base, positions, first, steps, p0, count, target, to):
+def _pack_rows(source, steps, span, positions, target):
     """As `_pack` for a 1x1 kernel, all panels of a block at once: each row of the image is read as far as it goes.
 
     Rows lie far apart: read panel by panel, every 128 bytes wait for memory (384 -> 96 at 56x56 gains 11%).
+    ``target`` is (array, to).
     """
-    lanes = lanes_of(source)
+    image, base = source
+    first, depth = steps
+    p0, count = span
+    panels, to = target
+    lanes = lanes_of(image)
     width, whole = VECTORS * lanes, count - count % lanes
-    for k in range(steps):
+    for k in range(depth):
         here, there = base + (first + k) * positions + p0, to + k * width
         for j in range(0, whole, lanes):
-            store(load(source, here + j), target, there + j // width * (width * steps) + j % width)
+            store(load(image, here + j), panels, there + j // width * (width * depth) + j % width)
         if whole < count:
-            value = load_lanes(source, here + whole, 0, count - whole)
-            store_lanes(value, target, there + whole // width * (width * steps) + whole % width, count - whole)
+            value = load_lanes(image, here + whole, 0, count - whole)
+            store_lanes(value, panels, there + whole // width * (width * depth) + whole % width, count - whole)
 
 
 @njit(error_model="numpy")
-def _pack_image(source, base, sizes, first, channels, p0, count, ow, target, to, row):
-    """As `_pack`, for ``channels`` whole channels of an image that was not staged: padding is masked, strides shuffled.
+def _pack_image(source, channels, span, window, out_width, target):
+    """As `_pack`, for whole channels of an image that was not staged: padding is masked, strides shuffled.
 
-    The loop over channels is the inner one, so that bounds and masks are made once for many vectors.
+    ``channels`` is (first, how many). The loop over them is the inner one, so that bounds and masks are made once for
+    many vectors.
     """
-    h, w, kh, kw, sh, sw, dh, dw, top, left = (
-        sizes[17], sizes[18], sizes[19], sizes[20], sizes[21], sizes[22], sizes[23], sizes[24], sizes[25], sizes[26],
-    )  # fmt: skip
-    lanes, plane, step, j = lanes_of(source), h * w, kh * kw * row, 0
+    image, base = source
+    first, depth = channels
+    p0, count = span
+    panel, to, row = target
+    h, w, kh, kw, sh, sw, dh, dw, top, left = window
+    lanes, plane, step, j = lanes_of(image), h * w, kh * kw * row, 0
     while j < count:
-        i, q0 = (p0 + j) // ow, (p0 + j) % ow
-        run = min(count - j, ow - q0)
+        i, q0 = (p0 + j) // out_width, (p0 + j) % out_width
+        run = min(count - j, out_width - q0)
         for tap in range(kh * kw):
             line = i * sh + tap // kw * dh - top
             for v in range(0, run, lanes):
@@ -95,19 +183,19 @@ def _pack_image(source, base, sizes, first, channels, p0, count, ow, target, to,
                     high = 0
                 at, there = base + first * plane + line * w + column, to + tap * row + j + v
                 if sw == 1 and low <= 0 and high == lanes:
-                    for c in range(channels):
-                        store(load(source, at + c * plane), target, there + c * step)
+                    for c in range(depth):
+                        store(load(image, at + c * plane), panel, there + c * step)
                 elif sw == 1:
-                    for c in range(channels):
-                        store_lanes(load_lanes(source, at + c * plane, low, high), target, there + c * step, here)
+                    for c in range(depth):
+                        store_lanes(load_lanes(image, at + c * plane, low, high), panel, there + c * step, here)
                 elif sw == 2:
-                    for c in range(channels):
-                        store_lanes(_second(source, at + c * plane, low, high), target, there + c * step, here)
+                    for c in range(depth):
+                        store_lanes(_second(image, at + c * plane, low, high), panel, there + c * step, here)
                 else:
-                    for c in range(channels):
-                        near = _second(source, at + c * plane, low, high)
-                        far = _second(source, at + c * plane + 2 * lanes, low - 2 * lanes, high - 2 * lanes)
-                        store_lanes(evens(near, far), target, there + c * step, here)
+                    for c in range(depth):
+                        near = _second(image, at + c * plane, low, high)
+                        far = _second(image, at + c * plane + 2 * lanes, low - 2 * lanes, high - 2 * lanes)
+                        store_lanes(evens(near, far), panel, there + c * step, here)
         j += run
 
 
@@ -119,102 +207,97 @@ def _second(source, at, low, high):
 
 
 @njit(error_model="numpy")
-def _fill(source, base, offsets, sizes, k0, depth, p0, count, ow, pitch, target, to, row):
-    """Pack steps k0 to k0+depth of positions p0 to p0+count, from planes or from the image itself."""
-    if sizes[14]:
-        _pack(source, base, offsets, k0, depth, p0, count, ow, pitch, target, to, row)
+def _fill(source, steps, span, plan, target):
+    """Pack these steps of these positions, from planes or from the image itself. ``plan`` is what it made."""
+    if plan.sizes.staged:
+        _pack(source, plan.offsets, steps, span, plan.sizes, target)
     else:
-        area = sizes[19] * sizes[20]
-        _pack_image(source, base, sizes, k0 // area, depth // area, p0, count, ow, target, to, row)
+        area = plan.window.kh * plan.window.kw
+        _pack_image(source, (steps[0] // area, steps[1] // area), span, plan.window, plan.sizes.out_width, target)
 
 
 @njit(error_model="numpy")
-def _by_position(part, parts, source, weight, bias, y, work, at, offsets, sizes, floor):
+def _by_position(part, parts, source, y, work, plan):
     """Vectors along positions: weight (tile, k, row) times panels of positions, straight into y."""
-    mb, groups, oc, positions, ow, pitch, image, in_place, steps, p_block, p_parts, o_parts, taps = _sizes(sizes)
-    in_rows, large, lanes = sizes[27], sizes[28], lanes_of(y)
-    width, tiles = VECTORS * lanes, -(-oc // ROWS)
-    tasks = mb * groups * p_parts * o_parts
-    for task in range(part * tasks // parts, (part + 1) * tasks // parts):
-        pb, ng, ob = task % p_parts, task // p_parts % (mb * groups), task // (p_parts * mb * groups)
-        base, row, p0 = ng * image, ng % groups * oc, pb * p_block
-        first, last, count = ob * tiles // o_parts, (ob + 1) * tiles // o_parts, min(p_block, positions - p0)
+    sizes, lanes, at = plan.sizes, lanes_of(y), plan.sizes.planes + part * plan.sizes.area
+    groups, oc, positions, taps = sizes.groups, sizes.out_channels, sizes.positions, sizes.taps
+    p_parts, o_parts, images = sizes.p_parts, sizes.o_parts, sizes.batch * sizes.groups
+    width, tiles, packed = VECTORS * lanes, -(-oc // ROWS), int64(0)
+    for task in range(part * images * p_parts * o_parts // parts, (part + 1) * images * p_parts * o_parts // parts):
+        image, block, o_part = task // p_parts % images, task % p_parts, task // (p_parts * images)
+        base, row, p0 = image * sizes.group, image % groups * oc, block * sizes.block
+        first, last = o_part * tiles // o_parts, (o_part + 1) * tiles // o_parts
+        share, count = (oc, first, last, tiles), min(sizes.block, positions - p0)
         # The panel that ends behind the image is packed even where the image itself would serve.
-        inside = count // width * width if in_place else 0
-        out = ng * oc * positions + p0
-        for k0 in range(0, taps, steps):
-            depth = min(steps, taps - k0)
-            start, least = START_C if k0 else START_BIAS, floor[1] if k0 + depth == taps else floor[0]
-            # What of the image comes next is asked for meanwhile.
-            soon = base + (k0 + depth) * positions + p0 if k0 + depth < taps else base + p0 + p_block
-            lines = -(-count // lanes) if large else 0
+        inside = count // width * width if sizes.in_place else 0
+        out = image * oc * positions + p0
+        for k0 in range(0, taps, sizes.steps):
+            depth = min(sizes.steps, taps - k0)
+            start, least = START_C if k0 else START_BIAS, plan.floor[1] if k0 + depth == taps else plan.floor[0]
+            a, bias = (plan.weight, row * taps, taps, packed, k0), (plan.bias, row)
+            # What of the image comes next is prefetched meanwhile.
+            soon = base + (k0 + depth) * positions + p0 if k0 + depth < taps else base + p0 + sizes.block
+            lines = -(-count // lanes) if sizes.large_image else 0
             if inside:
-                multiply(oc, first, last, tiles, depth, weight, row * taps, taps, 0, k0,
-                         source, base + k0 * positions + p0, width, positions,
-                         y, out, positions, inside, width, bias, row, start, least,
-                         source, soon, positions, lines)  # fmt: skip
+                b = source, base + k0 * positions + p0, width, positions
+                multiply(share, depth, a, b, (y, out, positions), inside, bias, start, least,
+                         (source, soon, positions, lines))  # fmt: skip
             if inside < count:
-                if in_rows:
-                    _pack_rows(source, base, positions, k0, depth, p0 + inside, count - inside, work, at)
+                left, steps = count - inside, (k0, depth)
+                if sizes.in_rows:
+                    _pack_rows((source, base), steps, (p0 + inside, left), positions, (work, at))
                 else:
                     for j in range(inside, count, width):
-                        _fill(source, base, offsets, sizes, k0, depth, p0 + j, min(width, count - j), ow, pitch,
-                              work, at + (j - inside) * depth, width)  # fmt: skip
-                multiply(oc, first, last, tiles, depth, weight, row * taps, taps, 0, k0,
-                         work, at, width * depth, width,
-                         y, out + inside, positions, count - inside, width, bias, row, start, least,
-                         source, soon, positions, 0 if inside else lines)  # fmt: skip
+                        span, panel = (p0 + j, min(width, count - j)), (work, at + (j - inside) * depth, width)
+                        _fill((source, base), steps, span, plan, panel)
+                b = work, at, width * depth, width
+                multiply(share, depth, a, b, (y, out + inside, positions), left, bias, start, least,
+                         (source, soon, positions, 0 if inside else lines))  # fmt: skip
 
 
 @njit(error_model="numpy")
-def _by_channel(part, parts, source, weight, bias, y, work, at, offsets, sizes, floor):
+def _by_channel(part, parts, source, y, work, plan):
     """Vectors along output channels: panels of positions times weight (panel, k, channel), transposed into y."""
-    mb, groups, oc, positions, ow, pitch, image, in_place, steps, p_block, p_parts, o_parts, taps = _sizes(sizes)
-    lanes = lanes_of(y)
-    width = VECTORS * lanes
-    channels, row = -(-oc // width), -(-p_block // lanes) * lanes
-    scratch = at if in_place else at + row * steps
-    tasks = mb * groups * p_parts * o_parts
+    sizes, lanes, at = plan.sizes, lanes_of(y), plan.sizes.planes + part * plan.sizes.area
+    batch, groups, oc, positions, taps = sizes.batch, sizes.groups, sizes.out_channels, sizes.positions, sizes.taps
+    p_parts, o_parts, none = sizes.p_parts, sizes.o_parts, int64(0)
+    width, row = VECTORS * lanes, -(-sizes.block // lanes) * lanes
+    panels, scratch = -(-oc // width), at if sizes.in_place else at + row * sizes.steps
+    tasks = batch * groups * p_parts * o_parts
     for task in range(part * tasks // parts, (part + 1) * tasks // parts):
-        pb, n, go = task % p_parts, task // p_parts % mb, task // (p_parts * mb)
-        group, ob, p0 = go // o_parts, go % o_parts, pb * p_block
-        ng = n * groups + group
-        first, last, count = ob * channels // o_parts, (ob + 1) * channels // o_parts, min(p_block, positions - p0)
-        tiles, columns = -(-count // ROWS), (last - first) * width
-        for k0 in range(0, taps, steps):
-            depth, start = min(steps, taps - k0), START_C if k0 else START_ZERO
-            right = ((group * channels + first) * taps + k0) * width
-            left, a_row = ng * image + k0 * positions + p0, positions
-            if not in_place:
+        block, n, shared = task % p_parts, task // p_parts % batch, task // (p_parts * batch)
+        group, o_part, p0 = shared // o_parts, shared % o_parts, block * sizes.block
+        image = n * groups + group
+        first, last = o_part * panels // o_parts, (o_part + 1) * panels // o_parts
+        count, columns = min(sizes.block, positions - p0), (last - first) * width
+        tiles = -(-count // ROWS)
+        for k0 in range(0, taps, sizes.steps):
+            depth, start = min(sizes.steps, taps - k0), START_C if k0 else START_ZERO
+            b = plan.weight, ((group * panels + first) * taps + k0) * width, taps * width, width
+            c, bias = (work, scratch, columns), (plan.bias, none)
+            left, a_row = image * sizes.group + k0 * positions + p0, positions
+            if not sizes.in_place:
                 left, a_row = at, row
-                _fill(source, ng * image, offsets, sizes, k0, depth, p0, count, ow, pitch, work, at, row)
-            a = source if in_place else work
-            if sizes[29]:
-                multiply_by_panel(count, tiles, depth, a, left, 1, a_row, weight, right, taps * width, width,
-                                  last - first, work, scratch, columns, bias, start, floor[0])  # fmt: skip
+                _fill((source, image * sizes.group), (k0, depth), (p0, count), plan, (work, at, row))
+            a = source if sizes.in_place else work
+            if sizes.by_panel:
+                multiply_by_panel((count, tiles, last - first), depth, (a, left, none + 1, a_row), b, c, bias, start,
+                                  plan.floor[0])  # fmt: skip
             else:
-                multiply(count, 0, tiles, tiles, depth, a, left, 1, a_row, 0, weight, right, taps * width, width,
-                         work, scratch, columns, columns, width, bias, 0, start, floor[0], weight, 0, 0, 0)  # fmt: skip
-        for o in range(0, min(columns, oc - first * width), lanes):
-            channel = first * width + o
+                multiply((count, none, tiles, tiles), depth, (a, left, none + 1, a_row, none), b, c, columns, bias,
+                         start, plan.floor[0], (plan.weight, none, none, none))  # fmt: skip
+        for channel in range(first * width, min(last * width, oc), lanes):
             here = min(lanes, oc - channel)
             for j in range(0, count, lanes):
-                rows = load_rows(work, scratch + j * columns + o, columns, count - j, lanes)
-                rows = finish_rows(transpose(rows), bias, group * oc + channel, here, floor[1])
-                store_rows(rows, y, (ng * oc + channel) * positions + p0 + j, positions, here, count - j)
+                rows = load_rows(work, scratch + j * columns + channel - first * width, columns, count - j, lanes)
+                rows = finish_rows(transpose(rows), plan.bias, group * oc + channel, here, plan.floor[1])
+                store_rows(rows, y, (image * oc + channel) * positions + p0 + j, positions, here, count - j)
 
 
 @njit(error_model="numpy")
-def _sizes(sizes):
-    """Images, groups, C_out and positions of a group, W_out, row pitch, group pitch, whether 1x1 in place, steps of the
-    reduction a visit, positions a block, blocks, parts of the channels, taps."""
-    return (sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], sizes[7], sizes[8], sizes[9],
-            sizes[10], sizes[11], sizes[12])  # fmt: skip
-
-
-@njit(error_model="numpy")
-def _pack_tiles(part, parts, weight, packed, groups, oc, taps):
+def _pack_tiles(part, parts, weight, packed, sizes):
     """weight (group, o, k) -> for each group and tile of rows: (k, row)."""
+    groups, oc, taps = sizes.groups, sizes.out_channels, sizes.taps
     lanes, tiles = lanes_of(weight), -(-oc // ROWS)
     for task in range(part * groups * tiles // parts, (part + 1) * groups * tiles // parts):
         t = task % tiles
@@ -227,8 +310,9 @@ def _pack_tiles(part, parts, weight, packed, groups, oc, taps):
 
 
 @njit(error_model="numpy")
-def _pack_panels(part, parts, weight, packed, groups, oc, taps):
+def _pack_panels(part, parts, weight, packed, sizes):
     """weight (group, o, k) -> for each group and panel of channels: (k, channel), zeros behind the last channel."""
+    groups, oc, taps = sizes.groups, sizes.out_channels, sizes.taps
     lanes = lanes_of(weight)
     width = VECTORS * lanes
     panels = -(-oc // width)
@@ -242,26 +326,25 @@ def _pack_panels(part, parts, weight, packed, groups, oc, taps):
 
 @kernel(error_model="numpy")
 def pack_weights(phase, part, parts, operands):
-    """X holds the weights, Y gets the packed ones."""
-    weight, packed, sizes = array_at(operands, X), array_at(operands, Y), table_at(operands, 3)
-    if sizes[3]:
-        _pack_panels(part, parts, weight, packed, sizes[0], sizes[1], sizes[2])
+    """The image is the weights, the result the packed ones."""
+    weight, packed, _ = of_call(operands)
+    sizes = of_plan(operands, PackOperands).sizes
+    if sizes.by_channel:
+        _pack_panels(part, parts, weight, packed, sizes)
     else:
-        _pack_tiles(part, parts, weight, packed, sizes[0], sizes[1], sizes[2])
+        _pack_tiles(part, parts, weight, packed, sizes)
 
 
 @kernel(error_model="numpy")
 def convolve(phase, part, parts, operands):
     """Phase 0 stages the image, where it must be; phase 1 multiplies."""
-    work, sizes = array_at(operands, WORK), table_at(operands, SIZES)
-    by_channel, staged, planes, area = sizes[13], sizes[14], sizes[15], sizes[16]
-    if staged and phase == 0:
-        stage_part(part, parts, array_at(operands, X), table_at(operands, STAGE), work)
+    x, y, work = of_call(operands)
+    plan = of_plan(operands, Operands)
+    if plan.sizes.staged and phase == 0:
+        stage_part(part, parts, x, plan.staging, work)
         return
-    source = work if staged else array_at(operands, X)
-    weight, bias, floor = array_at(operands, WEIGHT), array_at(operands, BIAS), array_at(operands, FLOOR)
-    offsets, y, at = table_at(operands, OFFSETS), array_at(operands, Y), planes + part * area
-    if by_channel:
-        _by_channel(part, parts, source, weight, bias, y, work, at, offsets, sizes, floor)
+    source = work if plan.sizes.staged else x
+    if plan.sizes.by_channel:
+        _by_channel(part, parts, source, y, work, plan)
     else:
-        _by_position(part, parts, source, weight, bias, y, work, at, offsets, sizes, floor)
+        _by_position(part, parts, source, y, work, plan)

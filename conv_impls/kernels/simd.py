@@ -19,6 +19,7 @@ import operator
 
 from llvmlite import binding, ir
 from numba import config, types
+from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 
 from conv_impls.kernels.runtime import llvm
@@ -63,6 +64,17 @@ def pointer(context, builder, kind, array, index):
     return llvm.at(
         builder, context.make_array(kind)(context, builder, array).data, context.get_data_type(kind.dtype), index
     )
+
+
+def operand(kind):
+    """The Numba type of an operand (array, at, ...), whatever integers it was made of."""
+    return types.Tuple((kind[0], *[types.int64] * (len(kind) - 1)))
+
+
+def located(context, builder, kind, value):
+    """The address an operand (array, at, ...) starts at, and what else it says: steps."""
+    array, at, *steps = cgutils.unpack_tuple(builder, value)
+    return pointer(context, builder, kind[0], array, at), *steps
 
 
 def fma_ir(builder, a, b, c):

@@ -13,39 +13,63 @@ Limits
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from numba import njit
 
+from conv_impls.kernels.runtime.team import Integers
 from conv_impls.kernels.simd import constant, evens, lanes_of, load, load_lanes, store, store_lanes
 
 
+class StageSizes(NamedTuple):
+    """What `stage_part` counts by: channels of all images, their size, phases and planes, stride along columns."""
+
+    images: int
+    h: int
+    w: int
+    phases_h: int
+    plane_h: int
+    phases_w: int
+    plane_w: int
+    stride: int
+
+
+class Staging(NamedTuple):
+    """What a plan that stages made."""
+
+    sizes: StageSizes
+    # The row of the image that each row of each phase shows, -1 for a zero; the same for columns.
+    rows: Integers
+    columns: Integers
+    # For each phase the range (low, high) of its columns that lie inside the image, at equal steps of the stride.
+    inner: Integers
+
+
 @njit(error_model="numpy")
-def stage_part(part, parts, x, table, planes):
-    """This part's channels of ``x``, in planes. ``table`` is that of `conv_impls.backends._layout.Layout`."""
-    images, h, w, phases_h, plane_h, phases_w, plane_w, stride = (
-        table[0], table[1], table[2], table[3], table[4], table[5], table[6], table[7],
-    )  # fmt: skip
+def stage_part(part, parts, x, staging, planes):
+    """This part's channels of ``x``, in planes."""
+    sizes, rows, columns, inner = staging
+    images, h, w, phases_h, plane_h, phases_w, plane_w, stride = sizes
     lanes = lanes_of(planes)
-    rows, cols = 8, 8 + phases_h * plane_h
-    inner = cols + phases_w * plane_w
     channel = phases_h * phases_w * plane_h * plane_w
     zero = constant(planes, 0.0)
     for c in range(part * images // parts, (part + 1) * images // parts):
         to = c * channel
         for r in range(phases_h):
             for s in range(phases_w):
-                low, high = table[inner + 2 * s], table[inner + 2 * s + 1]
+                low, high = inner[2 * s], inner[2 * s + 1]
                 for a in range(plane_h):
-                    row = table[rows + r * plane_h + a]
+                    row = rows[r * plane_h + a]
                     if row < 0:
                         for b in range(0, plane_w, lanes):
                             store_lanes(zero, planes, to + b, plane_w - b)
                     else:
-                        line, columns = (c * h + row) * w, cols + s * plane_w
+                        line, first = (c * h + row) * w, s * plane_w
                         for b in range(low):
-                            planes[to + b] = x[line + table[columns + b]] if table[columns + b] >= 0 else 0
-                        _copy(x, line + table[columns + low], stride, planes, to + low, high - low)
+                            planes[to + b] = x[line + columns[first + b]] if columns[first + b] >= 0 else 0
+                        _copy(x, line + columns[first + low], stride, planes, to + low, high - low)
                         for b in range(high, plane_w):
-                            planes[to + b] = x[line + table[columns + b]] if table[columns + b] >= 0 else 0
+                            planes[to + b] = x[line + columns[first + b]] if columns[first + b] >= 0 else 0
                     to += plane_w
 
 

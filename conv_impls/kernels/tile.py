@@ -14,6 +14,8 @@ Limits
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
@@ -26,10 +28,10 @@ VECTORS = 2
 # 14 x 2 with 32 registers, 6 x 2 with 16: accumulators, two vectors of B and a broadcast.
 ROWS = 14 if simd.REGISTERS == 32 else 6
 
-# Steps of B asked for ahead of use: panels stream from L2, and their rows in place are too far apart for the hardware
-# to foresee. 3 to 8% on most layers; asking for A as well gained nothing more.
+# Steps of B prefetched ahead of use: panels stream from L2, and their rows in place are too far apart for the hardware
+# to foresee. 3 to 8% on most layers; prefetching A as well gained nothing more.
 AHEAD = 8
-# From so many steps on, the lines of C are asked for before the first: 28 stores that miss take longer than a short
+# From so many steps on, the lines of C are prefetched before the first: 28 stores that miss take longer than a short
 # reduction (1x1 96 -> 384 at 56x56 +21%, 768 -> 3072 at 7x7 +26%).
 LONG = 20
 
@@ -38,13 +40,26 @@ I64 = ir.IntType(64)
 START_ZERO, START_BIAS, START_C = 0, 1, 2
 
 
-def _emit(
-    builder, vector, rows, vectors, a_row, k, a, a_step, b, b_step, c, c_step, columns, bias, start, floor, *soon
-):
-    """One tile of ``rows`` x ``vectors`` at the builder's place; addresses are LLVM pointers, steps count elements.
+class Product(NamedTuple):
+    """The operands of a tile as LLVM values: pairs of an address and a step in elements, and numbers.
 
-    ``soon``, if given, are an address and a step: one line of it is asked for with each step of the reduction.
+    One line of ``soon``, where there is one, is prefetched with each step of the reduction.
     """
+
+    k: ir.Value
+    a: tuple[ir.Value, ir.Value]
+    b: tuple[ir.Value, ir.Value]
+    c: tuple[ir.Value, ir.Value]
+    columns: ir.Value
+    bias: ir.Value
+    start: ir.Value
+    floor: ir.Value
+    soon: tuple[ir.Value, ...]
+
+
+def _emit(builder, vector, rows, vectors, a_row, product):
+    """One tile of ``rows`` x ``vectors`` at the builder's place; A[k, m + 1] lies ``a_row`` behind A[k, m]."""
+    k, (a, a_step), (b, b_step), (c, c_step), columns, bias, start, floor, soon = product
     scalar, lanes = vector.element, vector.count
     function = builder.function
     tiles = [(m, v) for m in range(rows) for v in range(vectors)]
@@ -173,15 +188,14 @@ def loop(builder, block, name, trips, walks, values, at, body):
 
 def _all_sizes(context, builder, kinds, arguments, by_lane):
     """Tiles of all sizes behind a switch; ``kinds`` and ``arguments`` as `tile` takes them."""
-    vector = simd.vector_ir(kinds[8].dtype)
-    rows, k, _, _, a_step, _, _, b_step, _, _, c_step, columns, _, _, start, floor, *soon = arguments
-
-    def address(i):
-        return simd.pointer(context, builder, kinds[i], arguments[i], arguments[i + 1])
-
-    a, b, c, bias = (address(i) for i in (2, 5, 8, 12))
-    soon = (address(16), soon[2]) if soon else ()
-    a_row = vector.count if by_lane else 1
+    rows, k, a, b, c, columns, bias, start, floor, *soon = (
+        simd.located(context, builder, kind, value) if isinstance(kind, types.BaseTuple) else value
+        for kind, value in zip(kinds, arguments, strict=True)
+    )
+    vector, a_row = simd.vector_ir(kinds[4][0].dtype), 1
+    if by_lane:
+        a_row = vector.count
+    product = Product(k, a, b, c, columns, bias[0], start, floor, soon[0] if soon else ())
     done = builder.function.append_basic_block("tiles_done")
     wide = builder.icmp_signed(">", columns, ir.Constant(I64, vector.count))
     size = builder.select(wide, rows, builder.add(rows, ir.Constant(I64, ROWS)))
@@ -191,28 +205,28 @@ def _all_sizes(context, builder, kinds, arguments, by_lane):
             case = builder.function.append_basic_block(f"tile{count}x{vectors}")
             switch.add_case(ir.Constant(I64, count if vectors == VECTORS else count + ROWS), case)
             builder.position_at_end(case)
-            _emit(
-                builder, vector, count, vectors, a_row, k, a, a_step, b, b_step, c, c_step, columns, bias, start, floor,
-                *soon,
-            )  # fmt: skip
+            _emit(builder, vector, count, vectors, a_row, product)
             builder.branch(done)
     builder.position_at_end(done)
     return context.get_dummy_value()
 
 
+def _kinds(a, b, c, bias):
+    """Types of the operands that both intrinsics take."""
+    i = types.int64
+    return i, i, simd.operand(a), simd.operand(b), simd.operand(c), i, simd.operand(bias), i, c[0].dtype
+
+
 @intrinsic
-def tile(
-    typing_context, rows, k, a, a_at, a_step, b, b_at, b_step, c, c_at, c_step, columns, bias, bias_at, start, floor,
-    soon, soon_at, soon_step,
-):  # fmt: skip
+def tile(typing_context, rows, k, a, b, c, columns, bias, start, floor, soon):
     """C[m, j] = max(floor, start + sum over k of A[k, m] * B[k, j]) for m < rows, j < columns.
 
-    B[k, j] is b[b_at + k*b_step + j] and is read for whole vectors; A[k, m] is a[a_at + k*a_step + m]. ``start`` says
-    where sums begin: at zero, at bias[bias_at + m] or at C itself. Meanwhile the lines of C, and those that hold
-    soon[soon_at + k*soon_step], are asked for.
+    Matrices are (array, at, step): B[k, j] is array[at + k*step + j] and is read for whole vectors; A[k, m] is
+    array[at + k*step + m], C[m, j] array[at + m*step + j]. ``start`` says where sums begin: at zero, at
+    array[at + m] of ``bias`` = (array, at), or at C itself. Meanwhile the lines of C, and those that hold
+    array[at + k*step] of ``soon``, are prefetched.
     """
-    i = types.int64
-    signature = types.void(i, i, a, i, i, b, i, i, c, i, i, i, bias, i, i, c.dtype, soon, i, i)
+    signature = types.void(*_kinds(a, b, c, bias), simd.operand(soon))
 
     def codegen(context, builder, signature, arguments):
         return _all_sizes(context, builder, signature.args, arguments, False)
@@ -221,15 +235,12 @@ def tile(
 
 
 @intrinsic
-def tile_by_lane(
-    typing_context, rows, k, a, a_at, a_step, b, b_at, b_step, c, c_at, c_step, columns, bias, bias_at, start, floor
-):
-    """As `tile`, but A[k, m] is a[a_at + k//lanes*a_step + m*lanes + k%lanes], k a multiple of lanes.
+def tile_by_lane(typing_context, rows, k, a, b, c, columns, bias, start, floor):
+    """As `tile`, but A[k, m] is array[at + k//lanes*step + m*lanes + k%lanes], k a multiple of lanes.
 
-    All of it lies in cache, so nothing is asked for.
+    All of it lies in cache, so nothing is prefetched.
     """
-    i = types.int64
-    signature = types.void(i, i, a, i, i, b, i, i, c, i, i, i, bias, i, i, c.dtype)
+    signature = types.void(*_kinds(a, b, c, bias))
 
     def codegen(context, builder, signature, arguments):
         return _all_sizes(context, builder, signature.args, arguments, True)
@@ -238,40 +249,57 @@ def tile_by_lane(
 
 
 @njit(error_model="numpy")
-def multiply(rows, first, last, tiles, depth, a, a_at, a_row, a_step, a_skip, b, b_at, b_panel, b_step, c, c_at, c_step,
-             columns, width, bias, bias_at, start, floor, soon, soon_at, soon_step, soon_lines):  # fmt: skip
-    """Tiles ``first`` to ``last`` of the ``tiles`` that share out ``rows``, against all panels of ``width`` columns.
+def multiply(share, depth, a, b, c, columns, bias, start, floor, soon):
+    """Tiles ``first`` to ``last`` of the ``tiles`` that share out ``rows``, against all panels of B.
 
-    Sharing rows out evenly, 64 as 13+13+13+13+12 rather than 14+14+14+14+8, keeps every tile full enough to hide the
-    latency of its products. Row m of A starts at a_at + m*a_row; a_step 0 stands for A packed tile by tile, of which
-    the first ``a_skip`` steps of each are left out. Each tile asks for one of the first ``soon_lines`` lines of every
-    row of what comes next, soon[soon_at + k*soon_step :].
+    ``share`` is (rows, first, last, tiles). Sharing rows out evenly, 64 as 13+13+13+13+12 rather than 14+14+14+14+8,
+    keeps every tile full enough to hide the latency of its products.
+
+    A is (array, at, row, step, skip): row m starts at at + m*row; step 0 stands for A packed tile by tile, of which the
+    first ``skip`` steps of each are left out. B is (array, at, panel, step), C (array, at, step). Each tile prefetches
+    one of the first ``lines`` lines of every row of what comes next: ``soon`` is (array, at, step, lines).
     """
-    line, lanes = 0, lanes_of(b)
+    rows, first, last, tiles = share
+    a_array, a_at, a_row, a_step, a_skip = a
+    b_array, b_at, b_panel, b_step = b
+    c_array, c_at, c_step = c
+    bias_array, bias_at = bias
+    soon_array, soon_at, soon_step, soon_lines = soon
+    line, lanes = 0, lanes_of(b_array)
+    width = VECTORS * lanes
     for t in range(first, last):
         m = t * rows // tiles
         here = (t + 1) * rows // tiles - m
         step = a_step if a_step else here
-        left = a_at + m * a_row + a_skip * step
+        left = a_array, a_at + m * a_row + a_skip * step, step
         for j in range(0, columns, width):
-            tile(here, depth, a, left, step, b, b_at + j // width * b_panel, b_step, c, c_at + m * c_step + j, c_step,
-                 min(width, columns - j), bias, bias_at + m, start, floor,
-                 soon, soon_at + min(line, soon_lines) * lanes, soon_step if line < soon_lines else 0)  # fmt: skip
+            right = b_array, b_at + j // width * b_panel, b_step
+            result = c_array, c_at + m * c_step + j, c_step
+            next_line = soon_array, soon_at + min(line, soon_lines) * lanes, soon_step if line < soon_lines else 0
+            tile(here, depth, left, right, result, min(width, columns - j), (bias_array, bias_at + m), start, floor,
+                 next_line)  # fmt: skip
             line += 1
 
 
 @njit(error_model="numpy")
-def multiply_by_panel(rows, tiles, depth, a, a_at, a_row, a_step, b, b_at, b_panel, b_step, panels, c, c_at, c_step,
-                      bias, start, floor):  # fmt: skip
-    """As `multiply`, but each panel of B against all tiles before the next one, which is asked for meanwhile."""
-    lanes = lanes_of(b)
+def multiply_by_panel(share, depth, a, b, c, bias, start, floor):
+    """As `multiply`, but each panel of B against all tiles before the next one, which is prefetched meanwhile.
+
+    ``share`` is (rows, tiles, panels), A (array, at, row, step).
+    """
+    rows, tiles, panels = share
+    a_array, a_at, a_row, a_step = a
+    b_array, b_at, b_panel, b_step = b
+    c_array, c_at, c_step = c
+    lanes = lanes_of(b_array)
     width = VECTORS * lanes
     for j in range(panels):
-        right = b_at + j * b_panel
+        panel = b_at + j * b_panel
         for t in range(tiles):
             m = t * rows // tiles
             here = (t + 1) * rows // tiles - m
             line = min(t, VECTORS)
-            tile(here, depth, a, a_at + m * a_row, a_step, b, right, b_step, c, c_at + m * c_step + j * width, c_step,
-                 width, bias, 0, start, floor,
-                 b, right + b_panel + line * lanes, b_step if line < VECTORS else 0)  # fmt: skip
+            left = a_array, a_at + m * a_row, a_step
+            result = c_array, c_at + m * c_step + j * width, c_step
+            next_panel = b_array, panel + b_panel + line * lanes, b_step if line < VECTORS else 0
+            tile(here, depth, left, (b_array, panel, b_step), result, width, bias, start, floor, next_panel)

@@ -18,18 +18,19 @@ Limits
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import NamedTuple
 
 from llvmlite import ir
-from numba import njit, types
+from numba import int64, njit, types
 from numba.extending import intrinsic
 
 from conv_impls.kernels import simd
 from conv_impls.kernels.runtime import llvm
 from conv_impls.kernels.runtime.cache import kernel
-from conv_impls.kernels.runtime.team import WORK, X, Y, array_at, table_at
+from conv_impls.kernels.runtime.team import Floats, of_call, of_plan
 from conv_impls.kernels.simd import constant, lanes_of, store
 from conv_impls.kernels.square import finish_rows, load_rows, store_rows, transpose
-from conv_impls.kernels.stage import stage_part
+from conv_impls.kernels.stage import Staging, stage_part
 from conv_impls.kernels.tile import ROWS, START_ZERO, VECTORS, tile_by_lane
 
 POINTS = {
@@ -38,8 +39,58 @@ POINTS = {
     6: (0, 1, -1, 2, -2, Fraction(1, 2), Fraction(-1, 2)),
 }
 I64 = ir.IntType(64)
-# Slots of the operands of `convolve`.
-WEIGHT, BIAS, FLOOR, STAGE, SIZES = range(3, 8)
+
+
+class Sizes(NamedTuple):
+    """What `convolve` counts by; ``m`` is that of F(m x m, 3x3)."""
+
+    m: int
+    batch: int
+    in_channels: int
+    out_channels: int
+    # The image as it is read: rows, columns, elements between rows and between channels, and its padding.
+    h: int
+    w: int
+    pitch: int
+    channel: int
+    top: int
+    left: int
+    out_h: int
+    out_w: int
+    # Tiles of a block at most, blocks, and parts of the output channels.
+    block: int
+    blocks: int
+    o_parts: int
+    # Whether staged planes are read; elements of work before the first part's own, and of each part.
+    staged: int
+    planes: int
+    area: int
+
+
+class Operands(NamedTuple):
+    """What a plan of `convolve` made."""
+
+    weight: Floats
+    bias: Floats
+    # What products are raised to, and the result.
+    floor: Floats
+    staging: Staging
+    sizes: Sizes
+
+
+class Transform(NamedTuple):
+    """What `transform_weights` counts by; ``area`` are elements of work of each part."""
+
+    m: int
+    in_channels: int
+    out_channels: int
+    area: int
+
+
+class TransformOperands(NamedTuple):
+    """What a plan of `transform_weights` made."""
+
+    sizes: Transform
 
 
 def matrices(m):
@@ -115,19 +166,19 @@ def _transform(which, size):
     """An intrinsic that loads a square of vectors, applies matrix ``which`` both ways and stores the result."""
 
     @intrinsic
-    def apply(typing_context, m, source, at, row, column, target, to, out_row, out_column):
-        """target[to + i*out_row + j*out_column] from source[at + i*row + j*column]; ``m`` selects the matrices."""
+    def apply(typing_context, m, source, target):
+        """Element (i, j) of an operand (array, at, row, column) is array[at + i*row + j*column]; ``m`` selects the
+        matrices."""
 
         def codegen(context, builder, signature, arguments):
-            m_v, source_v, at_v, row_v, column_v, target_v, to_v, out_row_v, out_column_v = arguments
-            vector = simd.vector_ir(source.dtype)
-            scalar = vector.element
-            first = simd.pointer(context, builder, source, source_v, at_v)
-            last = simd.pointer(context, builder, target, target_v, to_v)
+            m_v, source_v, target_v = arguments
+            first, row, column = simd.located(context, builder, signature.args[1], source_v)
+            last, out_row, out_column = simd.located(context, builder, signature.args[2], target_v)
+            vector = simd.vector_ir(source[0].dtype)
 
             def address(base, i, i_step, j, j_step):
                 index = builder.add(builder.mul(I64(i), i_step), builder.mul(I64(j), j_step))
-                return llvm.at(builder, base, scalar, index)
+                return llvm.at(builder, base, vector.element, index)
 
             done = builder.append_basic_block("transformed")
             switch = builder.switch(m_v, done)
@@ -136,18 +187,16 @@ def _transform(which, size):
                 switch.add_case(I64(order), block)
                 builder.position_at_end(block)
                 n = size(order)
-                square = [[llvm.load(builder, vector, address(first, i, row_v, j, column_v)) for j in range(n)]
+                square = [[llvm.load(builder, vector, address(first, i, row, j, column)) for j in range(n)]
                           for i in range(n)]  # fmt: skip
                 for i, values in enumerate(_both_ways(builder, matrices(order)[which], square)):
                     for j, value in enumerate(values):
-                        llvm.store(builder, value, address(last, i, out_row_v, j, out_column_v))
+                        llvm.store(builder, value, address(last, i, out_row, j, out_column))
                 builder.branch(done)
             builder.position_at_end(done)
             return context.get_dummy_value()
 
-        integer = types.int64
-        kinds = integer, source, integer, integer, integer, target, integer, integer, integer
-        return types.void(*kinds), codegen
+        return types.void(types.int64, simd.operand(source), simd.operand(target)), codegen
 
     return apply
 
@@ -158,28 +207,115 @@ _output_tile = _transform(2, lambda m: m + 2)
 
 
 @njit(error_model="numpy")
-def _gather(source, base, channel, pitch, h, w, top, left, rows, columns, here, target, at):
-    """target[at + (i*columns + j)*lanes + c] = image[c, top+i, left+j], zero outside, for ``here`` channels."""
-    lanes, zero = lanes_of(target), constant(target, 0.0)
-    low, high = max(0, -left), min(columns, w - left)
-    for i in range(rows):
+def _gather(source, base, sizes, corner, columns, here, target):
+    """target[at + (i*columns + j)*lanes + c] = image[c, top+i, left+j], zero outside, for ``here`` channels.
+
+    ``corner`` is (top, left), ``target`` (array, at).
+    """
+    top, left = corner
+    rows, at = target
+    lanes, zero = lanes_of(rows), constant(rows, 0.0)
+    low, high = max(0, -left), min(columns, sizes.w - left)
+    for i in range(sizes.m + 2):
         line = at + i * columns * lanes
-        inside = 0 <= top + i < h and low < high
+        inside = 0 <= top + i < sizes.h and low < high
         first, last = (low, high) if inside else (columns, columns)
         for j in range(first):
-            store(zero, target, line + j * lanes)
+            store(zero, rows, line + j * lanes)
         # Up to a vector less one of rows behind the last are written too.
         for j in range(first, last, lanes):
-            block = load_rows(source, base + (top + i) * pitch + left + j, channel, here, last - j)
-            store_rows(transpose(block), target, line + j * lanes, lanes, lanes, lanes)
+            pixel = base + (top + i) * sizes.pitch + left + j
+            block = load_rows(source, pixel, sizes.channel, here, last - j)
+            store_rows(transpose(block), rows, line + j * lanes, lanes, lanes, lanes)
         for j in range(last, columns):
-            store(zero, target, line + j * lanes)
+            store(zero, rows, line + j * lanes)
 
 
 @njit(error_model="numpy")
-def _weights_part(part, parts, m, weight, ic, oc, packed, work, at):
-    """packed (panel, tile point, ic, channel of the panel) = G w G^T; lanes are output channels."""
-    lanes = lanes_of(weight)
+def _image_block(source, sizes, tiles, work, at, v_at):
+    """These tiles of the image, transformed, to v_at: (tile point, group of channels, tile, channel)."""
+    t0, t1 = tiles
+    m, ic = sizes.m, sizes.in_channels
+    lanes, a, across, down = lanes_of(work), m + 2, -(-sizes.out_w // m), -(-sizes.out_h // m)
+    count, deep = t1 - t0, -(-ic // lanes_of(work)) * lanes_of(work)
+    for c in range(0, ic, lanes):
+        t = t0
+        while t < t1:
+            n, i, j = t // (across * down), t // across % down, t % across
+            run = min(t1 - t, across - j)
+            columns, corner = run * m + 2, (i * m - sizes.top, j * m - sizes.left)
+            _gather(source, (n * ic + c) * sizes.channel, sizes, corner, columns, ic - c, (work, at))
+            for r in range(run):
+                image = work, at + r * m * lanes, columns * lanes, lanes
+                to = v_at + c * count + (t - t0 + r) * lanes
+                _input_tile(m, image, (work, to, a * deep * count, deep * count))
+            t += run
+
+
+@njit(error_model="numpy")
+def _result_block(y, sizes, tiles, o, work, at, m_at, operands):
+    """A vector of channels from ``o`` on of products at m_at, transformed back, finished and transposed into y."""
+    t0, t1 = tiles
+    m, oc, oh, ow = sizes.m, sizes.out_channels, sizes.out_h, sizes.out_w
+    lanes, a, across, down = lanes_of(y), m + 2, -(-ow // m), -(-oh // m)
+    width, count = VECTORS * lanes_of(y), t1 - t0
+    t = t0
+    while t < t1:
+        n, i, j = t // (across * down), t // across % down, t % across
+        run = min(t1 - t, across - j)
+        columns = run * m
+        for r in range(run):
+            products = work, m_at + (t - t0 + r) * width + o % width, a * count * width, count * width
+            _output_tile(m, products, (work, at + r * m * lanes, columns * lanes, lanes))
+        here = min(columns, ow - j * m)
+        for r in range(min(m, oh - i * m)):
+            line = ((n * oc + o) * oh + i * m + r) * ow + j * m
+            for q in range(0, here, lanes):
+                rows = transpose(load_rows(work, at + (r * columns + q) * lanes, lanes, lanes, lanes))
+                rows = finish_rows(rows, operands.bias, o, oc - o, operands.floor[1])
+                store_rows(rows, y, line + q, oh * ow, oc - o, here - q)
+        t += run
+
+
+@njit(error_model="numpy")
+def _part(part, parts, source, y, work, operands):
+    """Blocks of tiles, from image to y."""
+    sizes, at, floor = operands.sizes, operands.sizes.planes + part * operands.sizes.area, operands.floor
+    m, oc, blocks, o_parts = sizes.m, sizes.out_channels, sizes.blocks, sizes.o_parts
+    lanes, a, across = lanes_of(y), m + 2, -(-sizes.out_w // m)
+    width, points, deep = VECTORS * lanes_of(y), a * a, -(-sizes.in_channels // lanes_of(y)) * lanes_of(y)
+    tiles, panels, none = sizes.batch * across * -(-sizes.out_h // m), -(-oc // width), int64(0)
+    # Work area of this part: image rows with lanes of channels, then transformed tiles, then products.
+    v_at = at + a * (across * m + 2 + lanes) * lanes
+    m_at = v_at + points * sizes.block * deep
+    first_task = part * blocks * o_parts // parts
+    for task in range(first_task, (part + 1) * blocks * o_parts // parts):
+        b, ob = task // o_parts, task % o_parts
+        here = b * tiles // blocks, (b + 1) * tiles // blocks
+        count = here[1] - here[0]
+        groups = -(-count // ROWS)
+        if ob == 0 or task == first_task:
+            _image_block(source, sizes, here, work, at, v_at)
+        for panel in range(ob * panels // o_parts, (ob + 1) * panels // o_parts):
+            for point in range(points):
+                image = v_at + point * deep * count
+                kernels = operands.weight, (panel * points + point) * deep * width, width
+                for g in range(groups):
+                    first = g * count // groups
+                    left = work, image + first * lanes, count * lanes
+                    result = work, m_at + (point * count + first) * width, width
+                    tile_by_lane((g + 1) * count // groups - first, deep, left, kernels, result, width,
+                                 (operands.bias, none), START_ZERO, floor[0])  # fmt: skip
+            for o in range(panel * width, min((panel + 1) * width, oc), lanes):
+                _result_block(y, sizes, here, o, work, at, m_at, operands)
+
+
+@kernel(error_model="numpy")
+def transform_weights(phase, part, parts, operands):
+    """The image is the weights, the result packed: (panel, tile point, ic, channel of the panel) = G w G^T."""
+    weight, packed, work = of_call(operands)
+    m, ic, oc, area = of_plan(operands, TransformOperands).sizes
+    lanes, at = lanes_of(weight), part * area
     width, points, deep = VECTORS * lanes, (m + 2) * (m + 2), -(-ic // lanes) * lanes
     panels = -(-oc // width)
     for task in range(part * panels * ic // parts, (part + 1) * panels * ic // parts):
@@ -193,108 +329,15 @@ def _weights_part(part, parts, m, weight, ic, oc, packed, work, at):
                 block = load_rows(weight, (o * ic + c) * 9 + k, ic * 9, oc - o, 9 - k)
                 store_rows(transpose(block), work, at + k * lanes, lanes, lanes, lanes)
             to = ((panel * points) * deep + c) * width + v * lanes
-            _filter_tile(m, work, at, 3 * lanes, lanes, packed, to, (m + 2) * deep * width, deep * width)
-
-
-@njit(error_model="numpy")
-def _image_block(source, sizes, t0, t1, work, at, v_at):
-    """Tiles t0 to t1 of the image, transformed, to v_at: (tile point, group of channels, tile, channel)."""
-    m, _, ic, h, w, pitch, channel, top, left, _, oh, ow, _, _, _ = _sizes(sizes)
-    lanes, a, across, down = lanes_of(work), m + 2, -(-ow // m), -(-oh // m)
-    count, deep = t1 - t0, -(-ic // lanes_of(work)) * lanes_of(work)
-    for c in range(0, ic, lanes):
-        t = t0
-        while t < t1:
-            n, i, j = t // (across * down), t // across % down, t % across
-            run = min(t1 - t, across - j)
-            columns = run * m + 2
-            _gather(source, (n * ic + c) * channel, channel, pitch, h, w, i * m - top, j * m - left, a, columns,
-                    ic - c, work, at)  # fmt: skip
-            for r in range(run):
-                to = v_at + c * count + (t - t0 + r) * lanes
-                _input_tile(
-                    m, work, at + r * m * lanes, columns * lanes, lanes, work, to, a * deep * count, deep * count
-                )
-            t += run
-
-
-@njit(error_model="numpy")
-def _result_block(y, bias, sizes, t0, t1, o, work, at, m_at, floor):
-    """A vector of channels from ``o`` on of products at m_at, transformed back, finished and transposed into y."""
-    m, _, _, _, _, _, _, _, _, oc, oh, ow, _, _, _ = _sizes(sizes)
-    lanes, a, across, down = lanes_of(y), m + 2, -(-ow // m), -(-oh // m)
-    width, count = VECTORS * lanes_of(y), t1 - t0
-    t = t0
-    while t < t1:
-        n, i, j = t // (across * down), t // across % down, t % across
-        run = min(t1 - t, across - j)
-        columns = run * m
-        for r in range(run):
-            _output_tile(m, work, m_at + (t - t0 + r) * width + o % width, a * count * width, count * width,
-                         work, at + r * m * lanes, columns * lanes, lanes)  # fmt: skip
-        here = min(columns, ow - j * m)
-        for r in range(min(m, oh - i * m)):
-            line = ((n * oc + o) * oh + i * m + r) * ow + j * m
-            for q in range(0, here, lanes):
-                rows = transpose(load_rows(work, at + (r * columns + q) * lanes, lanes, lanes, lanes))
-                rows = finish_rows(rows, bias, o, oc - o, floor[1])
-                store_rows(rows, y, line + q, oh * ow, oc - o, here - q)
-        t += run
-
-
-@njit(error_model="numpy")
-def _part(part, parts, source, packed, bias, y, work, at, sizes, floor):
-    """Blocks of tiles, from image to y. ``sizes`` as `conv_impls.backends._winograd` writes them."""
-    m, mb, ic, _, _, _, _, _, _, oc, oh, ow, block, blocks, o_parts = _sizes(sizes)
-    lanes, a, across = lanes_of(y), m + 2, -(-ow // m)
-    width, points, deep = VECTORS * lanes_of(y), a * a, -(-ic // lanes_of(y)) * lanes_of(y)
-    tiles, panels = mb * across * -(-oh // m), -(-oc // width)
-    # Work area of this part: image rows with lanes of channels, then transformed tiles, then products.
-    v_at = at + a * (across * m + 2 + lanes) * lanes
-    m_at = v_at + points * block * deep
-    first_task = part * blocks * o_parts // parts
-    for task in range(first_task, (part + 1) * blocks * o_parts // parts):
-        b, ob = task // o_parts, task % o_parts
-        t0, t1 = b * tiles // blocks, (b + 1) * tiles // blocks
-        count, groups = t1 - t0, -(-(t1 - t0) // ROWS)
-        if ob == 0 or task == first_task:
-            _image_block(source, sizes, t0, t1, work, at, v_at)
-        for panel in range(ob * panels // o_parts, (ob + 1) * panels // o_parts):
-            for point in range(points):
-                left, right = v_at + point * deep * count, (panel * points + point) * deep * width
-                for g in range(groups):
-                    first = g * count // groups
-                    tile_by_lane((g + 1) * count // groups - first, deep, work, left + first * lanes, count * lanes,
-                                 packed, right, width, work, m_at + (point * count + first) * width, width,
-                                 width, bias, 0, START_ZERO, floor[0])  # fmt: skip
-            for o in range(panel * width, min((panel + 1) * width, oc), lanes):
-                _result_block(y, bias, sizes, t0, t1, o, work, at, m_at, floor)
-
-
-@njit(error_model="numpy")
-def _sizes(sizes):
-    """m, N, C_in, H, W, row and channel pitch, top, left, C_out, H_out, W_out, tiles a block, blocks, o_parts."""
-    return (sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], sizes[7], sizes[8], sizes[9],
-            sizes[10], sizes[11], sizes[12], sizes[13], sizes[14])  # fmt: skip
-
-
-@kernel(error_model="numpy")
-def transform_weights(phase, part, parts, operands):
-    """X holds the weights, Y the transformed ones."""
-    sizes = table_at(operands, 3)
-    m, ic, oc, area = sizes[0], sizes[1], sizes[2], sizes[3]
-    work = array_at(operands, WORK)
-    _weights_part(part, parts, m, array_at(operands, X), ic, oc, array_at(operands, Y), work, part * area)
+            _filter_tile(m, (work, at, 3 * lanes, lanes), (packed, to, (m + 2) * deep * width, deep * width))
 
 
 @kernel(error_model="numpy")
 def convolve(phase, part, parts, operands):
     """Phase 0 stages the image, where it must be; phase 1 does the rest."""
-    work, sizes = array_at(operands, WORK), table_at(operands, SIZES)
-    staged, planes, area = sizes[15], sizes[16], sizes[17]
-    if staged and phase == 0:
-        stage_part(part, parts, array_at(operands, X), table_at(operands, STAGE), work)
+    x, y, work = of_call(operands)
+    plan = of_plan(operands, Operands)
+    if plan.sizes.staged and phase == 0:
+        stage_part(part, parts, x, plan.staging, work)
         return
-    source = work if staged else array_at(operands, X)
-    weight, bias, floor = array_at(operands, WEIGHT), array_at(operands, BIAS), array_at(operands, FLOOR)
-    _part(part, parts, source, weight, bias, array_at(operands, Y), work, planes + part * area, sizes, floor)
+    _part(part, parts, work if plan.sizes.staged else x, y, work, plan)
