@@ -22,6 +22,7 @@ import numpy as np
 # Imported before the function `backends` takes that name in the package, and not again, so the function stays.
 from conv_impls import backends as folder
 from conv_impls.errors import BackendError, UnknownBackendError, UnsupportedError
+from conv_impls.kernels.runtime import target
 from conv_impls.problem import Conv2dProblem
 from conv_impls.validation import Array, fail_type
 
@@ -35,6 +36,7 @@ Mode = Literal["planned", "eager"]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 ENTRY_POINTS = "conv_impls.backends"
+NO_COMPILER = "NUMBA_DISABLE_JIT is set, and it runs code that Numba compiles; unset it, or take backend 'auto'"
 # A backend is one function; its parameter names say which of the three kinds it is.
 RUN = ("x", "weight", "bias", "problem")
 PREPARE = ("problem", "weight", "bias", "threads")
@@ -119,6 +121,8 @@ class Backend:
         Whether ``prepare`` takes ``relu`` and applies max(y, 0) itself, rather than leave it to a second pass.
     mode : {"planned", "eager"}
         Whether weights are made ready once, or handed over at each call.
+    compiled : bool
+        Whether it runs code that Numba compiles; ``supports`` then also knows whether Numba does.
     """
 
     name: str
@@ -133,6 +137,7 @@ class Backend:
     kind: Literal["run", "prepare", "choose"]
     fuses_relu: bool
     mode: Mode
+    compiled: bool
 
     def prepare(
         self, problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int, relu: bool = False
@@ -183,6 +188,7 @@ def register(
     threads: str = "none",
     supports: Supports = lambda problem: None,
     mode: Mode | None = None,
+    compiled: bool = False,
 ) -> Callable[[Function], Function]:
     """Register the decorated function as a backend.
 
@@ -194,6 +200,8 @@ def register(
         See `Backend`. Without ``supports`` every problem is taken.
     mode : {"planned", "eager"}, optional
         See `Backend`; by default a ``run`` is eager, the others are planned.
+    compiled : bool
+        Whether it runs code that Numba compiles: it then refuses every problem where ``NUMBA_DISABLE_JIT`` is set.
 
     Returns
     -------
@@ -233,13 +241,23 @@ def register(
             where = taken.function.__module__ if taken else sources()[name]
             raise BackendError(f"register({name!r}): the name is taken by {where}; choose another")
         _registered[name] = Backend(
-            name, idea, source, accuracy, nan_spread, deterministic, threads, supports, function, kind,
-            fuses_relu=parameters == FUSED, mode=mode or ("eager" if kind == "run" else "planned"),
+            name, idea, source, accuracy, nan_spread, deterministic, threads,
+            _where_compiled(supports) if compiled else supports, function, kind,
+            fuses_relu=parameters == FUSED, mode=mode or ("eager" if kind == "run" else "planned"), compiled=compiled,
         )  # fmt: skip
         _settled.cache_clear()
         return function
 
     return decorate
+
+
+def _where_compiled(supports: Supports) -> Supports:
+    """The same, but no problem is supported where Numba compiles nothing."""
+
+    def answer(problem: Conv2dProblem) -> str | None:
+        return supports(problem) if target.compiles() else NO_COMPILER
+
+    return answer
 
 
 @cache

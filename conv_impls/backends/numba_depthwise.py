@@ -52,6 +52,7 @@ def _supports(problem: Conv2dProblem) -> str | None:
     source="Zhang, Lo & Lu 2020, arXiv:2001.02504, sec. 3",
     threads="argument",
     supports=_supports,
+    compiled=True,
 )
 def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int, relu: bool) -> Prepared:
     return _prepare(problem, weight, bias, threads, relu)

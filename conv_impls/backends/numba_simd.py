@@ -46,6 +46,7 @@ UNSTAGED = {1: 2, 2: 6, 4: 6}
     idea="implicit GEMM by register tiles of explicit vectors, panels packed in cache",
     source="Goto & van de Geijn 2008, doi:10.1145/1356052.1356053, sec. 4-5",
     threads="argument",
+    compiled=True,
 )
 def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int, relu: bool) -> Prepared:
     return _prepare(problem, weight, bias, threads, relu)

@@ -14,6 +14,8 @@ Limits
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -110,6 +112,14 @@ def text_of(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return ""
+
+
+def compiles() -> bool:
+    """Whether Numba compiles at all: debuggers and coverage have it not (``NUMBA_DISABLE_JIT``)."""
+    numba = sys.modules.get("numba")
+    if numba is not None:
+        return not numba.config.DISABLE_JIT
+    return os.environ.get("NUMBA_DISABLE_JIT", "").strip() in ("", "0")
 
 
 def _features() -> str:
