@@ -22,6 +22,7 @@ import numpy as np
 # Imported before the function `backends` takes that name in the package, and not again, so the function stays.
 from conv_impls import backends as folder
 from conv_impls.errors import BackendError, UnknownBackendError, UnsupportedError
+from conv_impls.kernels.runtime import target
 
 # Shown here as well: a backend's file finds what it needs in one place.
 from conv_impls.prepared import Binding as Binding
@@ -43,6 +44,7 @@ Deterministic = Literal["output", "call", "no"]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 ENTRY_POINTS = "conv_impls.backends"
+NO_COMPILER = "NUMBA_DISABLE_JIT is set, and it runs code that Numba compiles; unset it, or take backend 'auto'"
 # A backend is one function; its parameter names say which of the three kinds it is.
 RUN = ("x", "weight", "bias", "problem")
 PREPARE = ("problem", "weight", "bias", "threads")
@@ -79,6 +81,8 @@ class Backend:
     workspace : callable, optional
         problem, threads -> bytes that a call takes beside its arrays, known before any of them is. "auto" leaves out
         whom they are too many; without it they follow the size of the arrays.
+    compiled : bool
+        Whether it runs code that Numba compiles; ``supports`` then also knows whether Numba does.
     """
 
     name: str
@@ -93,6 +97,7 @@ class Backend:
     kind: Literal["run", "prepare", "choose"]
     fuses_relu: bool
     mode: Mode
+    compiled: bool
     workspace: Workspace | None = None
 
     def prepare(
@@ -136,6 +141,7 @@ def register(
     supports: Supports = lambda problem: None,
     mode: Mode | None = None,
     workspace: Workspace | None = None,
+    compiled: bool = False,
 ) -> Callable[[Function], Function]:
     """Register the decorated function as a backend.
 
@@ -148,6 +154,8 @@ def register(
         False "no".
     mode : {"planned", "eager"}, optional
         See `Backend`; by default a ``run`` is eager, the others are planned.
+    compiled : bool
+        Whether it runs code that Numba compiles: it then refuses every problem where ``NUMBA_DISABLE_JIT`` is set.
 
     Returns
     -------
@@ -189,13 +197,24 @@ def register(
             where = taken.function.__module__ if taken else sources()[name]
             raise BackendError(f"register({name!r}): the name is taken by {where}; choose another")
         _registered[name] = Backend(
-            name, idea, source, accuracy, nan_spread, deterministic, threads, supports, function, kind,
-            fuses_relu=parameters == FUSED, mode=mode or ("eager" if kind == "run" else "planned"), workspace=workspace,
+            name, idea, source, accuracy, nan_spread, deterministic, threads,
+            _where_compiled(supports) if compiled else supports, function, kind,
+            fuses_relu=parameters == FUSED, mode=mode or ("eager" if kind == "run" else "planned"), compiled=compiled,
+            workspace=workspace,
         )  # fmt: skip
         _settled.cache_clear()
         return function
 
     return decorate
+
+
+def _where_compiled(supports: Supports) -> Supports:
+    """The same, but no problem is supported where Numba compiles nothing."""
+
+    def answer(problem: Conv2dProblem) -> str | None:
+        return supports(problem) if target.compiles() else NO_COMPILER
+
+    return answer
 
 
 @cache

@@ -22,6 +22,7 @@ import pytest
 from conv_impls.choice import limits as module
 from conv_impls.choice import probes, tuning, userdir
 from conv_impls.choice.limits import FALLBACK, Limits, limits
+from conv_impls.kernels.runtime import target
 
 ROOT = Path(__file__).parent.parent
 MEASURED = {"float32": 100e9, "float64": 50e9, "cache": 100e9, "l3": 50e9, "memory": 20e9, "call_s": 1e-6}
@@ -207,18 +208,18 @@ def test_the_facts_of_another_machine_stay_in_the_file(measurements: list[int], 
 
 
 def test_machines_are_told_apart_by_family_model_and_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    info, caches = tmp_path / "cpuinfo", tmp_path / "cache"
-    monkeypatch.setattr(userdir, "CPUINFO", info)
-    monkeypatch.setattr(userdir, "CACHES", caches)
-    assert userdir.cpu_facts() == {}
+    info, caches = tmp_path / "cpuinfo", tmp_path / "cpu0" / "cache"
+    monkeypatch.setattr(target, "CPUINFO", info)
+    monkeypatch.setattr(target, "CPUS", tmp_path)
+    assert target.identity() == {}
     first = "processor\t: 0\ncpu family\t: 25\nmodel\t\t: 1\nmodel name\t: AMD EPYC\nstepping\t: 1\n"
     info.write_text(first + "\n" + first.replace("25", "6"))
     for index, (kind, size) in enumerate([("Data", "32K"), ("Unified", "1024K")]):
         (caches / f"index{index}").mkdir(parents=True)
         for part, text in (("level", f"{index + 1}"), ("type", kind), ("size", size)):
             (caches / f"index{index}" / part).write_text(text + "\n")
-    expected = {"cpu family": "25", "model": "1", "stepping": "1", "L1 Data": "32K", "L2 Unified": "1024K"}
-    assert userdir.cpu_facts() == expected
+    expected = {"cpu family": "25", "model": "1", "stepping": "1", "L1": "32K", "L2": "1024K"}
+    assert target.identity() == expected
     keys = set()
     for text in (first, first.replace("25", "26"), first.replace("\t\t: 1", "\t\t: 17")):
         info.write_text(text)

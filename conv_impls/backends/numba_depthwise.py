@@ -67,6 +67,7 @@ def _workspace(problem: Conv2dProblem, threads: int) -> int:
     threads="argument",
     supports=_supports,
     workspace=_workspace,
+    compiled=True,
 )
 def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int, relu: bool) -> Prepared:
     return _prepare(problem, weight, bias, threads, relu)

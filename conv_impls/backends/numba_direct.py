@@ -32,6 +32,7 @@ CHANNEL_MINIMUM = 64
     idea="direct convolution, parallel over images and output channels, unit-stride loops LLVM vectorises",
     source="Zhang, Franchetti & Low 2018, arXiv:1809.10170, sec. 3",
     threads="argument",
+    compiled=True,
 )
 def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int, relu: bool) -> Prepared:
     return _prepare(problem, weight, bias, threads, relu)

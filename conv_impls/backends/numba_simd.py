@@ -48,6 +48,7 @@ UNSTAGED = {1: 2, 2: 6, 4: 6}
     source="Goto & van de Geijn 2008, doi:10.1145/1356052.1356053, sec. 4-5",
     deterministic="output",
     threads="argument",
+    compiled=True,
 )
 def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int, relu: bool) -> Prepared:
     return _prepare(problem, weight, bias, threads, relu)

@@ -21,6 +21,7 @@ from conv_impls.registry import register
     nan_spread="tile of 4 x 4 outputs",
     threads="argument",
     supports=_winograd.supports,
+    compiled=True,
 )
 def choose(problem: Conv2dProblem, precision: str, threads: int, eager: bool) -> str:
     expected = estimates(problem, threads, eager)

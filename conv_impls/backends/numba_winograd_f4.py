@@ -23,6 +23,7 @@ from conv_impls.validation import Array
     threads="argument",
     supports=_winograd.supports,
     workspace=partial(_winograd.workspace, 4),
+    compiled=True,
 )
 def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int, relu: bool) -> Prepared:
     return _winograd.prepare(4, problem, weight, bias, threads, relu)

@@ -20,6 +20,7 @@ from conv_impls.validation import Array
     nan_spread="tile of 6 x 6 outputs",
     threads="argument",
     supports=_winograd.supports,
+    compiled=True,
 )
 def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int, relu: bool) -> Prepared:
     return _winograd.prepare(6, problem, weight, bias, threads, relu)

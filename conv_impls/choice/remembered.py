@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from conv_impls.choice import limits, tuning, userdir
+from conv_impls.kernels.runtime import target
 
 # Each number: its name for people, the factor and unit it is shown in.
 SHOWN = {
@@ -24,7 +25,7 @@ SHOWN = {
 
 def lines() -> Iterator[str]:
     """One after another: the CPU, its limits by number of threads, the winners of tuning."""
-    about = ", ".join(f"{name} {value}" for name, value in userdir.cpu_facts().items())
+    about = ", ".join(f"{name} {value}" for name, value in target.identity().items())
     yield f"CPU      {about or 'unknown'}"
     yield f"limits   {userdir.folder() / limits.FILE}"
     found = limits.stored(quiet=False)

@@ -19,6 +19,7 @@ import numpy as np
 from conv_impls._version import __version__
 from conv_impls.choice import userdir
 from conv_impls.errors import ConvError
+from conv_impls.kernels.runtime import target
 from conv_impls.registry import get_backend
 from conv_impls.validation import Array
 
@@ -110,7 +111,8 @@ def _stamp() -> str:
 @lru_cache(maxsize=4096)
 def _key(problem: Conv2dProblem, precision: str, threads: int) -> str:
     # Equal problems differ in name at most, so the one that came first may stand for all, once its name is off.
-    return f"{problem.replace(name='').label} {precision} {threads}"
+    compiled = "" if target.compiles() else " uncompiled"
+    return f"{problem.replace(name='').label} {precision} {threads}{compiled}"
 
 
 def _question(key: str) -> tuple[Conv2dProblem, str, int] | None:

@@ -29,9 +29,6 @@ from typing import Any
 MOST_BYTES = 16 * 2**20
 # A turn takes a second or two, ten where its probes are compiled on a busy machine.
 TURN_S, POLL_S = 30.0, 0.01
-CPUINFO, CACHES = Path("/proc/cpuinfo"), Path("/sys/devices/system/cpu/cpu0/cache")
-# What tells one CPU from another, on x86 and on Arm; virtual machines show one name for many of them.
-IDENTITY = ("cpu family", "model", "stepping", "CPU implementer", "CPU variant", "CPU part")
 
 
 def folder() -> Path:
@@ -124,24 +121,6 @@ def locked(name: str) -> Iterator[None]:
             os.close(lock)
 
 
-def cpu_facts() -> dict[str, str]:
-    """What tells this CPU from another: family, model and stepping or their like, and the size of each cache."""
-    found = {}
-    with suppress(OSError):
-        # The lines of the first core.
-        for line in CPUINFO.read_text(encoding="utf-8", errors="replace").partition("\n\n")[0].splitlines():
-            field, _, value = line.partition(":")
-            if field.strip() in IDENTITY:
-                found[field.strip()] = value.strip()
-    for each in sorted(CACHES.glob("index*")):
-        with suppress(OSError):
-            level, kind, size = (
-                (each / part).read_text(encoding="utf-8").strip() for part in ("level", "type", "size")
-            )
-            found[f"L{level} {kind}"] = size
-    return found
-
-
 def _load(name: str) -> dict[str, Any]:
     """The content of a file, which must be an ordinary one; opening it never waits for another process."""
     import json
@@ -167,9 +146,6 @@ def _cpu() -> str:
     """Everything of this CPU that code or limits depend on: its identity, what Numba compiles for, number of cores."""
     import hashlib
 
-    from llvmlite import binding
-    from numba import config
+    from conv_impls.kernels.runtime import target
 
-    target = config.CPU_NAME or binding.get_host_cpu_name()
-    features = config.CPU_FEATURES or binding.get_host_cpu_features().flatten()
-    return hashlib.sha256(f"{target} {features} {os.cpu_count()} {cpu_facts()}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{target.name()} {os.cpu_count()} {target.identity()}".encode()).hexdigest()[:16]

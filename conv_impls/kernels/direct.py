@@ -31,9 +31,9 @@ from typing import NamedTuple
 
 from numba import njit, uintp
 
+from conv_impls.kernels.runtime import target
 from conv_impls.kernels.runtime.cache import kernel
 from conv_impls.kernels.runtime.team import Floats, Integers, of_call, of_plan
-from conv_impls.kernels.simd import REGISTERS
 from conv_impls.kernels.stage import Staging, stage_part
 
 # Elements of one row of sums. 256 float32 = 1 KiB: 4 rows of sums and 6 rows of operands fit L1.
@@ -47,7 +47,7 @@ ROWS = 64
 TAPS = 66
 
 # 24 factors + 6 operands + 1 sum want 32 registers; with 16, 4x3 is what fits.
-WIDE = REGISTERS == 32
+WIDE = target.registers() == 32
 
 # "contract" lets LLVM fuse a*b + c; nothing else of IEEE is given up, so NaN and Inf behave. `_accumulate` has it for
 # all updates, which are inlined: a call would pass some 50 words on the stack.

@@ -3,8 +3,8 @@
 Idea
     A `Vector` value is one LLVM vector register of the array's dtype: 16 float32 with AVX-512, 8 with AVX2, 4 with SSE
     or NEON. LLVM's mem2reg turns the local variables Numba makes of them into registers, so kernels written with these
-    calls compile to the instructions one would write by hand. Lanes and registers are those of the *compile target*
-    (``NUMBA_CPU_FEATURES`` where set), never of the CPU this happens to run on.
+    calls compile to the instructions one would write by hand. Lanes and registers are those of the compile target
+    (`conv_impls.kernels.runtime.target`).
 Source
     LLVM language reference: vector types, ``llvm.fmuladd``, ``llvm.masked.load`` and ``.store``, ``shufflevector``.
     The type itself: Numba's documentation, "Low-level extension API".
@@ -17,19 +17,14 @@ from __future__ import annotations
 
 import operator
 
-from llvmlite import binding, ir
-from numba import config, types
+from llvmlite import ir
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 
-from conv_impls.kernels.runtime import llvm
+from conv_impls.kernels.runtime import llvm, target
 
-FEATURES = frozenset(
-    (binding.get_host_cpu_features().flatten() if config.CPU_FEATURES is None else config.CPU_FEATURES).split(",")
-)
-# 512-bit vectors only where all of AVX-512 a tail needs is there; SSE2 and NEON have 16 bytes and are always there.
-VECTOR_BYTES = 64 if {"+avx512f", "+avx512vl"} <= FEATURES else 32 if "+avx2" in FEATURES else 16
-REGISTERS = 32 if VECTOR_BYTES == 64 or "+neon" in FEATURES else 16
+VECTOR_BYTES, REGISTERS = target.vector_bytes(), target.registers()
 
 
 def lanes(itemsize: int) -> int:

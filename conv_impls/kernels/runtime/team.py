@@ -88,14 +88,15 @@ def _operand(context, builder, kind, operands, slots):
     return context.make_tuple(builder, kind, values)
 
 
-def _address(builder, operands, slot):
-    return llvm.load(builder, I64, llvm.at(builder, llvm.to(builder, operands, I64), I64, I64(slot)))
+def _integer(builder, table, index):
+    """An element of a table of int64, as operands are."""
+    return llvm.load(builder, I64, llvm.at(builder, llvm.to(builder, table, I64), I64, index))
 
 
 def _array(context, builder, kind, operands, slot):
     """The array whose address stands in ``slot``; its length is not known."""
     array = context.make_array(kind)(context, builder)
-    data = builder.inttoptr(_address(builder, operands, slot), array.data.type)
+    data = builder.inttoptr(_integer(builder, operands, slot), array.data.type)
     itemsize = I64(kind.dtype.bitwidth // 8)
     context.populate_array(
         array, data=data, shape=[I64(1 << 48)], strides=[itemsize], itemsize=itemsize, meminfo=None, parent=None
@@ -105,8 +106,8 @@ def _array(context, builder, kind, operands, slot):
 
 def _integers(context, builder, kind, operands, slot):
     """The integers whose address stands in ``slot``."""
-    table = builder.inttoptr(_address(builder, operands, slot), I64.as_pointer())
-    values = [llvm.load(builder, I64, llvm.at(builder, table, I64, I64(i))) for i in range(kind.count)]
+    table = builder.inttoptr(_integer(builder, operands, slot), I64.as_pointer())
+    values = [_integer(builder, table, i) for i in range(kind.count)]
     return context.make_tuple(builder, kind, values)
 
 
