@@ -15,8 +15,7 @@ from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import Prepared
 from conv_impls.validation import Array
 
-# Transformed image and products of a block: half of a 1 MiB L2. Fewer than 28 tiles would read the weights too often.
-BLOCK_BYTES = 512 * 1024
+# Transformed image and products of a block take a half of L2; fewer than 28 tiles would read the weights too often.
 BLOCK_TILES = 28
 
 
@@ -44,6 +43,7 @@ def prepare(
     start = time.perf_counter()
     # Imported here: numba is slow to import, and `supports` needs none of it.
     from conv_impls.kernels import winograd as kernels
+    from conv_impls.kernels.runtime import target
     from conv_impls.kernels.runtime.memory import aligned_zeros
     from conv_impls.kernels.runtime.team import Job, address_of
     from conv_impls.kernels.simd import lanes as vector_lanes
@@ -65,7 +65,8 @@ def prepare(
     down, across = tiles_across(problem, m)
     tiles = problem.batch * down * across
     if block is None:
-        block = max(BLOCK_TILES, BLOCK_BYTES // (points * (deep + width) * dtype.itemsize))
+        _, l2, _ = target.caches()
+        block = max(BLOCK_TILES, l2 // 2 // (points * (deep + width) * dtype.itemsize))
     blocks = share(-(-tiles // block), tiles, threads)
     block = -(-tiles // blocks)
     if o_parts is None:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from conv_impls.backends._layout import effective, image_layout, round_up
 from conv_impls.kernels import depthwise_channel, depthwise_position, depthwise_slide
 from conv_impls.kernels.depthwise_tile import PASSES, ROWS, VECTORS
+from conv_impls.kernels.runtime import target
 from conv_impls.kernels.runtime.memory import aligned_zeros
 from conv_impls.kernels.runtime.team import Job, address_of
 from conv_impls.kernels.simd import VECTOR_BYTES
@@ -33,8 +34,6 @@ Table = NDArray[np.int64]
 Way = Literal["slide", "position", "channel"]
 # Bands of each thread, at the least.
 BANDS = 4
-# Half of a 32 KiB L1 for the staged band of rows; the rest is for the result and what is read ahead.
-BAND_BYTES = 16 * 1024
 # Rows of up to this many outputs waste too much of a vector.
 NARROW = 14
 # So does the slide, in parts of a vector of 64 bytes: 384 channels of 14x14 take 25 us, and 38 across channels; 960 of
@@ -62,7 +61,7 @@ def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: 
 
 def _prepare(
     problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int, relu: bool,
-    way: Way | None = None, band_bytes: int = BAND_BYTES,
+    way: Way | None = None, band_bytes: int | None = None,
 ) -> Prepared:  # fmt: skip
     """`prepare`, with the choices it makes open to experiments and tests."""
     dtype, problem = np.dtype(problem.dtype), effective(problem)
@@ -74,6 +73,9 @@ def _prepare(
 
     lanes = vector_lanes(dtype.itemsize)
     way = way or _way(problem, lanes)
+    if band_bytes is None:
+        # The staged band of rows takes a half of L1; the rest is for the result and what is read ahead.
+        band_bytes = target.caches()[0] // 2
     floor = np.array([-np.inf, 0.0 if relu else -np.inf], dtype)
     if way == "slide":
         made = _slide(problem, floor, threads, band_bytes)
@@ -140,7 +142,7 @@ class Made(NamedTuple):
     # Elements of work of each part.
     area: int
     packed_bytes: int
-    # (weight, bias) -> None: into the operands.
+    # (weight, bias) -> None: into the operands, a bias of -0.0 as 0.0, which leaving rows out would leave as it is.
     pack: Callable[[Array, Array | None], None]
 
 
@@ -164,7 +166,7 @@ def _slide(problem: Conv2dProblem, floor: Array, threads: int, band_bytes: int) 
 
     def pack(weight: Array, bias: Array | None) -> None:
         packed[:] = weight.reshape(-1)
-        offsets[:] = 0 if bias is None else bias
+        offsets[:] = 0 if bias is None else bias + 0
         every_row[0] = not _all_finite(packed)
 
     # The stride is the kernel's affair: one phase, with all rows.
@@ -209,7 +211,7 @@ def _by_position(problem: Conv2dProblem, floor: Array, lanes: int, band_bytes: i
         passes = [weight[:, 0, p : p + height].transpose(0, 2, 1).reshape(outputs, -1)
                   for p, height in zip(first, heights, strict=True)]  # fmt: skip
         packed[:] = np.concatenate(passes, 1).reshape(-1)
-        offsets[:] = 0 if bias is None else bias
+        offsets[:] = 0 if bias is None else bias + 0
 
     sizes = depthwise_position.Sizes(
         images=problem.batch * problem.in_channels, channels=problem.in_channels,
@@ -246,7 +248,7 @@ def _by_channel(problem: Conv2dProblem, floor: Array, lanes: int) -> Made:
         """For each vector of channels all taps, then the bias."""
         rows = np.zeros((packed.shape[0] * lanes, kh * kw + 1), floor.dtype)
         rows[:channels, :-1] = weight.reshape(channels, -1)
-        rows[:channels, -1] = 0 if bias is None else bias
+        rows[:channels, -1] = 0 if bias is None else bias + 0
         packed[...] = rows.reshape(packed.shape[0], lanes, -1).transpose(0, 2, 1)
         every_row[0] = not _all_finite(weight.reshape(-1))
 

@@ -33,6 +33,7 @@ CHANNEL_MINIMUM = 64
     "numba_direct",
     idea="direct convolution, parallel over images and output channels, unit-stride loops LLVM vectorises",
     source="Zhang, Franchetti & Low 2018, arXiv:1809.10170, sec. 3",
+    deterministic="output",
     threads="argument",
 )
 def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int) -> Prepared:

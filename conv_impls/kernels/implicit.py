@@ -8,7 +8,7 @@ Idea
     other padding modes and strides, from staged planes (`conv_impls.kernels.stage`), which the formula is for. Vectors
     run along positions, the natural axis of NCHW, or, where an image is smaller than a vector can use well, along
     output channels, with one transpose of the result at the end. 1x1 kernels skip the packing: their panel is the
-    image.
+    image. Along either axis a sum starts from the bias and takes the taps in order of k, so its bits are the same.
 Source
     Implicit GEMM: Chetlur et al. 2014, cuDNN, arXiv:1410.0759, sec. 3.1. Packing and blocking: Goto & van de Geijn
     2008, doi:10.1145/1356052.1356053, sec. 4.
