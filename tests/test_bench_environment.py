@@ -15,6 +15,7 @@ from bench.machine import cpu, libraries
 from bench.machine import environment as machine
 from bench.machine.environment import environment
 from bench.run.isa import isa_variables
+from conv_impls.kernels.runtime import target
 
 ROOT = Path(__file__).parents[1]
 
@@ -27,7 +28,8 @@ def test_facts_that_change_speed_are_part_of_the_id(monkeypatch: pytest.MonkeyPa
 
 
 def test_facts_are_plain_where_nothing_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu, "text_of", lambda path: "")
+    for module in (cpu, target):
+        monkeypatch.setattr(module, "text_of", lambda path: "")
     facts = environment()
     unknown = "smt", "cpu_quota_cores", "hypervisor", "governor", "transparent_huge_pages", *cpu.IDENTITY
     assert [facts[key] for key in unknown] == [None] * len(unknown)
@@ -73,9 +75,10 @@ def test_an_empty_field_of_cpuinfo_is_unknown(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_vectors_are_as_wide_as_the_features_allow(monkeypatch: pytest.MonkeyPatch) -> None:
-    for known, bits in (({"avx2": True, "avx512f": True}, 512), ({"avx2": True, "avx512f": False}, 256), ({}, 128)):
-        monkeypatch.setattr(cpu, "features", lambda known=known: known)
-        assert cpu.vector_bits() == bits
+    wide = {"avx2": True, "avx512f": True, "avx512vl": True}
+    for known, bits in ((wide, 512), ({"avx2": True, "avx512f": False}, 256), ({}, 128)):
+        monkeypatch.setattr(target, "features", lambda known=known: known)
+        assert cpu.facts()["vector_bits"] == bits
         expected = {name: ("-" if "512" in name else "+") + name for name in known}
         assert isa_variables("avx2")["NUMBA_CPU_FEATURES"] == ",".join(expected.values())
 

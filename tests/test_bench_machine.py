@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from bench.analysis.tables import utilisation
-from bench.machine import cpu, probes
+from bench.machine import probes
 from bench.machine.environment import environment
 from bench.machine.probes import measure_machine, tables, thread_counts, working_sets
 from bench.report.roofline import roofline
@@ -20,6 +20,7 @@ from bench.report.style import NothingToDraw, save
 from bench.run.options import last_level_bytes
 from conv_impls import Conv2dProblem
 from conv_impls.choice import limits, userdir
+from conv_impls.kernels.runtime.target import size_bytes
 
 ROOT = Path(__file__).parents[1]
 KIB, MIB = 2**10, 2**20
@@ -110,7 +111,7 @@ def test_unknown_caches_leave_one_unnamed_level(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize(("text", "size"), [("2", 2), ("32K", 32 * KIB), ("16M", 16 * MIB), ("1G", 1024 * MIB)])
 def test_a_cache_size_has_a_unit_or_none(text: str, size: int) -> None:
-    assert cpu.size_bytes(text) == last_level_bytes({"L1": "1", "L2": text}) == size
+    assert size_bytes(text) == last_level_bytes({"L1": "1", "L2": text}) == size
 
 
 def test_peaks_are_known_from_what_auto_stored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""The processor: model, features, caches, cores this process may use. The only reader of CPU features in `bench`.
+"""The processor: model, vectors, caches, cores this process may use.
 
-Sources: /proc/cpuinfo, sysfs, and LLVM's detection of features (the same that Numba compiles for).
+Sources: /proc/cpuinfo, sysfs, and `conv_impls.kernels.runtime.target` for what Numba compiles for.
 Limits: family, model, stepping, caches, governor and hypervisor are known on Linux only, elsewhere None or empty.
 """
 
@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import platform
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-CPUINFO, CPUS = Path("/proc/cpuinfo"), Path("/sys/devices/system/cpu")
+from conv_impls.kernels.runtime import target
+from conv_impls.kernels.runtime.target import CPUS, text_of
+
+CPUINFO = Path("/proc/cpuinfo")
 # Identifies the silicon where the model name does not: virtual machines show "AMD EPYC" for every generation.
 IDENTITY = {"cpu_family": "cpu family", "cpu_model": "model", "cpu_stepping": "stepping"}
 
@@ -29,8 +31,8 @@ def facts() -> dict[str, Any]:
         "smt": {"0": False, "1": True}.get(text_of(CPUS / "smt/active")),
         "hypervisor": "hypervisor" in info if info else None,
         "governor": text_of(CPUS / "cpu0/cpufreq/scaling_governor") or None,
-        "caches": {level: size for level, size, _ in caches_of(0)},
-        "vector_bits": vector_bits(),
+        "caches": {level: size for level, size, _ in target.caches_of(0)},
+        "vector_bits": 8 * target.vector_bytes(),
     }
 
 
@@ -42,46 +44,6 @@ def cores() -> int:
 def cpus() -> list[int]:
     """The CPUs this process may use, by number."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(cores()))
-
-
-def features() -> dict[str, bool]:
-    """Instruction set extensions by LLVM's names, such as "avx512f", and whether this CPU has each."""
-    import llvmlite.binding as llvm
-
-    return {name: bool(on) for name, on in llvm.get_host_cpu_features().items()}
-
-
-def vector_bits() -> int:
-    """Width of the widest vector registers of float32."""
-    known = features()
-    return 512 if known.get("avx512f") else 256 if known.get("avx2") else 128
-
-
-def caches_of(cpu: int) -> Iterator[tuple[str, str, str]]:
-    """For each data cache of a CPU: level, size as in "32K", and the CPUs that share it."""
-    for folder in sorted((CPUS / f"cpu{cpu}/cache").glob("index*")):
-        level, kind, size, shared = (text_of(folder / name) for name in ("level", "type", "size", "shared_cpu_list"))
-        if level and size and kind != "Instruction":
-            yield f"L{level}", size, shared
-
-
-def size_bytes(size: str) -> int:
-    """Bytes of a size as Linux writes it: "32K", "16M", or a number of bytes.
-
-    Examples
-    --------
-    >>> size_bytes("32K")
-    32768
-    """
-    return int(size.rstrip("KMG")) * {"K": 2**10, "M": 2**20, "G": 2**30}.get(size[-1], 1)
-
-
-def text_of(path: Path) -> str:
-    """A file's text without surrounding space, or "" where the file cannot be read."""
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""
 
 
 def _name(info: str) -> str:

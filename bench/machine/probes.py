@@ -12,7 +12,9 @@ from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .cpu import caches_of, cores, cpus, size_bytes
+from conv_impls.kernels.runtime.target import caches_of, size_bytes
+
+from .cpu import cores, cpus
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,7 +6,8 @@ setting are left out.
 
 from __future__ import annotations
 
-from ..machine import cpu
+from conv_impls.kernels.runtime import target
+
 from ..peers import PEERS
 
 ISAS = {
@@ -27,6 +28,6 @@ def isa_variables(isa: str) -> dict[str, str]:
     if not isa:
         return {}
     beyond = ("avx512", "amx", "avxvnni", "avx10")
-    flags = cpu.features().items()
+    flags = target.features().items()
     allowed = ",".join(("+" if on and not name.startswith(beyond) else "-") + name for name, on in flags)
     return ISAS[isa] | {"NUMBA_CPU_FEATURES": allowed}

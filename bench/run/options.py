@@ -18,11 +18,12 @@ from typing import TypeVar
 from conv_impls import backends, workloads
 from conv_impls.choice.cost import MODELLED
 from conv_impls.errors import UnknownBackendError
+from conv_impls.kernels.runtime.target import size_bytes
 from conv_impls.text import visible
 from conv_impls.validation import DTYPES
 from conv_impls.workloads import Layer, Workload
 
-from ..machine.cpu import cores, size_bytes
+from ..machine.cpu import cores
 from ..peers import OWN, PEERS, missing
 from ..store.coverage import Taken
 from ..store.records import CACHES, DIRECTIONS, Case, split_version

@@ -84,9 +84,6 @@ def _cpu() -> str:
     """What Numba compiles for, and the number of cores."""
     import hashlib
 
-    from llvmlite import binding
-    from numba import config
+    from conv_impls.kernels.runtime import target
 
-    target = config.CPU_NAME or binding.get_host_cpu_name()
-    features = config.CPU_FEATURES or binding.get_host_cpu_features().flatten()
-    return hashlib.sha256(f"{target} {features} {os.cpu_count()}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{target.name()} {os.cpu_count()}".encode()).hexdigest()[:16]

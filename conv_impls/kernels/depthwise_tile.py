@@ -21,6 +21,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from conv_impls.kernels import simd
+from conv_impls.kernels.runtime import llvm
 from conv_impls.kernels.tile import loop
 
 I64 = ir.IntType(64)
@@ -51,22 +52,20 @@ def position_tile(typing_context, which, rows, kw, source, taps, weight, y, colu
             simd.located(context, builder, kind, value)
             for kind, value in ((source, source_v), (weight, weight_v), (y, y_v), (bias, bias_v))
         )
-        table = context.make_array(taps)(context, builder, taps_v).data
-        row_bytes = [builder.mul(row_v, I64(i * simd.itemsize(scalar))) for i in range(5)]
+        # Cast, because one loop walks it and the weights, in steps of the weights' type.
+        table = llvm.to(builder, context.make_array(taps)(context, builder, taps_v).data, scalar)
+        row_bytes = [builder.mul(row_v, I64(i * llvm.itemsize(scalar))) for i in range(5)]
         least = simd.splat_ir(builder, floor_v, vector)
         offset = simd.splat_ir(builder, builder.load(start, typ=scalar), vector)
         from_bias = builder.icmp_signed("!=", first_v, I64(0))
 
         def at(base, *terms):
-            for term in terms:
-                base = builder.gep(base, [term if isinstance(term, ir.Value) else I64(term)], source_etype=scalar)
-            return base
+            return llvm.at(builder, base, scalar, *terms)
 
         def below(base, rows):
             # By fours: one pointer for each row is a chain of additions, twice as slow as the products.
-            for _ in range(rows // 4):
-                base = builder.gep(base, [row_bytes[4]], source_etype=ir.IntType(8))
-            return builder.gep(base, [row_bytes[rows % 4]], source_etype=ir.IntType(8)) if rows % 4 else base
+            rest = [row_bytes[rows % 4]] if rows % 4 else []
+            return llvm.at_bytes(builder, base, *[row_bytes[4]] * (rows // 4), *rest)
 
         def masks(vectors):
             return [
@@ -85,7 +84,7 @@ def position_tile(typing_context, which, rows, kw, source, taps, weight, y, colu
             builder.cbranch(from_bias, ready, again)
             builder.position_at_end(again)
             lanes_left = masks(vectors)
-            before = [simd.load_masked_ir(builder, vector, here[i, v], lanes_left[v]) for i, v in tile]
+            before = [llvm.load_masked(builder, vector, here[i, v], lanes_left[v]) for i, v in tile]
             builder.branch(ready)
             builder.position_at_end(ready)
             sums = []
@@ -98,27 +97,27 @@ def position_tile(typing_context, which, rows, kw, source, taps, weight, y, colu
             def column(values, tap, w):
                 values = dict(zip(tile, values, strict=True))
                 weights = [simd.splat_ir(builder, builder.load(at(w, p), typ=scalar), vector) for p in range(height)]
-                line = at(image, builder.load(tap, typ=I64))
+                line = at(image, llvm.load(builder, I64, tap))
                 for r in range((count - 1) * stride + height):
                     reached = [(i, r - i * stride) for i in range(count) if 0 <= r - i * stride < height]
                     for v in range(vectors if reached else 0):
-                        seen = simd.load_ir(builder, vector, at(below(line, r), v * lanes))
+                        seen = llvm.load(builder, vector, at(below(line, r), v * lanes))
                         for i, p in reached:
                             values[i, v] = simd.fma_ir(builder, seen, weights[p], values[i, v])
                 return list(values.values())
 
-            walks = [(table, I64(8 // simd.itemsize(scalar))), (kernel_at, I64(height))]
+            walks = [(table, I64(8 // llvm.itemsize(scalar))), (kernel_at, I64(height))]
             sums = loop(builder, block, "column", kw_v, walks, sums, at, column)
             sums = [builder.select(builder.fcmp_ordered("<", x, least), least, x) for x in sums]
             whole = builder.icmp_signed(">=", columns_v, I64(vectors * lanes))
             with builder.if_else(whole) as (full, part):
                 with full:
                     for spot, value in zip(tile, sums, strict=True):
-                        simd.store_ir(builder, value, here[spot])
+                        llvm.store(builder, value, here[spot])
                 with part:
                     lanes_left = masks(vectors)
                     for spot, value in zip(tile, sums, strict=True):
-                        simd.store_masked_ir(builder, value, here[spot], lanes_left[spot[1]])
+                        llvm.store_masked(builder, value, here[spot], lanes_left[spot[1]])
 
         wide = builder.zext(builder.icmp_signed(">", columns_v, I64(lanes)), I64)
         case = builder.add(builder.mul(builder.add(builder.mul(which_v, I64(ROWS[0])), rows_v), I64(VECTORS)), wide)
@@ -161,13 +160,11 @@ def channel_tile(typing_context, columns, outer, inner, stride, source, weight, 
         outer_count, outer_image, outer_weight = cgutils.unpack_tuple(builder, outer_v)
         inner_count, inner_image, inner_weight = cgutils.unpack_tuple(builder, inner_v)
         least = simd.splat_ir(builder, floor_v, vector)
-        offset = simd.load_ir(builder, vector, bias_at)
+        offset = llvm.load(builder, vector, bias_at)
         from_bias = builder.icmp_signed("!=", first_v, I64(0))
 
         def at(base, *terms):
-            for term in terms:
-                base = builder.gep(base, [term if isinstance(term, ir.Value) else I64(term)], source_etype=scalar)
-            return base
+            return llvm.at(builder, base, scalar, *terms)
 
         done = builder.append_basic_block("columns_done")
         # Strides are constants of the code: fourteen additions in a row took twice the time of the fourteen products.
@@ -181,19 +178,18 @@ def channel_tile(typing_context, columns, outer, inner, stride, source, weight, 
                 return builder.function.append_basic_block(f"columns{count}s{stride}_{name}")
 
             def tap(values, seen, w, stride=stride):
-                weights = simd.load_ir(builder, vector, w)
-                images = [simd.load_ir(builder, vector, at(seen, j * stride * lanes)) for j in range(len(values))]
+                weights = llvm.load(builder, vector, w)
+                images = [llvm.load(builder, vector, at(seen, j * stride * lanes)) for j in range(len(values))]
                 return [simd.fma_ir(builder, a, weights, b) for a, b in zip(images, values, strict=True)]
 
             def line(values, seen, w, block=block, tap=tap):
-                return loop(
-                    builder, block, "inner", inner_count, [(seen, inner_image), (w, inner_weight)], values, at, tap
-                )
+                walks = [(seen, inner_image), (w, inner_weight)]
+                return loop(builder, block, "inner", inner_count, walks, values, at, tap)
 
             again, ready = block("again"), block("ready")
             builder.cbranch(from_bias, ready, again)
             builder.position_at_end(again)
-            before = [simd.load_ir(builder, vector, at(out, j * lanes)) for j in range(count)]
+            before = [llvm.load(builder, vector, at(out, j * lanes)) for j in range(count)]
             builder.branch(ready)
             builder.position_at_end(ready)
             sums = []
@@ -205,7 +201,7 @@ def channel_tile(typing_context, columns, outer, inner, stride, source, weight, 
             sums = loop(builder, block, "outer", outer_count, walks, sums, at, line)
             for j, value in enumerate(sums):
                 value = builder.select(builder.fcmp_ordered("<", value, least), least, value)
-                simd.store_ir(builder, value, at(out, j * lanes))
+                llvm.store(builder, value, at(out, j * lanes))
             builder.branch(done)
         builder.position_at_end(done)
         return context.get_dummy_value()

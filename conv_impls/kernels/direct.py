@@ -17,9 +17,9 @@ Limits
 ic, oc are channels, oh, ow output sizes, as in benchdnn; offsets count elements of flat arrays.
 """
 
-from llvmlite import binding
-from numba import config, njit, prange, uintp
+from numba import njit, prange, uintp
 
+from conv_impls.kernels.runtime import target
 from conv_impls.kernels.runtime.cache import kernel
 
 # Positions (or channels) in one accumulator row. 256 float32 = 1 KiB: 4 accumulator and 6 operand rows fit L1.
@@ -32,9 +32,8 @@ ROWS = 64
 # Taps between two visits of an accumulator row; a multiple of 6. From 18 to 96 nothing changed beyond noise.
 TAPS = 66
 
-# 24 coefficients + 6 operands + 1 accumulator want the 32 registers of AVX-512; with 16, 4x3 is what fits.
-_TARGET = binding.get_host_cpu_features().flatten() if config.CPU_FEATURES is None else config.CPU_FEATURES
-WIDE = "+avx512vl" in _TARGET
+# 24 coefficients + 6 operands + 1 accumulator want 32 registers; with 16, 4x3 is what fits.
+WIDE = target.registers() == 32
 
 # "contract" lets LLVM fuse a*b + c; nothing else of IEEE is given up, so NaN and Inf behave.
 FASTMATH = {"contract"}

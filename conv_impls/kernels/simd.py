@@ -3,8 +3,8 @@
 Idea
     A `Vector` value is one LLVM vector register of the array's dtype: 16 float32 with AVX-512, 8 with AVX2, 4 with SSE
     or NEON. LLVM's mem2reg turns the local variables Numba makes of them into registers, so kernels written with these
-    calls compile to the instructions one would write by hand. Lanes and registers are those of the *compile target*
-    (``NUMBA_CPU_FEATURES`` where set), never of the CPU this happens to run on.
+    calls compile to the instructions one would write by hand. Lanes and registers are those of the compile target
+    (`conv_impls.kernels.runtime.target`).
 Source
     LLVM language reference: vector types, ``llvm.fmuladd``, ``llvm.masked.load`` and ``.store``, ``shufflevector``.
     The type itself: Numba's documentation, "Low-level extension API".
@@ -17,17 +17,14 @@ from __future__ import annotations
 
 import operator
 
-from llvmlite import binding, ir
-from numba import config, types
+from llvmlite import ir
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 
-FEATURES = frozenset(
-    (binding.get_host_cpu_features().flatten() if config.CPU_FEATURES is None else config.CPU_FEATURES).split(",")
-)
-# 512-bit vectors only where all of AVX-512 a tail needs is there; SSE2 and NEON have 16 bytes and are always there.
-VECTOR_BYTES = 64 if {"+avx512f", "+avx512vl"} <= FEATURES else 32 if "+avx2" in FEATURES else 16
-REGISTERS = 32 if VECTOR_BYTES == 64 or "+neon" in FEATURES else 16
+from conv_impls.kernels.runtime import llvm, target
+
+VECTOR_BYTES, REGISTERS = target.vector_bytes(), target.registers()
 
 
 def lanes(itemsize: int) -> int:
@@ -57,25 +54,10 @@ def vector_ir(dtype):
     return ir.VectorType(scalar_ir(dtype), lanes(dtype.bitwidth // 8))
 
 
-def itemsize(scalar):
-    return 4 if isinstance(scalar, ir.FloatType) else 8
-
-
-def call(builder, name, result, *arguments):
-    """Call an LLVM intrinsic by its full name; llvmlite's own declare_intrinsic knows scalars only."""
-    kind = ir.FunctionType(result, [a.type for a in arguments])
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
-
-
-def suffix(vector):
-    """How LLVM spells a vector type in the names of its intrinsics."""
-    return f"v{vector.count}f{8 * itemsize(vector.element)}"
-
-
 def pointer(context, builder, kind, array, index):
     """Address of element ``index`` of a flat array."""
-    return builder.gep(
-        context.make_array(kind)(context, builder, array).data, [index], source_etype=scalar_ir(kind.dtype)
+    return llvm.at(
+        builder, context.make_array(kind)(context, builder, array).data, context.get_data_type(kind.dtype), index
     )
 
 
@@ -90,24 +72,9 @@ def located(context, builder, kind, value):
     return pointer(context, builder, kind[0], array, at), *steps
 
 
-def load_ir(builder, vector, address):
-    return builder.load(address, align=itemsize(vector.element), typ=vector)
-
-
-def store_ir(builder, value, address):
-    builder.store(value, builder.bitcast(address, value.type.as_pointer()), align=itemsize(value.type.element))
-
-
-def prefetch_ir(builder, address, *, write=False, level=1):
-    """Ask for the cache line of an address that need not be valid, into this level of cache."""
-    i32 = ir.IntType(32)
-    numbers = i32(int(write)), i32(4 - level), i32(1)
-    call(builder, "llvm.prefetch.p0", ir.VoidType(), builder.bitcast(address, ir.PointerType()), *numbers)
-
-
 def fma_ir(builder, a, b, c):
     """a*b + c, fused where the target can: llvm.fma would call a library function where it cannot."""
-    return call(builder, f"llvm.fmuladd.{suffix(a.type)}", a.type, a, b, c)
+    return llvm.call(builder, f"llvm.fmuladd.{llvm.suffix(a.type)}", a.type, a, b, c)
 
 
 def splat_ir(builder, scalar, vector):
@@ -129,15 +96,6 @@ def mask_ir(builder, vector, low, high):
     return builder.and_(builder.icmp_signed(">=", index, spread(low)), builder.icmp_signed("<", index, spread(high)))
 
 
-def store_masked_ir(builder, value, address, mask):
-    call(builder, f"llvm.masked.store.{suffix(value.type)}.p0", ir.VoidType(), value, address, mask)
-
-
-def load_masked_ir(builder, vector, address, mask):
-    zero = ir.Constant(vector, [0.0] * vector.count)
-    return call(builder, f"llvm.masked.load.{suffix(vector)}.p0", vector, address, mask, zero)
-
-
 @intrinsic
 def lanes_of(typing_context, array):
     """Lanes of a vector of the array's dtype: a constant, so that dividing by it is a shift."""
@@ -154,7 +112,7 @@ def load(typing_context, array, index):
 
     def codegen(context, builder, signature, arguments):
         address = pointer(context, builder, array, *arguments)
-        return load_ir(builder, vector_ir(array.dtype), address)
+        return llvm.load(builder, vector_ir(array.dtype), address)
 
     return Vector(array.dtype)(array, types.int64), codegen
 
@@ -166,7 +124,7 @@ def load_lanes(typing_context, array, index, low, high):
     def codegen(context, builder, signature, arguments):
         vector = vector_ir(array.dtype)
         mask = mask_ir(builder, vector, *arguments[2:])
-        return load_masked_ir(builder, vector, pointer(context, builder, array, *arguments[:2]), mask)
+        return llvm.load_masked(builder, vector, pointer(context, builder, array, *arguments[:2]), mask)
 
     return Vector(array.dtype)(array, types.int64, types.int64, types.int64), codegen
 
@@ -176,7 +134,7 @@ def store(typing_context, value, array, index):
     """array[index : index + lanes] = value"""
 
     def codegen(context, builder, signature, arguments):
-        store_ir(builder, arguments[0], pointer(context, builder, array, *arguments[1:]))
+        llvm.store(builder, arguments[0], pointer(context, builder, array, *arguments[1:]))
         return context.get_dummy_value()
 
     return types.void(value, array, types.int64), codegen
@@ -189,7 +147,7 @@ def store_lanes(typing_context, value, array, index, count):
     def codegen(context, builder, signature, arguments):
         vector = vector_ir(array.dtype)
         mask = mask_ir(builder, vector, ir.Constant(ir.IntType(64), 0), arguments[3])
-        store_masked_ir(builder, arguments[0], pointer(context, builder, array, *arguments[1:3]), mask)
+        llvm.store_masked(builder, arguments[0], pointer(context, builder, array, *arguments[1:3]), mask)
         return context.get_dummy_value()
 
     return types.void(value, array, types.int64, types.int64), codegen

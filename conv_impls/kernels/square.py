@@ -17,16 +17,13 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from conv_impls.kernels.runtime import llvm
 from conv_impls.kernels.simd import (
     Vector,
-    load_ir,
-    load_masked_ir,
     mask_ir,
     pointer,
     scalar_ir,
     splat_ir,
-    store_ir,
-    store_masked_ir,
     vector_ir,
 )  # fmt: skip
 
@@ -68,16 +65,16 @@ def load_rows(typing_context, array, index, step, count, width):
         i64 = ir.IntType(64)
         base = pointer(context, builder, array, values, first)
         scalar = vector.element
-        at = [builder.gep(base, [builder.mul(step_v, i64(i))], source_etype=scalar) for i in range(n)]
+        at = [llvm.at(builder, base, scalar, builder.mul(step_v, i64(i))) for i in range(n)]
         full = builder.and_(builder.icmp_signed(">=", count_v, i64(n)), builder.icmp_signed(">=", width_v, i64(n)))
 
         def part():
             none = i64(0)
             widths = [builder.select(builder.icmp_signed("<", i64(i), count_v), width_v, none) for i in range(n)]
-            return [load_masked_ir(builder, vector, a, mask_ir(builder, vector, none, w))
+            return [llvm.load_masked(builder, vector, a, mask_ir(builder, vector, none, w))
                     for a, w in zip(at, widths, strict=True)]  # fmt: skip
 
-        loaded = _branch(builder, full, lambda: [load_ir(builder, vector, a) for a in at], part)
+        loaded = _branch(builder, full, lambda: [llvm.load(builder, vector, a) for a in at], part)
         return context.make_tuple(builder, rows, loaded)
 
     return rows(array, *[types.int64] * 4), codegen
@@ -93,17 +90,17 @@ def store_rows(typing_context, rows, array, index, step, count, width):
         i64, scalar = ir.IntType(64), vector.element
         base = pointer(context, builder, array, values, first)
         results = cgutils.unpack_tuple(builder, tuple_v, n)
-        at = [builder.gep(base, [builder.mul(step_v, i64(i))], source_etype=scalar) for i in range(n)]
+        at = [llvm.at(builder, base, scalar, builder.mul(step_v, i64(i))) for i in range(n)]
         full = builder.and_(builder.icmp_signed(">=", count_v, i64(n)), builder.icmp_signed(">=", width_v, i64(n)))
         with builder.if_else(full) as (whole, part):
             with whole:
                 for value, address in zip(results, at, strict=True):
-                    store_ir(builder, value, address)
+                    llvm.store(builder, value, address)
             with part:
                 mask = mask_ir(builder, vector, i64(0), width_v)
                 for i in range(n):
                     with builder.if_then(builder.icmp_signed("<", i64(i), count_v)):
-                        store_masked_ir(builder, results[i], at[i], mask)
+                        llvm.store_masked(builder, results[i], at[i], mask)
         return context.get_dummy_value()
 
     return types.void(rows, array, *[types.int64] * 4), codegen
@@ -117,7 +114,7 @@ def finish_rows(typing_context, rows, bias, index, count, floor):
         tuple_v, values, first, count_v, floor_v = arguments
         vector, n, i64 = vector_ir(bias.dtype), rows.count, ir.IntType(64)
         base = pointer(context, builder, bias, values, first)
-        offsets = load_masked_ir(builder, vector, base, mask_ir(builder, vector, i64(0), count_v))
+        offsets = llvm.load_masked(builder, vector, base, mask_ir(builder, vector, i64(0), count_v))
         least = splat_ir(builder, floor_v, vector)
         results = []
         for i, row in enumerate(cgutils.unpack_tuple(builder, tuple_v, n)):
@@ -154,10 +151,10 @@ def scatter_rows(typing_context, rows, array, index, table, first):
         tuple_v, values, index_v, table_v, first_v = arguments
         i64 = ir.IntType(64)
         base = pointer(context, builder, array, values, index_v)
-        places = builder.gep(context.make_array(table)(context, builder, table_v).data, [first_v], source_etype=i64)
+        places = pointer(context, builder, table, table_v, first_v)
         for i, row in enumerate(cgutils.unpack_tuple(builder, tuple_v, rows.count)):
-            place = builder.load(builder.gep(places, [i64(i)], source_etype=i64), typ=i64)
-            store_ir(builder, row, builder.gep(base, [place], source_etype=scalar_ir(array.dtype)))
+            place = builder.load(llvm.at(builder, places, i64, i), typ=i64)
+            llvm.store(builder, row, llvm.at(builder, base, scalar_ir(array.dtype), place))
         return context.get_dummy_value()
 
     return types.void(rows, array, types.int64, table, types.int64), codegen

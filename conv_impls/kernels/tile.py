@@ -21,6 +21,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from conv_impls.kernels import simd
+from conv_impls.kernels.runtime import llvm
 from conv_impls.kernels.simd import lanes_of
 
 VECTORS = 2
@@ -64,10 +65,7 @@ def _emit(builder, vector, rows, vectors, a_row, product):
     tiles = [(m, v) for m in range(rows) for v in range(vectors)]
 
     def at(base, *terms):
-        for term in terms:
-            index = term if isinstance(term, ir.Value) else ir.Constant(I64, term)
-            base = builder.gep(base, [index], source_etype=scalar)
-        return base
+        return llvm.at(builder, base, scalar, *terms)
 
     def block(name):
         return function.append_basic_block(f"tile{rows}x{vectors}_{name}")
@@ -90,11 +88,11 @@ def _emit(builder, vector, rows, vectors, a_row, product):
     of_row = [simd.splat_ir(builder, builder.load(at(bias, m), typ=scalar), vector) for m in range(rows)]
     builder.branch(ready)
     builder.position_at_end(by_column)
-    of_column = [simd.load_ir(builder, vector, at(bias, v * lanes)) for v in range(vectors)]
+    of_column = [llvm.load(builder, vector, at(bias, v * lanes)) for v in range(vectors)]
     builder.branch(ready)
     builder.position_at_end(from_c)
     valid = masks()
-    loaded = [simd.load_masked_ir(builder, vector, c_address(m, v), valid[v]) for m, v in tiles]
+    loaded = [llvm.load_masked(builder, vector, c_address(m, v), valid[v]) for m, v in tiles]
     builder.branch(ready)
     builder.position_at_end(ready)
     accumulators = []
@@ -110,17 +108,17 @@ def _emit(builder, vector, rows, vectors, a_row, product):
         builder.cbranch(builder.icmp_signed(">=", k, ir.Constant(I64, LONG)), asking, sums)
         builder.position_at_end(asking)
         for m, v in tiles:
-            simd.prefetch_ir(builder, c_address(m, v), write=True)
+            llvm.prefetch(builder, c_address(m, v), write=True)
         builder.branch(sums)
         builder.position_at_end(sums)
 
     def step(values, a_here, b_here, *soon_here):
         """values + one step of the reduction."""
         for v in range(vectors):
-            simd.prefetch_ir(builder, at(b_here, builder.mul(b_step, ir.Constant(I64, AHEAD)), v * lanes))
+            llvm.prefetch(builder, at(b_here, builder.mul(b_step, ir.Constant(I64, AHEAD)), v * lanes))
         for address in soon_here:
-            simd.prefetch_ir(builder, address, level=2)
-        right = [simd.load_ir(builder, vector, at(b_here, v * lanes)) for v in range(vectors)]
+            llvm.prefetch(builder, address, level=2)
+        right = [llvm.load(builder, vector, at(b_here, v * lanes)) for v in range(vectors)]
         result = []
         for m in range(rows):
             left = simd.splat_ir(builder, builder.load(at(a_here, m * a_row), typ=scalar), vector)
@@ -158,12 +156,12 @@ def _emit(builder, vector, rows, vectors, a_row, product):
     builder.cbranch(builder.icmp_signed(">=", columns, ir.Constant(I64, vectors * lanes)), whole, part)
     builder.position_at_end(whole)
     for (m, v), value in zip(tiles, accumulators, strict=True):
-        simd.store_ir(builder, value, c_address(m, v))
+        llvm.store(builder, value, c_address(m, v))
     builder.branch(done)
     builder.position_at_end(part)
     valid = masks()
     for (m, v), value in zip(tiles, accumulators, strict=True):
-        simd.store_masked_ir(builder, value, c_address(m, v), valid[v])
+        llvm.store_masked(builder, value, c_address(m, v), valid[v])
     builder.branch(done)
     builder.position_at_end(done)
 
@@ -175,7 +173,7 @@ def loop(builder, block, name, trips, walks, values, at, body):
     builder.position_at_end(inside)
     count = builder.phi(I64)
     count.add_incoming(ir.Constant(I64, 0), entry)
-    addresses = [builder.phi(ir.PointerType()) for _ in walks]
+    addresses = [builder.phi(address.type) for address, _ in walks]
     carried = [builder.phi(value.type) for value in values]
     for phi, value in zip(carried, values, strict=True):
         phi.add_incoming(value, entry)

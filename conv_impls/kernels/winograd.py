@@ -25,6 +25,7 @@ from numba import int64, njit, types
 from numba.extending import intrinsic
 
 from conv_impls.kernels import simd
+from conv_impls.kernels.runtime import llvm
 from conv_impls.kernels.runtime.cache import kernel
 from conv_impls.kernels.runtime.team import Floats, of_call, of_plan
 from conv_impls.kernels.simd import constant, lanes_of, store
@@ -177,7 +178,7 @@ def _transform(which, size):
 
             def address(base, i, i_step, j, j_step):
                 index = builder.add(builder.mul(I64(i), i_step), builder.mul(I64(j), j_step))
-                return builder.gep(base, [index], source_etype=vector.element)
+                return llvm.at(builder, base, vector.element, index)
 
             done = builder.append_basic_block("transformed")
             switch = builder.switch(m_v, done)
@@ -186,11 +187,11 @@ def _transform(which, size):
                 switch.add_case(I64(order), block)
                 builder.position_at_end(block)
                 n = size(order)
-                square = [[simd.load_ir(builder, vector, address(first, i, row, j, column)) for j in range(n)]
+                square = [[llvm.load(builder, vector, address(first, i, row, j, column)) for j in range(n)]
                           for i in range(n)]  # fmt: skip
                 for i, values in enumerate(_both_ways(builder, matrices(order)[which], square)):
                     for j, value in enumerate(values):
-                        simd.store_ir(builder, value, address(last, i, out_row, j, out_column))
+                        llvm.store(builder, value, address(last, i, out_row, j, out_column))
                 builder.branch(done)
             builder.position_at_end(done)
             return context.get_dummy_value()

@@ -28,6 +28,7 @@ from typing import Any
 import llvmlite
 from numba import njit
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, NullCache
+from numba.core.runtime import rtsys
 
 FOLDER = Path(__file__).parents[1]
 
@@ -71,8 +72,13 @@ class _KernelCache(FunctionCache):
     _impl_class = _StampedImpl
 
     def load_overload(self, sig, target_context):
+        found = None
         try:
-            found = super().load_overload(sig, target_context)
+            # Numba first sets up all that a compilation needs, a third of the time of a first plan; machine code needs
+            # the runtime's symbols alone, and a compilation does the rest itself.
+            rtsys.initialize(target_context)
+            with self._guard_against_spurious_io_errors():
+                found = self._load_overload(sig, target_context)
         except Exception as error:
             _warn(error)
             self._forget()

@@ -27,6 +27,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from conv_impls.kernels.runtime import llvm
 from conv_impls.kernels.runtime.cache import kernel
 from conv_impls.kernels.runtime.launch import launch
 from conv_impls.kernels.runtime.memory import aligned_zeros, read_only
@@ -85,14 +86,15 @@ def _operand(context, builder, kind, operands, slots):
     return context.make_tuple(builder, kind, values)
 
 
-def _address(builder, operands, slot):
-    return builder.load(builder.gep(operands, [I64(slot)], source_etype=I64), typ=I64)
+def _integer(builder, table, index):
+    """An element of a table of int64, as operands are."""
+    return llvm.load(builder, I64, llvm.at(builder, llvm.to(builder, table, I64), I64, index))
 
 
 def _array(context, builder, kind, operands, slot):
     """The array whose address stands in ``slot``; its length is not known."""
     array = context.make_array(kind)(context, builder)
-    data = builder.inttoptr(_address(builder, operands, slot), array.data.type)
+    data = builder.inttoptr(_integer(builder, operands, slot), array.data.type)
     itemsize = I64(kind.dtype.bitwidth // 8)
     context.populate_array(
         array, data=data, shape=[I64(1 << 48)], strides=[itemsize], itemsize=itemsize, meminfo=None, parent=None
@@ -102,8 +104,8 @@ def _array(context, builder, kind, operands, slot):
 
 def _integers(context, builder, kind, operands, slot):
     """The integers whose address stands in ``slot``."""
-    table = builder.inttoptr(_address(builder, operands, slot), ir.PointerType())
-    values = [builder.load(builder.gep(table, [I64(i)], source_etype=I64), typ=I64) for i in range(kind.count)]
+    table = builder.inttoptr(_integer(builder, operands, slot), I64.as_pointer())
+    values = [_integer(builder, table, i) for i in range(kind.count)]
     return context.make_tuple(builder, kind, values)
 
 
@@ -113,10 +115,10 @@ def _call(typing_context, address, phase, part, parts, operands):
 
     def codegen(context, builder, signature, arguments):
         target, *numbers, array = arguments
-        pointer = ir.PointerType()
-        kind = ir.FunctionType(ir.IntType(32), [pointer, pointer, I64, I64, I64, pointer])
-        result, error = (cgutils.alloca_once(builder, pointer) for _ in range(2))
         data = context.make_array(operands)(context, builder, array).data
+        # Numba's convention wants a place for the result and one for the error; kernels return None and raise nothing.
+        result, error = (cgutils.alloca_once(builder, cgutils.voidptr_t) for _ in range(2))
+        kind = ir.FunctionType(ir.IntType(32), [result.type, error.type, I64, I64, I64, data.type])
         builder.call(builder.inttoptr(target, kind.as_pointer()), [result, error, *numbers, data])
         return context.get_dummy_value()
 
