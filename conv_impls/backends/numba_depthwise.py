@@ -148,30 +148,31 @@ class Made(NamedTuple):
 
 def _slide(problem: Conv2dProblem, floor: Array, threads: int, band_bytes: int) -> Made:
     images, channels, outputs = problem.batch * problem.in_channels, problem.in_channels, problem.out_channels
-    (oh, ow), stride, (h, w) = problem.out_size, problem.stride[0], problem.in_size
+    (oh, ow), stride, (padded_h, padded_w) = problem.out_size, problem.stride[0], problem.padded_size
     (top, _), (left, _) = problem.padding
     # Few images are cut into bands, so that every thread has its share.
     bands = min(oh, -(-BANDS * threads // images)) if threads > 1 else 1
-    staged, area = problem.padding_mode != "zeros", 0
-    if staged:
-        (h, w), top, left = problem.padded_size, 0, 0
-        bands = max(bands, -(-oh // _band(problem, w * problem.itemsize, band_bytes)))
-        area = round_up(((-(-oh // bands) - 1) * stride + 3) * w, 64)
+    padded = problem.padding_mode != "zeros"
+    # Bands that are copied for weights that are not finite alone need only not take much memory.
+    most = band_bytes if padded else 64 * band_bytes
+    bands = max(bands, -(-oh // _band(problem, padded_w * problem.itemsize, most)))
+    area = round_up(((-(-oh // bands) - 1) * stride + 3) * padded_w, 64)
     sizes = depthwise_slide.Sizes(
-        images=images, channels=channels, multiplier=outputs // channels, h=h, w=w, top=top, left=left, out_h=oh,
-        out_w=ow, stride=stride, bands=bands, staged=staged, area=area,
+        images, channels, outputs // channels, *problem.in_size, top=top, left=left, padded_h=padded_h,
+        padded_w=padded_w, out_h=oh, out_w=ow, stride=stride, bands=bands, area=area,
     )  # fmt: skip
     packed, offsets = np.empty(outputs * 9, floor.dtype), np.zeros(outputs, floor.dtype)
-    every_row = np.zeros(1, np.int64)
+    staged = np.zeros(1, np.int64)
 
     def pack(weight: Array, bias: Array | None) -> None:
         packed[:] = weight.reshape(-1)
         offsets[:] = 0 if bias is None else bias + 0
-        every_row[0] = not _all_finite(packed)
+        # Rows in the padding are left out, unless they are copied.
+        staged[0] = padded or not _all_finite(packed)
 
     # The stride is the kernel's affair: one phase, with all rows.
     staging = image_layout(problem.replace(stride=(1, 1))).staging
-    operands = depthwise_slide.Operands(packed, offsets, floor, every_row, staging, sizes)
+    operands = depthwise_slide.Operands(packed, offsets, floor, staged, staging, sizes)
     return Made(depthwise_slide.convolve, operands, area, packed.nbytes, pack)
 
 
