@@ -225,7 +225,7 @@ def test_inputs_are_left_alone_and_calls_repeat(backend: str) -> None:
     second = conv2d(x, weight, bias, backend=backend, **arguments(problem))
     for array, copy in zip((x, weight, bias), copies, strict=True):
         np.testing.assert_array_equal(array, copy)
-    assert get_backend(backend).deterministic
+    assert get_backend(backend).deterministic in ("output", "call")
     np.testing.assert_array_equal(first, second)
 
 

@@ -99,8 +99,8 @@ def test_numba_simd_in_parts_of_the_reduction_the_image_and_the_channels(
 ) -> None:
     if large:
         # Images and weights that no cache holds, as far as the kernels know.
-        monkeypatch.setattr(numba_simd, "LARGE_IMAGE_BYTES", 0)
-        monkeypatch.setattr(numba_simd, "LARGE_WEIGHT_BYTES", 0)
+        fits = numba_simd.budgets()._replace(image=0, weight=0)
+        monkeypatch.setattr(numba_simd, "budgets", lambda: fits)
     problem = Conv2dProblem(2, 7, (15, 14), 2 * panel("float32") + 3, (kernel, kernel))
     for cut, panel_bytes in product(cuts("steps"), (1, 5000)):
         prepare = partial(numba_simd._prepare, by_channel=by_channel, panel_bytes=panel_bytes, in_place=in_place, **cut)

@@ -243,7 +243,8 @@ def list_() -> None:
         load(name)
     for name in dict.fromkeys([*backends(), *OWN]):
         backend = get_backend(name)
-        say(f"{name:<24}{backend.idea} [{backend.mode}; {backend.accuracy}; {backend.source}]")
+        facts = backend.mode, backend.accuracy, f"equal bits: {backend.deterministic}", backend.source
+        say(f"{name:<24}{backend.idea} [{'; '.join(facts)}]")
     for name in PEERS:
         say(f"{name:<24}peer: {missing(name) or 'installed'}")
     say("")

@@ -13,12 +13,12 @@ from typing import NamedTuple
 import numpy as np
 
 from conv_impls.backends._layout import image_layout, round_up, share
+from conv_impls.kernels.runtime import target
 from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import Prepared
 from conv_impls.validation import Array
 
-# Transformed image and products of a block: half of a 1 MiB L2. Fewer than 28 tiles would read the weights too often.
-BLOCK_BYTES = 512 * 1024
+# Transformed image and products of a block take a half of L2; fewer than 28 tiles would read the weights too often.
 BLOCK_TILES = 28
 
 
@@ -52,7 +52,7 @@ def cut(m: int, problem: Conv2dProblem, threads: int, lanes: int, width: int, mo
     down, across = tiles_across(problem, m)
     points, tiles, deep = (m + 2) ** 2, problem.batch * down * across, round_up(problem.in_channels, lanes)
     if most is None:
-        most = max(BLOCK_TILES, BLOCK_BYTES // (points * (deep + width) * problem.itemsize))
+        most = max(BLOCK_TILES, target.caches().l2 // 2 // (points * (deep + width) * problem.itemsize))
     blocks = share(-(-tiles // most), tiles, threads)
     block = -(-tiles // blocks)
     # Rows of the image with lanes of channels; transformed tiles; products.

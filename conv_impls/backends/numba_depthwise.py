@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from conv_impls.backends._layout import effective, image_layout, round_up
 from conv_impls.kernels import depthwise_channel, depthwise_position, depthwise_slide
 from conv_impls.kernels.depthwise_tile import PASSES, ROWS, VECTORS
+from conv_impls.kernels.runtime import target
 from conv_impls.kernels.runtime.memory import aligned_zeros
 from conv_impls.kernels.runtime.team import Job, address_of
 from conv_impls.kernels.simd import VECTOR_BYTES
@@ -33,9 +34,9 @@ Table = NDArray[np.int64]
 Way = Literal["slide", "position", "channel"]
 # Bands of each thread, at the least.
 BANDS = 4
-# Half of a 32 KiB L1 for the staged band of rows; the rest is for the result and what is read ahead. Tiles of several
-# rows are worth more, until they take an L2: a stride of 47,000 on as many rows and columns would stage 270 GiB.
-BAND_BYTES, MOST_BAND_BYTES = 16 * 1024, 2**20
+# A staged band of rows is as many as fit half of L1, in tiles of several rows; but it takes no more than this: a stride
+# of 47,000 on as many rows and columns would stage 270 GiB.
+MOST_BAND_BYTES = 2**20
 # Rows of up to this many outputs waste too much of a vector.
 NARROW = 14
 # So does the slide, in parts of a vector of 64 bytes: 384 channels of 14x14 take 25 us, and 38 across channels; 960 of
@@ -49,13 +50,18 @@ def _supports(problem: Conv2dProblem) -> str | None:
     return f"depthwise layers only: groups must equal the {problem.in_channels} input channels, got {problem.groups}"
 
 
+def _band_bytes() -> int:
+    # Half of L1 for the staged band of rows; the rest is for the result and what is read ahead.
+    return target.caches().l1 // 2
+
+
 def _workspace(problem: Conv2dProblem, threads: int) -> int:
     problem, lanes = effective(problem), vector_lanes(problem.itemsize)
-    way = _way(problem, lanes)
+    way, band_bytes = _way(problem, lanes), _band_bytes()
     if way == "slide":
-        area = _slide_cut(problem, threads, BAND_BYTES).area
+        area = _slide_cut(problem, threads, band_bytes).area
     else:
-        area = _channel_cut(problem, lanes).area if way == "channel" else _position_cut(problem, lanes, BAND_BYTES).area
+        area = _channel_cut(problem, lanes).area if way == "channel" else _position_cut(problem, lanes, band_bytes).area
     return threads * area * problem.itemsize
 
 
@@ -75,7 +81,7 @@ def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: 
 
 def _prepare(
     problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int, relu: bool,
-    way: Way | None = None, band_bytes: int = BAND_BYTES,
+    way: Way | None = None, band_bytes: int | None = None,
 ) -> Prepared:  # fmt: skip
     """`prepare`, with the choices it makes open to experiments and tests."""
     dtype, problem = np.dtype(problem.dtype), effective(problem)
@@ -87,6 +93,7 @@ def _prepare(
 
     lanes = vector_lanes(dtype.itemsize)
     way = way or _way(problem, lanes)
+    band_bytes = band_bytes or _band_bytes()
     floor = np.array([-np.inf, 0.0 if relu else -np.inf], dtype)
     if way == "slide":
         made = _slide(problem, floor, threads, band_bytes)
@@ -156,9 +163,9 @@ def _slide_cut(problem: Conv2dProblem, threads: int, band_bytes: int) -> SlideCu
     rows, width = problem.out_size[0], problem.padded_size[1]
     # Few images are cut into bands, so that every thread has its share.
     bands = min(rows, -(-BANDS * threads // (problem.batch * problem.in_channels))) if threads > 1 else 1
-    if problem.padding_mode == "zeros":
-        return SlideCut(bands, 0)
-    bands = max(bands, -(-rows // _band(problem, width * problem.itemsize, band_bytes)))
+    # Bands that are copied for weights that are not finite alone need only not take much memory.
+    most = band_bytes if problem.padding_mode != "zeros" else MOST_BAND_BYTES
+    bands = max(bands, -(-rows // _band(problem, width * problem.itemsize, most)))
     return SlideCut(bands, round_up(((-(-rows // bands) - 1) * problem.stride[0] + 3) * width, 64))
 
 
@@ -216,33 +223,32 @@ class Made(NamedTuple):
     # Elements of work of each part.
     area: int
     packed_bytes: int
-    # (weight, bias) -> None: into the operands.
+    # (weight, bias) -> None: into the operands, a bias of -0.0 as 0.0, which leaving rows out would leave as it is.
     pack: Callable[[Array, Array | None], None]
 
 
 def _slide(problem: Conv2dProblem, floor: Array, threads: int, band_bytes: int) -> Made:
     images, channels, outputs = problem.batch * problem.in_channels, problem.in_channels, problem.out_channels
-    (oh, ow), stride, (h, w) = problem.out_size, problem.stride[0], problem.in_size
+    (oh, ow), stride, (padded_h, padded_w) = problem.out_size, problem.stride[0], problem.padded_size
     (top, _), (left, _) = problem.padding
     bands, area = _slide_cut(problem, threads, band_bytes)
-    staged = problem.padding_mode != "zeros"
-    if staged:
-        (h, w), top, left = problem.padded_size, 0, 0
+    padded = problem.padding_mode != "zeros"
     sizes = depthwise_slide.Sizes(
-        images=images, channels=channels, multiplier=outputs // channels, h=h, w=w, top=top, left=left, out_h=oh,
-        out_w=ow, stride=stride, bands=bands, staged=staged, area=area,
+        images, channels, outputs // channels, *problem.in_size, top=top, left=left, padded_h=padded_h,
+        padded_w=padded_w, out_h=oh, out_w=ow, stride=stride, bands=bands, area=area,
     )  # fmt: skip
     packed, offsets = np.empty(outputs * 9, floor.dtype), np.zeros(outputs, floor.dtype)
-    every_row = np.zeros(1, np.int64)
+    staged = np.zeros(1, np.int64)
 
     def pack(weight: Array, bias: Array | None) -> None:
         packed[:] = weight.reshape(-1)
-        offsets[:] = 0 if bias is None else bias
-        every_row[0] = not _all_finite(packed)
+        offsets[:] = 0 if bias is None else bias + 0
+        # Rows in the padding are left out, unless they are copied.
+        staged[0] = padded or not _all_finite(packed)
 
     # The stride is the kernel's affair: one phase, with all rows.
     staging = image_layout(problem.replace(stride=(1, 1))).staging
-    operands = depthwise_slide.Operands(packed, offsets, floor, every_row, staging, sizes)
+    operands = depthwise_slide.Operands(packed, offsets, floor, staged, staging, sizes)
     return Made(depthwise_slide.convolve, operands, area, packed.nbytes, pack)
 
 
@@ -271,7 +277,7 @@ def _by_position(problem: Conv2dProblem, floor: Array, lanes: int, band_bytes: i
         passes = [weight[:, 0, p : p + height].transpose(0, 2, 1).reshape(outputs, -1)
                   for p, height in zip(first, heights, strict=True)]  # fmt: skip
         packed[:] = np.concatenate(passes, 1).reshape(-1)
-        offsets[:] = 0 if bias is None else bias
+        offsets[:] = 0 if bias is None else bias + 0
 
     sizes = depthwise_position.Sizes(
         images=problem.batch * problem.in_channels, channels=problem.in_channels,
@@ -306,7 +312,7 @@ def _by_channel(problem: Conv2dProblem, floor: Array, lanes: int) -> Made:
         """For each vector of channels all taps, then the bias."""
         rows = np.zeros((packed.shape[0] * lanes, kh * kw + 1), floor.dtype)
         rows[:channels, :-1] = weight.reshape(channels, -1)
-        rows[:channels, -1] = 0 if bias is None else bias
+        rows[:channels, -1] = 0 if bias is None else bias + 0
         packed[...] = rows.reshape(packed.shape[0], lanes, -1).transpose(0, 2, 1)
         every_row[0] = not _all_finite(weight.reshape(-1))
 

@@ -31,6 +31,7 @@ CHANNEL_MINIMUM = 64
     "numba_direct",
     idea="direct convolution, parallel over images and output channels, unit-stride loops LLVM vectorises",
     source="Zhang, Franchetti & Low 2018, arXiv:1809.10170, sec. 3",
+    deterministic="output",
     threads="argument",
     compiled=True,
 )

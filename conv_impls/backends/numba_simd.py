@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import time
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 
 from conv_impls.backends._layout import effective, image_layout, round_up
 from conv_impls.kernels import implicit
 from conv_impls.kernels.panels import Window
+from conv_impls.kernels.runtime import target
 from conv_impls.kernels.runtime.memory import aligned_zeros
 from conv_impls.kernels.runtime.team import Job, address_of
 from conv_impls.kernels.simd import lanes as vector_lanes
@@ -23,23 +25,41 @@ from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import Prepared, register
 from conv_impls.validation import Array
 
-# Steps of the reduction between two visits of an accumulator, and bytes of a packed panel: a quarter of a 1 MiB L2.
+# Steps of the reduction between two visits of an accumulator, whatever the caches. A visit goes on from what the last
+# one stored, in the dtype, so that not even these change the bits of a sum.
 STEPS = 768
-PANEL_BYTES = 256 * 1024
-# A 1x1 panel is the image itself where the image of a group is no larger. 384 rows 12 KB apart were read at half speed
-# in some places of memory, and packing made 384 -> 96 at 56x56 8% faster; with up to 256 rows it costs 5 to 14%.
+# 384 rows 12 KB apart were read at half speed in some places of memory, more pages than the TLB holds.
 IN_PLACE_BYTES = 4 * 2**20
-# Bytes of results by channel before their transpose: 1x1 512 -> 2048 at 7x7 gains 15% on two threads.
-RESULT_BYTES = 128 * 1024
-# Images that L2 does not hold are asked for before they are packed or read (512 -> 64 at 56x56: 60 to 73% of the peak);
-# weights that it does not hold are used panel by panel, each for all positions (768 -> 3072 at 7x7 +11%).
-LARGE_IMAGE_BYTES, LARGE_WEIGHT_BYTES = 512 * 1024, 768 * 1024
 # Vectors run along channels where an image has fewer positions than this many panels: rows of 49 waste a quarter of
 # four vectors. Up to the second number, where the transpose of the result is small beside a long reduction.
 SMALL_PANELS, MEDIUM_PANELS, LONG_REDUCTION = 4, 8, 1024
 # Strides that need no staging, and how many taps a channel may have for that: 7x7 stride 2 on 3 channels gains 14% by
 # staging, 3x3 stride 1 on 3 channels 19%; 3x3 stride 2 and 4x4 stride 4 lose as much.
 UNSTAGED = {1: 2, 2: 6, 4: 6}
+
+
+class Budgets(NamedTuple):
+    """Bytes that follow the caches; none of them splits a sum."""
+
+    # A packed panel.
+    panel: int
+    # A 1x1 panel is the image itself where the image of a group is no larger: packing made 384 -> 96 at 56x56 8%
+    # faster; with up to 256 rows it costs 5 to 14%.
+    in_place: int
+    # Results by channel before their transpose: 1x1 512 -> 2048 at 7x7 gains 15% on two threads.
+    result: int
+    # Images that are larger are prefetched before they are packed or read (512 -> 64 at 56x56: 60 to 73% of the peak);
+    # larger weights are used panel by panel, each for all positions (768 -> 3072 at 7x7 +11%).
+    image: int
+    weight: int
+
+
+def budgets() -> Budgets:
+    """For the caches of this machine."""
+    _, l2, l3 = target.caches()
+    return Budgets(
+        panel=l2 // 4, in_place=min(l3 // 2, IN_PLACE_BYTES), result=l2 // 8, image=l2 // 2, weight=l2 // 4 * 3
+    )
 
 
 @register(
@@ -56,7 +76,7 @@ def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: 
 
 def _prepare(
     problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int, relu: bool,
-    by_channel: bool | None = None, steps: int = STEPS, panel_bytes: int = PANEL_BYTES, o_parts: int | None = None,
+    by_channel: bool | None = None, steps: int = STEPS, panel_bytes: int | None = None, o_parts: int | None = None,
     in_place: bool = True,
 ) -> Prepared:  # fmt: skip
     """`prepare`, with the choices it makes open to experiments and tests."""
@@ -66,6 +86,7 @@ def _prepare(
         address_of(kernel, dtype)
     compile_s = time.perf_counter() - start
 
+    fits = budgets()
     lanes, g, taps = vector_lanes(dtype.itemsize), problem.groups, problem.reduction
     oc, (oh, ow) = problem.out_channels // g, problem.out_size
     positions, width = oh * ow, VECTORS * lanes
@@ -78,14 +99,14 @@ def _prepare(
     few = UNSTAGED.get(problem.stride[1], 0) if problem.padding_mode == "zeros" else 0
     staged = layout.staged and prod(problem.kernel_size) > few * problem.in_channels // g
     in_rows = problem.kernel_size == (1, 1) and not layout.staged
-    in_place = in_place and in_rows and (by_channel or taps * positions * dtype.itemsize <= IN_PLACE_BYTES)
+    in_place = in_place and in_rows and (by_channel or taps * positions * dtype.itemsize <= fits.in_place)
     area = prod(problem.kernel_size)
     steps = min(max(steps // area, 1) * area, taps)
     row_tiles, channel_panels = -(-oc // ROWS), -(-oc // width)
     # Positions are cut into blocks whose panels fit the cache, for threads too unless channels share out more evenly.
     unit, o_units = (ROWS, channel_panels) if by_channel else (width, row_tiles)
     p_units = -(-positions // unit)
-    fitting = max(1, panel_bytes // (steps * dtype.itemsize * unit))
+    fitting = max(1, (panel_bytes or fits.panel) // (steps * dtype.itemsize * unit))
     p_parts = -(-p_units // fitting)
     if o_parts is None:
         by_o, by_p = _idle(o_units, threads), _idle(problem.batch * g * p_units, threads)
@@ -100,7 +121,7 @@ def _prepare(
         in_place
         and by_channel
         and o_parts < channel_panels
-        and p_block * -(-channel_panels // o_parts) * width * dtype.itemsize > RESULT_BYTES
+        and p_block * -(-channel_panels // o_parts) * width * dtype.itemsize > fits.result
     ):
         o_parts *= 2
     planes = problem.batch * problem.in_channels * layout.channel if staged else 0
@@ -116,8 +137,8 @@ def _prepare(
         group_elements=problem.in_channels // g * channel, reduction=taps, k_block=steps, block_positions=p_block,
         position_blocks=p_parts, channel_blocks=o_parts, work_start=planes, work_per_part=room, by_channel=by_channel,
         staged=staged, in_rows=in_rows, in_place=in_place,
-        prefetch_image=in_rows and taps * positions * dtype.itemsize > LARGE_IMAGE_BYTES,
-        by_panel=steps * -(-channel_panels // o_parts) * width * dtype.itemsize > LARGE_WEIGHT_BYTES,
+        prefetch_image=in_rows and taps * positions * dtype.itemsize > fits.image,
+        by_panel=steps * -(-channel_panels // o_parts) * width * dtype.itemsize > fits.weight,
     )  # fmt: skip
     (top, _), (left, _) = problem.padding
     window = Window(*problem.in_size, *problem.kernel_size, *problem.stride, *problem.dilation, top, left)

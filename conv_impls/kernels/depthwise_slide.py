@@ -3,8 +3,8 @@
 Idea
     A vector of columns walks down the image with the nine weights and three sums in registers: a row ends the sum of
     one output row, goes on with that of the next and begins a third. Rows in the padding are left out, columns in the
-    padding are masked; a stride of two takes every second element in registers. Where padding is not zero, bands of
-    rows are first copied, padded, into a buffer that stays in L1.
+    padding are masked; a stride of two takes every second element in registers. Where padding is not zero, or is and
+    meets a weight that is not finite, bands of rows are first copied, padded, into a buffer of the part's own.
 Source
     Zhang, Lo & Lu 2020, arXiv:2001.02504, sec. 3, where the tile stays and the image is walked instead.
 Limits
@@ -43,18 +43,19 @@ class Sizes(NamedTuple):
     images: int
     channels: int
     multiplier: int
-    # The image as it is read, and its padding.
     h: int
     w: int
     top: int
     left: int
+    # The image with its padding.
+    padded_h: int
+    padded_w: int
     out_h: int
     out_w: int
     stride: int
     # Bands of rows of a channel.
     bands: int
-    # Whether padded bands are read; elements of work of each part.
-    staged: int
+    # Elements of work of each part.
     area: int
 
 
@@ -64,8 +65,8 @@ class Operands(NamedTuple):
     weight: Floats
     bias: Floats
     floor: Floats
-    # Whether kernel rows in the padding take part.
-    every_row: Integers
+    # Whether bands are copied, padded.
+    staged: Integers
     staging: Staging
     sizes: Sizes
 
@@ -73,6 +74,10 @@ class Operands(NamedTuple):
 class Column(NamedTuple):
     """One vector of columns of one channel, on its way down."""
 
+    # The image as it is read: its size and the padding above.
+    h: int
+    w: int
+    top: int
     # Where it starts in the image and in the result, and how many columns of the result are left.
     image: int
     out: int
@@ -83,23 +88,24 @@ class Column(NamedTuple):
     # Rows of the result.
     i0: int
     i1: int
-    every_row: int
 
 
 @kernel(error_model="numpy")
 def convolve(phase, part, parts, operands):
     """All of it in one phase: this part's bands of rows."""
     x, y, work = of_call(operands)
-    weight, bias, floor, every_row, staging, sizes = of_plan(operands, Operands)
-    bands, h, w, oh, ow = sizes.bands, sizes.h, sizes.w, sizes.out_h, sizes.out_w
+    weight, bias, floor, staged, staging, sizes = of_plan(operands, Operands)
+    bands, oh, ow = sizes.bands, sizes.out_h, sizes.out_w
     least = constant(y, floor[1])
     for task in range(part * sizes.images * bands // parts, (part + 1) * sizes.images * bands // parts):
         image, band = task // bands, task % bands
         i0, i1 = band * oh // bands, (band + 1) * oh // bands
-        source, start_at = x, image * h * w
-        if sizes.staged:
-            source, at, first = work, part * sizes.area, i0 * sizes.stride
+        source, h, w, top, beside = x, sizes.h, sizes.w, sizes.top, sizes.left
+        start_at = image * h * w
+        if staged[0]:
+            at, first = part * sizes.area, i0 * sizes.stride
             stage_rows(x, image, (first, (i1 - i0 - 1) * sizes.stride + 3), int64(0), staging, work, at)
+            source, h, w, top, beside = work, sizes.padded_h, sizes.padded_w, int64(0), int64(0)
             start_at = at - first * w
         for m in range(sizes.multiplier):
             o = image % sizes.channels * sizes.multiplier + m
@@ -111,8 +117,8 @@ def convolve(phase, part, parts, operands):
             )  # fmt: skip
             start = splat(bias, o)
             for j in range(0, ow, lanes_of(x)):
-                left = j * sizes.stride - sizes.left
-                column = Column(start_at + left, out + j, ow - j, -left, w - left, i0, i1, every_row[0])
+                left = j * sizes.stride - beside
+                column = Column(h, w, top, start_at + left, out + j, ow - j, -left, w - left, i0, i1)
                 if sizes.stride == 1:
                     _down(source, y, sizes, column, weights, start, least)
                 else:
@@ -122,22 +128,19 @@ def convolve(phase, part, parts, operands):
 @njit(error_model="numpy")
 def _down(x, y, sizes, column, weights, start, least):
     """This column of the result; every row of the image is read once."""
-    lanes, low, high, zero = lanes_of(x), column.low, column.high, constant(x, 0.0)
+    lanes, low, high = lanes_of(x), column.low, column.high
     inside = low <= 0 and high >= lanes + 2
     ending = going = start
     for i in range(column.i0 - 2, column.i1):
-        begun, line = start, i + 2 - sizes.top
-        a = b = c = zero
-        seen = 0 <= line < sizes.h
-        if seen:
-            here = column.image + line * sizes.w
+        begun, line = start, i + 2 - column.top
+        if 0 <= line < column.h:
+            here = column.image + line * column.w
             if inside:
                 a, b, c = load(x, here), load(x, here + 1), load(x, here + 2)
             else:
                 a = load_lanes(x, here, low, high)
                 b = load_lanes(x, here + 1, low - 1, high - 1)
                 c = load_lanes(x, here + 2, low - 2, high - 2)
-        if seen or column.every_row:
             ending = _add(a, b, c, weights[6], weights[7], weights[8], ending)
             going = _add(a, b, c, weights[3], weights[4], weights[5], going)
             begun = _add(a, b, c, weights[0], weights[1], weights[2], begun)
@@ -149,21 +152,15 @@ def _down(x, y, sizes, column, weights, start, least):
 @njit(error_model="numpy")
 def _down_by_two(x, y, sizes, column, weights, start, least):
     """As `_down`, at stride 2: of three rows an output sees, the last is also the first of the next output."""
-    ending, zero = start, constant(x, 0.0)
+    ending = start
     for i in range(column.i0 - 1, column.i1):
-        begun, line = start, 2 * i + 1 - sizes.top
-        seen = 0 <= line < sizes.h
-        if i >= column.i0 and (seen or column.every_row):
-            a = b = c = zero
-            if seen:
-                a, b, c = _apart(x, column.image + line * sizes.w, column.low, column.high)
+        begun, line = start, 2 * i + 1 - column.top
+        if i >= column.i0 and 0 <= line < column.h:
+            a, b, c = _apart(x, column.image + line * column.w, column.low, column.high)
             ending = _add(a, b, c, weights[3], weights[4], weights[5], ending)
         line += 1
-        seen = 0 <= line < sizes.h
-        if seen or column.every_row:
-            a = b = c = zero
-            if seen:
-                a, b, c = _apart(x, column.image + line * sizes.w, column.low, column.high)
+        if 0 <= line < column.h:
+            a, b, c = _apart(x, column.image + line * column.w, column.low, column.high)
             ending = _add(a, b, c, weights[6], weights[7], weights[8], ending)
             begun = _add(a, b, c, weights[0], weights[1], weights[2], begun)
         if i >= column.i0:

@@ -183,9 +183,8 @@ def channel_tile(typing_context, columns, outer, inner, stride, source, weight, 
                 return [simd.fma_ir(builder, a, weights, b) for a, b in zip(images, values, strict=True)]
 
             def line(values, seen, w, block=block, tap=tap):
-                return loop(
-                    builder, block, "inner", inner_count, [(seen, inner_image), (w, inner_weight)], values, at, tap
-                )
+                walks = [(seen, inner_image), (w, inner_weight)]
+                return loop(builder, block, "inner", inner_count, walks, values, at, tap)
 
             again, ready = block("again"), block("ready")
             builder.cbranch(from_bias, ready, again)

@@ -21,6 +21,7 @@ Idea
     away. Everything else is first copied into padded planes (`conv_impls.kernels.stage`), for which the formula holds.
     A 1x1 kernel needs no packing: its panel is the image. Where an image has too few positions to fill vectors, the
     transposed product is computed: positions are rows, vectors run along output channels, and the result is transposed.
+    Either way a sum starts from the bias and takes its products in the order of k, so its bits are the same.
 Source
     Implicit GEMM: Chetlur et al. 2014, cuDNN, arXiv:1410.0759, sec. 3.1. Packing and blocking: Goto & van de Geijn
     2008, doi:10.1145/1356052.1356053, sec. 4.
