@@ -109,7 +109,7 @@ def test_weights_that_are_packed_again_bring_their_own_rule(way: numba_depthwise
 def test_a_backend_that_leaves_padding_out_is_seen(registered: dict[str, Backend]) -> None:
     def skip(x: Array, weight: Array, bias: Array | None, problem: Conv2dProblem) -> Array:
         y = expected(problem, x, weight)
-        return np.where(np.isnan(y), expected(problem, x, np.nan_to_num(weight)), y)
+        return np.where(np.isnan(y), expected(problem, x, np.where(np.isfinite(weight), weight, 0)), y)
 
     register("skips")(skip)
     assert len(broken("skips", [(1, 1)], 5)) == len(problems()[::5])

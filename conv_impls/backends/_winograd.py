@@ -2,6 +2,7 @@
 
 See `conv_impls.kernels.winograd` for the idea and its source. A block of tiles is as many as the caches hold of both
 its transformed image and its products, but enough of them to use each transformed weight for many products.
+Limits: tiles start at the first output, so that the bits of an output depend on where it lies.
 """
 
 from __future__ import annotations

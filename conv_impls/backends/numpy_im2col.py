@@ -3,7 +3,8 @@
 The copy is Caffe's im2col written out in Python: no slice moves two elements at once, so that this rung shows what the
 matrix product alone buys, and the next one, numpy_strided, what it buys to let NumPy do the copying as well.
 Source: Chellapilla, Puri & Simard 2006, "High performance convolutional neural networks for document processing",
-sec. 3. Limits: the columns take kH*kW/(sh*sw) times the memory of the image.
+sec. 3. Limits: the columns take kH*kW/(sh*sw) times the memory of the image; the bits of an output depend on the size
+of the product, as BLAS cuts it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Patches as a strided view, so that NumPy copies them without a Python loop, then one matrix product.
 
 Source: numpy.lib.stride_tricks.sliding_window_view (NumPy 1.20); the matrix product of numpy_im2col.
-Limits: the reshape to columns still copies, kH*kW/(sh*sw) times the memory of the image.
+Limits: the reshape to columns still copies, kH*kW/(sh*sw) times the memory of the image; the bits of an output
+depend on the size of the product, as BLAS cuts it.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ Strides subsample the result. Sources: Mathieu, Henaff & LeCun 2014, arXiv:1312.
 Schafer, "Discrete-time signal processing", sec. 8.7.3.
 Limits: the spectra of all C_out*C_in kernels are kept up to `KEPT_BYTES`, and beyond it made anew at each call, block
 by block; a stride throws work away; the rounding error follows the norm of the whole image, and one NaN reaches all
-outputs of its tiles, the whole image at most.
+outputs of its tiles, the whole image at most; tiles follow the size of the image, and so do the bits of an output.
 """
 
 from __future__ import annotations
