@@ -47,6 +47,15 @@ test-library: $(VENV)/test.stamp  ## the other half: the rest of bench, kernels,
 test-long: $(VENV)/test.stamp  ## the long form of every proof (10 minutes); OPTIONS="--seed 1 --examples 2000 --kills 50", see pytest --help
 	$(BIN)/python -m pytest -m long $(OPTIONS)
 
+test-lowest: $(BIN)/python  ## the library with the lowest numba, numpy and scipy we declare, the command line with its own (minutes)
+	$(BIN)/python tests/environments.py lowest
+
+test-pythons: $(BIN)/python  ## the library on every other Python from 3.11 on that is found here (minutes each)
+	$(BIN)/python tests/environments.py pythons
+
+test-arm:  ## every backend on 64-bit Arm under qemu-user, and the assembly of its tiles; skipped in words without qemu
+	bash tests/arm.sh $(ARM)
+
 wrong: $(VENV)/test.stamp  ## try wrong versions of the claiming code: which test catches each (6 minutes)
 	$(BIN)/python tests/wrong
 
@@ -119,5 +128,5 @@ $(VENV)/peers.stamp: pyproject.toml $(VENV)/bench.stamp
 	@$(PIP) -e '.[peers]'
 	@touch $@
 
-.PHONY: help bench test test-bench test-library test-long wrong smoke check lint types format parity setup-peers ab bench-peers reference report machine list setup clean
+.PHONY: help bench test test-bench test-library test-long test-lowest test-pythons test-arm wrong smoke check lint types format parity setup-peers ab bench-peers reference report machine list setup clean
 .DEFAULT_GOAL := help

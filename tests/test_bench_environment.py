@@ -52,7 +52,7 @@ def test_what_auto_remembers_is_a_fact_and_not_part_of_the_id(monkeypatch: pytes
 
 def test_a_quota_is_in_cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for text, cores in (("max 100000", None), ("150000 100000", 1.5)):
-        monkeypatch.setattr(cpu, "text_of", lambda path, text=text: text)
+        monkeypatch.setattr(target, "text_of", lambda path, text=text: text)
         assert machine._cpu_quota() == cores
 
 

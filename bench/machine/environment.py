@@ -19,7 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from conv_impls.kernels.runtime.target import text_of
+from conv_impls.kernels.runtime import target
 
 from . import cpu, libraries, probes
 
@@ -84,12 +84,12 @@ def _memory_gib() -> float | None:
 
 def _cpu_quota() -> float | None:
     """Cores' worth of time a container allows, which may be less than the cores it shows."""
-    quota, _, period = text_of(Path("/sys/fs/cgroup/cpu.max")).partition(" ")
+    quota, _, period = target.text_of(Path("/sys/fs/cgroup/cpu.max")).partition(" ")
     return int(quota) / int(period) if quota.isdigit() else None
 
 
 def _huge_pages() -> str | None:
-    chosen = re.search(r"\[(\w+)\]", text_of(Path("/sys/kernel/mm/transparent_hugepage/enabled")))
+    chosen = re.search(r"\[(\w+)\]", target.text_of(Path("/sys/kernel/mm/transparent_hugepage/enabled")))
     return chosen and chosen[1]
 
 
