@@ -17,7 +17,7 @@ from typing import NamedTuple
 from numba import njit
 
 from conv_impls.kernels.depthwise_tile import COLUMNS, channel_tile
-from conv_impls.kernels.runtime.cache import kernel
+from conv_impls.kernels.runtime.cache import PURE, kernel
 from conv_impls.kernels.runtime.team import Floats, Integers, of_call, of_plan
 from conv_impls.kernels.simd import lanes_of
 from conv_impls.kernels.square import load_rows, scatter_rows, store_rows, transpose
@@ -63,7 +63,7 @@ class Operands(NamedTuple):
     sizes: Sizes
 
 
-@njit(error_model="numpy")
+@njit(**PURE)
 def _convolve(work, at, kernel_at, plan):
     """All rows of the result of one vector of channels."""
     sizes, lanes = plan.sizes, lanes_of(work)
@@ -95,7 +95,7 @@ def _convolve(work, at, kernel_at, plan):
                              (work, out_at + (i * ow + j) * lanes), p == low, least)  # fmt: skip
 
 
-@kernel(error_model="numpy")
+@kernel(**PURE)
 def convolve(phase, part, parts, operands):
     """All of it in one phase: this part's vectors of channels."""
     x, y, work = of_call(operands)

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from numba import njit
 
 from conv_impls.kernels.depthwise_tile import ROWS, VECTORS, position_tile
-from conv_impls.kernels.runtime.cache import kernel
+from conv_impls.kernels.runtime.cache import PURE, kernel
 from conv_impls.kernels.runtime.team import Floats, Integers, of_call, of_plan
 from conv_impls.kernels.simd import constant, evens, lanes_of, load, load_lanes, odds, store
 
@@ -76,7 +76,7 @@ class Operands(NamedTuple):
     sizes: Sizes
 
 
-@njit(error_model="numpy")
+@njit(**PURE)
 def _stage(x, image, first, count, plan, work, to):
     """Padded rows ``first`` to first + count - 1 of one channel; columns of one stride phase lie side by side.
 
@@ -115,7 +115,7 @@ def _stage(x, image, first, count, plan, work, to):
         to += sizes.row
 
 
-@njit(error_model="numpy")
+@njit(**PURE)
 def _rows(left):
     """Of the heights of a tile, the largest that fits."""
     for rows in ROWS:
@@ -124,7 +124,7 @@ def _rows(left):
     return 1
 
 
-@kernel(error_model="numpy")
+@kernel(**PURE)
 def convolve(phase, part, parts, operands):
     """All of it in one phase: for each band of rows of a channel, stage it and convolve it with all its kernels."""
     x, y, work = of_call(operands)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from numba import int64, njit
 
-from conv_impls.kernels.runtime.cache import kernel
+from conv_impls.kernels.runtime.cache import PURE, kernel
 from conv_impls.kernels.runtime.team import Floats, Integers, of_call, of_plan
 from conv_impls.kernels.simd import (
     at_least,
@@ -90,7 +90,7 @@ class Column(NamedTuple):
     i1: int
 
 
-@kernel(error_model="numpy")
+@kernel(**PURE)
 def convolve(phase, part, parts, operands):
     """All of it in one phase: this part's bands of rows."""
     x, y, work = of_call(operands)
@@ -125,7 +125,7 @@ def convolve(phase, part, parts, operands):
                     _down_by_two(source, y, sizes, column, weights, start, least)
 
 
-@njit(error_model="numpy")
+@njit(**PURE)
 def _down(x, y, sizes, column, weights, start, least):
     """This column of the result; every row of the image is read once."""
     lanes, low, high = lanes_of(x), column.low, column.high
@@ -149,7 +149,7 @@ def _down(x, y, sizes, column, weights, start, least):
         ending, going = going, begun
 
 
-@njit(error_model="numpy")
+@njit(**PURE)
 def _down_by_two(x, y, sizes, column, weights, start, least):
     """As `_down`, at stride 2: of three rows an output sees, the last is also the first of the next output."""
     ending = start
@@ -168,7 +168,7 @@ def _down_by_two(x, y, sizes, column, weights, start, least):
         ending = begun
 
 
-@njit(error_model="numpy")
+@njit(**PURE)
 def _apart(x, at, low, high):
     """What three taps see at stride 2."""
     lanes = lanes_of(x)
@@ -182,13 +182,13 @@ def _apart(x, at, low, high):
     return first, odds(near, far), following(first, last)
 
 
-@njit(error_model="numpy")
+@njit(**PURE)
 def _add(a, b, c, one, two, three, value):
     """One row of the kernel."""
     return fma(c, three, fma(b, two, fma(a, one, value)))
 
 
-@njit(error_model="numpy")
+@njit(**PURE)
 def _put(value, y, at, count):
     if count >= lanes_of(y):
         store(value, y, at)

@@ -32,7 +32,7 @@ from typing import NamedTuple
 from numba import njit, uintp
 
 from conv_impls.kernels.runtime import target
-from conv_impls.kernels.runtime.cache import kernel
+from conv_impls.kernels.runtime.cache import PURE, kernel
 from conv_impls.kernels.runtime.team import Floats, Integers, of_call, of_plan
 from conv_impls.kernels.stage import Staging, stage_part
 
@@ -96,7 +96,7 @@ class Operands(NamedTuple):
     sizes: Sizes
 
 
-@njit(error_model="numpy", inline="always")
+@njit(**PURE, inline="always")
 def _update_4x6(sums, m, chunks, vectors, factors, k):
     """sums[m+i, j] += sum over t of factors[m+i, k+t] * vectors[k+t, j] for i < 4, t < 6, j < 16*chunks.
 
@@ -123,7 +123,7 @@ def _update_4x6(sums, m, chunks, vectors, factors, k):
         c[r3 + j] = c[r3 + j] + a30 * b0 + a31 * b1 + a32 * b2 + a33 * b3 + a34 * b4 + a35 * b5
 
 
-@njit(error_model="numpy", inline="always")
+@njit(**PURE, inline="always")
 def _update_4x3(sums, m, chunks, vectors, factors, k):
     """`_update_4x6` with three taps: for 16 registers, and for the rest of the taps."""
     (c, at), (v, v0, v_step), (s, s0, place, s_step) = sums, vectors, factors
@@ -144,7 +144,7 @@ def _update_4x3(sums, m, chunks, vectors, factors, k):
         c[r3 + j] = c[r3 + j] + a30 * b0 + a31 * b1 + a32 * b2
 
 
-@njit(error_model="numpy", inline="always")
+@njit(**PURE, inline="always")
 def _update_1x3(sums, m, chunks, vectors, factors, k):
     """One row, three taps: for the rest of the rows, and for depthwise convolution."""
     (c, at), (v, v0, v_step), (s, s0, place, s_step) = sums, vectors, factors
@@ -156,7 +156,7 @@ def _update_1x3(sums, m, chunks, vectors, factors, k):
         c[r0 + j] = c[r0 + j] + a0 * v[u0 + j] + a1 * v[u1 + j] + a2 * v[u2 + j]
 
 
-@njit(error_model="numpy", inline="always")
+@njit(**PURE, inline="always")
 def _update_1x1(sums, m, chunks, vectors, factors, k):
     """One row, one tap: what is left when the number of taps is no multiple of 3."""
     (c, at), (v, v0, v_step), (s, s0, place, s_step) = sums, vectors, factors
@@ -165,7 +165,7 @@ def _update_1x1(sums, m, chunks, vectors, factors, k):
         c[r0 + j] = c[r0 + j] + a0 * v[u0 + j]
 
 
-@njit(fastmath=FASTMATH, error_model="numpy")
+@njit(**PURE, fastmath=FASTMATH)
 def _accumulate(sums, count, chunks, taps, vectors, factors):
     """sums[m, j] = sum over k of factors[m, k] * vectors[k, j], for m < count, k < taps and j < 16*chunks."""
     array, at = sums
@@ -190,7 +190,7 @@ def _accumulate(sums, count, chunks, taps, vectors, factors):
                 _update_1x1(sums, m, chunks, vectors, factors, k)
 
 
-@njit(error_model="numpy")
+@njit(**PURE)
 def _store_positions(sums, span, y, sizes, bias, floor):
     """One row of sums, positions ``span`` (first, last), into an image: without the gaps between its rows.
 
@@ -208,7 +208,7 @@ def _store_positions(sums, span, y, sizes, bias, floor):
         i, j = i + 1, 0
 
 
-@njit(error_model="numpy")
+@njit(**PURE)
 def _store_channels(sums, count, lanes, y, bias, floor):
     """Row m, element j of the sums into position m of channel j. ``y`` is (array, at, elements of a channel)."""
     (array, at), (image, to, positions), (offsets, channel) = sums, y, bias
@@ -219,7 +219,7 @@ def _store_channels(sums, count, lanes, y, bias, floor):
             image[there + m] = floor if total < floor else total
 
 
-@njit(error_model="numpy")
+@njit(**PURE)
 def _convolve_part(part, parts, source, y, work, plan):
     """This part's tasks: blocks of at most ``rows`` rows of at most ``block`` elements, of one group of one image."""
     sizes, floor = plan.sizes, plan.floor[0]
@@ -249,7 +249,7 @@ def _convolve_part(part, parts, source, y, work, plan):
                 _store_positions(row, (first, first + lanes), (y, to), sizes, bias, floor)
 
 
-@kernel(error_model="numpy")
+@kernel(**PURE)
 def convolve(phase, part, parts, operands):
     """Phase 0 stages the image, where it must be; phase 1 computes."""
     x, y, work = of_call(operands)

@@ -37,7 +37,7 @@ from typing import NamedTuple
 from numba import int64, njit
 
 from conv_impls.kernels.panels import Window, pack_image, pack_planes, pack_rows
-from conv_impls.kernels.runtime.cache import kernel
+from conv_impls.kernels.runtime.cache import PURE, kernel
 from conv_impls.kernels.runtime.team import Floats, Integers, of_call, of_plan
 from conv_impls.kernels.simd import lanes_of
 from conv_impls.kernels.square import load_rows, store_rows, transpose
@@ -121,8 +121,7 @@ class PackOperands(NamedTuple):
     sizes: Packing
 
 
-# The numpy error model, here and below: no check for a zero before each division.
-@njit(error_model="numpy")
+@njit(**PURE)
 def _fill(source, k_range, span, plan, target):
     """Pack these k of these positions, from planes or from the image itself. ``plan`` are the `Operands`.
 
@@ -136,7 +135,7 @@ def _fill(source, k_range, span, plan, target):
         pack_image(source, channels, span, plan.window, plan.sizes.out_width, target)
 
 
-@njit(error_model="numpy")
+@njit(**PURE)
 def _by_position(part, parts, source, y, work, plan):
     """Vectors along positions: packed weights (`_pack_tiles`) times panels of positions, straight into y."""
     sizes, lanes, work_at = plan.sizes, lanes_of(y), plan.sizes.work_start + part * plan.sizes.work_per_part
@@ -187,7 +186,7 @@ def _by_position(part, parts, source, y, work, plan):
                          (source, next_at, positions, 0 if inside else vectors_ahead))  # fmt: skip
 
 
-@njit(error_model="numpy")
+@njit(**PURE)
 def _by_channel(part, parts, source, y, work, plan):
     """The transposed product: positions are the rows of A, channels the columns of B; then transposed into y."""
     sizes, lanes, work_at = plan.sizes, lanes_of(y), plan.sizes.work_start + part * plan.sizes.work_per_part
@@ -236,7 +235,7 @@ def _by_channel(part, parts, source, y, work, plan):
                 )
 
 
-@njit(error_model="numpy")
+@njit(**PURE)
 def _pack_tiles(part, parts, weight, packed, sizes):
     """weight (group, o, k) -> for each group and tile of rows: (k, row), in the order in which `tile` reads them."""
     groups, oc, reduction = sizes.groups, sizes.out_channels, sizes.reduction
@@ -253,7 +252,7 @@ def _pack_tiles(part, parts, weight, packed, sizes):
                 store_rows(transpose(square), packed, to, rows, reduction - k, here)
 
 
-@njit(error_model="numpy")
+@njit(**PURE)
 def _pack_panels(part, parts, weight, packed, sizes):
     """weight (group, o, k) -> for each group and panel of channels: (k, channel), zeros behind the last channel."""
     groups, oc, reduction = sizes.groups, sizes.out_channels, sizes.reduction
@@ -269,7 +268,7 @@ def _pack_panels(part, parts, weight, packed, sizes):
                 store_rows(transpose(square), packed, to, width, reduction - k, lanes)
 
 
-@kernel(error_model="numpy")
+@kernel(**PURE)
 def pack_weights(phase, part, parts, operands):
     """`of_call` gives the weights, and where the packed ones go."""
     weight, packed, _ = of_call(operands)
@@ -280,7 +279,7 @@ def pack_weights(phase, part, parts, operands):
         _pack_tiles(part, parts, weight, packed, sizes)
 
 
-@kernel(error_model="numpy")
+@kernel(**PURE)
 def convolve(phase, part, parts, operands):
     """Phase 0 stages the image, where it must be; phase 1 multiplies."""
     x, y, work = of_call(operands)

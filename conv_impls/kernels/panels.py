@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from numba import njit
 
+from conv_impls.kernels.runtime.cache import PURE
 from conv_impls.kernels.simd import evens, lanes_of, load, load_lanes, store, store_lanes
 from conv_impls.kernels.tile import VECTORS
 
@@ -40,7 +41,7 @@ class Window(NamedTuple):
     left: int
 
 
-@njit(error_model="numpy")
+@njit(**PURE)
 def pack_planes(source, tap_offset, k_range, span, rows, target):
     """target[to + k*row_step + j] = source[base + tap_offset[k0+k] + place(p0+j)] for k < depth, j < count.
 
@@ -70,7 +71,7 @@ def pack_planes(source, tap_offset, k_range, span, rows, target):
         j += run
 
 
-@njit(error_model="numpy")
+@njit(**PURE)
 def pack_rows(source, k_range, span, positions, target):
     """As `pack_planes` for a 1x1 kernel, all panels of a block at once: each channel is read from p0 to p0 + count.
 
@@ -92,7 +93,7 @@ def pack_rows(source, k_range, span, positions, target):
             store_lanes(value, panels, there + whole // width * (width * depth) + whole % width, count - whole)
 
 
-@njit(error_model="numpy")
+@njit(**PURE)
 def pack_image(source, channels, span, window, out_width, target):
     """As `pack_planes`, for whole channels of an image that was not staged: padding is masked, strides are shuffled.
 
@@ -138,7 +139,7 @@ def pack_image(source, channels, span, window, out_width, target):
         j += run
 
 
-@njit(error_model="numpy")
+@njit(**PURE)
 def _every_second(source, at, low, high):
     """Every second of 2*lanes elements, those from ``low`` to ``high``-1; the others count as zeros."""
     lanes = lanes_of(source)

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from numba import njit
 
+from conv_impls.kernels.runtime.cache import PURE
 from conv_impls.kernels.runtime.team import Integers
 from conv_impls.kernels.simd import evens, lanes_of, load, load_lanes, store, store_lanes
 
@@ -45,7 +46,7 @@ class Staging(NamedTuple):
     inner: Integers
 
 
-@njit(error_model="numpy")
+@njit(**PURE)
 def stage_part(part, parts, x, staging, planes):
     """This part's channels of ``x``, in planes."""
     sizes = staging.sizes
@@ -57,7 +58,7 @@ def stage_part(part, parts, x, staging, planes):
                 stage_rows(x, c, (r * plane_h, plane_h), s, staging, planes, to)
 
 
-@njit(error_model="numpy")
+@njit(**PURE)
 def stage_rows(x, c, span, s, staging, planes, to):
     """Rows ``span`` = (first, how many) of channel ``c``, numbered as in ``staging.rows``, of column phase ``s``."""
     sizes, rows, columns, inner = staging
@@ -77,7 +78,7 @@ def stage_rows(x, c, span, s, staging, planes, to):
         to += plane_w
 
 
-@njit(error_model="numpy", inline="always")
+@njit(**PURE, inline="always")
 def _copy(source, at, step, target, to, count):
     """target[to + b] = source[at + b*step] for b < count; whole vectors for the steps that are common.
 

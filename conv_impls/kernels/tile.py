@@ -22,6 +22,7 @@ from numba.extending import intrinsic
 
 from conv_impls.kernels import simd
 from conv_impls.kernels.runtime import llvm
+from conv_impls.kernels.runtime.cache import PURE
 from conv_impls.kernels.simd import lanes_of
 
 VECTORS = 2
@@ -255,7 +256,7 @@ def tile_by_lane(typing_context, rows, k, a, b, c, columns, bias, start, floor):
     return signature, codegen
 
 
-@njit(error_model="numpy")
+@njit(**PURE)
 def multiply(share, depth, a, b, c, columns, bias, start, floor, soon):
     """Tiles ``first`` to ``last`` of the ``tiles`` that share out ``rows``, against all panels of B.
 
@@ -290,7 +291,7 @@ def multiply(share, depth, a, b, c, columns, bias, start, floor, soon):
             line += 1
 
 
-@njit(error_model="numpy")
+@njit(**PURE)
 def multiply_by_panel(share, depth, a, b, c, bias, start, floor):
     """As `multiply`, but each panel of B against all tiles before the next one, which is prefetched meanwhile.
 

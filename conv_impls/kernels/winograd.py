@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from numba import int64, njit
 
-from conv_impls.kernels.runtime.cache import kernel
+from conv_impls.kernels.runtime.cache import PURE, kernel
 from conv_impls.kernels.runtime.team import Floats, of_call, of_plan
 from conv_impls.kernels.simd import constant, lanes_of, store
 from conv_impls.kernels.square import finish_rows, load_rows, store_rows, transpose
@@ -81,7 +81,7 @@ class TransformOperands(NamedTuple):
     sizes: Transform
 
 
-@njit(error_model="numpy")
+@njit(**PURE)
 def _gather(source, base, sizes, corner, columns, here, target):
     """target[at + (i*columns + j)*lanes + c] = image[c, top+i, left+j], zero outside, for ``here`` channels.
 
@@ -106,7 +106,7 @@ def _gather(source, base, sizes, corner, columns, here, target):
             store(zero, rows, line + j * lanes)
 
 
-@njit(error_model="numpy")
+@njit(**PURE)
 def _image_block(source, sizes, tiles, work, at, v_at):
     """These tiles of the image, transformed, to v_at: (tile point, group of channels, tile, channel)."""
     t0, t1 = tiles
@@ -127,7 +127,7 @@ def _image_block(source, sizes, tiles, work, at, v_at):
             t += run
 
 
-@njit(error_model="numpy")
+@njit(**PURE)
 def _result_block(y, sizes, tiles, o, work, at, m_at, operands):
     """A vector of channels from ``o`` on of products at m_at, transformed back, finished and transposed into y."""
     t0, t1 = tiles
@@ -152,7 +152,7 @@ def _result_block(y, sizes, tiles, o, work, at, m_at, operands):
         t += run
 
 
-@njit(error_model="numpy")
+@njit(**PURE)
 def _part(part, parts, source, y, work, operands):
     """Blocks of tiles, from image to y."""
     sizes, at, floor = operands.sizes, operands.sizes.planes + part * operands.sizes.area, operands.floor
@@ -185,7 +185,7 @@ def _part(part, parts, source, y, work, operands):
                 _result_block(y, sizes, here, o, work, at, m_at, operands)
 
 
-@kernel(error_model="numpy")
+@kernel(**PURE)
 def transform_weights(phase, part, parts, operands):
     """The image is the weights, the result packed: (panel, tile point, ic, channel of the panel) = G w G^T."""
     weight, packed, work = of_call(operands)
@@ -207,7 +207,7 @@ def transform_weights(phase, part, parts, operands):
             filter_tile(m, (work, at, 3 * lanes, lanes), (packed, to, (m + 2) * deep * width, deep * width))
 
 
-@kernel(error_model="numpy")
+@kernel(**PURE)
 def convolve(phase, part, parts, operands):
     """Phase 0 stages the image, where it must be; phase 1 does the rest."""
     x, y, work = of_call(operands)

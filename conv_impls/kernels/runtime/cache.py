@@ -44,6 +44,11 @@ def sources_hash() -> str:
     return digest.hexdigest()
 
 
+# Options of kernels and of what they call, which only compute: a division is not preceded by a check for zero, and
+# arrays, of which none is made or kept, are not counted by reference (36 calls less in `convolve` of `implicit`).
+PURE = {"error_model": "numpy", "_nrt": False}
+
+
 def kernel(**options: Any) -> Callable[[Callable[..., None]], Any]:
     """As ``numba.njit(cache=True, **options)``, with the cache of this file."""
 
