@@ -14,6 +14,7 @@ from conv_impls.backends import auto
 from conv_impls.choice import cost
 from conv_impls.choice.limits import Limits
 from conv_impls.kernels import simd
+from conv_impls.kernels.runtime import target
 
 NAMES = {
     "S": "numba_simd", "D": "numba_depthwise", "2": "numba_winograd_f2", "4": "numba_winograd_f4", "F": "scipy_fft",
@@ -65,8 +66,9 @@ def fixed(threads: int, dtype: str) -> Limits:
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Vectors of 32 bytes, whatever machine runs the tests."""
+    """Vectors of 32 bytes and 8 MiB of L3, whatever machine runs the tests."""
     monkeypatch.setattr(cost, "limits", fixed)
+    monkeypatch.setattr(target, "caches", lambda: target.USUAL)
     monkeypatch.setattr(simd, "lanes", lambda itemsize: 32 // itemsize)
 
 
@@ -101,6 +103,14 @@ def test_all_backends_are_weighed_by_one_set_of_limits(monkeypatch: pytest.Monke
     monkeypatch.setattr(cost, "limits", limits)
     assert len(cost.estimates(Conv2dProblem.from_label("g96mb1ic96ih56oc96oh56kh7ph3"), 2, False)) == 5
     assert asked == {(2, "float32")}
+
+
+def test_weights_that_a_small_l3_does_not_hold_stream_from_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    # 36 points of 128 x 256 weights: 4.5 MiB, and more time to read them than to multiply.
+    problem = Conv2dProblem(1, 128, (6, 6), 256, (3, 3))
+    held = cost.estimates(problem, 1, False)["numba_winograd_f4"]
+    monkeypatch.setattr(target, "caches", lambda: target.USUAL._replace(l3=4 * 2**20))
+    assert cost.estimates(problem, 1, False)["numba_winograd_f4"] > 1.5 * held
 
 
 def test_fft_takes_tiles_where_the_image_is_much_larger_than_the_kernel() -> None:

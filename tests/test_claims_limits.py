@@ -20,6 +20,7 @@ from conv_impls.backends import auto
 from conv_impls.choice import cost, limits
 from conv_impls.choice.limits import FALLBACK, Numbers, believed
 from conv_impls.kernels import simd
+from conv_impls.kernels.runtime import target
 from conv_impls.workloads import load
 
 NETWORKS = {
@@ -55,8 +56,9 @@ BUSY = numbers(19.3, 4.9, 4.2, 17.2, 7003) | {"float64": 19.26e9}
 
 @pytest.fixture
 def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> dict[int, Numbers]:
-    """The right numbers; whatever machine runs the tests, vectors are as long as on this one."""
+    """The right numbers; whatever machine runs the tests, vectors are as long as on this one, and L3 as usual."""
     size, found = MACHINES[request.param]
+    monkeypatch.setattr(target, "caches", lambda: target.USUAL)
     monkeypatch.setattr(simd, "lanes", lambda itemsize: size // itemsize)
     return found
 

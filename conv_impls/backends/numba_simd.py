@@ -30,6 +30,8 @@ from conv_impls.validation import Array
 STEPS = 768
 # 384 rows 12 KB apart were read at half speed in some places of memory, more pages than the TLB holds.
 IN_PLACE_BYTES = 4 * 2**20
+# From so many bytes on, prefetching the image and using weights panel by panel gain where L2 would hold them, too.
+IMAGE_BYTES, WEIGHT_BYTES = 512 * 2**10, 768 * 2**10
 # Vectors run along channels where an image has fewer positions than this many panels: rows of 49 waste a quarter of
 # four vectors. Up to the second number, where the transpose of the result is small beside a long reduction.
 SMALL_PANELS, MEDIUM_PANELS, LONG_REDUCTION = 4, 8, 1024
@@ -58,7 +60,11 @@ def budgets() -> Budgets:
     """For the caches of this machine."""
     _, l2, l3 = target.caches()
     return Budgets(
-        panel=l2 // 4, in_place=min(l3 // 2, IN_PLACE_BYTES), result=l2 // 8, image=l2 // 2, weight=l2 // 4 * 3
+        panel=l2 // 4,
+        in_place=min(l3 // 2, IN_PLACE_BYTES),
+        result=l2 // 8,
+        image=min(l2, IMAGE_BYTES),
+        weight=min(l2, WEIGHT_BYTES),
     )
 
 

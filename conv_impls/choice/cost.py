@@ -13,7 +13,7 @@ from __future__ import annotations
 from math import log2, prod
 
 from conv_impls.choice.limits import limits
-from conv_impls.choice.probes import L3_BYTES
+from conv_impls.choice.probes import l3_bytes
 from conv_impls.problem import Conv2dProblem
 
 # The backends `estimates` knows.
@@ -81,7 +81,7 @@ def estimates(problem: Conv2dProblem, threads: int, eager: bool) -> dict[str, fl
         seconds["scipy_fft"] = FFT_THREADS[threads > 1] * fft_s + FFT_CALL_S
     for m in IMAGE:
         products, rest, weight_bytes = _winograd(problem, m, lanes, eager)
-        rate = machine.l3_bytes_per_s if weight_bytes <= L3_BYTES else machine.memory_bytes_per_s
+        rate = machine.l3_bytes_per_s if weight_bytes <= l3_bytes() else machine.memory_bytes_per_s
         stream_s = weight_bytes / rate
         seconds[f"numba_winograd_f{m}"] = max(products * unit_s, stream_s) + rest * unit_s + start_s
         if eager:

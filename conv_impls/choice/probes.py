@@ -16,7 +16,9 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-# Working sets: what each thread's own cache holds, what a shared cache holds, what no cache does.
+from conv_impls.kernels.runtime import target
+
+# Working sets: what each thread's own cache holds, what a shared cache holds at most, what no cache does.
 CACHE_BYTES, L3_BYTES, MEMORY_BYTES = 256 * 2**10, 8 * 2**20, 128 * 2**20
 # A thread reads this much a run at least, so that starting it (some us) does not count even in L1.
 READ_BYTES = 16 * 2**20
@@ -43,13 +45,18 @@ def measure(threads: int, rounds: int = ROUNDS) -> dict[str, float]:
         "float32": partial(fma_flops_per_s, threads, "float32"),
         "float64": partial(fma_flops_per_s, threads, "float64"),
         "cache": partial(read_bytes_per_s, threads, data[: CACHE_BYTES * threads // 8]),
-        "l3": partial(read_bytes_per_s, threads, data[: L3_BYTES // 8]),
+        "l3": partial(read_bytes_per_s, threads, data[: l3_bytes() // 8]),
         "memory": partial(read_bytes_per_s, threads, data),
     }
     return best([
         {name: rate(PROBE_S) for name, rate in rates.items()} | {"call_s": launch_s(threads, PROBE_S)}
         for _ in range(rounds)
     ])  # fmt: skip
+
+
+def l3_bytes() -> int:
+    """The working set that stands for the shared cache of this machine."""
+    return min(target.caches().l3, L3_BYTES)
 
 
 def best(found: list[dict[str, float]]) -> dict[str, float]:
