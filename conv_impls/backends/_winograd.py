@@ -19,8 +19,9 @@ from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import Prepared
 from conv_impls.validation import Array
 
-# Transformed image and products of a block take a half of L2; fewer than 28 tiles would read the weights too often.
-BLOCK_TILES = 28
+# Transformed image and products of a block fit L2, and a half of one of 1 MiB; fewer than 28 tiles would read the
+# weights too often. A half of an L2 of 512 KiB cost VGG's conv1_2 5%.
+BLOCK_BYTES, BLOCK_TILES = 512 * 2**10, 28
 
 
 def supports(problem: Conv2dProblem) -> str | None:
@@ -53,7 +54,7 @@ def cut(m: int, problem: Conv2dProblem, threads: int, lanes: int, width: int, mo
     down, across = tiles_across(problem, m)
     points, tiles, deep = (m + 2) ** 2, problem.batch * down * across, round_up(problem.in_channels, lanes)
     if most is None:
-        most = max(BLOCK_TILES, target.caches().l2 // 2 // (points * (deep + width) * problem.itemsize))
+        most = max(BLOCK_TILES, min(target.caches().l2, BLOCK_BYTES) // (points * (deep + width) * problem.itemsize))
     blocks = share(-(-tiles // most), tiles, threads)
     block = -(-tiles // blocks)
     # Rows of the image with lanes of channels; transformed tiles; products.
