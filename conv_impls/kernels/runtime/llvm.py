@@ -5,8 +5,9 @@ Idea
     does without; LLVM 22 has also moved the alignment of masked loads and stores out of their operands. Each LLVM reads
     the older spelling and upgrades it, so this file writes the oldest one for all, and no generator knows a version: an
     address is a pointer to the scalars it steps over, and is cast here to what is loaded or stored.
+    Loops say for themselves that they are to stay as they are written (`keep_rolled`).
 Source
-    LLVM language reference; "Opaque Pointers"; the upgrades are those of llvm/lib/IR/AutoUpgrade.cpp.
+    LLVM language reference, "llvm.loop"; "Opaque Pointers"; the upgrades are those of llvm/lib/IR/AutoUpgrade.cpp.
 Limits
     Addresses are not checked. A vector needs the alignment of its elements only.
 """
@@ -77,3 +78,18 @@ def prefetch(builder, address, *, write=False, level=1):
     """Ask for the cache line of an address that need not be valid, into this level of cache."""
     numbers = I32(int(write)), I32(4 - level), I32(1)
     call(builder, "llvm.prefetch.p0", ir.VoidType(), to(builder, address, I8), *numbers)
+
+
+class _LoopId(ir.values.MDValue):
+    """Metadata of one loop: LLVM wants a node that is unlike all others and begins with itself."""
+
+    def descr(self, buf):
+        rest = ", ".join(operand.get_reference() for operand in self.operands)
+        buf += (f"distinct !{{ {self.get_reference()}, {rest} }}", "\n")
+
+
+def keep_rolled(builder, branch):
+    """Have LLVM not unroll the loop that this branch, its last instruction, closes."""
+    module = builder.module
+    rule = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
+    branch.set_metadata("llvm.loop", _LoopId(module, [rule], name=str(len(module.metadata))))
