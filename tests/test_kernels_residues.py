@@ -76,9 +76,9 @@ def test_winograd_at_every_residue(dtype: str, step: int, backend: str, threads:
         check(problem, backend, threads)
 
 
-def cuts(blocks: str) -> list[dict[str, Any]]:
+def cuts(blocks: str, shares: str) -> list[dict[str, Any]]:
     """Ways to cut the work: blocks of this size, shares of the output channels."""
-    return [{blocks: size, "o_parts": o_parts} for size in (1, 2, 5, 1000) for o_parts in (1, 2, 3)]
+    return [{blocks: size, shares: count} for size in (1, 2, 5, 1000) for count in (1, 2, 3)]
 
 
 @pytest.mark.parametrize("mode", ["zeros", "reflect"])
@@ -87,7 +87,7 @@ def test_winograd_in_blocks_that_end_within_a_row_of_tiles(backend: str, mode: s
     m = TILES[get_backend(backend).accuracy][0]
     sides, out_channels = ((1, 1), (0, 1)), 3 * panel("float32") - 5
     problem = Conv2dProblem(2, 5, (11, 26), out_channels, (3, 3), padding=sides, padding_mode=mode)
-    for cut in cuts("block"):
+    for cut in cuts("block", "o_parts"):
         check(problem, backend, prepare=partial(winograd.prepare, m, **cut))
 
 
@@ -102,7 +102,7 @@ def test_numba_simd_in_parts_of_the_reduction_the_image_and_the_channels(
         fits = numba_simd.budgets()._replace(image=0, weight=0)
         monkeypatch.setattr(numba_simd, "budgets", lambda: fits)
     problem = Conv2dProblem(2, 7, (15, 14), 2 * panel("float32") + 3, (kernel, kernel))
-    for cut, panel_bytes in product(cuts("steps"), (1, 5000)):
+    for cut, panel_bytes in product(cuts("k_block", "channel_blocks"), (1, 5000)):
         prepare = partial(numba_simd._prepare, by_channel=by_channel, panel_bytes=panel_bytes, in_place=in_place, **cut)
         check(problem, "numba_simd", relu=True, prepare=prepare)
 

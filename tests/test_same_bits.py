@@ -180,8 +180,8 @@ def pretend(monkeypatch: pytest.MonkeyPatch, *kib: int) -> None:
 def test_numba_simd_has_the_same_bits_along_either_axis(problem: Conv2dProblem) -> None:
     given = drawn(problem)
     whole = run("numba_simd", problem, *given)
-    for by_channel, steps in product((False, True), (100, numba_simd.STEPS)):
-        forced = partial(numba_simd._prepare, by_channel=by_channel, steps=steps)
+    for by_channel, k_block in product((False, True), (100, numba_simd.K_BLOCK)):
+        forced = partial(numba_simd._prepare, by_channel=by_channel, k_block=k_block)
         assert same(run(forced, problem, *given), whole)
 
 

@@ -25,9 +25,9 @@ from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import Prepared, register
 from conv_impls.validation import Array
 
-# Steps of the reduction between two visits of an accumulator, whatever the caches. A visit goes on from what the last
-# one stored, in the dtype, so that not even these change the bits of a sum.
-STEPS = 768
+# Products of a sum between two writes of it, whatever the caches. What follows goes on from what was written, in the
+# dtype, so that not even these change the bits.
+K_BLOCK = 768
 # 384 rows 12 KB apart were read at half speed in some places of memory, more pages than the TLB holds.
 IN_PLACE_BYTES = 4 * 2**20
 # Larger caches gained nothing from larger panels and results; panels of 128 KiB, a quarter of an L2 of 512, cost 3 to
@@ -85,8 +85,8 @@ def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: 
 
 def _prepare(
     problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int, relu: bool,
-    by_channel: bool | None = None, steps: int = STEPS, panel_bytes: int | None = None, o_parts: int | None = None,
-    in_place: bool = True,
+    by_channel: bool | None = None, k_block: int = K_BLOCK, panel_bytes: int | None = None,
+    channel_blocks: int | None = None, in_place: bool = True,
 ) -> Prepared:  # fmt: skip
     """`prepare`, with the choices it makes open to experiments and tests."""
     dtype, problem = np.dtype(problem.dtype), effective(problem)
@@ -96,75 +96,75 @@ def _prepare(
     compile_s = time.perf_counter() - start
 
     fits = budgets()
-    lanes, g, taps = vector_lanes(dtype.itemsize), problem.groups, problem.reduction
+    lanes, g, reduction = vector_lanes(dtype.itemsize), problem.groups, problem.reduction
     oc, (oh, ow) = problem.out_channels // g, problem.out_size
     positions, width = oh * ow, VECTORS * lanes
     layout = image_layout(problem)
     if by_channel is None:
-        panels = SMALL_PANELS if taps < LONG_REDUCTION else MEDIUM_PANELS
+        panels = SMALL_PANELS if reduction < LONG_REDUCTION else MEDIUM_PANELS
         by_channel = positions < panels * width and oc >= lanes
     # The kernels mask zero padding and shuffle these strides while they pack, tap by tap; all else is staged first,
     # and so are images of few channels under large kernels, where the masks would cost more than the copy.
     few = UNSTAGED.get(problem.stride[1], 0) if problem.padding_mode == "zeros" else 0
     staged = layout.staged and prod(problem.kernel_size) > few * problem.in_channels // g
     in_rows = problem.kernel_size == (1, 1) and not layout.staged
-    in_place = in_place and in_rows and (by_channel or taps * positions * dtype.itemsize <= fits.in_place)
-    area = prod(problem.kernel_size)
-    steps = min(max(steps // area, 1) * area, taps)
+    in_place = in_place and in_rows and (by_channel or reduction * positions * dtype.itemsize <= fits.in_place)
+    kernel_area = prod(problem.kernel_size)
+    k_block = min(max(k_block // kernel_area, 1) * kernel_area, reduction)
     row_tiles, channel_panels = -(-oc // ROWS), -(-oc // width)
     # Positions are cut into blocks whose panels fit the cache, for threads too unless channels share out more evenly.
     unit, o_units = (ROWS, channel_panels) if by_channel else (width, row_tiles)
     p_units = -(-positions // unit)
-    fitting = max(1, (panel_bytes or fits.panel) // (steps * dtype.itemsize * unit))
-    p_parts = -(-p_units // fitting)
-    if o_parts is None:
+    fitting = max(1, (panel_bytes or fits.panel) // (k_block * dtype.itemsize * unit))
+    position_blocks = -(-p_units // fitting)
+    if channel_blocks is None:
         by_o, by_p = _idle(o_units, threads), _idle(problem.batch * g * p_units, threads)
-        o_parts = threads if by_o < by_p or (by_channel and by_o == by_p) else 1
-    if o_parts == 1 and problem.batch * g % threads:
-        p_parts = min(round_up(p_parts, threads), p_units)
-    o_parts = min(o_parts, o_units)
-    p_block = -(-positions // p_parts) if by_channel else -(-p_units // p_parts) * width
-    p_parts = -(-positions // p_block)
+        channel_blocks = threads if by_o < by_p or (by_channel and by_o == by_p) else 1
+    if channel_blocks == 1 and problem.batch * g % threads:
+        position_blocks = min(round_up(position_blocks, threads), p_units)
+    channel_blocks = min(channel_blocks, o_units)
+    block_positions = -(-positions // position_blocks) if by_channel else -(-p_units // position_blocks) * width
+    position_blocks = -(-positions // block_positions)
     # Nothing is packed twice for it in place, so that results waiting to be transposed can be kept few.
     while (
         in_place
         and by_channel
-        and o_parts < channel_panels
-        and p_block * -(-channel_panels // o_parts) * width * dtype.itemsize > fits.result
+        and channel_blocks < channel_panels
+        and block_positions * -(-channel_panels // channel_blocks) * width * dtype.itemsize > fits.result
     ):
-        o_parts *= 2
-    planes = problem.batch * problem.in_channels * layout.channel if staged else 0
+        channel_blocks *= 2
+    work_start = problem.batch * problem.in_channels * layout.channel if staged else 0
     # Behind the planes, vectors may be loaded, though never used.
-    planes = round_up(planes + width, 64)
-    room = round_up(p_block, lanes) * steps
+    work_start = round_up(work_start + width, 64)
+    work_per_part = round_up(block_positions, lanes) * k_block
     if by_channel:
-        room += p_block * -(-channel_panels // o_parts) * width
-    room = round_up(room + lanes, 64)
+        work_per_part += block_positions * -(-channel_panels // channel_blocks) * width
+    work_per_part = round_up(work_per_part + lanes, 64)
     channel = layout.channel if staged else prod(problem.in_size)
     sizes = implicit.Sizes(
         batch=problem.batch, groups=g, out_channels=oc, positions=positions, out_width=ow, pitch=layout.pitch,
-        group_elements=problem.in_channels // g * channel, reduction=taps, k_block=steps, block_positions=p_block,
-        position_blocks=p_parts, channel_blocks=o_parts, work_start=planes, work_per_part=room, by_channel=by_channel,
-        staged=staged, in_rows=in_rows, in_place=in_place,
-        prefetch_image=in_rows and taps * positions * dtype.itemsize > fits.image,
-        by_panel=steps * -(-channel_panels // o_parts) * width * dtype.itemsize > fits.weight,
+        group_elements=problem.in_channels // g * channel, reduction=reduction, k_block=k_block,
+        block_positions=block_positions, position_blocks=position_blocks, channel_blocks=channel_blocks,
+        work_start=work_start, work_per_part=work_per_part, by_channel=by_channel, staged=staged, in_rows=in_rows,
+        in_place=in_place, prefetch_image=in_rows and reduction * positions * dtype.itemsize > fits.image,
+        by_panel=k_block * -(-channel_panels // channel_blocks) * width * dtype.itemsize > fits.weight,
     )  # fmt: skip
     (top, _), (left, _) = problem.padding
     window = Window(*problem.in_size, *problem.kernel_size, *problem.stride, *problem.dilation, top, left)
     channels = channel_panels * width if by_channel else oc
-    packed, offsets = aligned_zeros((g * taps * channels,), dtype), np.zeros((g, channels), dtype)
+    packed, bias_values = aligned_zeros((g * reduction * channels,), dtype), np.zeros((g, channels), dtype)
     floor = np.array([-np.inf, 0.0 if relu else -np.inf], dtype)
-    operands = implicit.Operands(packed, offsets, floor, layout.tap_offset, layout.staging, window, sizes)
+    operands = implicit.Operands(packed, bias_values, floor, layout.tap_offset, layout.staging, window, sizes)
     job = Job(
         implicit.convolve, dtype, operands, threads=threads, phases=2 if staged else 1,
-        workspace=planes + threads * room,
+        workspace=work_start + threads * work_per_part,
     )  # fmt: skip
-    packing = implicit.PackOperands(implicit.Packing(g, oc, taps, by_channel))
+    packing = implicit.PackOperands(implicit.Packing(g, oc, reduction, by_channel))
     pack = Job(implicit.pack_weights, dtype, packing, threads=threads)
 
     def repack(weight: Array, bias: Array | None) -> None:
         pack(weight.reshape(-1), packed)
-        offsets[:, :oc] = 0 if bias is None else bias.reshape(g, oc)
+        bias_values[:, :oc] = 0 if bias is None else bias.reshape(g, oc)
 
     repack(weight, bias)
     return Prepared(job, packed.nbytes, job.workspace_bytes, compile_s, repack)
