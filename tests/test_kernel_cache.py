@@ -43,7 +43,7 @@ def package(tmp_path: Path) -> Path:
     source, target = Path(conv_impls.__file__).parent, tmp_path / "conv_impls"
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "kernels"))
     (target / "kernels" / "runtime").mkdir(parents=True)
-    for name in ("__init__.py", "runtime/__init__.py", "runtime/cache.py"):
+    for name in ("__init__.py", "runtime/__init__.py", "runtime/cache.py", "runtime/target.py"):
         shutil.copy(source / "kernels" / name, target / "kernels" / name)
     (target / "kernels" / "entry.py").write_text(ENTRY)
     (target / "kernels" / "inner.py").write_text(INNER)
