@@ -2,7 +2,7 @@
 
 See `conv_impls.kernels.winograd` for the idea and its source. A block of tiles is as many as the caches hold of both
 its transformed image and its products, but enough of them to use each transformed weight for many products.
-Limits: tiles start at the first output, so that the bits of an output depend on where it lies.
+Limits: tiles start at the first output, so the bits of an output depend on its position.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def cut(m: int, problem: Conv2dProblem, threads: int, lanes: int, width: int, mo
 
 
 def workspace(m: int, problem: Conv2dProblem, threads: int) -> int:
-    """Bytes that each call takes beside its arrays."""
+    """Bytes of workspace of each call."""
     # Imported here: numba is slow to import, and `supports` needs none of it.
     from conv_impls.kernels.simd import lanes as vector_lanes
     from conv_impls.kernels.tile import VECTORS

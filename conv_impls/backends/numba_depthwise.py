@@ -86,7 +86,7 @@ def _prepare(
     """`prepare`, with the choices it makes open to experiments and tests."""
     dtype, problem = np.dtype(problem.dtype), effective(problem)
     start = time.perf_counter()
-    # All, whichever this layer takes: after one layer all others are ready.
+    # All three are compiled, so that every later layer finds its kernel ready.
     for module in (depthwise_slide, depthwise_position, depthwise_channel):
         address_of(module.convolve, dtype)
     compile_s = time.perf_counter() - start
@@ -163,7 +163,7 @@ def _slide_cut(problem: Conv2dProblem, threads: int, band_bytes: int) -> SlideCu
     rows, width = problem.out_size[0], problem.padded_size[1]
     # Few images are cut into bands, so that every thread has its share.
     bands = min(rows, -(-BANDS * threads // (problem.batch * problem.in_channels))) if threads > 1 else 1
-    # Bands that are copied for weights that are not finite alone need only not take much memory.
+    # Bands that are copied only where weights are not finite may be slow, but must not take much memory.
     most = band_bytes if problem.padding_mode != "zeros" else MOST_BAND_BYTES
     bands = max(bands, -(-rows // _band(problem, width * problem.itemsize, most)))
     return SlideCut(bands, round_up(((-(-rows // bands) - 1) * problem.stride[0] + 3) * width, 64))

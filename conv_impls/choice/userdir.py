@@ -115,7 +115,7 @@ def locked(name: str) -> Iterator[None]:
         yield
     finally:
         if lock is not None:
-            # A child that was forked meanwhile has the lock, too, and would hold it on.
+            # A child that was forked meanwhile shares the lock, and would keep it.
             with suppress(OSError):
                 fcntl.flock(lock, fcntl.LOCK_UN)
             os.close(lock)
