@@ -18,9 +18,9 @@ from bench.store.folder import Run
 from bench.store.records import Direction, Record
 from conv_impls import backends
 
-# Half a millisecond forward; tall enough that some of its outputs are not in the layer cut to a few rows. Its arrays are
-# small for its arithmetic: looking an answer up by content takes a twentieth of computing it, also on a CPU twice as
-# fast. With 16 channels of 48x48 it took a quarter, too near the third from which remembering is told.
+# Half a millisecond forward; tall enough that some of its outputs are not in the layer cut to a few rows. Its arrays
+# are small: looking up an answer by content takes a twentieth of the time of computing it. With 16 channels of 48x48 it
+# took a quarter, too near the third above which a lookup is not recognised.
 LAYER = 'mb1ic32ih48iw6oc64oh48ow6kh3kw3ph1pw1n"layer"'
 HONEST = "numpy_strided"
 # By name: importing them would register them for all tests of this process.

@@ -11,8 +11,8 @@ alternate between two images. What goes wrong is an exception that has a status.
 Cold caches are made by rotation: enough copies of image, weights and output that each is evicted before its next call;
 "weights" rotates those alone, as a network does that runs layer after layer. Source: oneDNN's benchdnn,
 doc/knob_cold_cache.md. Limits: copies for a cold cache keep their image; a call slower than `QUICK_S` has fewer samples
-in a turn than `FEWEST_SAMPLES`; a backend that needs over a third of a call to find an answer again by the content of
-its image is not told from one whose caches are warm, but gains nothing either, because samples are of new images.
+in a turn than `FEWEST_SAMPLES`; a backend that looks up answers by content and needs over a third of a call for it is
+not told from one whose caches are warm; it gains nothing either, because samples are of new images.
 """
 
 from __future__ import annotations

@@ -55,12 +55,34 @@ def share(parts: int, most: int, threads: int) -> int:
 
 
 def effective(problem: Conv2dProblem) -> Conv2dProblem:
-    """The same computation with steps no longer than the image: a longer one leads to no second output either."""
+    """The same computation with steps no longer than it needs, so that what is staged does not follow long ones.
+
+    A stride longer than the image leads to no second output either; taps so far apart that at most one of them sees the
+    image may as well be a little less far apart, all others in less padding of zeros.
+    """
     stride = tuple(min(s, size) for s, size in zip(problem.stride, problem.padded_size, strict=True))
-    dilation = tuple(d if k > 1 else 1 for d, k in zip(problem.dilation, problem.kernel_size, strict=True))
+    dilation, padding = zip(*(_nearer(problem, axis) for axis in (0, 1)), strict=True)
     # Most problems are their own, and need no second check.
-    same = (stride, dilation) == (problem.stride, problem.dilation)
-    return problem if same else problem.replace(stride=stride, dilation=dilation)
+    if (stride, dilation, padding) == (problem.stride, problem.dilation, problem.padding):
+        return problem
+    return problem.replace(stride=stride, dilation=dilation, padding=padding)
+
+
+def _nearer(problem: Conv2dProblem, axis: int) -> tuple[int, tuple[int, int]]:
+    """Dilation and padding of one axis, with taps no further apart than it takes."""
+    kernel, size, (before, after) = problem.kernel_size[axis], problem.in_size[axis], problem.padding[axis]
+    dilation, span = problem.dilation[axis], (problem.out_size[axis] - 1) * problem.stride[axis]
+    # So far from a tap of which some output sees the image, the next one sees none of it.
+    least = size + span + 1
+    if kernel == 1 or dilation <= least or problem.padding_mode != "zeros":
+        return dilation if kernel > 1 else 1, (before, after)
+    # The first tap that is not above the image for all outputs, and where the first output finds it.
+    tap = max(0, -(-(before - span) // dilation))
+    at = tap * dilation - before
+    if tap >= kernel or at >= size:
+        tap, at = 0, -span - 1
+    before = tap * least - at
+    return least, (before, max(0, span + (kernel - 1) * least + 1 - before - size))
 
 
 def image_layout(problem: Conv2dProblem) -> Layout:
