@@ -1,0 +1,71 @@
+"""Problems that backends compute in place of others: the same outputs, with less to stage."""
+
+from __future__ import annotations
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from conv_impls import Conv2dProblem, conv2d
+from conv_impls.backends._layout import effective
+from conv_impls.padding import source_index
+from conv_impls.validation import Array
+
+
+def seen(problem: Conv2dProblem, axis: int) -> Array:
+    """What each tap of each output sees along an axis: an index of the image, -1 in the padding."""
+    index = source_index(problem.in_size[axis], *problem.padding[axis], problem.padding_mode)
+    taps = np.arange(problem.kernel_size[axis]) * problem.dilation[axis]
+    return index[np.arange(problem.out_size[axis])[:, None] * problem.stride[axis] + taps]
+
+
+@st.composite
+def far_apart(draw: st.DrawFn) -> Conv2dProblem:
+    """One channel, with dilation, stride and padding of any length against the image."""
+    sizes, kernels, strides, dilations, sides = [], [], [], [], []
+    for _ in range(2):
+        size, kernel, dilation = draw(st.integers(1, 5)), draw(st.integers(1, 4)), draw(st.integers(1, 40))
+        before, after = draw(st.integers(0, 60)), draw(st.integers(0, 60))
+        after += max(0, (kernel - 1) * dilation + 1 - size - before - after)
+        sizes.append(size), kernels.append(kernel), dilations.append(dilation)
+        sides.append((before, after)), strides.append(draw(st.integers(1, 70)))
+    return Conv2dProblem(
+        1, 1, tuple(sizes), 1, tuple(kernels), tuple(strides), tuple(sides), tuple(dilations)
+    )  # fmt: skip
+
+
+@hypothesis.settings(max_examples=500, database=None, deadline=None, derandomize=True)
+@hypothesis.given(far_apart())
+def test_every_tap_of_every_output_sees_what_it_saw(problem: Conv2dProblem) -> None:
+    made = effective(problem)
+    assert made.out_size == problem.out_size
+    for axis in (0, 1):
+        assert np.array_equal(seen(made, axis), seen(problem, axis))
+        span = (problem.out_size[axis] - 1) * problem.stride[axis]
+        if 1 < made.dilation[axis] < problem.dilation[axis]:
+            assert made.padded_size[axis] <= problem.kernel_size[axis] * (problem.in_size[axis] + span + 1)
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+def test_padding_that_shows_the_image_stays(mode: str) -> None:
+    problem = Conv2dProblem(1, 1, (9, 9), 1, (2, 2), (1, 1), ((8, 8), (8, 8)), (20, 20), padding_mode=mode)
+    assert effective(problem) == problem
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("backend", ["auto", "numba_simd", "numba_direct", "numba_depthwise"])
+def test_dilation_that_lies_in_the_padding_needs_little_memory(backend: str, groups: int) -> None:
+    if backend == "numba_depthwise" and groups == 1:
+        return
+    rng = np.random.default_rng(0)
+    # Integers, so that every order of summation gives the same result.
+    x = rng.integers(-9, 9, (1, 4, 10, 10)).astype(np.float32)
+    weight = rng.integers(-9, 9, (4, 4 // groups, 3, 3)).astype(np.float32)
+    # Only the tap in the middle sees the image. Padded as written, it would take 160 GB a channel.
+    y = conv2d(x, weight, padding=100_000, dilation=100_000, groups=groups, backend=backend)
+    assert np.array_equal(y, conv2d(x, weight[:, :, 1:2, 1:2], groups=groups, backend="numpy_strided"))
+    weight[0, 0, 0, 0] = np.nan
+    y = conv2d(x, weight, padding=100_000, dilation=100_000, groups=groups, backend=backend)
+    assert np.isnan(y[:, 0]).all()
+    assert np.isfinite(y[:, 1:]).all()
