@@ -127,9 +127,14 @@ def settle(fn: str, name: str, problem: Conv2dProblem, precision: str, threads: 
     """As `registry.resolve`, with "auto" giving way to what `tuning` found fastest on this machine."""
     winner = tuning.winner(problem, precision, threads) if name == "auto" else None
     if winner is not None:
-        # A plug-in may be gone, or a backend refuse what it took: auto then decides as if nothing had been measured.
+        from conv_impls.choice.cost import fits
+
+        # A plug-in may be gone, or a backend refuse what it took, or now need more memory than auto allows: auto then
+        # decides as if nothing had been measured.
         with suppress(UnknownBackendError, UnsupportedError):
-            return resolve(fn, winner, problem, precision, threads, once)
+            chosen = resolve(fn, winner, problem, precision, threads, once)
+            if fits(chosen, problem, threads):
+                return chosen
     return resolve(fn, name, problem, precision, threads, once)
 
 

@@ -6,15 +6,18 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from conv_impls import Conv2dProblem, ProblemError, conv2d, plan, register, registry
+from conv_impls import Conv2dProblem, ProblemError, conv2d, get_backend, plan, register, registry
 from conv_impls.backends import auto
 from conv_impls.choice import tuning
+from conv_impls.choice.cost import workspace_bound
 from conv_impls.validation import Array
 
 ROOT = Path(__file__).parent.parent
@@ -73,6 +76,15 @@ def test_the_fastest_right_one_wins_and_serves_auto_from_then_on(folder: Path) -
     assert plan(P, W, threads=1, backend="numpy_strided").backend == "numpy_strided"
     (entry,) = json.loads((folder / tuning.FILE).read_text()).values()
     assert entry["facts"] == {f"{P.replace(name='').label} standard 1": "fast"}
+
+
+@pytest.mark.usefixtures("contenders")
+def test_a_winner_that_would_take_too_much_memory_leaves_the_choice_to_auto() -> None:
+    plan(P, W, threads=1, tune=True)
+    for more, winner in ((0, "fast"), (1, "slow")):
+        taken = workspace_bound(P) + more
+        registry._registered["fast"] = replace(get_backend("fast"), workspace=partial(lambda n, *facts: n, taken))
+        assert plan(P, W, threads=1).backend == winner
 
 
 @pytest.mark.usefixtures("contenders")

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from conv_impls.choice.cost import estimates, workspace_bound
+from conv_impls.choice.cost import estimates, fits
 from conv_impls.kernels.runtime import target
 from conv_impls.problem import Conv2dProblem
-from conv_impls.registry import Backend, get_backend, register
+from conv_impls.registry import get_backend, register
 
 # What is left where NUMBA_DISABLE_JIT is set, best first; the model's numbers are of compiled code.
 UNCOMPILED = ("numpy_im2col", "scipy_fft", "numpy_strided")
@@ -37,17 +37,15 @@ def candidates(problem: Conv2dProblem, precision: str, threads: int, eager: bool
 
 
 def _able(problem: Conv2dProblem, precision: str, threads: int, eager: bool) -> Iterator[str]:
-    """One at a time, so that a choice imports no backend behind the one it takes."""
+    """One at a time, so that a choice imports no backend behind the one it takes.
+
+    Direct summation by numba_simd follows the size of the padded image, so one backend is always left.
+    """
     for name in _ranked(problem, threads, eager) if target.compiles() else UNCOMPILED:
         backend = get_backend(name)
         able = backend.supports(problem) is None and (precision != "strict" or backend.accuracy == "direct")
-        if able and _fits(backend, problem, threads):
+        if able and fits(backend, problem, threads):
             yield name
-
-
-def _fits(backend: Backend, problem: Conv2dProblem, threads: int) -> bool:
-    # Direct summation by numba_simd follows the size of the padded image, so one backend is always left.
-    return backend.workspace is None or backend.workspace(problem, threads) <= workspace_bound(problem)
 
 
 def _ranked(problem: Conv2dProblem, threads: int, eager: bool) -> list[str]:

@@ -10,11 +10,16 @@ doi:10.1145/1498765.1498785. Limits: good to about 20%, which is enough to rank 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import log2, prod
+from typing import TYPE_CHECKING
 
 from conv_impls.choice.limits import limits
 from conv_impls.choice.probes import l3_bytes
 from conv_impls.problem import Conv2dProblem
+
+if TYPE_CHECKING:
+    from conv_impls.registry import Backend
 
 # The backends `estimates` knows.
 MODELLED = ("numba_simd", "numba_depthwise", "numba_winograd_f2", "numba_winograd_f4", "scipy_fft")
@@ -50,6 +55,13 @@ def workspace_bound(problem: Conv2dProblem) -> int:
     """Bytes of workspace beyond which `auto` takes no backend, however fast it should be."""
     arrays = sum(map(prod, (problem.input_shape, problem.weight_shape, problem.output_shape)))
     return WORKSPACE_TIMES * arrays * problem.itemsize + WORKSPACE_BYTES
+
+
+# Remembered, because eager calls ask each time where a winner of tuning is known.
+@lru_cache(maxsize=4096)
+def fits(backend: Backend, problem: Conv2dProblem, threads: int) -> bool:
+    """Whether a backend keeps within that bound; one that predicts nothing counts as if it did."""
+    return backend.workspace is None or backend.workspace(problem, threads) <= workspace_bound(problem)
 
 
 def estimates(problem: Conv2dProblem, threads: int, eager: bool) -> dict[str, float]:
