@@ -17,6 +17,9 @@ from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import Backend, resolve
 from conv_impls.validation import Array, Pair, Sides
 
+# Where the threads of kernels are started.
+LAUNCH = "conv_impls.kernels.runtime.launch"
+
 
 def conv2d(
     x: Array,
@@ -114,13 +117,18 @@ def thread_count(fn: str, threads: int | None) -> int:
     """At least 1, at most what kernels get here: the cores of this process, ``NUMBA_NUM_THREADS``, 1 after a fork."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     wanted = cores if threads is None else min(check.integer(fn, "threads", threads, 1), cores)
-    # Not imported for this, since Numba takes half a second, and not every backend needs it.
-    launch = sys.modules.get("conv_impls.kernels.runtime.launch")
-    if launch is not None:
-        return int(launch.usable(wanted))
+    if LAUNCH in sys.modules:
+        return usable(wanted)
     with suppress(KeyError, ValueError):
         return min(wanted, max(int(os.environ["NUMBA_NUM_THREADS"]), 1))
     return wanted
+
+
+def usable(threads: int) -> int:
+    """What is left of so many threads where kernels are started; as many before any is."""
+    # Not imported for this, since Numba takes half a second, and not every backend needs it.
+    launch = sys.modules.get(LAUNCH)
+    return threads if launch is None else int(launch.usable(threads))
 
 
 def settle(fn: str, name: str, problem: Conv2dProblem, precision: str, threads: int, once: bool) -> Backend:

@@ -17,7 +17,7 @@ import numpy as np
 
 from conv_impls import validation as check
 from conv_impls._version import __version__
-from conv_impls.api import compute, is_relu, prepare, result_shape, settle, thread_count
+from conv_impls.api import compute, is_relu, prepare, result_shape, settle, thread_count, usable
 from conv_impls.choice import tuning
 from conv_impls.errors import UnknownBackendError
 from conv_impls.prepared import Call, Prepared
@@ -58,7 +58,7 @@ class Plan:
     backend : str
         The backend that runs, after "auto" has chosen.
     threads : int
-        As many as its kernels run on.
+        As many as its kernels run on: 1 in a process that was forked since.
     packed_bytes, workspace_bytes : int or None
         Memory for the weights, both packed and as they are pickled, and for each call in flight; None where the backend
         does not tell.
@@ -76,18 +76,18 @@ class Plan:
     """
 
     __slots__ = (
-        "_call", "_dtype", "_input_shape", "_output_shape", "_recipe",
-        "backend", "compile_s", "packed_bytes", "prepare_s", "prepared", "problem", "threads", "workspace_bytes",
+        "_call", "_dtype", "_input_shape", "_output_shape", "_recipe", "_threads",
+        "backend", "compile_s", "packed_bytes", "prepare_s", "prepared", "problem", "workspace_bytes",
     )  # fmt: skip
     problem: Conv2dProblem
     backend: str
-    threads: int
     packed_bytes: int | None
     workspace_bytes: int | None
     compile_s: float
     prepare_s: float
     prepared: Prepared
     _recipe: Recipe
+    _threads: int
     _call: Call
     _dtype: np.dtype[Any]
     _input_shape: tuple[int, ...]
@@ -98,7 +98,7 @@ class Plan:
         if packed_bytes is not None:
             packed_bytes += recipe.weight.nbytes + (0 if recipe.bias is None else recipe.bias.nbytes)
         values = {
-            "problem": problem, "backend": recipe.backend, "threads": threads, "packed_bytes": packed_bytes,
+            "problem": problem, "backend": recipe.backend, "_threads": threads, "packed_bytes": packed_bytes,
             "workspace_bytes": prepared.workspace_bytes, "compile_s": prepared.compile_s,
             "prepare_s": prepare_s - prepared.compile_s, "prepared": prepared, "_recipe": recipe,
             "_call": prepared.call, "_dtype": np.dtype(problem.dtype), "_input_shape": problem.input_shape,
@@ -106,6 +106,11 @@ class Plan:
         }  # fmt: skip
         for name, value in values.items():
             object.__setattr__(self, name, value)
+
+    @property
+    def threads(self) -> int:
+        """As many as its kernels run on."""
+        return usable(self._threads)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"a Plan cannot be changed, so {name!r} cannot be set; make another with conv_impls.plan")

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # tests/arm.py on 64-bit Arm, under qemu-user: Debian's arm64 Python and the aarch64 wheels of numba, numpy and scipy.
-# usage: tests/arm.sh [FOLDER]     FOLDER keeps what is downloaded (150 MB) and compiled; by default it is a temporary one
+# usage: tests/arm.sh [FOLDER]     FOLDER keeps what is downloaded (150 MB); by default it is a temporary one
 # Exit code 0 also where something is missing: it then says what, and that nothing was tested.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -12,12 +12,13 @@ skip() {
 
 qemu=$(command -v qemu-aarch64-static || command -v qemu-aarch64) || skip "qemu-aarch64 is missing (Debian: apt install qemu-user-static)"
 command -v apt-get >/dev/null && command -v dpkg >/dev/null || skip "apt-get and dpkg are missing: arm64 packages come from Debian"
+# Kernels are compiled anew each time: Numba shows no assembly of cached ones.
+compiled=$(mktemp -d)
+trap 'rm -rf "$compiled"' EXIT
+folder=$compiled
 if [ $# -gt 0 ]; then
     mkdir -p "$1"
     folder=$(cd "$1" && pwd)
-else
-    folder=$(mktemp -d)
-    trap 'rm -rf "$folder"' EXIT
 fi
 
 if [ ! -e "$folder/ready" ]; then
@@ -43,12 +44,13 @@ fi
 
 run() {
     PYTHONHOME="$folder/root/usr" PYTHONPATH="$folder/site:$PWD:$PWD/tests" PYTHONDONTWRITEBYTECODE=1 \
-        NUMBA_CACHE_DIR="$folder/numba-$1" CONV_IMPLS_CACHE_DIR="$folder/user" \
+        NUMBA_CACHE_DIR="$compiled/numba-$1" CONV_IMPLS_CACHE_DIR="$compiled/user-$1" \
         "$qemu" -L "$folder/root" "$folder/root/usr/bin/python$(cat "$folder/ready")" tests/arm.py "$1"
 }
 
 # Side by side: nearly all of the time goes into compiling, for one dtype at a time.
 run float32 &
-first=$!
-run float64
-wait "$first"
+first=$! failed=0
+run float64 || failed=1
+wait "$first" || failed=1
+exit "$failed"

@@ -21,6 +21,7 @@ class Effort:
 
     seed: int
     examples: int
+    calls: int
     files: int
     kills: int
     rounds: int
@@ -39,11 +40,12 @@ class Effort:
         return run
 
 
-SHORT = Effort(seed=0, examples=20, files=15, kills=1, rounds=8)
-LONG = Effort(seed=0, examples=300, files=300, kills=10, rounds=200)
+SHORT = Effort(seed=0, examples=20, calls=400, files=15, kills=1, rounds=8)
+LONG = Effort(seed=0, examples=300, calls=100_000, files=300, kills=10, rounds=200)
 HELP = {
     "seed": "seed of everything random",
     "examples": "problems drawn for each property",
+    "calls": "convolutions of drawn arrays, by every fast backend together",
     "files": "spoiled files of each kind that are read",
     "kills": "moments at which a process is killed with SIGKILL",
     "rounds": "calls of each thread where several use one plan or file",

@@ -9,11 +9,11 @@ import pytest
 
 from conv_impls import Conv2dProblem, UnsupportedError, plan
 from conv_impls.backends import numba_depthwise
+from conv_impls.backends._depthwise import Way
 from conv_impls.kernels.simd import lanes
 from conv_impls.reference import reference
 from conv_impls.validation import PADDING_MODES
 
-Way = numba_depthwise.Way
 # Two for every kernel, one for 3x3.
 GENERAL: tuple[Way, ...] = ("position", "channel")
 WAYS: tuple[Way, ...] = (*GENERAL, "slide")

@@ -16,6 +16,7 @@ from harness import NUMBA, check
 from conv_impls import Conv2dProblem, get_backend
 from conv_impls.backends import _winograd as winograd
 from conv_impls.backends import numba_depthwise, numba_simd
+from conv_impls.backends._depthwise import Way
 from conv_impls.kernels.simd import VECTOR_BYTES
 from conv_impls.kernels.tile import ROWS, VECTORS
 from conv_impls.reference import TILES
@@ -117,7 +118,7 @@ WAYS += [("channel", *steps) for steps in STEPS[:5]] + [("slide", *steps) for st
 @pytest.mark.parametrize(("way", "kernel", "stride", "dilation"), WAYS)
 @IN_BOTH_DTYPES
 def test_numba_depthwise_at_every_residue(
-    dtype: str, step: int, kernel: int, stride: int, dilation: int, way: numba_depthwise.Way, threads: int
+    dtype: str, step: int, kernel: int, stride: int, dilation: int, way: Way, threads: int
 ) -> None:
     prepare = partial(numba_depthwise._prepare, way=way)
     sides = ((dilation * (kernel - 1),) * 2,) * 2

@@ -19,7 +19,8 @@ def seen(problem: Conv2dProblem, axis: int) -> Array:
     """What each tap of each output sees along an axis: an index of the image, -1 in the padding."""
     index = source_index(problem.in_size[axis], *problem.padding[axis], problem.padding_mode)
     taps = np.arange(problem.kernel_size[axis]) * problem.dilation[axis]
-    return index[np.arange(problem.out_size[axis])[:, None] * problem.stride[axis] + taps]
+    found: Array = index[np.arange(problem.out_size[axis])[:, None] * problem.stride[axis] + taps]
+    return found
 
 
 @st.composite

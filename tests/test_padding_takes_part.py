@@ -13,6 +13,7 @@ import pytest
 
 from conv_impls import Conv2dProblem, get_backend, plan, register, registry
 from conv_impls.backends import numba_depthwise
+from conv_impls.backends._depthwise import Way
 from conv_impls.padding import padded
 from conv_impls.registry import Backend
 from conv_impls.validation import PADDING_MODES, Array
@@ -94,7 +95,7 @@ def test_a_weight_that_is_nan_spoils_its_channel_from_every_backend(backend: str
 
 
 @pytest.mark.parametrize("way", ["slide", "position", "channel"])
-def test_weights_that_are_packed_again_bring_their_own_rule(way: numba_depthwise.Way) -> None:
+def test_weights_that_are_packed_again_bring_their_own_rule(way: Way) -> None:
     problem = Conv2dProblem(1, 16, (4, 5), 16, (3, 3), padding=((1, 1), (1, 1)), groups=16)
     x, nan = spoiled(problem, (1, 1), True)
     finite = np.where(np.isfinite(nan), nan, 7)

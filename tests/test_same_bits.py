@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from conv_impls import Conv2dProblem, get_backend, register, registry
-from conv_impls.backends import numba_depthwise, numba_simd
+from conv_impls.backends import _depthwise, numba_depthwise, numba_simd
 from conv_impls.kernels.runtime import target
 from conv_impls.kernels.runtime.target import Caches
 from conv_impls.padding import NO_PADDING, padded
@@ -189,9 +189,9 @@ def test_numba_simd_has_the_same_bits_along_either_axis(problem: Conv2dProblem) 
 def test_numba_depthwise_has_the_same_bits_each_way(problem: Conv2dProblem) -> None:
     given = drawn(problem)
     whole = run("numba_depthwise", problem, *given)
-    ways: list[numba_depthwise.Way] = ["position"]
+    ways: list[_depthwise.Way] = ["position"]
     ways += ["channel"] if problem.padding_mode == "zeros" and problem.stride[1] <= 2 else []
-    ways += ["slide"] if numba_depthwise._slides(problem) else []
+    ways += ["slide"] if _depthwise.slides(problem) else []
     for way in ways:
         assert same(run(partial(numba_depthwise._prepare, way=way), problem, *given), whole), way
 

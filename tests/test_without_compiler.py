@@ -78,3 +78,15 @@ def test_commands_work(command: str) -> None:
         [sys.executable, "-m", *command.split()], cwd=ROOT, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", ["bench machine", "bench run --workload smoke --backends auto --out"])
+def test_commands_that_measure_say_what_they_need(command: str, tmp_path: Path) -> None:
+    words = [*command.split(), str(tmp_path / "run")] if command.endswith("--out") else command.split()
+    done = subprocess.run(
+        [sys.executable, "-m", *words], cwd=ROOT, env=os.environ | {"NUMBA_DISABLE_JIT": "1"}, capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "NUMBA_DISABLE_JIT is set; unset it" in done.stderr
+    assert "Traceback" not in done.stderr

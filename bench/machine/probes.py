@@ -12,7 +12,8 @@ from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from conv_impls.kernels.runtime.target import caches_of, size_bytes
+from conv_impls import UnsupportedError
+from conv_impls.kernels.runtime.target import caches_of, compiles, size_bytes
 
 from .cpu import cores, cpus
 
@@ -46,6 +47,8 @@ def measure_machine(seconds: float = 3.0) -> dict[str, Any]:
     ------
     ValueError
         If ``seconds`` is not a positive number.
+    UnsupportedError
+        If ``NUMBA_DISABLE_JIT`` is set.
 
     Examples
     --------
@@ -55,6 +58,8 @@ def measure_machine(seconds: float = 3.0) -> dict[str, Any]:
     """
     if not 0 < seconds < float("inf"):
         raise ValueError(f"measure_machine: seconds: expected a number above 0, got {seconds}; 3 are enough")
+    if not compiles():
+        raise UnsupportedError("measuring the machine needs compiled probes, and NUMBA_DISABLE_JIT is set; unset it")
     from conv_impls.choice import probes as choice
     from conv_impls.kernels.runtime.launch import usable
 

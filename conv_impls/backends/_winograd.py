@@ -110,9 +110,9 @@ def prepare(
         staged=staged, planes=planes, area=area,
     )  # fmt: skip
     packed = aligned_zeros((panels * points * deep * width,), dtype)
-    offsets = np.zeros(oc, dtype)
+    bias_values = np.zeros(oc, dtype)
     floor = np.array([-np.inf, 0.0 if relu else -np.inf], dtype)
-    operands = kernels.Operands(packed, offsets, floor, layout.staging, sizes)
+    operands = kernels.Operands(packed, bias_values, floor, layout.staging, sizes)
     job = Job(
         kernels.convolve, dtype, operands, threads=threads, phases=2 if staged else 1, workspace=planes + threads * area
     )  # fmt: skip
@@ -124,7 +124,7 @@ def prepare(
 
     def repack(weight: Array, bias: Array | None) -> None:
         transform(weight.reshape(-1), packed)
-        offsets[:] = 0 if bias is None else bias
+        bias_values[:] = 0 if bias is None else bias
 
     repack(weight, bias)
     # Products of the tiles, those cut at the edges included; the transforms, additions mostly, are not counted.

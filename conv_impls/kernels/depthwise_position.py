@@ -153,5 +153,5 @@ def convolve(phase, part, parts, operands):
                             seen = work, source + chunks[3 * k + 1] + j, sizes.tile_row
                             weight = plan.weight, o * sizes.kh * sizes.kw + chunks[3 * k + 2]
                             result = y, target + j, apart * ow
-                            position_tile(chunks[3 * k], here, sizes.kw, seen, plan.taps, weight, result, ow - j,
+                            position_tile(chunks[3 * k], (here, ow - j), sizes.kw, seen, plan.taps, weight, result,
                                           (plan.bias, o), k == 0, plan.floor[(k + 1) // sizes.passes])  # fmt: skip

@@ -35,8 +35,8 @@ PASSES = ((7, 1), (5, 1), (3, 1), (1, 1), (3, 2), (1, 2))
 
 
 @intrinsic
-def position_tile(typing_context, which, rows, kw, source, taps, weight, y, columns, bias, first, floor):
-    """Y[i, j] = max(floor, start + sum over taps) for i < rows, j < columns, in one pass of a kernel.
+def position_tile(typing_context, which, size, kw, source, taps, weight, y, bias, first, floor):
+    """Y[i, j] = max(floor, start + sum over taps) for i < rows, j < columns, ``size``, in one pass of a kernel.
 
     ``source`` and ``y`` are (array, at, row), ``weight`` and ``bias`` (array, at). The tap (p, q) of output (i, j) is
     source[at + (i*stride + p)*row + taps[q] + j], its weight weight[at + q*height + p]; (height, stride) is
@@ -45,7 +45,8 @@ def position_tile(typing_context, which, rows, kw, source, taps, weight, y, colu
     integer, dtype = types.int64, y[0].dtype
 
     def codegen(context, builder, signature, arguments):
-        which_v, rows_v, kw_v, source_v, taps_v, weight_v, y_v, columns_v, bias_v, first_v, floor_v = arguments
+        which_v, size_v, kw_v, source_v, taps_v, weight_v, y_v, bias_v, first_v, floor_v = arguments
+        rows_v, columns_v = cgutils.unpack_tuple(builder, size_v)
         vector = simd.vector_ir(dtype)
         scalar, lanes = vector.element, vector.count
         (image, row_v), (kernel_at,), (out, y_row_v), (start,) = (
@@ -134,8 +135,8 @@ def position_tile(typing_context, which, rows, kw, source, taps, weight, y, colu
         builder.position_at_end(done)
         return context.get_dummy_value()
 
-    kinds = (integer, integer, integer, simd.operand(source), taps, simd.operand(weight), simd.operand(y), integer,
-             simd.operand(bias), integer, dtype)  # fmt: skip
+    kinds = (integer, types.UniTuple(integer, 2), integer, simd.operand(source), taps, simd.operand(weight),
+             simd.operand(y), simd.operand(bias), integer, dtype)  # fmt: skip
     return types.void(*kinds), codegen
 
 

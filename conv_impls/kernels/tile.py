@@ -26,8 +26,9 @@ from conv_impls.kernels.runtime.cache import PURE
 from conv_impls.kernels.simd import lanes_of
 
 VECTORS = 2
-# 14 x 2 with 32 registers, 6 x 2 with 16: accumulators, two vectors of B and a broadcast.
-ROWS = 14 if simd.REGISTERS == 32 else 6
+# Accumulators, two vectors of B and a broadcast: 14 x 2 with the 32 registers of AVX-512, 6 x 2 with 16. Elsewhere, as
+# on 64-bit Arm, elements of A take registers as well, several at a time: 14 x 2 spilled four vectors in each step.
+ROWS = 6 if simd.REGISTERS == 16 else 14 if simd.VECTOR_BYTES == 64 else 12
 
 # Steps of B prefetched ahead of use: panels stream from L2, and their rows in place are too far apart for the hardware
 # to foresee. 3 to 8% on most layers; prefetching A as well gained nothing more.
