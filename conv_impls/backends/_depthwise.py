@@ -53,7 +53,8 @@ def workspace(problem: Conv2dProblem, threads: int) -> int:
 def way_of(problem: Conv2dProblem, lanes: int) -> Way:
     sliding = slides(problem)
     bound = NARROW_SLIDE * lanes if sliding and VECTOR_BYTES == 64 else NARROW
-    narrow = problem.out_size[1] <= bound and problem.in_channels >= lanes and problem.stride[1] <= 2
+    along = 0 if by_columns(problem) else 1
+    narrow = problem.out_size[1] <= bound and problem.in_channels >= lanes and problem.stride[along] <= 2
     if narrow and problem.padding_mode == "zeros" and problem.out_channels == problem.in_channels:
         return "channel"
     return "slide" if sliding else "position"
@@ -82,6 +83,22 @@ def heights(problem: Conv2dProblem) -> list[int]:
 def shares(problem: Conv2dProblem) -> bool:
     """Whether outputs below each other, as far apart as the taps, see rows in common."""
     return problem.stride[0] == 1 or (problem.stride[0] == 2 and problem.dilation[0] == 1)
+
+
+def by_columns(problem: Conv2dProblem) -> bool:
+    """Whether sums go by kernel columns, in one pass at least."""
+    return max(heights(problem)) > 1
+
+
+def across_channels(problem: Conv2dProblem) -> Conv2dProblem:
+    """The problem as it lies in the workspace across channels: where sums go by columns, with both axes exchanged.
+
+    Tiles run along rows there, and whole rows of a kernel are left out where they lie in the padding.
+    """
+    if not by_columns(problem):
+        return problem
+    pairs = ("in_size", "kernel_size", "stride", "padding", "dilation")
+    return problem.replace(**{name: getattr(problem, name)[::-1] for name in pairs})
 
 
 def _band(problem: Conv2dProblem, row_bytes: int, band_bytes: int) -> int:
@@ -145,6 +162,7 @@ class ChannelCut(NamedTuple):
 
 
 def channel_cut(problem: Conv2dProblem, lanes: int) -> ChannelCut:
+    problem = across_channels(problem)
     left, w, ow = problem.padding[1][0], problem.in_size[1], problem.out_size[1]
     # Without the padding at its right where no output sees it.
     seen = (ow - 1) * problem.stride[1] + (problem.kernel_size[1] - 1) * problem.dilation[1] + 1

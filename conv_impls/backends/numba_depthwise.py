@@ -155,33 +155,46 @@ def _by_position(problem: Conv2dProblem, floor: Array, lanes: int, band_bytes: i
 
 def _by_channel(problem: Conv2dProblem, floor: Array, lanes: int) -> Made:
     (h, w), (oh, ow), (kh, kw) = problem.in_size, problem.out_size, problem.kernel_size
-    (top, _), (left, _) = problem.padding
+    channels, heights = problem.in_channels, cuts.heights(problem)
+    exchange, turned = cuts.by_columns(problem), cuts.across_channels(problem)
+    (top, _), (left, _) = turned.padding
     rows, columns, out_at, area = cuts.channel_cut(problem, lanes)
-    position = np.arange(round_up(h * w, lanes))
+    row, column = np.divmod(np.arange(round_up(h * w, lanes)), w)
+    out_row, out_column = np.divmod(np.arange(max(oh * ow, lanes)), ow)
+    if exchange:
+        row, column, out_row, out_column = column, row, out_column, out_row
     # What a vector holds behind the last position goes to one place behind the image.
-    places = (top + position // w) * columns + left + position % w
-    places = np.where(position < h * w, places, rows * columns) * lanes
-    channels = problem.in_channels
+    places = np.where(np.arange(len(row)) < h * w, (top + row) * columns + left + column, rows * columns) * lanes
+    out_places = np.where(np.arange(len(out_row)) < oh * ow, out_row * turned.out_size[1] + out_column, 0) * lanes
     packed = aligned_zeros((-(-channels // lanes), kh * kw + 1, lanes), floor.dtype)
-    every_row = np.zeros(1, np.int64)
-    heights = cuts.heights(problem)
+    # The kernel rows of which each row of the result sees the image, or one that sees zeros; NaN times zero is NaN.
+    (size, _), (taps, _), (step, _), (apart, _) = turned.in_size, turned.kernel_size, turned.stride, turned.dilation
+    above = np.arange(turned.out_size[0]) * step - top
+    low = np.clip(-(above // apart), 0, taps)
+    high = np.clip((size - 1 - above) // apart + 1, low, taps)
+    seeing = np.stack([np.where(low < high, low, 0), np.maximum(high - low, 1)], 1)
+    seen = np.empty_like(seeing)
     # Passes of one row each need no sums in memory between them: they are one pass that goes row by row.
     tall = [height for height in heights if height > 1]
     passes = [(sum(tall[:k]), height, 0) for k, height in enumerate(tall)]
-    if sum(tall) < kh:
+    if not exchange:
+        passes = [(0, kw, 0)]
+    elif sum(tall) < kh:
         passes.append((sum(tall), kh - sum(tall), 1))
 
     def pack(weight: Array, bias: Array | None) -> None:
         """For each vector of channels all taps, then the bias."""
         rows = np.zeros((packed.shape[0] * lanes, kh * kw + 1), floor.dtype)
-        rows[:channels, :-1] = weight.reshape(channels, -1)
+        rows[:channels, :-1] = (weight.swapaxes(2, 3) if exchange else weight).reshape(channels, -1)
         rows[:channels, -1] = 0 if bias is None else bias + 0
         packed[...] = rows.reshape(packed.shape[0], lanes, -1).transpose(0, 2, 1)
-        every_row[0] = not _all_finite(weight.reshape(-1))
+        seen[:] = seeing if _all_finite(weight.reshape(-1)) else (0, taps)
 
     sizes = depthwise_channel.Sizes(
-        problem.batch, channels, h, w, oh, ow, kh, kw, *problem.stride, *problem.dilation, top=top,
-        passes=len(passes), row=columns * lanes, out_at=out_at, area=area,
+        problem.batch, channels, *turned.in_size, *turned.out_size, *turned.kernel_size, *turned.stride,
+        *turned.dilation, passes=len(passes), row=columns * lanes, out_at=out_at, area=area,
     )  # fmt: skip
-    operands = depthwise_channel.Operands(packed, floor, every_row, np.array(passes, np.int64), places, sizes)
+    operands = depthwise_channel.Operands(
+        packed, floor, seen, np.array(passes, np.int64), places, out_places, sizes
+    )  # fmt: skip
     return Made(depthwise_channel.convolve, operands, area, packed.nbytes, pack)

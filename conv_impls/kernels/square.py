@@ -158,3 +158,20 @@ def scatter_rows(typing_context, rows, array, index, table, first):
         return context.get_dummy_value()
 
     return types.void(rows, array, types.int64, table, types.int64), codegen
+
+
+@intrinsic
+def gather_rows(typing_context, array, index, table, first):
+    """lanes vectors, row i from array[index + table[first + i] :]"""
+    rows = _rows(array)
+
+    def codegen(context, builder, signature, arguments):
+        values, index_v, table_v, first_v = arguments
+        vector, i64 = vector_ir(array.dtype), ir.IntType(64)
+        base = pointer(context, builder, array, values, index_v)
+        places = pointer(context, builder, table, table_v, first_v)
+        at = [builder.load(llvm.at(builder, places, i64, i), typ=i64) for i in range(rows.count)]
+        loaded = [llvm.load(builder, vector, llvm.at(builder, base, vector.element, place)) for place in at]
+        return context.make_tuple(builder, rows, loaded)
+
+    return rows(array, types.int64, table, types.int64), codegen
