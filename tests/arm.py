@@ -34,7 +34,8 @@ def loops(assembly: str) -> Iterator[list[str]]:
             continue
         body.append(line)
         if label and re.match(rf"(?:b\.\w+|cbn?z|tbn?z)\s.*{re.escape(label)}$", line):
-            yield body
+            # A copy: what follows the loop is none of it.
+            yield list(body)
 
 
 def faults(assembly: str) -> list[str]:
@@ -51,6 +52,7 @@ def self_test() -> None:
     right = [".LBB0_1:", *body, "b.ne .LBB0_1"]
     assert not faults("\n".join(right))
     assert faults("\n".join([*right[:-1], "str q3, [sp, #64]", right[-1]]))
+    assert not faults("\n".join(["str q3, [sp, #64]", *right, "ldr q3, [sp, #64]", ".LBB0_2:"]))
     assert faults("\n".join([right[0], *body[:10], right[-1]]))
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import arm
 import pytest
 from harness import run_python
 
@@ -101,3 +102,7 @@ def test_caches_are_known_without_numba() -> None:
     code = "from conv_impls.kernels.runtime import target; import sys; print(*target.caches(), 'numba' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == [*map(str, target.caches()), "False"]
+
+
+def test_the_check_of_arm_assembly_knows_spills_and_small_tiles() -> None:
+    arm.self_test()

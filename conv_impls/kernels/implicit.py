@@ -1,27 +1,31 @@
 """Convolution as a matrix product whose right-hand side is never stored whole: implicit GEMM. Pure kernels.
 
-    y[o, p] = bias[o] + sum over k of weight[o, k] * source[tap_offset[k] + place(p)]      k over (c, kh, kw)
-    place(p) = p // out_width * pitch + p % out_width                                      p over positions
+    y[o, p] = bias[o] + sum over k of weight[o, k] * source[tap_offset[k] + place(p)]      k over taps (c, kh, kw)
+    place(p) = p // out_width * pitch + p % out_width                                      p over output positions
 
 Idea
-    The sum is a matrix product: weights, channels by k, times the patch matrix of im2col, k by positions. GEMM (general
-    matrix-matrix product) libraries cut such a product into blocks for the caches and tiles for the registers; here
-    each block of the patch matrix is made when it is needed:
+    The sum is a matrix product C = A B: A the weights, channels by k, B the patch matrix of im2col, k by positions.
+    GEMM (general matrix-matrix product) libraries cut such a product into blocks for the caches and tiles for the
+    registers; here each block of the patch matrix is made when it is needed:
 
-        for each channel block, image and group, block of positions        shared out among the threads
+        for each channel block, image and group, position block            these are the tasks that threads share out
             for each k block
-                pack the patches of this block into panels                 `_fill`, `pack_rows`
+                pack the patches of this k block and position block        `_fill`, `pack_rows`
                 multiply all row tiles by all panels                       `conv_impls.kernels.tile.multiply`
 
-    tap      one (kh, kw); k is one (c, kh, kw), a k block those between two writes of the sums
-    panel    `VECTORS` vectors of positions, k below k; a block is the panels that fit the cache
-    tile     up to `ROWS` rows by one panel, its sums in registers
+    panel        `VECTORS` vectors of columns of B, one row for each k
+    tile         up to `ROWS` rows of A by one panel, its sums in registers
+    k block      as many k as a tile adds up before it writes its sums to C; the next k block starts from them
+    others       position block: the panels that fit half of L2; channel block: output channels that share a task
 
-    Zero padding with column strides 1, 2 and 4 is packed from the image itself: padding is masked, strides are shuffled
-    away. Everything else is first copied into padded planes (`conv_impls.kernels.stage`), for which the formula holds.
-    A 1x1 kernel needs no packing: its panel is the image. Where an image has too few positions to fill vectors, the
-    transposed product is computed: positions are rows, vectors run along output channels, and the result is transposed.
-    Either way a sum starts from the bias and takes its products in the order of k, so its bits are the same.
+    Where few outputs lie in an image, positions cannot fill vectors. Then ``by_channel`` computes the transposed
+    product: A the patches, positions by k, B the weights, k by output channels; C is transposed into y at the end.
+    Either way a sum starts from the bias and takes its products in the order of k, so both give the same bits.
+
+    Source is the image itself where it is not padded, or padded with zeros, and column strides are 1, 2 or 4: packing
+    masks padding and shuffles strides away. Everything else, or what the plan finds faster so, is first copied into
+    padded planes (`conv_impls.kernels.stage`), for which the formula holds, from the first channel of image and group.
+    A 1x1 kernel without padding and stride needs no packing: B is the image.
 Source
     Implicit GEMM: Chetlur et al. 2014, cuDNN, arXiv:1410.0759, sec. 3.1. Packing and blocking: Goto & van de Geijn
     2008, doi:10.1145/1356052.1356053, sec. 4.
@@ -60,32 +64,33 @@ class Sizes(NamedTuple):
     batch: int
     groups: int
     out_channels: int
-    # Outputs of one image and channel; columns of the result; elements between two of its rows in the source.
+    # Output pixels of one image, and of one row; elements from one to that below it, in staged planes.
     positions: int
     out_width: int
     pitch: int
     # Elements of one group of one image of the source.
     group_elements: int
-    # How many k there are, and how many of them between two writes of the sums.
+    # How many k there are, and how many in a k block: whole channels, where the image is not staged.
     reduction: int
     k_block: int
     # Positions of a block, blocks of an image, blocks of the output channels.
     block_positions: int
     position_blocks: int
     channel_blocks: int
-    # Elements of work before that of the first part, and of each part.
+    # Where in the workspace, behind the staged planes, that of the first thread begins; elements of each thread.
     work_start: int
     work_per_part: int
-    # Flags. Vectors run along channels.
+    # Flags. Vectors run along output channels.
     by_channel: int
     # Planes staged in phase 0 are read, not the image.
     staged: int
-    # 1x1 without stride and padding: blocks are packed channel by channel; or not at all, for the panel is the image;
-    # what comes next of a large image is prefetched.
+    # 1x1 without stride and padding: rows of B are rows of the image.
     in_rows: int
+    # These rows are read where they are (``in_rows`` holds), not packed.
     in_place: int
+    # What comes next of a large image is prefetched; by position only.
     prefetch_image: int
-    # Weights that L2 does not hold are used panel by panel.
+    # By channel, weights too large for L2: each panel meets all tiles before the next panel.
     by_panel: int
 
 
@@ -94,7 +99,7 @@ class Operands(NamedTuple):
 
     # As `pack_weights` writes them.
     weight: Floats
-    # For each group its channels and, by channel, zeros up to a whole panel.
+    # For each group its output channels; if by_channel, then zeros up to a whole panel.
     bias: Floats
     # Lower limits of sums: floor[0], between two k blocks, is -inf; floor[1], at the end, is 0 with ReLU, else -inf.
     floor: Floats
@@ -123,47 +128,52 @@ class PackOperands(NamedTuple):
 
 @njit(**PURE)
 def _fill(source, k_range, span, plan, target):
-    """Pack these k of these positions, from planes or from the image itself. ``plan`` are the `Operands`.
+    """Pack ``k_range`` = (first, count) of ``span`` = (first position, count) into ``target`` = (array, at, row).
 
-    An image that is not staged is packed by whole channels: ``k_range`` begins and ends with one.
+    ``plan`` is the `Operands`. Both numbers of ``k_range`` are multiples of kh * kw where the image is not staged.
     """
     if plan.sizes.staged:
         pack_planes(source, plan.tap_offset, k_range, span, (plan.sizes.out_width, plan.sizes.pitch), target)
     else:
         taps = plan.window.kh * plan.window.kw
-        channels = k_range[0] // taps, k_range[1] // taps
-        pack_image(source, channels, span, plan.window, plan.sizes.out_width, target)
+        first_and_count = k_range[0] // taps, k_range[1] // taps
+        pack_image(source, first_and_count, span, plan.window, plan.sizes.out_width, target)
 
 
 @njit(**PURE)
 def _by_position(part, parts, source, y, work, plan):
-    """Vectors along positions: packed weights (`_pack_tiles`) times panels of positions, straight into y."""
+    """Vectors along positions: packed weights (`_pack_tiles`) times panels of positions, straight into y.
+
+    What `multiply` takes: share (rows, first tile, last tile, tiles), A (array, at, row, step, skipped steps), B
+    (array, at, panel, step), C (array, at, row), bias (array, at), and what to prefetch (array, at, step, vectors).
+    """
     sizes, lanes, work_at = plan.sizes, lanes_of(y), plan.sizes.work_start + part * plan.sizes.work_per_part
     groups, oc, positions, reduction = sizes.groups, sizes.out_channels, sizes.positions, sizes.reduction
     p_blocks, o_blocks, image_groups = sizes.position_blocks, sizes.channel_blocks, sizes.batch * sizes.groups
     width, tiles, packed_by_tile = VECTORS * lanes, -(-oc // ROWS), int64(PACKED_BY_TILE)
     tasks = image_groups * p_blocks * o_blocks
-    # Channel blocks change last: the weights of one stay in the cache over all blocks of positions.
+    # Channel blocks are the outermost loop: the weights of one stay in the cache over all position blocks.
     for task in range(part * tasks // parts, (part + 1) * tasks // parts):
         p_block, image_group = task % p_blocks, task // p_blocks % image_groups
         o_block = task // (p_blocks * image_groups)
-        base, p0, first_row = (
-            image_group * sizes.group_elements,
-            p_block * sizes.block_positions,
-            image_group % groups * oc,
-        )
+        base, p0 = image_group * sizes.group_elements, p_block * sizes.block_positions
+        first_channel = image_group % groups * oc
         count = min(sizes.block_positions, positions - p0)
         share = oc, o_block * tiles // o_blocks, (o_block + 1) * tiles // o_blocks, tiles
-        # B is read in whole vectors: a panel that would reach past the last position is packed, not read in place.
+        # B is read in whole vectors, and the last panel of the last position block may be a part: it is packed, since a
+        # vector could reach past the end of the image.
         inside = count // width * width if sizes.in_place else 0
         out = image_group * oc * positions + p0
         for k0 in range(0, reduction, sizes.k_block):
             depth = min(sizes.k_block, reduction - k0)
             start = START_C if k0 else START_BY_ROW
             floor = plan.floor[1] if k0 + depth == reduction else plan.floor[0]
-            a, bias = (plan.weight, first_row * reduction, reduction, packed_by_tile, k0), (plan.bias, first_row)
-            # Prefetched meanwhile: the next k block, else the next block of positions. After the last one it is of no
-            # use, and does no harm.
+            a, bias = (
+                (plan.weight, first_channel * reduction, reduction, packed_by_tile, k0),
+                (plan.bias, first_channel),
+            )
+            # What the products prefetch: the next k block, else the next position block. After the last one of an image
+            # it is of no use, and does no harm.
             next_at = (
                 base + (k0 + depth) * positions + p0 if k0 + depth < reduction else base + p0 + sizes.block_positions
             )
@@ -176,7 +186,7 @@ def _by_position(part, parts, source, y, work, plan):
                 remaining, k_range = count - inside, (k0, depth)
                 if sizes.in_rows:
                     pack_rows((source, base), k_range, (p0 + inside, remaining), positions, (work, work_at))
-                else:  # nothing is in place
+                else:  # not in place either, so ``inside`` is 0
                     for j in range(0, count, width):
                         span, panel = (p0 + j, min(width, count - j)), (work, work_at + j * depth, width)
                         _fill((source, base), k_range, span, plan, panel)
@@ -191,17 +201,16 @@ def _by_channel(part, parts, source, y, work, plan):
     """The transposed product: positions are the rows of A, channels the columns of B; then transposed into y."""
     sizes, lanes, work_at = plan.sizes, lanes_of(y), plan.sizes.work_start + part * plan.sizes.work_per_part
     batch, groups, oc = sizes.batch, sizes.groups, sizes.out_channels
-    positions, reduction, p_blocks, o_blocks = (
-        sizes.positions,
-        sizes.reduction,
-        sizes.position_blocks,
-        sizes.channel_blocks,
-    )
+    positions, reduction = sizes.positions, sizes.reduction
+    p_blocks, o_blocks = sizes.position_blocks, sizes.channel_blocks
+    # Numba would compile what takes a literal once more.
     zero, one = int64(0), int64(1)
-    # A block of positions is packed as one panel of this width; behind it the results wait for their transpose.
+    # ``width``: channels of a panel of weights. ``block_width``: elements of a row of a packed position block, whole
+    # vectors. Behind the packed block the results wait for their transpose.
     width, block_width = VECTORS * lanes, -(-sizes.block_positions // lanes) * lanes
     panels, result_at = -(-oc // width), work_at if sizes.in_place else work_at + block_width * sizes.k_block
     tasks = batch * groups * p_blocks * o_blocks
+    # Group and channel block are the outer loops: images share the weights of one.
     for task in range(part * tasks // parts, (part + 1) * tasks // parts):
         p_block, n, group_block = task % p_blocks, task // p_blocks % batch, task // (p_blocks * batch)
         group, o_block, p0 = group_block // o_blocks, group_block % o_blocks, p_block * sizes.block_positions
@@ -229,9 +238,9 @@ def _by_channel(part, parts, source, y, work, plan):
             here = min(lanes, oc - channel)
             for j in range(0, count, lanes):
                 at = result_at + j * columns + channel - first * width
-                rows = load_rows(work, at, columns, count - j, lanes)
+                square = load_rows(work, at, columns, count - j, lanes)
                 store_rows(
-                    transpose(rows), y, (image_group * oc + channel) * positions + p0 + j, positions, here, count - j
+                    transpose(square), y, (image_group * oc + channel) * positions + p0 + j, positions, here, count - j
                 )
 
 
@@ -243,12 +252,12 @@ def _pack_tiles(part, parts, weight, packed, sizes):
     for task in range(part * groups * tiles // parts, (part + 1) * groups * tiles // parts):
         t = task % tiles
         # The same split of rows as in `multiply`.
-        first = task // tiles * oc + t * oc // tiles
+        first_row = task // tiles * oc + t * oc // tiles
         rows = (t + 1) * oc // tiles - t * oc // tiles
         for m in range(0, rows, lanes):
             for k in range(0, reduction, lanes):
-                square = load_rows(weight, (first + m) * reduction + k, reduction, rows - m, reduction - k)
-                to, here = first * reduction + k * rows + m, min(lanes, rows - m)
+                square = load_rows(weight, (first_row + m) * reduction + k, reduction, rows - m, reduction - k)
+                to, here = first_row * reduction + k * rows + m, min(lanes, rows - m)
                 store_rows(transpose(square), packed, to, rows, reduction - k, here)
 
 
@@ -262,6 +271,7 @@ def _pack_panels(part, parts, weight, packed, sizes):
     for task in range(part * groups * panels // parts, (part + 1) * groups * panels // parts):
         group, first = task // panels, task % panels * width
         for o in range(first, first + width, lanes):
+            # Rows behind the last channel load as zeros.
             for k in range(0, reduction, lanes):
                 square = load_rows(weight, (group * oc + o) * reduction + k, reduction, oc - o, reduction - k)
                 to = (task * reduction + k) * width + o - first
@@ -281,7 +291,7 @@ def pack_weights(phase, part, parts, operands):
 
 @kernel(**PURE)
 def convolve(phase, part, parts, operands):
-    """Phase 0 stages the image, where it must be; phase 1 multiplies."""
+    """If the image is staged, phase 0 does it and phase 1 multiplies; else phase 0 multiplies."""
     x, y, work = of_call(operands)
     plan = of_plan(operands, Operands)
     if plan.sizes.staged and phase == 0:
