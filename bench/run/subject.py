@@ -207,19 +207,21 @@ class Subject:
         """All outputs of one more call, on an image times one of ``scales``.
 
         Each of them is called twice, ``FEWEST_SEEN`` of them at least, until the quickest call on a new image takes
-        about as long as the quickest on one just seen: a stall makes single calls slow, of either kind.
+        about as long as the quickest on one just seen: a stall makes single calls slow, of either kind. Before either
+        comes a call on another image: threads that fell asleep while the image was scaled make the next call slow.
         """
         self.note("call")
         bound, fresh_s, seen_s = self._bounds[0], list[float](), list[float]()
-        if self._once_s < SLOW_S:
-            bound.call()
+        quick = self._once_s < SLOW_S
+        before = bound.other(self._base.copy()).call if quick else None
         for scale in scales:
             self._rescale(bound, scale)
             for times_s in (fresh_s, seen_s):
+                if before is not None:
+                    before()
                 returned, seconds = _timed(bound.call)
                 times_s.append(seconds)
-            enough = FEWEST_SEEN if self._once_s < SLOW_S else 1
-            if len(seen_s) >= enough and not remembers(fresh_s, seen_s):
+            if len(seen_s) >= (FEWEST_SEEN if quick else 1) and not remembers(fresh_s, seen_s):
                 break
         y = bound.read(returned)
         self._unchanged(bound)
