@@ -19,7 +19,11 @@ NO_PADDING: Sides = ((0, 0), (0, 0))
 
 def source_index(size: int, before: int, after: int, mode: str) -> NDArray[np.intp]:
     """Source position of each padded position, -1 for a zero; shape (before + size + after,)."""
-    at = np.arange(-before, size + after)
+    return source_at(np.arange(-before, size + after), size, mode)
+
+
+def source_at(at: NDArray[np.intp], size: int, mode: str) -> NDArray[np.intp]:
+    """Source position of some positions, which count from the first of the image; -1 for a zero."""
     if mode == "zeros":
         return np.where((at >= 0) & (at < size), at, -1)
     if mode == "reflect":

@@ -49,8 +49,8 @@ class Plan:
 
     Calling it is right from several threads at once, and follows no later change of the weight array. It cannot be
     changed, so a copy is the plan itself. A pickle carries problem, weight, bias, activation, the threads asked for and
-    the name of the backend, and plans again where it arrives; no compiled code travels. Plans that would be pickled
-    alike are equal.
+    the name of the backend, and plans again where it arrives; no compiled code travels. Plans that were made
+    from equal values are equal.
 
     Attributes
     ----------

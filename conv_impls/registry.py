@@ -80,7 +80,7 @@ class Backend:
         Whether weights are made ready once, or handed over at each call.
     workspace : callable, optional
         problem, threads -> bytes that a call takes beside its arrays, known before any of them is. "auto" leaves out
-        whom they are too many; without it they follow the size of the arrays.
+        whom they are too many, and asks only of problems that have a product; without it nothing is known of them.
     compiled : bool
         Whether it runs code that Numba compiles; ``supports`` then also knows whether Numba does.
     """

@@ -225,7 +225,8 @@ def test_inputs_are_left_alone_and_calls_repeat(backend: str) -> None:
     second = conv2d(x, weight, bias, backend=backend, **arguments(problem))
     for array, copy in zip((x, weight, bias), copies, strict=True):
         np.testing.assert_array_equal(array, copy)
-    assert get_backend(backend).deterministic in ("output", "call")
+    # What "auto" picks may change with the threads; within a process it picks the same again.
+    assert get_backend(backend).deterministic in ({"no"} if backend == "auto" else {"output", "call"})
     np.testing.assert_array_equal(first, second)
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from conv_impls import Conv2dProblem, conv2d
-from conv_impls.backends._layout import effective
+from conv_impls import Conv2dProblem, conv2d, plan
+from conv_impls.backends._layout import effective, image_layout
 from conv_impls.padding import source_index
 from conv_impls.validation import Array
 
@@ -50,6 +50,25 @@ def test_every_tap_of_every_output_sees_what_it_saw(rows: Any, columns: Any) -> 
 def test_padding_that_shows_the_image_stays(mode: str) -> None:
     problem = Conv2dProblem(1, 1, (9, 9), 1, (2, 2), (1, 1), ((8, 8), (8, 8)), (20, 20), padding_mode=mode)
     assert effective(problem) == problem
+
+
+@pytest.mark.parametrize(
+    ("problem", "most"),
+    [
+        (Conv2dProblem(1, 1, (801, 801), 1, (2, 2), (800, 800), dilation=(800, 800)), 2),
+        (Conv2dProblem(1, 1, (1, 1), 1, (2, 2), (300, 300), ((300, 300),) * 2, (300, 300)), 3),
+        (Conv2dProblem(1, 1, (9, 9), 1, (3, 3), (4, 4), dilation=(2, 2)), 6),
+    ],
+    ids=["a dilation as long as the stride", "in the padding", "every second phase"],
+)  # fmt: skip
+def test_only_the_phases_that_a_tap_sees_are_staged(problem: Conv2dProblem, most: int) -> None:
+    layout = image_layout(problem)
+    assert layout.staging.sizes.plane_h * layout.staging.sizes.phases_h <= most
+    rng = np.random.default_rng(0)
+    x, weight = (rng.integers(-9, 9, shape).astype("f4") for shape in (problem.input_shape, problem.weight_shape))
+    for backend in ("numba_simd", "numba_direct"):
+        y = plan(problem, weight, backend=backend)(x)
+        assert np.array_equal(y, plan(problem, weight, backend="numpy_strided")(x))
 
 
 @pytest.mark.parametrize("groups", [1, 4])

@@ -12,6 +12,7 @@ import pytest
 from harness import run_python
 
 from conv_impls import Conv2dProblem, backends, get_backend
+from conv_impls.backends import auto
 from conv_impls.choice import tuning
 from conv_impls.kernels.runtime import target
 
@@ -39,6 +40,16 @@ for label in ("mb2ic4ih9oc6oh9kh3ph1", "g4mb1ic4ih9oc4oh5kh3sh2ph1", "mb1ic2ih20
             found[name] = str(error)
 print(json.dumps(found))
 """
+
+
+def test_auto_takes_the_fastest_that_needs_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(target, "compiles", lambda: False)
+    small = Conv2dProblem.from_label("mb1ic16ih28oc16oh28kh3ph1")
+    assert auto.candidates(small, "standard", 1, False)[0] == "numpy_strided"
+    # Its patches would be 121 times the image.
+    large = Conv2dProblem.from_label("mb1ic16ih1000oc1oh1000kh11ph5")
+    assert auto.candidates(large, "standard", 1, False)[0] == "scipy_fft"
+    assert auto.candidates(large, "strict", 1, False) == ["numpy_im2col"]
 
 
 def test_what_wins_without_a_compiler_is_not_taken_for_a_winner_with_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from conv_impls import Conv2dProblem, backends, conv2d, get_backend, plan, register, registry
-from conv_impls.backends import auto
+from conv_impls.backends import _depthwise, auto
 from conv_impls.choice.cost import estimates, workspace_bound
 
 GIB = 2**30
@@ -84,6 +84,32 @@ def test_a_stride_as_long_as_the_image_stages_few_rows() -> None:
     x, weight = np.arange(160_000.0).reshape(problem.input_shape), np.arange(9.0).reshape(1, 1, 3, 3)
     y = conv2d(x, weight, stride=397, backend="numba_depthwise")
     assert np.array_equal(y, conv2d(x, weight, stride=397, backend="numpy_strided"))
+
+
+@pytest.mark.parametrize("precision", ["standard", "strict"])
+@pytest.mark.parametrize("groups", [1, 32])
+def test_an_empty_batch_needs_no_prediction(groups: int, precision: str) -> None:
+    x, weight = np.zeros((0, 32, 20, 20), "f4"), np.ones((32, 32 // groups, 3, 3), "f4")
+    y = conv2d(x, weight, groups=groups, padding=1, threads=2, precision=precision)
+    assert y.shape == (0, 32, 20, 20)
+
+
+def test_rows_under_a_dilated_kernel_are_not_staged_for_each_row_of_the_result() -> None:
+    problem = Conv2dProblem(1, 8, (700, 700), 8, (3, 3), dilation=(300, 300), groups=8)
+    cut = _depthwise.position_cut(problem, 8, 16 * 2**10)
+    staged = cut.bands * (-(-problem.out_size[0] // cut.bands) + 600)
+    assert staged <= 2 * 700
+
+
+def test_threads_without_a_task_get_no_workspace() -> None:
+    problem = Conv2dProblem.from_label("g2mb1ic2ih7oc2oh7kh3ph1")
+    predicted = get_backend("numba_depthwise").workspace
+    assert predicted
+    cut = _depthwise.position_cut(problem, 8, 2**14)
+    assert cut.tasks == 2
+    assert predicted(problem, 64) <= 64 * predicted(problem, 1)
+    taken = plan(problem, np.ones(problem.weight_shape, "f4"), backend="numba_depthwise", threads=2).workspace_bytes
+    assert taken == predicted(problem, 2)
 
 
 def test_a_backend_without_a_prediction_has_none(registered: dict[str, registry.Backend]) -> None:

@@ -19,8 +19,8 @@ from conv_impls.problem import Conv2dProblem
 Way = Literal["slide", "position", "channel"]
 # Bands of each thread, at the least.
 BANDS = 4
-# A staged band of rows is as many as fit half of L1, in tiles of several rows; but it takes no more than this: a stride
-# of 47,000 on as many rows and columns would stage 270 GiB.
+# A staged band of rows is as many as fit half of L1, in tiles of several rows; but tiles make it no larger than this: a
+# stride of 47,000 on as many rows and columns would stage 270 GiB.
 MOST_BAND_BYTES = 2**20
 # Rows of up to this many outputs waste too much of a vector.
 NARROW = 14
@@ -43,11 +43,12 @@ def usual_band_bytes() -> int:
 def workspace(problem: Conv2dProblem, threads: int) -> int:
     problem, lanes = effective(problem), vector_lanes(problem.itemsize)
     way, band_bytes = way_of(problem, lanes), usual_band_bytes()
+    cut: SlideCut | PositionCut | ChannelCut
     if way == "slide":
-        area = slide_cut(problem, threads, band_bytes).area
+        cut = slide_cut(problem, threads, band_bytes)
     else:
-        area = channel_cut(problem, lanes).area if way == "channel" else position_cut(problem, lanes, band_bytes).area
-    return threads * area * problem.itemsize
+        cut = channel_cut(problem, lanes) if way == "channel" else position_cut(problem, lanes, band_bytes)
+    return min(threads, cut.tasks) * cut.area * problem.itemsize
 
 
 def way_of(problem: Conv2dProblem, lanes: int) -> Way:
@@ -102,36 +103,42 @@ def across_channels(problem: Conv2dProblem) -> Conv2dProblem:
 
 
 def _band(problem: Conv2dProblem, row_bytes: int, band_bytes: int) -> int:
-    """Rows of the result whose padded rows, of so many bytes, fit ``band_bytes``; a tile at the least, if that fits."""
+    """Rows of the result whose padded rows, of so many bytes, fit ``band_bytes``; a tile at the least, if that fits.
+
+    And so many that the rows under a kernel, which the next band stages again, are half of those staged at most: with
+    one row of the result a band, 3x3 kernels with dilation 300 took three times as long.
+    """
     extent, stride = (problem.kernel_size[0] - 1) * problem.dilation[0], problem.stride[0]
     fitting, most = ((size // row_bytes - extent - 1) // stride + 1 for size in (band_bytes, MOST_BAND_BYTES))
-    return max(min(max(fitting // ROWS[0], 1) * ROWS[0], most), 1)
+    return max(min(max(fitting // ROWS[0], 1) * ROWS[0], most), extent // stride if most < ROWS[0] else 0, 1)
 
 
 class SlideCut(NamedTuple):
-    """Bands of rows of a channel, and elements of work of each part."""
+    """Tasks that threads share out, bands of rows of a channel, and elements of work of each thread."""
 
+    tasks: int
     bands: int
     area: int
 
 
 def slide_cut(problem: Conv2dProblem, threads: int, band_bytes: int) -> SlideCut:
-    rows, width = problem.out_size[0], problem.padded_size[1]
+    rows, width, images = problem.out_size[0], problem.padded_size[1], problem.batch * problem.in_channels
     # Few images are cut into bands, so that every thread has its share.
-    bands = min(rows, -(-BANDS * threads // (problem.batch * problem.in_channels))) if threads > 1 else 1
+    bands = min(rows, -(-BANDS * threads // images)) if threads > 1 else 1
     # Bands that are copied only where weights are not finite may be slow, but must not take much memory.
     most = band_bytes if problem.padding_mode != "zeros" else MOST_BAND_BYTES
     bands = max(bands, -(-rows // _band(problem, width * problem.itemsize, most)))
-    return SlideCut(bands, round_up(((-(-rows // bands) - 1) * problem.stride[0] + 3) * width, 64))
+    return SlideCut(images * bands, bands, round_up(((-(-rows // bands) - 1) * problem.stride[0] + 3) * width, 64))
 
 
 class PositionCut(NamedTuple):
-    """Bands of rows of a channel, and how a row of one is staged.
+    """Tasks, bands of rows of a channel, and how a row of one is staged.
 
     It has ``row`` elements: one run of ``pitch`` for each stride phase, in which the image starts on a cache line,
-    ``margin`` from its beginning. ``area`` are elements of work of each part.
+    ``margin`` from its beginning. ``area`` are elements of work of each thread.
     """
 
+    tasks: int
     bands: int
     row: int
     pitch: int
@@ -149,12 +156,14 @@ def position_cut(problem: Conv2dProblem, lanes: int, band_bytes: int) -> Positio
     bands = -(-oh // _band(problem, row * problem.itemsize, band_bytes))
     deep = (-(-oh // bands) - 1) * sh + extent_h + 1
     # Whole vectors are loaded behind the last tap of a row, though never used.
-    return PositionCut(bands, row, pitch, margin, round_up(deep * row + VECTORS * lanes, 64))
+    tasks = problem.batch * problem.in_channels * bands
+    return PositionCut(tasks, bands, row, pitch, margin, round_up(deep * row + VECTORS * lanes, 64))
 
 
 class ChannelCut(NamedTuple):
-    """Rows and columns of the transposed image, where the results begin behind it, elements of work of each part."""
+    """Tasks; rows and columns of the transposed image; where the results begin behind it; elements of work a thread."""
 
+    tasks: int
     rows: int
     columns: int
     out_at: int
@@ -169,4 +178,6 @@ def channel_cut(problem: Conv2dProblem, lanes: int) -> ChannelCut:
     rows, columns = problem.padded_size[0], max(left + w, seen)
     out_at = (rows * columns + 1) * lanes
     results = round_up(prod(problem.out_size), lanes) * lanes
-    return ChannelCut(rows, columns, out_at, round_up(out_at + results, 64))
+    return ChannelCut(
+        problem.batch * -(-problem.in_channels // lanes), rows, columns, out_at, round_up(out_at + results, 64)
+    )

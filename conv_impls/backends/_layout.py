@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from conv_impls.padding import NO_PADDING, source_index
+from conv_impls.padding import NO_PADDING, source_at
 from conv_impls.problem import Conv2dProblem
 
 if TYPE_CHECKING:
@@ -98,26 +98,30 @@ def image_layout(problem: Conv2dProblem) -> Layout:
     (h, w), (phases_h, plane_h), (phases_w, plane_w) = problem.in_size, row_source.shape, col_source.shape
     images, stride = problem.batch * problem.in_channels, problem.stride[1]
     sizes = StageSizes(images, h, w, phases_h, plane_h, phases_w, plane_w, stride)
-    staging = Staging(sizes, row_source, col_source, inner_columns(problem, *col_source.shape))
+    staging = Staging(sizes, row_source, col_source, inner_columns(problem, pitch))
     return Layout(staged, channel, pitch, tap_offset, staging)
 
 
 def sources(problem: Conv2dProblem, axis: int) -> Table:
     """Source row (column) of each row (column) of each stride phase; -1 is a zero. Shape (phases, plane size)."""
-    size, kernel, stride, dilation = (
-        value[axis] for value in (problem.in_size, problem.kernel_size, problem.stride, problem.dilation)
-    )
-    extent = (kernel - 1) * dilation
-    phases = min(stride, extent + 1)
-    padded_row = np.arange(problem.out_size[axis] + extent // stride) * stride + np.arange(phases)[:, None]
-    index = source_index(size, *problem.padding[axis], problem.padding_mode)
-    return np.where(padded_row < len(index), index[np.minimum(padded_row, len(index) - 1)], -1)
+    extent, stride = (problem.kernel_size[axis] - 1) * problem.dilation[axis], problem.stride[axis]
+    first = phases(problem, axis)[:, None]
+    padded_row = np.arange(problem.out_size[axis] + extent // stride) * stride + first
+    before, after = problem.padding[axis]
+    size = problem.in_size[axis]
+    inside = padded_row < before + size + after
+    return np.where(inside, source_at(np.where(inside, padded_row, before) - before, size, problem.padding_mode), -1)
 
 
-def inner_columns(problem: Conv2dProblem, phases: int, width: int) -> Table:
+def phases(problem: Conv2dProblem, axis: int) -> Table:
+    """The stride phases of padded rows (columns) that taps see, in order."""
+    return np.unique(np.arange(problem.kernel_size[axis]) * problem.dilation[axis] % problem.stride[axis])
+
+
+def inner_columns(problem: Conv2dProblem, width: int) -> Table:
     """Range (low, high) of the columns of each stride phase that lie inside the image; shape (phases, 2)."""
     left, (size, stride) = problem.padding[1][0], (problem.in_size[1], problem.stride[1])
-    phase = np.arange(phases)
+    phase = phases(problem, 1)
     low = np.clip(-(-(left - phase) // stride), 0, width)
     high = np.clip((left + size - 1 - phase) // stride + 1, 0, width)
     # A phase that shows none of the image gets an empty range at an index that exists.
@@ -128,7 +132,8 @@ def tap_offsets(problem: Conv2dProblem, channel: int, plane: int, pitch: int, ph
     """Where each tap (c, p, q) finds the window of output (0, 0) in the staged image; shape (C_in/groups*kH*kW,)."""
     (kh, kw), (sh, sw), (dh, dw) = problem.kernel_size, problem.stride, problem.dilation
     row, col = np.arange(kh) * dh, np.arange(kw) * dw
-    phase = (row % sh)[:, None] * phases_w + col % sw
+    phase = np.searchsorted(phases(problem, 0), row % sh)[:, None] * phases_w
+    phase = phase + np.searchsorted(phases(problem, 1), col % sw)
     shift = (row // sh)[:, None] * pitch + col // sw
     channels = np.arange(problem.in_channels // problem.groups) * channel
     offsets: Table = (channels[:, None, None] + phase * plane + shift).ravel()

@@ -16,7 +16,7 @@ from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import get_backend, register
 
 # What is left where NUMBA_DISABLE_JIT is set, best first; the model's numbers are of compiled code.
-UNCOMPILED = ("numpy_im2col", "scipy_fft", "numpy_strided")
+UNCOMPILED = ("numpy_strided", "scipy_fft", "numpy_im2col")
 
 
 @register(
@@ -25,6 +25,8 @@ UNCOMPILED = ("numpy_im2col", "scipy_fft", "numpy_strided")
     source="Williams, Waterman & Patterson 2009, doi:10.1145/1498765.1498785",
     accuracy="image",
     nan_spread="that of the backend it picks, the image at most",
+    # It may pick another backend for another number of threads.
+    deterministic="no",
     threads="argument",
 )
 def choose(problem: Conv2dProblem, precision: str, threads: int, eager: bool) -> str:
@@ -39,7 +41,7 @@ def candidates(problem: Conv2dProblem, precision: str, threads: int, eager: bool
 def _able(problem: Conv2dProblem, precision: str, threads: int, eager: bool) -> Iterator[str]:
     """One at a time, so that a choice imports no backend behind the one it takes.
 
-    Direct summation by numba_simd follows the size of the padded image, so one backend is always left.
+    numba_simd and numpy_im2col predict nothing, so one backend is always left.
     """
     for name in _ranked(problem, threads, eager) if target.compiles() else UNCOMPILED:
         backend = get_backend(name)

@@ -24,7 +24,7 @@ from conv_impls.kernels.depthwise_tile import PASSES
 from conv_impls.kernels.runtime.memory import aligned_zeros
 from conv_impls.kernels.runtime.team import Job, address_of
 from conv_impls.kernels.simd import lanes as vector_lanes
-from conv_impls.padding import source_index
+from conv_impls.padding import source_at, source_index
 from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import Prepared, register
 from conv_impls.validation import Array
@@ -68,6 +68,8 @@ def _prepare(
         made = _by_position(problem, floor, lanes, band_bytes)
     else:
         made = _by_channel(problem, floor, lanes)
+    # A thread without a task would have a workspace all the same.
+    threads = min(threads, made.tasks)
     job = Job(made.kernel, dtype, made.operands, threads=threads, workspace=threads * made.area)
     made.pack(weight, bias)
     return Prepared(job, made.packed_bytes, job.workspace_bytes, compile_s, made.pack)
@@ -83,7 +85,8 @@ class Made(NamedTuple):
 
     kernel: Callable[..., None]
     operands: NamedTuple
-    # Elements of work of each part.
+    # Tasks that threads share out, and elements of work of each thread.
+    tasks: int
     area: int
     packed_bytes: int
     # (weight, bias) -> None: into the operands, a bias of -0.0 as 0.0, which leaving rows out would leave as it is.
@@ -94,7 +97,7 @@ def _slide(problem: Conv2dProblem, floor: Array, threads: int, band_bytes: int) 
     images, channels, outputs = problem.batch * problem.in_channels, problem.in_channels, problem.out_channels
     (oh, ow), stride, (padded_h, padded_w) = problem.out_size, problem.stride[0], problem.padded_size
     (top, _), (left, _) = problem.padding
-    bands, area = cuts.slide_cut(problem, threads, band_bytes)
+    tasks, bands, area = cuts.slide_cut(problem, threads, band_bytes)
     padded = problem.padding_mode != "zeros"
     sizes = depthwise_slide.Sizes(
         images, channels, outputs // channels, *problem.in_size, top=top, left=left, padded_h=padded_h,
@@ -112,22 +115,22 @@ def _slide(problem: Conv2dProblem, floor: Array, threads: int, band_bytes: int) 
     # The stride is the kernel's affair: one phase, with all rows.
     staging = image_layout(problem.replace(stride=(1, 1))).staging
     operands = depthwise_slide.Operands(packed, bias_values, floor, staged, staging, sizes)
-    return Made(depthwise_slide.convolve, operands, area, packed.nbytes, pack)
+    return Made(depthwise_slide.convolve, operands, tasks, area, packed.nbytes, pack)
 
 
 def _by_position(problem: Conv2dProblem, floor: Array, lanes: int, band_bytes: int) -> Made:
     (h, w), (oh, ow), (kh, kw) = problem.in_size, problem.out_size, problem.kernel_size
     (sh, sw), (dh, dw), (left, right) = problem.stride, problem.dilation, problem.padding[1]
-    bands, row, pitch, margin, area = cuts.position_cut(problem, lanes, band_bytes)
+    tasks, bands, row, pitch, margin, area = cuts.position_cut(problem, lanes, band_bytes)
 
     def place(column: NDArray[np.intp]) -> Table:
         phase = column % sw
         return np.asarray(phase * pitch + margin - ((phase - left) % sw + left) // sw + column // sw, np.int64)
 
-    source = source_index(w, left, right, problem.padding_mode)
-    padding = np.r_[:left, left + w : left + w + right]
-    padding = padding[source[padding] >= 0]
-    pads = np.stack([place(padding), source[padding]], 1)
+    pads = np.empty((0, 2), np.int64)
+    if problem.padding_mode != "zeros":
+        padding = np.r_[:left, left + w : left + w + right]
+        pads = np.stack([place(padding), source_at(padding - left, w, problem.padding_mode)], 1)
     lines = np.asarray(source_index(h, *problem.padding[0], problem.padding_mode), np.int64)
     shared, heights = cuts.shares(problem), cuts.heights(problem)
     first = np.cumsum([0, *heights[:-1]])
@@ -150,7 +153,7 @@ def _by_position(problem: Conv2dProblem, floor: Array, lanes: int, band_bytes: i
     )  # fmt: skip
     taps = place(np.arange(kw) * dw)
     operands = depthwise_position.Operands(packed, bias_values, floor, lines, taps, pads, chunks, sizes)
-    return Made(depthwise_position.convolve, operands, area, packed.nbytes, pack)
+    return Made(depthwise_position.convolve, operands, tasks, area, packed.nbytes, pack)
 
 
 def _by_channel(problem: Conv2dProblem, floor: Array, lanes: int) -> Made:
@@ -158,7 +161,7 @@ def _by_channel(problem: Conv2dProblem, floor: Array, lanes: int) -> Made:
     channels, heights = problem.in_channels, cuts.heights(problem)
     exchange, turned = cuts.by_columns(problem), cuts.across_channels(problem)
     (top, _), (left, _) = turned.padding
-    rows, columns, out_at, area = cuts.channel_cut(problem, lanes)
+    tasks, rows, columns, out_at, area = cuts.channel_cut(problem, lanes)
     row, column = np.divmod(np.arange(round_up(h * w, lanes)), w)
     out_row, out_column = np.divmod(np.arange(max(oh * ow, lanes)), ow)
     if exchange:
@@ -197,4 +200,4 @@ def _by_channel(problem: Conv2dProblem, floor: Array, lanes: int) -> Made:
     operands = depthwise_channel.Operands(
         packed, floor, seen, np.array(passes, np.int64), places, out_places, sizes
     )  # fmt: skip
-    return Made(depthwise_channel.convolve, operands, area, packed.nbytes, pack)
+    return Made(depthwise_channel.convolve, operands, tasks, area, packed.nbytes, pack)

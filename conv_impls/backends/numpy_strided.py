@@ -17,11 +17,18 @@ from conv_impls.registry import Prepared, register
 from conv_impls.validation import Array
 
 
+def column_bytes(problem: Conv2dProblem, threads: int) -> int:
+    """Bytes of the patch matrix."""
+    taps = problem.in_channels * prod(problem.kernel_size)
+    return problem.batch * taps * prod(problem.out_size) * problem.itemsize
+
+
 @register(
     "numpy_strided",
     idea="sliding_window_view patches, no copy loop in Python, then one matrix product",
     source="NumPy sliding_window_view; Chellapilla, Puri & Simard 2006, sec. 3",
     threads="BLAS",
+    workspace=column_bytes,
 )
 def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int) -> Prepared:
     n, g, oc, positions = problem.batch, problem.groups, problem.out_channels, prod(problem.out_size)
@@ -36,5 +43,4 @@ def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: 
             if bias is not None:
                 out += bias[:, None, None]
 
-    column_bytes = n * problem.in_channels * prod(problem.kernel_size) * positions * problem.itemsize
-    return Prepared(call, 0, column_bytes)
+    return Prepared(call, 0, column_bytes(problem, threads))

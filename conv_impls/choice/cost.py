@@ -60,8 +60,13 @@ def workspace_bound(problem: Conv2dProblem) -> int:
 # Remembered, because eager calls ask each time where a winner of tuning is known.
 @lru_cache(maxsize=4096)
 def fits(backend: Backend, problem: Conv2dProblem, threads: int) -> bool:
-    """Whether a backend keeps within that bound; one that predicts nothing counts as if it did."""
-    return backend.workspace is None or backend.workspace(problem, threads) <= workspace_bound(problem)
+    """Whether a backend keeps within that bound; one that predicts nothing counts as if it did.
+
+    Problems without a product need no workspace, and no backend is asked for them.
+    """
+    if backend.workspace is None or not problem.macs:
+        return True
+    return backend.workspace(problem, threads) <= workspace_bound(problem)
 
 
 def estimates(problem: Conv2dProblem, threads: int, eager: bool) -> dict[str, float]:

@@ -16,7 +16,7 @@ Idea
     panel        `VECTORS` vectors of columns of B, one row for each k
     tile         up to `ROWS` rows of A by one panel, its sums in registers
     k block      as many k as a tile adds up before it writes its sums to C; the next k block starts from them
-    others       position block: the panels that fit half of L2; channel block: output channels that share a task
+    others       position block: the panels that fit a part of L2; channel block: output channels that share a task
 
     Where few outputs lie in an image, positions cannot fill vectors. Then ``by_channel`` computes the transposed
     product: A the patches, positions by k, B the weights, k by output channels; C is transposed into y at the end.

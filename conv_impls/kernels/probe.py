@@ -20,7 +20,7 @@ from numba import njit, prange, types, uintp
 from numba.extending import intrinsic
 
 from conv_impls.kernels.runtime.cache import kernel
-from conv_impls.kernels.simd import REGISTERS, VECTOR_BYTES
+from conv_impls.kernels.simd import REGISTERS, VECTOR_BYTES, fma_ir
 
 CHAINS = 24 if REGISTERS == 32 else 12
 
@@ -32,9 +32,6 @@ def _run_chains(typing_context, trips, like):
     def codegen(context, builder, signature, arguments):
         lanes = VECTOR_BYTES * 8 // like.bitwidth
         vector = ir.VectorType(context.get_value_type(like), lanes)
-        name = f"llvm.fma.v{lanes}f{like.bitwidth}"  # llvmlite's own declare_intrinsic knows scalars only
-        module = builder.module
-        fma = module.globals.get(name) or ir.Function(module, ir.FunctionType(vector, (vector,) * 3), name)
         entry = builder.block
         loop, done = builder.append_basic_block("fma_loop"), builder.append_basic_block("fma_done")
         a, b = (ir.Constant(vector, [value] * lanes) for value in (0.999, 1e-3))
@@ -45,7 +42,7 @@ def _run_chains(typing_context, trips, like):
         phis = [builder.phi(vector) for _ in range(CHAINS)]
         for i, phi in enumerate(phis):
             phi.add_incoming(ir.Constant(vector, [float(i)] * lanes), entry)
-        results = [builder.call(fma, (phi, a, b)) for phi in phis]
+        results = [fma_ir(builder, phi, a, b) for phi in phis]
         following = builder.add(count, ir.Constant(ir.IntType(64), 1))
         count.add_incoming(following, loop)
         for phi, result in zip(phis, results, strict=True):

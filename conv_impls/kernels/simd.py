@@ -15,12 +15,10 @@ Limits
 
 from __future__ import annotations
 
-import operator
-
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, models, overload, register_model
+from numba.extending import intrinsic, models, register_model
 
 from conv_impls.kernels.runtime import llvm, target
 
@@ -84,12 +82,15 @@ def splat_ir(builder, scalar, vector):
 
 
 def mask_ir(builder, vector, low, high):
-    """Lanes from ``low`` to ``high`` - 1; the bounds may lie outside the vector, but not beyond 32 bits."""
-    i32 = ir.IntType(32)
+    """Lanes from ``low`` to ``high`` - 1; the bounds may lie outside the vector."""
+    i32, i64 = ir.IntType(32), ir.IntType(64)
     wide = ir.VectorType(i32, vector.count)
     index = ir.Constant(wide, list(range(vector.count)))
 
     def spread(bound):
+        # Into the vector first: of a bound beyond 32 bits the low ones alone would be left.
+        for symbol, limit in (("<", i64(vector.count)), (">", i64(0))):
+            bound = builder.select(builder.icmp_signed(symbol, bound, limit), bound, limit)
         first = builder.insert_element(ir.Constant(wide, ir.Undefined), builder.trunc(bound, i32), i32(0))
         return builder.shuffle_vector(first, ir.Constant(wide, ir.Undefined), ir.Constant(wide, [0] * vector.count))
 
@@ -187,28 +188,6 @@ def fma(typing_context, a, b, c):
         return fma_ir(builder, *arguments)
 
     return a(a, b, c), codegen
-
-
-def _arithmetic(name):
-    @intrinsic
-    def apply(typing_context, a, b):
-        def codegen(context, builder, signature, arguments):
-            return getattr(builder, name)(*arguments)
-
-        return a(a, b), codegen
-
-    return apply
-
-
-def _overload(symbol, apply):
-    @overload(symbol)
-    def _(a, b):
-        if isinstance(a, Vector) and a == b:
-            return lambda a, b: apply(a, b)
-
-
-for _symbol, _name in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul")):
-    _overload(_symbol, _arithmetic(_name))
 
 
 @intrinsic
