@@ -42,12 +42,15 @@ def _store_lanes(source: Any, target: Any, count: int) -> None:
 def _elementwise(a: Any, b: Any, c: Any, target: Any, lanes: int) -> None:
     """Row i of target: the i-th of the operations."""
     p, q, r = simd.load(a, 0), simd.load(b, 0), simd.load(c, 0)
-    simd.store(simd.fma(p, q, r), target, 0)
-    simd.store(simd.at_least(p, q), target, lanes)
-    simd.store(simd.evens(p, q), target, 2 * lanes)
-    simd.store(simd.odds(p, q), target, 3 * lanes)
-    simd.store(simd.splat(a, 1), target, 4 * lanes)
-    simd.store(simd.constant(a, 0.1), target, 5 * lanes)
+    simd.store(p + q, target, 0)
+    simd.store(p - q, target, lanes)
+    simd.store(p * q, target, 2 * lanes)
+    simd.store(simd.fma(p, q, r), target, 3 * lanes)
+    simd.store(simd.at_least(p, q), target, 4 * lanes)
+    simd.store(simd.evens(p, q), target, 5 * lanes)
+    simd.store(simd.odds(p, q), target, 6 * lanes)
+    simd.store(simd.splat(a, 1), target, 7 * lanes)
+    simd.store(simd.constant(a, 0.1), target, 8 * lanes)
 
 
 def _transpose(source: Any, target: Any, step: int, count: int, width: int) -> None:
@@ -106,11 +109,11 @@ def test_only_the_first_lanes_are_stored(dtype: str) -> None:
 def test_arithmetic_lane_by_lane(dtype: str) -> None:
     a, b, c = vector(dtype), vector(dtype, 100)[::-1].copy(), vector(dtype, 1000)
     b[::3] = -b[::3]
-    target = np.full((6, len(a)), NAN, dtype)
+    target = np.full((9, len(a)), NAN, dtype)
     elementwise(a, b, c, target.reshape(-1), len(a))
     evens, odds = np.concatenate([a, b])[::2], np.concatenate([a, b])[1::2]
     tenth = np.full(len(a), 0.1, dtype)
-    expected = [a * b + c, np.maximum(a, b), evens, odds, np.full(len(a), a[1]), tenth]
+    expected = [a + b, a - b, a * b, a * b + c, np.maximum(a, b), evens, odds, np.full(len(a), a[1]), tenth]
     np.testing.assert_array_equal(target, expected)
 
 
@@ -118,10 +121,10 @@ def test_arithmetic_lane_by_lane(dtype: str) -> None:
 def test_the_larger_of_nan_and_a_floor_is_nan(dtype: str) -> None:
     a, floor = vector(dtype), np.zeros_like(vector(dtype))
     a[1::3], a[2::3] = NAN, -1
-    target = np.zeros((6, len(a)), dtype)
+    target = np.zeros((9, len(a)), dtype)
     elementwise(a, floor, floor, target.reshape(-1), len(a))
-    np.testing.assert_array_equal(target[1], np.maximum(a, 0))
-    assert np.isnan(target[1, 1::3]).all()
+    np.testing.assert_array_equal(target[4], np.maximum(a, 0))
+    assert np.isnan(target[4, 1::3]).all()
 
 
 @BOTH

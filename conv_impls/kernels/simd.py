@@ -15,10 +15,12 @@ Limits
 
 from __future__ import annotations
 
+import operator
+
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, models, register_model
+from numba.extending import intrinsic, models, overload, register_model
 
 from conv_impls.kernels.runtime import llvm, target
 
@@ -188,6 +190,28 @@ def fma(typing_context, a, b, c):
         return fma_ir(builder, *arguments)
 
     return a(a, b, c), codegen
+
+
+def _arithmetic(name):
+    @intrinsic
+    def apply(typing_context, a, b):
+        def codegen(context, builder, signature, arguments):
+            return getattr(builder, name)(*arguments)
+
+        return a(a, b), codegen
+
+    return apply
+
+
+def _overload(symbol, apply):
+    @overload(symbol)
+    def _(a, b):
+        if isinstance(a, Vector) and a == b:
+            return lambda a, b: apply(a, b)
+
+
+for _symbol, _name in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul")):
+    _overload(_symbol, _arithmetic(_name))
 
 
 @intrinsic
