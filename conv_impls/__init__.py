@@ -11,6 +11,7 @@ SciPy; a backend is imported when it is first used.
 
 from conv_impls._version import __version__ as __version__
 from conv_impls.api import conv2d
+from conv_impls.backend import Backend
 from conv_impls.eager import clear_cache
 from conv_impls.errors import (
     BackendError,
@@ -27,7 +28,7 @@ from conv_impls.patches import col2im, im2col
 from conv_impls.planned import Plan, plan
 from conv_impls.prepared import Prepared
 from conv_impls.problem import Conv2dProblem
-from conv_impls.registry import Backend, backends, get_backend, register
+from conv_impls.registry import backends, get_backend, register
 from conv_impls.trace import trace
 
 __all__ = [

@@ -14,7 +14,7 @@ from typing import TextIO, TypeVar
 import numpy as np
 
 from conv_impls.api import settle, thread_count
-from conv_impls.choice import limits, remembered, tuning
+from conv_impls.choice import limits, remembered, tuning, userdir
 from conv_impls.errors import ConvError
 from conv_impls.planned import plan
 from conv_impls.problem import Conv2dProblem
@@ -117,6 +117,7 @@ def _counts(text: str) -> list[int]:
 
 def _tune(layers: list[Layer], threads: list[int | None], precision: str) -> None:
     """Measure every layer; print what won."""
+    userdir.check_writable("tune")
     for _, (layer, count) in _progress([(layer.name, (layer, count)) for count in threads for layer in layers]):
         ready = plan(layer.problem, _weight(layer.problem), precision=precision, threads=count, tune=True)
         _say(f"{layer.name:24} {ready.threads} threads  {ready.backend}")
@@ -138,6 +139,7 @@ def _warm_up(layers: list[Layer], threads: list[int | None], precision: str) -> 
 def _machine(renew: bool, threads: list[int | None]) -> None:
     """Show what is remembered; measure it again before, if asked."""
     if renew:
+        userdir.check_writable("machine")
         asked = threads or [1, None, *limits.stored()]
         counts = sorted({thread_count("machine", count) for count in asked})
         work: list[tuple[str, Callable[[], object]]] = [

@@ -10,11 +10,12 @@ import numpy as np
 
 from conv_impls import eager
 from conv_impls import validation as check
+from conv_impls.backend import Backend
 from conv_impls.choice import tuning
 from conv_impls.errors import UnknownBackendError, UnsupportedError
 from conv_impls.prepared import Prepared, rectified
 from conv_impls.problem import Conv2dProblem
-from conv_impls.registry import Backend, resolve
+from conv_impls.registry import resolve
 from conv_impls.validation import Array, Pair, Sides
 
 # Where the threads of kernels are started.

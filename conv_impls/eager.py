@@ -11,9 +11,9 @@ from __future__ import annotations
 import os
 import threading
 
+from conv_impls.backend import Backend
 from conv_impls.prepared import Prepared
 from conv_impls.problem import Conv2dProblem
-from conv_impls.registry import Backend
 from conv_impls.validation import Array
 
 Key = tuple[Backend, Conv2dProblem, int, bool]

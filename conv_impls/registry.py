@@ -1,4 +1,4 @@
-"""Backends by name: `Backend`, `@register`, `backends()`, `get_backend()`.
+"""Backends by name: `@register`, `backends()`, `get_backend()`.
 
 A backend is found by being there: every file of ``backends/`` is one, named like its file, and so is every entry point
 of the group ``conv_impls.backends`` of an installed package. Files that start with ``_`` are what several share. Both
@@ -10,120 +10,42 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 # Imported before the function `backends` takes that name in the package, and not again, so the function stays.
 from conv_impls import backends as folder
+from conv_impls.backend import Accuracy, Deterministic, Mode, Supports, Workspace
+from conv_impls.backend import Backend as Backend
 from conv_impls.errors import BackendError, UnknownBackendError, UnsupportedError
 from conv_impls.kernels.runtime import target
 
-# Shown here as well: a backend's file finds what it needs in one place.
+# A backend's file finds all it needs here.
 from conv_impls.prepared import Binding as Binding
 from conv_impls.prepared import Bound as Bound
 from conv_impls.prepared import Call as Call
 from conv_impls.prepared import Prepared as Prepared
-from conv_impls.prepared import rectified
 from conv_impls.problem import Conv2dProblem
-from conv_impls.validation import Array, fail_type
+from conv_impls.validation import fail_type
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-Accuracy = Literal["direct", "tile2", "tile4", "tile6", "image"]
-Supports = Callable[[Conv2dProblem], str | None]
-Workspace = Callable[[Conv2dProblem, int], int]
-Mode = Literal["planned", "eager"]
-Deterministic = Literal["output", "call", "no"]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 ENTRY_POINTS = "conv_impls.backends"
+# Command lines separate names by commas, and versions by "@".
+NAME = re.compile(r"[\w.-]+")
 NO_COMPILER = "NUMBA_DISABLE_JIT is set, and it runs code that Numba compiles; unset it, or take backend 'auto'"
 # A backend is one function; its parameter names say which of the three kinds it is.
 RUN = ("x", "weight", "bias", "problem")
 PREPARE = ("problem", "weight", "bias", "threads")
 FUSED = (*PREPARE, "relu")
 CHOOSE = ("problem", "precision", "threads", "eager")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Backend:
-    """One way to compute a convolution, and what a reader should know of it.
-
-    Attributes
-    ----------
-    name, idea, source : str
-        The idea in one line; where it comes from, with the section.
-    accuracy : {"direct", "tile2", "tile4", "tile6", "image"}
-        What the rounding error is bounded by: the sum of |products| of each output ("direct"), of its tile (Winograd
-        F(m x m, 3x3): "tile" and m), or the norms of the whole image (FFT). `conv_impls.reference.error_bound` has the
-        formulas.
-    nan_spread : str
-        Which outputs a NaN in the input reaches.
-    deterministic : {"output", "call", "no"}
-        What gives equal bits. "output": the window that an output sees, its weights, and the channels, groups, kernel
-        size, stride, dilation and dtype; position, image size, threads and caches change nothing, so that an image may
-        be computed in pieces. "call": the same call, on any number of threads. "no": not even that.
-    threads : str
-        Who decides on the threads: "argument", "BLAS", "none".
-    supports : callable
-        problem -> None, or the reason why not, in words.
-    fuses_relu : bool
-        Whether ``prepare`` takes ``relu`` and applies max(y, 0) itself, rather than leave it to a second pass.
-    mode : {"planned", "eager"}
-        Whether weights are made ready once, or handed over at each call.
-    workspace : callable, optional
-        problem, threads -> bytes that a call takes beside its arrays, known before any of them is. "auto" leaves out
-        whom they are too many, and asks only of problems that have a product; without it nothing is known of them.
-    compiled : bool
-        Whether it runs code that Numba compiles; ``supports`` then also knows whether Numba does.
-    """
-
-    name: str
-    idea: str
-    source: str
-    accuracy: Accuracy
-    nan_spread: str
-    deterministic: Deterministic
-    threads: str
-    supports: Supports
-    function: Callable[..., Any]
-    kind: Literal["run", "prepare", "choose"]
-    fuses_relu: bool
-    mode: Mode
-    compiled: bool
-    workspace: Workspace | None = None
-
-    def prepare(
-        self, problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int, relu: bool = False
-    ) -> Prepared:
-        """Get ready for one problem and one set of weights; the arrays must not change afterwards."""
-        if relu and not self.fuses_relu:
-            return rectified(self.prepare(problem, weight, bias, threads))
-        if self.kind == "prepare":
-            fused = (relu,) if self.fuses_relu else ()
-            prepared = self.function(problem, weight, bias, threads, *fused)
-            return prepared if isinstance(prepared, Prepared) else Prepared(prepared)
-
-        def call(x: Array, out: Array) -> None:
-            # Whoever called reads Inf and NaN from y; compiled backends raise nothing either.
-            with np.errstate(all="ignore"):
-                y = self.function(x, weight, bias, problem)
-            if getattr(y, "shape", None) != problem.output_shape or y.dtype != out.dtype:
-                got = f"{getattr(y, 'shape', type(y).__name__)} {getattr(y, 'dtype', '')}".strip()
-                expected = f"{problem.output_shape} {out.dtype}"
-                raise BackendError(
-                    f"backend {self.name!r} returned {got} where {expected} was expected ({problem.label})"
-                )
-            out[...] = y
-
-        return Prepared(call)
 
 
 _registered: dict[str, Backend] = {}
@@ -169,7 +91,7 @@ def register(
     Raises
     ------
     BackendError
-        If the name is taken or the parameters are none of the three lists.
+        If the name is taken or is no name, an argument has a wrong value, or the parameters are none of the lists.
 
     Examples
     --------
@@ -184,6 +106,21 @@ def register(
     kinds = {RUN: "run", PREPARE: "prepare", FUSED: "prepare", CHOOSE: "choose"}
     if isinstance(deterministic, bool):
         deterministic = "call" if deterministic else "no"
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        got = repr(name) if isinstance(name, str) else type(name).__name__
+        raise BackendError(
+            f'register: name: expected letters, digits, "_", "." or "-", got {got}; as in @register("mine")'
+        )
+    accuracies, promises, modes = get_args(Accuracy), get_args(Deterministic), get_args(Mode)
+    for argument, value, right, expected in (
+        ("accuracy", accuracy, accuracy in accuracies, f"one of {accuracies}"),
+        ("deterministic", deterministic, deterministic in promises, f"one of {promises}"),
+        ("mode", mode, mode in (None, *modes), f"None or one of {modes}"),
+        ("supports", supports, callable(supports), "a function"),
+        ("workspace", workspace, workspace is None or callable(workspace), "a function"),
+    ):
+        if not right:
+            raise BackendError(f"register({name!r}): {argument}: expected {expected}, got {value!r}")
 
     def decorate(function: Function) -> Function:
         parameters = tuple(inspect.signature(function).parameters)

@@ -118,6 +118,17 @@ def test_the_best_peak_is_the_highest_of_all_that_are_known() -> None:
     assert known.most(2, "float32") == (180e9, 0.0), "each of two threads does what one does alone"
 
 
+def test_a_peak_of_less_than_half_the_best_measures_no_layer() -> None:
+    busy, calm = (
+        record("busy", fma_peak_gflops=40.0, executed_flops=1e6),
+        record("calm", fma_peak_gflops=100.0, executed_flops=1e6),
+    )
+    table = frame([busy, calm]).set_index("backend")
+    assert table.loc["calm", "utilisation"] > 0
+    assert table.loc["busy", ["fma_peak_gflops", "utilisation"]].isna().all()
+    assert table.loc["busy", "weak"] == "machine at 40% of its peak"
+
+
 def test_a_case_is_weak_where_the_machine_is_below_a_peak_of_another_time() -> None:
     slow = [record("a", fma_peak_gflops=80.0)]
     assert frame(slow).weak[0] == ""

@@ -14,7 +14,14 @@ import pytest
 from bench.analysis.tables import utilisation
 from bench.machine import probes
 from bench.machine.environment import environment
-from bench.machine.probes import measure_machine, tables, thread_counts, working_sets
+from bench.machine.probes import (
+    measure_machine,
+    raise_to_fewer,
+    slower_together,
+    tables,
+    thread_counts,
+    working_sets,
+)
 from bench.report.roofline import roofline
 from bench.report.style import NothingToDraw, save
 from bench.run.options import last_level_bytes
@@ -146,6 +153,28 @@ def test_the_command_refuses_a_time_below_zero() -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 2
     assert "--seconds: expected a number above 0, got -1" in done.stderr
+
+
+def rates(one: float, two: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    by_threads = [
+        {"threads": n, "fma_float32_gflops": rate, "fma_float64_gflops": 50.0 * n} for n, rate in ((1, one), (2, two))
+    ]
+    return by_threads, [
+        {"level": level, "threads": n, "read_gb_per_s": 10.0 * n} for n in (1, 2) for level in ("L1", "L2")
+    ]
+
+
+def test_threads_that_seem_slower_than_fewer_are_measured_again_and_never_counted_so() -> None:
+    quiet, busy = rates(100.0, 190.0), rates(100.0, 5.0)
+    assert not slower_together(*quiet)
+    assert slower_together(*busy)
+    raise_to_fewer(*busy)
+    assert [row["fma_float32_gflops"] for row in busy[0]] == [100.0, 100.0]
+    assert [row["fma_float64_gflops"] for row in busy[0]] == [50.0, 100.0]
+    busy[1][-1]["read_gb_per_s"] = 1.0
+    assert slower_together(*busy)
+    raise_to_fewer(*busy)
+    assert [row["read_gb_per_s"] for row in busy[1]] == [10.0, 10.0, 20.0, 10.0]
 
 
 # One thread has half of what two have: 200 GFLOP/s, 40 GB/s from the last cache, 20 from memory.

@@ -167,3 +167,23 @@ def test_help_shows_examples_and_exit_codes(name: str, capsys: pytest.CaptureFix
     text = capsys.readouterr().out
     assert f"python -m conv_impls {name} " in text
     assert "130 interrupted" in text
+
+
+@pytest.mark.parametrize(
+    "arguments", [["tune", "--workload", LABELS.splitlines()[0]], ["machine", "--renew"]], ids=["tune", "machine"]
+)
+@pytest.mark.parametrize("place", ["/proc/nowhere", "file"])
+def test_what_could_not_be_remembered_is_not_measured(
+    place: str,
+    arguments: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("CONV_IMPLS_CACHE_DIR", str(tmp_path / place))
+    monkeypatch.setattr(command, "plan", None)
+    with pytest.raises(SystemExit) as ended:
+        command.main(arguments)
+    assert ended.value.code == 2
+    assert "expected a folder that can be written, got " in capsys.readouterr().err

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import conv_impls
-from conv_impls import BackendError, Conv2dProblem, UnknownBackendError, conv2d, get_backend, register, registry
+from conv_impls import BackendError, Conv2dProblem, UnknownBackendError, conv2d, get_backend, plan, register, registry
 
 Registered = dict[str, registry.Backend]
 X, W = np.ones((1, 5, 5), "f4"), np.ones((2, 1, 3, 3), "f4")
@@ -167,3 +167,29 @@ def test_auto_takes_fft_only_for_large_kernels_and_never_when_strict() -> None:
     assert registry.resolve("test", "auto", small, "standard", 1, True).name != "scipy_fft"
     assert registry.resolve("test", "auto", large, "standard", 1, True).name == "scipy_fft"
     assert registry.resolve("test", "auto", large, "strict", 1, True).accuracy == "direct"
+
+
+@pytest.mark.parametrize("name", ["", "a,b", "mine@v1", "my name", 3, lambda x: x])
+def test_a_name_that_cannot_be_one_is_refused_at_once(name: Any) -> None:
+    with pytest.raises(BackendError, match=r'register: name: expected letters.*as in @register\("mine"\)'):
+        register(name)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("accuracy", "great"), ("mode", "lazy"), ("deterministic", "sure"), ("supports", True), ("workspace", 5),
+    ],
+)  # fmt: skip
+def test_an_argument_that_cannot_be_one_is_refused_at_once(argument: str, value: Any) -> None:
+    with pytest.raises(BackendError, match=rf"register\('mine'\): {argument}: expected .*, got {value!r}"):
+        register("mine", **{argument: value})
+
+
+def test_what_is_no_function_is_no_preparation(registered: dict[str, registry.Backend]) -> None:
+    @register("mine")
+    def prepare(problem: Any, weight: Any, bias: Any, threads: Any) -> Any:
+        return 5
+
+    with pytest.raises(BackendError, match=r"backend 'mine' prepared 5 where a Prepared or a function"):
+        plan(Conv2dProblem.from_label("mb1ic1ih4oc1oh4kh1ph0"), np.ones((1, 1, 1, 1), "f4"), backend="mine")

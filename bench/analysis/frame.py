@@ -143,11 +143,14 @@ def _row(group: list[Record], best: Peaks) -> dict[str, object]:
         if max(counts, default=0) > case.threads:
             row["weak"] = ", ".join(filter(None, [f"threads: {worst.threads_seen}", str(row["weak"])]))
             row["bias"] = max(found.bias, HALF)
-        if peaks:
-            row["fma_peak_gflops"] = float(np.median(peaks))
+        # While something else holds the cores, what the machine can do in these rounds is no measure of a layer.
+        peak = float(np.median(peaks)) if peaks else 0.0
+        peak = peak if peak >= HALF * best.peak_gflops(case.threads, problem.dtype) else 0.0
+        if peak:
+            row["fma_peak_gflops"] = peak
         if worst.executed_flops:
             rate = row["executed_gflops"] = worst.executed_flops / middle / 1e9
-            row["utilisation"] = rate / row["fma_peak_gflops"] if peaks else None  # type: ignore[operator]
+            row["utilisation"] = rate / peak if peak else None
     return row
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import itertools
 import time
 from collections import Counter
+from collections.abc import Iterator
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from conv_impls import UnsupportedError
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # Repetitions of each probe, with all others in between: a disturbance of a second spoils one of them, not the result.
-ROUNDS = 3
+# While more threads seem slower than fewer there are more repetitions, up to a limit.
+ROUNDS, MOST_ROUNDS, SLOWER = 3, 9, 0.95
+RATES = ("fma_float32_gflops", "fma_float64_gflops")
 # Where the caches are unknown: large for a private cache, small for a shared one.
 SOME_CACHE_BYTES = 16 * 2**20
 # Four times the last cache is read from memory; at least and at most this, for it must be filled as well.
@@ -39,9 +43,10 @@ def measure_machine(seconds: float = 3.0) -> dict[str, Any]:
     Returns
     -------
     dict
-        Plain JSON values. ``by_threads``: a row a thread count, with the peak of float32 and float64 multiply-adds
-        and the least time of starting a parallel kernel. ``by_level``: a row a level of cache and thread count (one
-        and all), with the bandwidth of reading. Then the timer and ``took_s``, all that measuring took.
+        Plain JSON values; no rate is below that of fewer threads. ``by_threads``: a row a thread count, with the peak
+        of float32 and float64 multiply-adds and the least time of starting a parallel kernel. ``by_level``: a row a
+        level of cache and thread count (one and all), with the bandwidth of reading. Then the timer and ``took_s``, all
+        that measuring took.
 
     Raises
     ------
@@ -80,13 +85,43 @@ def measure_machine(seconds: float = 3.0) -> dict[str, Any]:
     for row in by_level:
         part = data[: row["working_set_bytes"] // 8]
         probes.append((row, "read_gb_per_s", partial(choice.read_bytes_per_s, row["threads"], part)))
-    found = [[probe(seconds / ROUNDS / len(probes)) for _, _, probe in probes] for _ in range(ROUNDS)]
-    for (row, key, _), values in zip(probes, zip(*found, strict=True), strict=True):
-        row[key] = _four_digits(1e6 * min(values) if key == "launch_us" else max(values) / 1e9)
+    for turn in range(MOST_ROUNDS):
+        for row, key, probe in probes:
+            found = probe(seconds / ROUNDS / len(probes))
+            if key == "launch_us":
+                row[key] = min(row.get(key, inf), _four_digits(1e6 * found))
+            else:
+                row[key] = max(row.get(key, 0.0), _four_digits(found / 1e9))
+        if turn + 1 >= ROUNDS and not slower_together(by_threads, by_level):
+            break
+    raise_to_fewer(by_threads, by_level)
     return {
         "by_threads": by_threads, "by_level": by_level, **_timer(),
         "took_s": _four_digits(time.perf_counter() - start),
     }  # fmt: skip
+
+
+def slower_together(by_threads: list[dict[str, Any]], by_level: list[dict[str, Any]]) -> bool:
+    """Whether several threads seem slower than fewer: something else holds a core."""
+    return any(row[key] < SLOWER * fewer for row, key, fewer in _with_fewer(by_threads, by_level))
+
+
+def raise_to_fewer(by_threads: list[dict[str, Any]], by_level: list[dict[str, Any]]) -> None:
+    """Several threads can do at least what fewer of them did."""
+    for row, key, fewer in _with_fewer(by_threads, by_level):
+        row[key] = max(row[key], fewer)
+
+
+def _with_fewer(
+    by_threads: list[dict[str, Any]], by_level: list[dict[str, Any]]
+) -> Iterator[tuple[dict[str, Any], str, float]]:
+    """Each row of rates, the key of one, and the highest of the rows before it with fewer threads."""
+    levels = {row["level"]: [each for each in by_level if each["level"] == row["level"]] for row in by_level}
+    for rows, keys in [(by_threads, RATES), *((rows, ("read_gb_per_s",)) for rows in levels.values())]:
+        for key in keys:
+            for row in rows:
+                fewer = [each[key] for each in rows if each["threads"] < row["threads"]]
+                yield row, key, max(fewer, default=0.0)
 
 
 def known_peaks() -> dict[str, dict[str, float]]:

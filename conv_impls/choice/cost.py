@@ -19,7 +19,7 @@ from conv_impls.choice.probes import l3_bytes
 from conv_impls.problem import Conv2dProblem
 
 if TYPE_CHECKING:
-    from conv_impls.registry import Backend
+    from conv_impls.backend import Backend
 
 # The backends `estimates` knows.
 MODELLED = ("numba_simd", "numba_depthwise", "numba_winograd_f2", "numba_winograd_f4", "scipy_fft")

@@ -73,15 +73,18 @@ def tune(problem: Conv2dProblem, precision: str, threads: int) -> str:
 
 
 def _fastest(calls: dict[str, Call], x: Array, out: Array) -> str:
-    """Name of the call with the least median time."""
-    times: dict[str, list[float]] = {name: [_seconds(call, x, out)] for name, call in calls.items()}
-    least = min(taken[0] for taken in times.values())
-    times = {name: taken for name, taken in times.items() if taken[0] <= HOPELESS * least}
-    rounds = min(max(LEAST_ROUNDS, int(CANDIDATE_S / least)), MOST_ROUNDS) if len(times) > 1 else 0
+    """Name of the call with the least time: beside a busy process a median says whose threads lost their cores."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(LEAST_ROUNDS):
+        for name, taken in times.items():
+            taken.append(_seconds(calls[name], x, out))
+    least = min(map(min, times.values()))
+    times = {name: taken for name, taken in times.items() if min(taken) <= HOPELESS * least}
+    rounds = min(int(CANDIDATE_S / least), MOST_ROUNDS) if len(times) > 1 else 0
     for _ in range(rounds):
         for name, taken in times.items():
             taken.append(_seconds(calls[name], x, out))
-    return min(times, key=lambda name: float(np.median(times[name])))
+    return min(times, key=lambda name: min(times[name]))
 
 
 def _seconds(call: Call, x: Array, out: Array) -> float:

@@ -25,6 +25,8 @@ from pathlib import Path
 from threading import get_ident
 from typing import Any
 
+from conv_impls.errors import ConvError
+
 # No file of ours is nearly as large: a winner of tuning takes 100 bytes.
 MOST_BYTES = 16 * 2**20
 # A turn takes a second or two, ten where its probes are compiled on a busy machine.
@@ -39,6 +41,16 @@ def folder() -> Path:
         return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "conv_impls"
     except RuntimeError:  # a user without a home
         return Path(tempfile.gettempdir()) / f"conv_impls-{os.getuid()}"
+
+
+def check_writable(fn: str) -> None:
+    """Refuse, in words, to look for facts that could not be remembered."""
+    with suppress(OSError):
+        folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not os.access(folder(), os.W_OK | os.X_OK) or not folder().is_dir():
+        raise ConvError(
+            f"{fn}: expected a folder that can be written, got {folder()}; set CONV_IMPLS_CACHE_DIR to another"
+        )
 
 
 def read(name: str, stamp: str, quiet: bool = False) -> dict[str, Any]:
