@@ -40,7 +40,7 @@ class Effort:
         return run
 
 
-SHORT = Effort(seed=0, examples=20, calls=400, files=15, kills=1, rounds=8)
+SHORT = Effort(seed=0, examples=20, calls=2000, files=15, kills=1, rounds=8)
 LONG = Effort(seed=0, examples=300, calls=100_000, files=300, kills=10, rounds=200)
 HELP = {
     "seed": "seed of everything random",

@@ -65,17 +65,21 @@ def laid(rng: np.random.Generator, array: Array) -> Array:
     return array[..., ::-1].copy()[..., ::-1]
 
 
-def calls(rng: np.random.Generator, name: str, problem: Conv2dProblem, *operands: Any) -> Iterator[tuple[Array, str]]:
-    """Results of an eager call and of two calls of a plan, each with the accuracy of what computed it."""
+def calls(
+    rng: np.random.Generator, name: str, problem: Conv2dProblem, *operands: Any
+) -> Iterator[tuple[int, Array, str]]:
+    """Multiples of x, what eager calls and calls of a plan make of them, and the accuracy of what computed it."""
     x, weight, bias, activation = operands
-    threads = int(rng.integers(1, 4))
     arguments = {argument: getattr(problem, argument) for argument in ARGUMENTS}
-    common: Any = {"backend": name, "threads": threads, "activation": activation}
-    yield conv2d(laid(rng, x), laid(rng, weight), bias, **common, **arguments), get_backend(name).accuracy
+    # Most calls have one thread: where another program runs, two wait for each other.
+    common: Any = {"backend": name, "threads": int(rng.choice([1, 1, 1, 2, 3])), "activation": activation}
     ready = plan(problem, weight, bias, **common)
-    accuracy = get_backend(ready.backend).accuracy
-    yield ready(laid(rng, x)), accuracy
-    yield ready(laid(rng, x), np.full(problem.output_shape, np.nan, problem.dtype)), accuracy
+    for scale in (1, -1, 2):
+        image = scale * x
+        y = conv2d(laid(rng, image), laid(rng, weight), bias, **common, **arguments)
+        yield scale, y, get_backend(name).accuracy
+        for out in (None, np.full(problem.output_shape, np.nan, problem.dtype)):
+            yield scale, ready(laid(rng, image), out), get_backend(ready.backend).accuracy
 
 
 def fuzz(count: int, seed: int) -> Counter[str]:
@@ -85,13 +89,15 @@ def fuzz(count: int, seed: int) -> Counter[str]:
         problem, number = draw(rng), number + 1
         x, weight, some = integers(problem, seed + number)
         relu, bias = rng.random() < 0.3, some if rng.random() < 0.5 else None
-        expected = reference(x, weight, bias, problem)
+        # Of x itself; that of a multiple is a multiple, and the bias is added once.
+        products = reference(x, weight, None, problem)
         for name in BACKENDS:
             if get_backend(name).supports(problem) is not None:
                 continue
-            for y, accuracy in calls(rng, name, problem, x, weight, bias, "relu" if relu else None):
+            for scale, y, accuracy in calls(rng, name, problem, x, weight, bias, "relu" if relu else None):
+                expected = scale * products + (0 if bias is None else bias[:, None, None])
                 try:
-                    assert_right(y, x, weight, bias, problem, accuracy, relu, expected)
+                    assert_right(y, scale * x, weight, bias, problem, accuracy, relu, expected)
                 except AssertionError as error:
                     raise AssertionError(f"{name}, draw {number}, {problem.label}: {error}") from error
                 done[name] += 1
