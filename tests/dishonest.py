@@ -22,6 +22,8 @@ from conv_impls.validation import Array
 Call = Callable[[Array, Array], None]
 # More than the layer of the tests has when it is cut to a few rows, less than the whole.
 CUT_MACS = 1_000_000
+# A thread that is started begins so much later: on a busy machine it could else be done before the call returns.
+LATER_S = 1e-3
 
 
 def honest(problem: Conv2dProblem, weight: Array) -> Call:
@@ -116,6 +118,7 @@ def lazy(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int
 def asynchronous(problem: Conv2dProblem, right: Call) -> Call:
     def call(x: Array, out: Array) -> None:
         def later() -> None:
+            time.sleep(LATER_S)
             y = np.empty_like(out)
             right(x, y)
             out[...] = y
@@ -132,8 +135,12 @@ def asynchronous_until_read(problem: Conv2dProblem, weight: Array, bias: Array |
     def bind(x: Array) -> Any:
         out = np.empty(problem.output_shape, x.dtype)
 
+        def later() -> None:
+            time.sleep(LATER_S)
+            right(x, out)
+
         def call() -> threading.Thread:
-            thread = threading.Thread(target=right, args=(x, out))
+            thread = threading.Thread(target=later)
             thread.start()
             return thread
 

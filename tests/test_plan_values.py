@@ -197,6 +197,7 @@ def test_the_threads_asked_for_travel_not_those_of_this_machine(monkeypatch: pyt
     all_cores, many = planned_with(), planned_with(threads=64)
     before = all_cores.threads
     monkeypatch.setattr(planned, "thread_count", lambda fn, threads: 3 if threads is None else min(threads, 5))
+    monkeypatch.setattr(planned, "usable", lambda threads: threads)
     for ready, there in ((all_cores, 3), (many, 5)):
         moved = pickle.loads(pickle.dumps(ready))
         assert moved.threads == there
