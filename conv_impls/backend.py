@@ -50,8 +50,8 @@ class Backend:
     mode : {"planned", "eager"}
         Whether weights are made ready once, or handed over at each call.
     workspace : callable, optional
-        problem, threads -> bytes that a call takes beside its arrays, known before any of them is. "auto" leaves out
-        whom they are too many, and asks only of problems that have a product; without it nothing is known of them.
+        problem, threads -> bytes that a call needs in addition to its arrays, computed before any is allocated. "auto"
+        skips a backend that needs too many, and asks only for problems that have a product. None: not known.
     compiled : bool
         Whether it runs code that Numba compiles; ``supports`` then also knows whether Numba does.
     """

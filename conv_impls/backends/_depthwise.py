@@ -74,11 +74,11 @@ def heights(problem: Conv2dProblem) -> list[int]:
     and so do kernels whose neighbouring outputs share no row; of the others, each pass is as tall as tiles are.
     """
     (kh, _), sh = problem.kernel_size, problem.stride[0]
-    heights: list[int] = []
+    found: list[int] = []
     if shares(problem) and not slides(problem):
         for height in (height for height, stride in PASSES if stride == sh):
-            heights += [height] * ((kh - sum(heights)) // height)
-    return heights or [1] * kh
+            found += [height] * ((kh - sum(found)) // height)
+    return found or [1] * kh
 
 
 def shares(problem: Conv2dProblem) -> bool:
@@ -92,7 +92,7 @@ def by_columns(problem: Conv2dProblem) -> bool:
 
 
 def across_channels(problem: Conv2dProblem) -> Conv2dProblem:
-    """The problem as it lies in the workspace across channels: where sums go by columns, with both axes exchanged.
+    """The problem as it is stored across channels: rows and columns exchanged if sums go by columns.
 
     Tiles run along rows there, and whole rows of a kernel are left out where they lie in the padding.
     """
@@ -155,8 +155,8 @@ def position_cut(problem: Conv2dProblem, lanes: int, band_bytes: int) -> Positio
     row = sw * pitch
     bands = -(-oh // _band(problem, row * problem.itemsize, band_bytes))
     deep = (-(-oh // bands) - 1) * sh + extent_h + 1
-    # Whole vectors are loaded behind the last tap of a row, though never used.
     tasks = problem.batch * problem.in_channels * bands
+    # Whole vectors are loaded behind the last tap of a row, though never used.
     return PositionCut(tasks, bands, row, pitch, margin, round_up(deep * row + VECTORS * lanes, 64))
 
 

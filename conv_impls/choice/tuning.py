@@ -73,7 +73,7 @@ def tune(problem: Conv2dProblem, precision: str, threads: int) -> str:
 
 
 def _fastest(calls: dict[str, Call], x: Array, out: Array) -> str:
-    """Name of the call with the least time: beside a busy process a median says whose threads lost their cores."""
+    """Name of the call with the least time: on a busy machine, the median depends on which threads lost their cores."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(LEAST_ROUNDS):
         for name, taken in times.items():
