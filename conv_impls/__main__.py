@@ -126,9 +126,9 @@ def _tune(layers: list[Layer], threads: list[int | None], precision: str) -> Non
 def _warm_up(layers: list[Layer], threads: list[int | None], precision: str) -> None:
     """Plan and call one layer for each backend, dtype and number of threads that the layers lead to."""
     start, found = time.perf_counter(), {}
-    for count, layer, once in product(threads, layers, (True, False)):
+    for count, layer, eager in product(threads, layers, (True, False)):
         cores, problem = thread_count("warmup", count), layer.problem
-        backend = settle("warmup", "auto", problem, precision, cores, once).name
+        backend = settle("warmup", "auto", problem, precision, cores, eager).name
         found[f"{backend} {problem.dtype} {cores} threads"] = backend, problem, cores
     for _, (backend, problem, cores) in _progress(list(found.items())):
         # Some kernels are compiled by their first call.

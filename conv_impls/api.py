@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import numpy as np
 
-from conv_impls import eager
+from conv_impls import eager as eager_store
 from conv_impls import validation as check
 from conv_impls.backend import Backend
 from conv_impls.choice import tuning
@@ -105,12 +105,12 @@ def conv2d(
     count, relu = thread_count(fn, threads), is_relu(fn, activation)
     shape = result_shape(fn, out, problem, single)
     # The backend comes last, so that a wrong argument reads the same whichever one was named.
-    chosen = settle(fn, backend, problem, precision, count, once=True)
+    chosen = settle(fn, backend, problem, precision, count, eager=True)
     x, weight = check.laid_out(x), check.laid_out(weight)
     key = chosen, problem, count, relu
-    prepared = eager.take(key, weight, bias) or prepare(chosen, problem, weight, bias, count, relu)
+    prepared = eager_store.take(key, weight, bias) or prepare(chosen, problem, weight, bias, count, relu)
     y = compute(prepared, problem, x, shape, out, (x, weight) if bias is None else (x, weight, bias))
-    eager.put(key, prepared)
+    eager_store.put(key, prepared)
     return y
 
 
@@ -132,7 +132,7 @@ def usable(threads: int) -> int:
     return threads if launch is None else int(launch.usable(threads))
 
 
-def settle(fn: str, name: str, problem: Conv2dProblem, precision: str, threads: int, once: bool) -> Backend:
+def settle(fn: str, name: str, problem: Conv2dProblem, precision: str, threads: int, eager: bool) -> Backend:
     """As `registry.resolve`, with "auto" giving way to what `tuning` found fastest on this machine."""
     winner = tuning.winner(problem, precision, threads) if name == "auto" else None
     if winner is not None:
@@ -141,10 +141,10 @@ def settle(fn: str, name: str, problem: Conv2dProblem, precision: str, threads: 
         # A plug-in may be gone, or a backend refuse what it took, or now need more memory than auto allows: auto then
         # decides as if nothing had been measured.
         with suppress(UnknownBackendError, UnsupportedError):
-            chosen = resolve(fn, winner, problem, precision, threads, once)
+            chosen = resolve(fn, winner, problem, precision, threads, eager)
             if fits(chosen, problem, threads):
                 return chosen
-    return resolve(fn, name, problem, precision, threads, once)
+    return resolve(fn, name, problem, precision, threads, eager)
 
 
 def is_relu(fn: str, activation: str | None) -> bool:

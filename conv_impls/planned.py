@@ -254,7 +254,7 @@ def plan(
         if backend != "auto":
             check.fail(fn, "tune", "False with a backend of your choice", tune, f"backend={backend!r}; use 'auto'")
         tuning.tune(problem, precision, count)
-    chosen = settle(fn, backend, problem, precision, count, once=False)
+    chosen = settle(fn, backend, problem, precision, count, eager=False)
     start = time.perf_counter()
     prepared = prepare(chosen, problem, weight, bias, count, relu)
     prepare_s = time.perf_counter() - start
