@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from functools import partial
 from math import prod
@@ -9,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import fft
 
 from conv_impls import Conv2dProblem, backends, conv2d, get_backend, plan, register, registry
-from conv_impls.backends import _depthwise, auto
+from conv_impls.backends import _depthwise, auto, scipy_fft
 from conv_impls.choice.cost import estimates, workspace_bound
 
 GIB = 2**30
@@ -23,6 +25,14 @@ SMALL = [
     'mb1ic8ih30oc9oh30kh3ph1pm"replicate"dt"float64"', "mb1ic2ih90oc3oh76kh15", "mb1ic2ih40oc30oh8kh9dh3",
     'g2mb2ic2ih33iw50oc2oh11ow16kh7kw7sh3sw3ph3pw1dt"float64"',
 ]  # fmt: skip
+# Problems of FFT, and the padding of each side. What takes most of a call: the spectra of the image, the result or the
+# kernels; of one tile, of many, of many in a row; the padded image, where tiles leave most of it out or go beyond.
+TRANSFORMED = {
+    "mb2ic64ih40oc8kh3": 1, "mb4ic4ih40oc16kh3": 1, "mb1ic2ih90oc30kh15": 0, "mb8ic3ih90oc4kh15": 0,
+    "mb1ic64ih12oc64kh5": 0, "mb1ic2ih40oc30kh9dh3": 0, "mb1ic1ih1iw9000oc4kh1kw3": 0,
+    'g4mb3ic16ih40oc16kh5dt"float64"': 60, "mb2ic3ih121oc2kh1sh80": 60, "mb2ic3ih160oc2kh1sh89": 60,
+    'mb2ic3ih160oc2kh1sh89pm"replicate"dt"float64"': 60,
+}  # fmt: skip
 # The whole image in one vector of rows each, kernels that are mostly zeros, long rows: what would take most.
 HUGE = {
     "mb1ic1ih47000oc1oh2kh1sh46999": "numba_depthwise", "g4mb1ic4ih3000oc4oh2kh3sh2997": "numba_depthwise",
@@ -47,6 +57,35 @@ def test_what_is_predicted_is_what_a_plan_takes(name: str, label: str) -> None:
         taken = plan(problem, weight, backend=name, threads=threads).workspace_bytes
         assert taken is not None
         assert backend.workspace(problem, threads) == taken + spread
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["kernels kept", "kernels at each call, in blocks"])
+@pytest.mark.parametrize(("label", "padding"), TRANSFORMED.items(), ids=TRANSFORMED)
+def test_a_call_of_fft_takes_what_is_predicted(
+    label: str, padding: int, kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inverse = fft.irfft2
+
+    def seen_whole(spectra: Any, *arguments: Any, **how: Any) -> Any:
+        """SciPy copies them to memory of its own, which tracemalloc does not see."""
+        copied = np.empty_like(spectra)
+        result = inverse(spectra, *arguments, **how)
+        del copied
+        return result
+
+    monkeypatch.setattr(fft, "irfft2", seen_whole)
+    if not kept:
+        monkeypatch.setattr(scipy_fft, "KEPT_BYTES", 0)
+        monkeypatch.setattr(scipy_fft, "BLOCK_BYTES", 2**19)
+    problem = Conv2dProblem.from_label(label).replace(padding=((padding, padding), (padding, padding)))
+    ready = plan(problem, np.ones(problem.weight_shape, problem.dtype), backend="scipy_fft", threads=1)
+    x, out = (np.ones(shape, problem.dtype) for shape in (problem.input_shape, problem.output_shape))
+    ready(x, out=out)
+    tracemalloc.start()
+    ready(x, out=out)
+    taken = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert taken == pytest.approx(ready.workspace_bytes, rel=0.01, abs=4096)
 
 
 def test_backends_that_cut_problems_in_ways_of_their_own_predict_their_memory() -> None:

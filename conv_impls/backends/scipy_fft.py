@@ -22,7 +22,7 @@ from scipy import fft
 
 from conv_impls.backends._layout import effective
 from conv_impls.choice.cost import fft_size
-from conv_impls.padding import padded
+from conv_impls.padding import NO_PADDING, padded
 from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import Prepared, register
 from conv_impls.validation import Array
@@ -34,32 +34,38 @@ KEPT_BYTES = 256 * 2**20
 
 
 class Tiling(NamedTuple):
-    """Rows and columns of a transform; those of the outputs it gives; how many of them cover the image.
+    """How a problem is cut into transforms.
 
-    ``block`` output channels are transformed at once; ``workspace`` is in bytes, and so is ``spread``: the kernels with
-    the zeros of their dilation.
+    Rows and columns of a transform (``size``), of its outputs, of the tiles of an image (``grid``) and of the padded
+    image under all tiles (``covered``). ``block`` output channels are transformed at once. ``kept`` says whether a plan
+    keeps the spectra of the kernels.
     """
 
     size: tuple[int, int]
     outputs: tuple[int, int]
     grid: tuple[int, int]
+    covered: tuple[int, int]
     block: int
-    workspace: int
-    spread: int
+    kept: bool
 
 
 def tiling(problem: Conv2dProblem) -> Tiling:
     """How a problem is cut into transforms."""
-    g, size = problem.groups, fft_size(problem)
+    g, size, (sh, sw) = problem.groups, fft_size(problem), problem.stride
     ic, oc = problem.in_channels // g, problem.out_channels // g
-    extent = [d * (k - 1) + 1 for d, k in zip(problem.dilation, problem.kernel_size, strict=True)]
-    th, tw = ((length - e) // s + 1 for length, e, s in zip(size, extent, problem.stride, strict=True))
-    grid = -(-problem.out_size[0] // th), -(-problem.out_size[1] // tw)
+    th, tw = ((length - e) // s + 1 for length, e, s in zip(size, _extent(problem), problem.stride, strict=True))
+    down, across = -(-problem.out_size[0] // th), -(-problem.out_size[1] // tw)
+    covered = (down - 1) * th * sh + size[0], (across - 1) * tw * sw + size[1]
     # Spectra of the kernels of a block, and what becomes of all tiles under them, stay within bounds together.
-    images, point = problem.batch * prod(grid), g * _spectrum(size) * 2 * problem.itemsize
+    images, point = problem.batch * down * across, g * _spectrum(size) * 2 * problem.itemsize
     block = min(oc, max(1, BLOCK_BYTES // ((ic + 3 * images) * point)))
-    workspace = images * (2 * ic + 3 * block) * point
-    return Tiling(size, (th, tw), grid, block, workspace, g * oc * ic * prod(extent) * problem.itemsize)
+    return Tiling(size, (th, tw), (down, across), covered, block, oc * ic * point <= KEPT_BYTES)
+
+
+def _extent(problem: Conv2dProblem) -> tuple[int, int]:
+    """Rows and columns of a kernel with the zeros of its dilation."""
+    (kh, kw), (dh, dw) = problem.kernel_size, problem.dilation
+    return dh * (kh - 1) + 1, dw * (kw - 1) + 1
 
 
 def _spectrum(size: tuple[int, int]) -> int:
@@ -67,10 +73,30 @@ def _spectrum(size: tuple[int, int]) -> int:
     return size[0] * (size[1] // 2 + 1)
 
 
+def _call_bytes(problem: Conv2dProblem, cut: Tiling) -> int:
+    """Workspace of a call: the most that one of its steps takes, with what is left of the step before it."""
+    images, channels, item = problem.batch * prod(cut.grid), problem.in_channels, problem.itemsize
+    # Padding writes the image, and again where tiles go on behind its end; modes other than zeros gather it in one
+    # order of axes and copy it to another.
+    plane, end = problem.batch * channels * item, tuple(map(max, cut.covered, problem.padded_size))
+    image = plane * prod(problem.padded_size) if problem.padding != NO_PADDING else 0
+    longer = plane * prod(end) if end != problem.padded_size else 0
+    padding = image + max(longer, image if problem.padding_mode != "zeros" else 0)
+    # A copy of the tiles, where it is one, takes less than their spectra. Those are copied from one order of axes to
+    # another, products as well; the inverse transform takes a copy of them beside its result.
+    point, block = _spectrum(cut.size) * 2 * item, problem.groups * cut.block
+    seen, mixed, result = images * channels * point, images * block * point, images * block * prod(cut.size) * item
+    kernels = 0 if cut.kept else block * channels // problem.groups * point
+    return max(
+        padding, (longer or image) + seen, 2 * seen, seen + 2 * kernels, seen + kernels + 2 * mixed + result
+    )  # fmt: skip
+
+
 def _workspace(problem: Conv2dProblem, threads: int) -> int:
+    problem = effective(problem)
     # Kernels with a large dilation are mostly zeros, and larger than anything else.
-    found = tiling(effective(problem))
-    return found.workspace + found.spread
+    spread = prod((*problem.weight_shape[:2], *_extent(problem))) * problem.itemsize
+    return _call_bytes(problem, tiling(problem)) + spread
 
 
 @register(
@@ -87,11 +113,10 @@ def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: 
     n, g = problem.batch, problem.groups
     ic, oc = problem.in_channels // g, problem.out_channels // g
     (oh, ow), (sh, sw), (dh, dw) = problem.out_size, problem.stride, problem.dilation
-    size, (th, tw), (down, across), block, workspace_bytes, _ = tiling(problem)
+    cut = tiling(problem)
+    size, (th, tw), (down, across), covered, block, kept = cut
     spectrum, images = _spectrum(size), n * down * across
-    needed = (down - 1) * th * sh + size[0], (across - 1) * tw * sw + size[1]
-    extent = [d * (k - 1) + 1 for d, k in zip(problem.dilation, problem.kernel_size, strict=True)]
-    spread = np.zeros((g, oc, ic, *extent), problem.dtype)
+    spread = np.zeros((g, oc, ic, *_extent(problem)), problem.dtype)
     spread[..., ::dh, ::dw] = weight.reshape(g, oc, ic, *problem.kernel_size)
 
     def spectra(first: int) -> Array:
@@ -100,12 +125,13 @@ def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: 
         return turned
 
     packed_bytes = g * oc * ic * spectrum * 2 * problem.itemsize
-    kept = [spectra(first) for first in range(0, oc, block)] if packed_bytes <= KEPT_BYTES else None
+    # A call that finds its spectra needs the kernels no more.
+    kernels_of = {first: spectra(first) for first in range(0, oc, block)}.__getitem__ if kept else spectra
 
     def tiles(x: Array) -> Array:
         """Overlapping tiles of the padded image, zeros behind its end: (N * down * across, C_in, *size)."""
         image = padded(x, problem.padding, problem.padding_mode)
-        short = [(0, max(0, want - have)) for want, have in zip(needed, image.shape[2:], strict=True)]
+        short = [(0, max(0, want - have)) for want, have in zip(covered, image.shape[2:], strict=True)]
         image = np.pad(image, ((0, 0), (0, 0), *short)) if any(end for _, end in short) else image
         by_n, by_c, by_h, by_w = image.strides
         strides = by_n, th * sh * by_h, tw * sw * by_w, by_c, by_h, by_w
@@ -122,17 +148,21 @@ def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: 
         # Frequency first: one small (tiles, C_in) @ (C_in, C_out) product for each frequency and group.
         seen = np.ascontiguousarray(seen.transpose(1, 3, 0, 2))
         y = out.reshape(n, g, oc, oh, ow)
-        for index, first in enumerate(range(0, oc, block)):
-            kernels = spectra(first) if kept is None else kept[index]
-            mixed = (seen @ kernels).transpose(2, 0, 3, 1).reshape(-1, g, kernels.shape[3], size[0], size[1] // 2 + 1)
-            full = fft.irfft2(mixed, size, workers=threads, overwrite_x=True)[..., : th * sh : sh, : tw * sw : sw]
-            whole = full.reshape(n, down, across, *full.shape[1:]).transpose(0, 3, 4, 1, 5, 2, 6)
-            y[:, :, first : first + block] = whole.reshape(n, g, -1, down * th, across * tw)[..., :oh, :ow]
+        for first in range(0, oc, block):
+            y[:, :, first : first + block] = outputs(seen, kernels_of(first))
         if bias is not None:
             out += bias[:, None, None]
 
+    def outputs(seen: Array, kernels: Array) -> Array:
+        """Outputs of a block of channels; a function, so that nothing of one block is left at the next."""
+        mixed = (seen @ kernels).transpose(2, 0, 3, 1).reshape(-1, g, kernels.shape[3], size[0], size[1] // 2 + 1)
+        full = fft.irfft2(mixed, size, workers=threads, overwrite_x=True)[..., : th * sh : sh, : tw * sw : sw]
+        whole = full.reshape(n, down, across, *full.shape[1:]).transpose(0, 3, 4, 1, 5, 2, 6)
+        inside: Array = whole.reshape(n, g, -1, down * th, across * tw)[..., :oh, :ow]
+        return inside
+
     # A real transform of P points takes 2.5 P log2 P operations, a complex multiply-add 8 (Frigo & Johnson's count).
-    transforms = images * (problem.in_channels + problem.out_channels) + (g * oc * ic if kept is None else 0)
+    transforms = images * (problem.in_channels + problem.out_channels) + (0 if kept else g * oc * ic)
     executed = 2.5 * transforms * prod(size) * log2(prod(size)) + 8.0 * images * g * oc * ic * spectrum
-    packed = spread.nbytes if kept is None else packed_bytes
-    return Prepared(call, packed, workspace_bytes, executed_flops=executed)
+    packed = packed_bytes if kept else spread.nbytes
+    return Prepared(call, packed, _call_bytes(problem, cut), executed_flops=executed)
