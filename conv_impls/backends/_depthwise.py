@@ -41,14 +41,18 @@ def usual_band_bytes() -> int:
 
 
 def workspace(problem: Conv2dProblem, threads: int) -> int:
-    problem, lanes = effective(problem), vector_lanes(problem.itemsize)
-    way, band_bytes = way_of(problem, lanes), usual_band_bytes()
-    cut: SlideCut | PositionCut | ChannelCut
-    if way == "slide":
-        cut = slide_cut(problem, threads, band_bytes)
-    else:
-        cut = channel_cut(problem, lanes) if way == "channel" else position_cut(problem, lanes, band_bytes)
+    cut = cut_of(effective(problem), vector_lanes(problem.itemsize), threads)
     return min(threads, cut.tasks) * cut.area * problem.itemsize
+
+
+def cut_of(
+    problem: Conv2dProblem, lanes: int, threads: int, way: Way | None = None, band_bytes: int | None = None
+) -> SlideCut | PositionCut | ChannelCut:
+    """How an `effective` problem is shared out, by the way that should be fastest for it or by another one."""
+    way, band_bytes = way or way_of(problem, lanes), band_bytes or usual_band_bytes()
+    if way == "slide":
+        return slide_cut(problem, threads, band_bytes)
+    return channel_cut(problem, lanes) if way == "channel" else position_cut(problem, lanes, band_bytes)
 
 
 def way_of(problem: Conv2dProblem, lanes: int) -> Way:

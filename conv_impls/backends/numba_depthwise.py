@@ -59,18 +59,18 @@ def _prepare(
     compile_s = time.perf_counter() - start
 
     lanes = vector_lanes(dtype.itemsize)
-    way = way or cuts.way_of(problem, lanes)
-    band_bytes = band_bytes or cuts.usual_band_bytes()
+    cut = cuts.cut_of(problem, lanes, threads, way, band_bytes)
     floor = np.array([-np.inf, 0.0 if relu else -np.inf], dtype)
-    if way == "slide":
-        made = _slide(problem, floor, threads, band_bytes)
-    elif way == "position":
-        made = _by_position(problem, floor, lanes, band_bytes)
-    else:
-        made = _by_channel(problem, floor, lanes)
+    match cut:
+        case cuts.SlideCut():
+            made = _slide(problem, floor, cut)
+        case cuts.PositionCut():
+            made = _by_position(problem, floor, cut)
+        case cuts.ChannelCut():
+            made = _by_channel(problem, floor, cut, lanes)
     # A thread without a task would have a workspace all the same.
-    threads = min(threads, made.tasks)
-    job = Job(made.kernel, dtype, made.operands, threads=threads, workspace=threads * made.area)
+    threads = min(threads, cut.tasks)
+    job = Job(made.kernel, dtype, made.operands, threads=threads, workspace=threads * cut.area)
     made.pack(weight, bias)
     return Prepared(job, made.packed_bytes, job.workspace_bytes, compile_s, made.pack)
 
@@ -85,23 +85,19 @@ class Made(NamedTuple):
 
     kernel: Callable[..., None]
     operands: NamedTuple
-    # Tasks that threads share out, and elements of work of each thread.
-    tasks: int
-    area: int
     packed_bytes: int
     # (weight, bias) -> None: into the operands, a bias of -0.0 as 0.0, which leaving rows out would leave as it is.
     pack: Callable[[Array, Array | None], None]
 
 
-def _slide(problem: Conv2dProblem, floor: Array, threads: int, band_bytes: int) -> Made:
+def _slide(problem: Conv2dProblem, floor: Array, cut: cuts.SlideCut) -> Made:
     images, channels, outputs = problem.batch * problem.in_channels, problem.in_channels, problem.out_channels
     (oh, ow), stride, (padded_h, padded_w) = problem.out_size, problem.stride[0], problem.padded_size
     (top, _), (left, _) = problem.padding
-    tasks, bands, area = cuts.slide_cut(problem, threads, band_bytes)
     padded = problem.padding_mode != "zeros"
     sizes = depthwise_slide.Sizes(
         images, channels, outputs // channels, *problem.in_size, top=top, left=left, padded_h=padded_h,
-        padded_w=padded_w, out_h=oh, out_w=ow, stride=stride, bands=bands, area=area,
+        padded_w=padded_w, out_h=oh, out_w=ow, stride=stride, bands=cut.bands, area=cut.area,
     )  # fmt: skip
     packed, bias_values = np.empty(outputs * 9, floor.dtype), np.zeros(outputs, floor.dtype)
     staged = np.zeros(1, np.int64)
@@ -115,13 +111,13 @@ def _slide(problem: Conv2dProblem, floor: Array, threads: int, band_bytes: int) 
     # The stride is the kernel's affair: one phase, with all rows.
     staging = image_layout(problem.replace(stride=(1, 1))).staging
     operands = depthwise_slide.Operands(packed, bias_values, floor, staged, staging, sizes)
-    return Made(depthwise_slide.convolve, operands, tasks, area, packed.nbytes, pack)
+    return Made(depthwise_slide.convolve, operands, packed.nbytes, pack)
 
 
-def _by_position(problem: Conv2dProblem, floor: Array, lanes: int, band_bytes: int) -> Made:
+def _by_position(problem: Conv2dProblem, floor: Array, cut: cuts.PositionCut) -> Made:
     (h, w), (oh, ow), (kh, kw) = problem.in_size, problem.out_size, problem.kernel_size
     (sh, sw), (dh, dw), (left, right) = problem.stride, problem.dilation, problem.padding[1]
-    tasks, bands, row, pitch, margin, area = cuts.position_cut(problem, lanes, band_bytes)
+    _, bands, row, pitch, margin, area = cut
 
     def place(column: NDArray[np.intp]) -> Table:
         phase = column % sw
@@ -153,15 +149,15 @@ def _by_position(problem: Conv2dProblem, floor: Array, lanes: int, band_bytes: i
     )  # fmt: skip
     taps = place(np.arange(kw) * dw)
     operands = depthwise_position.Operands(packed, bias_values, floor, lines, taps, pads, chunks, sizes)
-    return Made(depthwise_position.convolve, operands, tasks, area, packed.nbytes, pack)
+    return Made(depthwise_position.convolve, operands, packed.nbytes, pack)
 
 
-def _by_channel(problem: Conv2dProblem, floor: Array, lanes: int) -> Made:
+def _by_channel(problem: Conv2dProblem, floor: Array, cut: cuts.ChannelCut, lanes: int) -> Made:
     (h, w), (oh, ow), (kh, kw) = problem.in_size, problem.out_size, problem.kernel_size
     channels, heights = problem.in_channels, cuts.heights(problem)
     exchange, turned = cuts.by_columns(problem), cuts.across_channels(problem)
     (top, _), (left, _) = turned.padding
-    tasks, rows, columns, out_at, area = cuts.channel_cut(problem, lanes)
+    _, rows, columns, out_at, area = cut
     row, column = np.divmod(np.arange(round_up(h * w, lanes)), w)
     out_row, out_column = np.divmod(np.arange(max(oh * ow, lanes)), ow)
     if exchange:
@@ -200,4 +196,4 @@ def _by_channel(problem: Conv2dProblem, floor: Array, lanes: int) -> Made:
     operands = depthwise_channel.Operands(
         packed, floor, seen, np.array(passes, np.int64), places, out_places, sizes
     )  # fmt: skip
-    return Made(depthwise_channel.convolve, operands, tasks, area, packed.nbytes, pack)
+    return Made(depthwise_channel.convolve, operands, packed.nbytes, pack)
