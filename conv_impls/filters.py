@@ -53,7 +53,7 @@ def apply_kernel(img2d: Array, kernel: Array, *, padding_mode: str = "zeros") ->
     kernel : ndarray of shape (kH, kW)
         For example from `KERNELS`; converted to the image's dtype.
     padding_mode : {"zeros", "reflect", "replicate", "circular"}
-        What lies beyond the border; "zeros" makes the border itself an edge.
+        What is beyond the border; "zeros" makes the border itself an edge.
 
     Returns
     -------

@@ -185,7 +185,7 @@ def conv_transpose2d(
     if min(*out_size, *full_size) < 1:
         check.fail(fn, "padding", "an output of at least 1x1", f"{out_size[0]}x{out_size[1]}", f"padding={sides}")
     check.total_bytes(fn, "output_padding", shape, weight.itemsize)
-    # Every window of the forward convolution lies inside the full size; padding crops that, output_padding extends it.
+    # Every window of the forward convolution is inside the full size; padding crops that, output_padding extends it.
     full_shape = (n, shape[1], full_size[0], full_size[1])
     problem = Conv2dProblem.of_shapes(fn, full_shape, weight.shape, weight.itemsize, steps, 0, gaps, count, "zeros")
     whole = _input_gradient(problem, weight, x)[:, :, sides[0] :, sides[1] :]

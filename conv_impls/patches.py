@@ -1,4 +1,4 @@
-"""Images as columns of patches, and back: `im2col` copies every window to a column, `col2im` adds them where they lay.
+"""Images as columns of patches, and back: `im2col` copies every window to a column, `col2im` adds them where they were.
 
 The two are adjoint: <im2col(x), c> = <x, col2im(c)>. Source: Chellapilla, Puri & Simard 2006, "High performance
 convolutional neural networks for document processing", sec. 3; the layout is that of torch.nn.functional.unfold.

@@ -146,7 +146,7 @@ def _tile_maxima(sums: Float64, m: int) -> Float64:
 
 
 def _largest_of_tile(x: Array, weight: Array, bias: Array | None, problem: Conv2dProblem, m: int, at: Index) -> Float64:
-    """The largest output of the m x m tile, cut at the edges, that each of ``at`` lies in; shape (S,)."""
+    """The largest output of the m x m tile, cut at the edges, that each of ``at`` is in; shape (S,)."""
     whole = np.repeat(at[:, None], m * m, axis=1)
     inside = np.stack(np.divmod(np.arange(m * m), m), axis=1)
     whole[..., 2:] = np.minimum(whole[..., 2:] // m * m + inside, np.array(problem.out_size) - 1)

@@ -98,7 +98,7 @@ def by_columns(problem: Conv2dProblem) -> bool:
 def across_channels(problem: Conv2dProblem) -> Conv2dProblem:
     """The problem as it is stored across channels: rows and columns exchanged if sums go by columns.
 
-    Tiles run along rows there, and whole rows of a kernel are left out where they lie in the padding.
+    Tiles run along rows there, and whole rows of a kernel are left out where they are in the padding.
     """
     if not by_columns(problem):
         return problem

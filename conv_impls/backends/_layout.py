@@ -32,7 +32,7 @@ class Layout:
     channel, pitch : int
         Elements of one channel, and of one row of a plane.
     tap_offset : ndarray of shape (C_in/groups * kH * kW,)
-        Where the tap of output (0, 0) lies, from the first channel of its group.
+        Where the tap of output (0, 0) is, from the first channel of its group.
     staging : Staging
         What `conv_impls.kernels.stage` reads.
     """
@@ -119,7 +119,7 @@ def phases(problem: Conv2dProblem, axis: int) -> Table:
 
 
 def inner_columns(problem: Conv2dProblem, width: int) -> Table:
-    """Range (low, high) of the columns of each stride phase that lie inside the image; shape (phases, 2)."""
+    """Range (low, high) of the columns of each stride phase that are inside the image; shape (phases, 2)."""
     left, (size, stride) = problem.padding[1][0], (problem.in_size[1], problem.stride[1])
     phase = phases(problem, 1)
     low = np.clip(-(-(left - phase) // stride), 0, width)

@@ -3,7 +3,7 @@
 See `conv_impls.kernels.depthwise_slide`, for most 3x3 layers, `conv_impls.kernels.depthwise_channel`, for narrow
 images, and `conv_impls.kernels.depthwise_position`, for all others: the ideas, their sources and the loops. Which of
 them, and how many rows are staged at once, says `conv_impls.backends._depthwise`. Here: the tables that say where
-padding, taps and weights lie.
+padding, taps and weights are.
 Limits: one input channel a group; any number of output channels a group.
 """
 

@@ -136,7 +136,7 @@ def _winograd(problem: Conv2dProblem, m: int, lanes: int, eager: bool) -> tuple[
 
 
 def _depthwise(problem: Conv2dProblem, lanes: int) -> float:
-    # Vectors lie along rows or across channels, and are as full as the better of the two.
+    # Vectors go along rows or across channels, and are as full as the better of the two.
     full = max(n / (-(-n // lanes) * lanes) for n in (problem.out_size[1], problem.groups))
     return (DEPTHWISE_UNIT * problem.macs / full + STORE * prod(problem.output_shape)) / lanes
 

@@ -9,7 +9,7 @@ Therefore
     little between machines, and only ratios decide between backends, so a file that is wrong by any factor cannot
     lead far astray (tests/test_claims_limits.py).
 Source: the roofline model, Williams, Waterman & Patterson 2009, doi:10.1145/1498765.1498785.
-Limits: a process keeps the numbers it began with. A machine whose ratios lie outside the bounds is taken for the
+Limits: a process keeps the numbers it began with. A machine whose ratios are outside the bounds is taken for the
 nearest one inside.
 """
 
@@ -105,7 +105,7 @@ def believed(single: Numbers, several: Numbers, threads: int) -> Numbers:
     alone = _within(max(single["float32"], several["float32"] / threads), CORE_FLOPS)
     flops = _within(several["float32"], (alone * max(1.0, threads / SHARED), alone * threads))
     memory = _within(several["memory"], _per(flops, next(MEMORY[most] for most in MEMORY if threads <= most)))
-    # No cache is slower than what lies behind it.
+    # No cache is slower than what is behind it.
     l3 = max(memory, _within(several["l3"], _per(flops, L3)))
     cache = max(l3, _within(several["cache"], _per(flops, CACHE)))
     float64, call_s = _within(several["float64"], _per(flops, DOUBLES)), _within(several["call_s"], START_S)

@@ -3,9 +3,9 @@
 Idea
     As many channels as lanes are transposed into a buffer, so that every load is aligned and every tap a vector of
     weights; kernel rows in the padding are left out, and results are transposed back. Taps are summed in the order of
-    `conv_impls.kernels.depthwise_position`, in as many passes; where that goes by kernel columns, the image lies on its
-    side in the buffer, so that columns are rows here. What depends on the row of the result alone comes from a table:
-    worked out on the way, its four divisions took 10 to 15% of a layer.
+    `conv_impls.kernels.depthwise_position`, in as many passes; where that goes by kernel columns, rows and columns of
+    the image are exchanged in the buffer. What depends on the row of the result alone comes from a table: worked out on
+    the way, its four divisions took 10 to 15% of a layer.
 Source
     The NCHWc layout of Georganas et al. 2018, arXiv:1808.05567, sec. II, made on the way.
 Limits
@@ -26,7 +26,7 @@ from conv_impls.kernels.square import gather_rows, load_rows, scatter_rows, stor
 
 
 class Sizes(NamedTuple):
-    """What `convolve` counts by; rows and columns are those of the image as it lies in the workspace."""
+    """What `convolve` counts by; rows and columns are those of the image in the workspace."""
 
     batch: int
     channels: int
@@ -42,7 +42,7 @@ class Sizes(NamedTuple):
     dilation_w: int
     # Passes over a kernel.
     passes: int
-    # Elements of a padded row of the transposed image; where the results lie; elements of work of each part.
+    # Elements of a padded row of the transposed image; where the results start; elements of work of each part.
     row: int
     out_at: int
     area: int
@@ -59,7 +59,7 @@ class Operands(NamedTuple):
     rows: Integers
     # For each pass its first kernel column, how many, and whether they go by column by column, else row by row.
     passes: Integers
-    # Where each position of the image lies in the transposed one, and each of the result behind it.
+    # Where each position of the image is in the transposed one, and each of the result behind it.
     places: Integers
     out_places: Integers
     sizes: Sizes

@@ -78,7 +78,7 @@ class Operands(NamedTuple):
 
 @njit(**PURE)
 def _stage(x, image, first, count, plan, work, to):
-    """Padded rows ``first`` to first + count - 1 of one channel; columns of one stride phase lie side by side.
+    """Padded rows ``first`` to first + count - 1 of one channel; columns of one stride phase are side by side.
 
     Zeros beside the image are there from the start and stay.
     """

@@ -178,7 +178,7 @@ def _apart(x, at, low, high):
         near, far = load_lanes(x, at, low, high), load_lanes(x, at + lanes, low - lanes, high - lanes)
         last = load_lanes(x, at + 2 * lanes, low - 2 * lanes, min(1, high - 2 * lanes))
     first = evens(near, far)
-    # Two loads fewer than evens of what lies two elements on: 10% of a layer.
+    # Two loads fewer than evens of what is two elements on: 10% of a layer.
     return first, odds(near, far), following(first, last)
 
 

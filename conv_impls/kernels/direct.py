@@ -14,7 +14,7 @@ Source
     reduction for the caches: Goto & van de Geijn 2008, doi:10.1145/1356052.1356053, sec. 4.
 Order
     Each sum starts at 0, takes its taps in the order (channel, row, column), one multiply-add each, and last the bias.
-    No tail, block or orientation changes that, so equal windows give equal bits wherever they lie.
+    No tail, block or orientation changes that, so equal windows give equal bits wherever they are.
 Limits
     The sums live in L1: plain Numba cannot keep an array in registers. `conv_impls.kernels.tile` goes further.
 
@@ -62,7 +62,7 @@ class Sizes(NamedTuple):
     groups: int
     out_channels: int
     taps: int
-    # Of one image of the result, how long its rows are, and how far apart they lie in the source.
+    # Of one image of the result, how long its rows are, and how far apart they are in the source.
     positions: int
     out_width: int
     pitch: int
@@ -88,7 +88,7 @@ class Operands(NamedTuple):
     bias: Floats
     # What each sum is raised to at last: one number.
     floor: Floats
-    # Where each tap lies in the image and in the weights, and where each row of factors lies.
+    # Where each tap is in the image and in the weights, and where each row of factors starts.
     offsets: Integers
     steps: Integers
     places: Integers

@@ -18,7 +18,7 @@ Idea
     k block      as many k as a tile adds up before it writes its sums to C; the next k block starts from them
     others       position block: the panels that fit a part of L2; channel block: output channels that share a task
 
-    Where few outputs lie in an image, positions cannot fill vectors. Then ``by_channel`` computes the transposed
+    Where an image has few outputs, positions cannot fill vectors. Then ``by_channel`` computes the transposed
     product: A the patches, positions by k, B the weights, k by output channels; C is transposed into y at the end.
     Either way a sum starts from the bias and takes its products in the order of k, so both give the same bits.
 
@@ -103,7 +103,7 @@ class Operands(NamedTuple):
     bias: Floats
     # Lower limits of sums: floor[0], between two k blocks, is -inf; floor[1], at the end, is 0 with ReLU, else -inf.
     floor: Floats
-    # Where each k lies in the staged planes, from the first channel of its group.
+    # Where each k is in the staged planes, from the first channel of its group.
     tap_offset: Integers
     # Unused where nothing is staged.
     staging: Staging

@@ -27,7 +27,7 @@ from conv_impls.kernels.tile import VECTORS
 
 
 class Window(NamedTuple):
-    """Where the taps of an image that is not staged lie; ``top`` and ``left`` are its padding."""
+    """Where the taps are in an image that is not staged; ``top`` and ``left`` are its padding."""
 
     in_height: int
     in_width: int
@@ -75,7 +75,7 @@ def pack_planes(source, tap_offset, k_range, span, rows, target):
 def pack_rows(source, k_range, span, positions, target):
     """As `pack_planes` for a 1x1 kernel, all panels of a block at once: each channel is read from p0 to p0 + count.
 
-    target[to + panel*(width*depth) + k*width + column]; ``target`` is (array, to). Channels lie far apart in memory:
+    target[to + panel*(width*depth) + k*width + column]; ``target`` is (array, to). Channels are far apart in memory:
     packed panel by panel, each read is of 128 bytes (AVX-512), and 384 -> 96 at 56x56 was 11% slower on Zen 4.
     """
     image, base = source
@@ -114,7 +114,7 @@ def pack_image(source, channels, span, window, out_width, target):
             for v in range(0, run, lanes):
                 here = min(lanes, run - v)
                 column = (out_column + v) * sw + tap % kw * dw - left
-                # Of the elements from `column` on, those that lie in the image and are not behind the last one used.
+                # Of the elements from `column` on, those that are in the image and not behind the last one used.
                 low, high = -column, min(in_width - column, (here - 1) * sw + 1)
                 if in_row < 0 or in_row >= in_height:
                     high = 0  # a row of the padding: zeros

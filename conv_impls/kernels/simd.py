@@ -84,7 +84,7 @@ def splat_ir(builder, scalar, vector):
 
 
 def mask_ir(builder, vector, low, high):
-    """Lanes from ``low`` to ``high`` - 1; the bounds may lie outside the vector."""
+    """Lanes from ``low`` to ``high`` - 1; the bounds may be outside the vector."""
     i32, i64 = ir.IntType(32), ir.IntType(64)
     wide = ir.VectorType(i32, vector.count)
     index = ir.Constant(wide, list(range(vector.count)))

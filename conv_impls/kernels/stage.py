@@ -42,7 +42,7 @@ class Staging(NamedTuple):
     # The row of the image that each row of each phase shows, -1 for a zero; the same for columns.
     rows: Integers
     columns: Integers
-    # For each phase the range (low, high) of its columns that lie inside the image, at equal steps of the stride.
+    # For each phase the range (low, high) of its columns that are inside the image, at equal steps of the stride.
     inner: Integers
 
 
@@ -95,7 +95,7 @@ def _copy(source, at, step, target, to, count):
     elif step == 2 and last >= 0:
         for b in range(0, last, lanes):
             store(evens(load(source, at + 2 * b), load(source, at + 2 * b + lanes)), target, to + b)
-        # The element behind the last wanted may lie outside of the image.
+        # The element behind the last wanted may be outside of the image.
         far = load_lanes(source, at + 2 * last + lanes, 0, lanes - 1)
         store(evens(load(source, at + 2 * last), far), target, to + last)
     elif step == 2:

@@ -62,7 +62,7 @@ class Product(NamedTuple):
 
 
 def _emit(builder, vector, rows, vectors, a_row, product):
-    """One tile of ``rows`` x ``vectors`` at the builder's place; A[k, m + 1] lies ``a_row`` behind A[k, m]."""
+    """One tile of ``rows`` x ``vectors`` at the builder's place; A[k, m + 1] is ``a_row`` elements behind A[k, m]."""
     k, (a, a_step), (b, b_step), (c, c_step), columns, bias, start, floor, soon = product
     scalar, lanes = vector.element, vector.count
     function = builder.function
@@ -133,7 +133,7 @@ def _emit(builder, vector, rows, vectors, a_row, product):
         walks = [(a, a_step), (b, b_step), soon] if soon else [(a, a_step), (b, b_step)]
         accumulators = loop(builder, block, "k", k, walks, accumulators, at, step)
     else:
-        # A lies in groups of `lanes` steps: within a group the next step is the next element.
+        # A is stored in groups of `lanes` steps: within a group the next step is the next element.
         def group(values, a_here, b_here):
             one = ir.Constant(I64, 1)
             return loop(
@@ -251,7 +251,7 @@ def tile(typing_context, rows, k, a, b, c, columns, bias, start, floor, soon):
 def tile_by_lane(typing_context, rows, k, a, b, c, columns, bias, start, floor):
     """As `tile`, but A[k, m] is array[at + k//lanes*step + m*lanes + k%lanes], k a multiple of lanes.
 
-    All of it lies in cache, so nothing is prefetched.
+    All of it is in cache, so nothing is prefetched.
     """
     signature = types.void(*_kinds(a, b, c, bias))
 
