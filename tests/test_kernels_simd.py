@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from conv_impls.kernels import simd, square
+from conv_impls.kernels.product import multiply, multiply_by_panel
 from conv_impls.kernels.runtime.cache import kernel
 from conv_impls.kernels.tile import (
     ROWS,
@@ -20,8 +21,6 @@ from conv_impls.kernels.tile import (
     START_C,
     START_ZERO,
     VECTORS,
-    multiply,
-    multiply_by_panel,
     tile,
     tile_by_lane,
 )

@@ -11,7 +11,7 @@ Idea
         for each channel block, image and group, position block            these are the tasks that threads share out
             for each k block
                 pack the patches of this k block and position block        `_fill`, `pack_rows`
-                multiply all row tiles by all panels                       `conv_impls.kernels.tile.multiply`
+                multiply all row tiles by all panels                       `conv_impls.kernels.product.multiply`
 
     panel        `VECTORS` vectors of columns of B, one row for each k
     tile         up to `ROWS` rows of A by one panel, its sums in registers
@@ -41,21 +41,13 @@ from typing import NamedTuple
 from numba import int64, njit
 
 from conv_impls.kernels.panels import Window, pack_image, pack_planes, pack_rows
+from conv_impls.kernels.product import PACKED_BY_TILE, multiply, multiply_by_panel
 from conv_impls.kernels.runtime.cache import PURE, kernel
 from conv_impls.kernels.runtime.team import Floats, Integers, of_call, of_plan
 from conv_impls.kernels.simd import lanes_of
 from conv_impls.kernels.square import load_rows, store_rows, transpose
 from conv_impls.kernels.stage import Staging, stage_part
-from conv_impls.kernels.tile import (
-    PACKED_BY_TILE,
-    ROWS,
-    START_BY_COLUMN,
-    START_BY_ROW,
-    START_C,
-    VECTORS,
-    multiply,
-    multiply_by_panel,
-)
+from conv_impls.kernels.tile import ROWS, START_BY_COLUMN, START_BY_ROW, START_C, VECTORS
 
 
 class Sizes(NamedTuple):

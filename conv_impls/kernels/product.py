@@ -1,0 +1,82 @@
+"""A matrix product by register tiles: rows are shared out evenly, and each tile meets every panel of B. Pure kernels.
+
+Idea
+    Operands are packed so that a tile reads both in order. `multiply` keeps a tile's rows of A in L1 while panels of B
+    go by, `multiply_by_panel` a panel while tiles go by; both prefetch what comes next.
+Source
+    Van Zee & van de Geijn 2015, BLIS, doi:10.1145/2764454, sec. 2: the two loops around `conv_impls.kernels.tile`.
+Limits
+    Columns beyond the last whole vector are `multiply`'s alone; panels are VECTORS vectors wide.
+"""
+
+from __future__ import annotations
+
+from numba import njit
+
+from conv_impls.kernels.runtime.cache import PURE
+from conv_impls.kernels.simd import lanes_of
+from conv_impls.kernels.tile import START_BY_COLUMN, VECTORS, tile
+
+# A step of A that stands for "packed tile by tile": it is then the number of rows of the tile.
+PACKED_BY_TILE = 0
+
+
+@njit(**PURE)
+def multiply(share, depth, a, b, c, columns, bias, start, floor, soon):
+    """Tiles ``first`` to ``last`` of the ``tiles`` that share out ``rows``, against all panels of B.
+
+    ``share`` is (rows, first, last, tiles). Sharing rows out evenly, 64 as 13+13+13+13+12 rather than 14+14+14+14+8,
+    keeps every tile full enough to hide the latency of its products.
+
+    Sums start from C, or from ``bias`` = (array, at) of rows or of columns: both ways add in the same order.
+
+    A is (array, at, row, step, skip): row m starts at at + m*row; with the step `PACKED_BY_TILE` the first ``skip``
+    steps of each tile are left out. B is (array, at, panel, step), C (array, at, step). Each tile prefetches one of the
+    first ``lines`` lines of every row of what comes next: ``soon`` is (array, at, step, lines).
+    """
+    rows, first, last, tiles = share
+    a_array, a_at, a_row, a_step, a_skip = a
+    b_array, b_at, b_panel, b_step = b
+    c_array, c_at, c_step = c
+    bias_array, bias_at = bias
+    soon_array, soon_at, soon_step, soon_lines = soon
+    line, lanes = 0, lanes_of(b_array)
+    width = VECTORS * lanes
+    for t in range(first, last):
+        m = t * rows // tiles
+        here = (t + 1) * rows // tiles - m
+        step = here if a_step == PACKED_BY_TILE else a_step
+        left = a_array, a_at + m * a_row + a_skip * step, step
+        for j in range(0, columns, width):
+            right = b_array, b_at + j // width * b_panel, b_step
+            result = c_array, c_at + m * c_step + j, c_step
+            next_line = soon_array, soon_at + min(line, soon_lines) * lanes, soon_step if line < soon_lines else 0
+            offset = bias_array, bias_at + (j if start == START_BY_COLUMN else m)
+            tile(here, depth, left, right, result, min(width, columns - j), offset, start, floor, next_line)
+            line += 1
+
+
+@njit(**PURE)
+def multiply_by_panel(share, depth, a, b, c, bias, start, floor):
+    """As `multiply`, but each panel of B against all tiles before the next one, which is prefetched meanwhile.
+
+    ``share`` is (rows, tiles, panels), A (array, at, row, step), ``bias`` that of columns.
+    """
+    rows, tiles, panels = share
+    a_array, a_at, a_row, a_step = a
+    b_array, b_at, b_panel, b_step = b
+    c_array, c_at, c_step = c
+    bias_array, bias_at = bias
+    lanes = lanes_of(b_array)
+    width = VECTORS * lanes
+    for j in range(panels):
+        panel = b_at + j * b_panel
+        for t in range(tiles):
+            m = t * rows // tiles
+            here = (t + 1) * rows // tiles - m
+            line = min(t, VECTORS)
+            left = a_array, a_at + m * a_row, a_step
+            result = c_array, c_at + m * c_step + j * width, c_step
+            next_panel = b_array, panel + b_panel + line * lanes, b_step if line < VECTORS else 0
+            tile(here, depth, left, (b_array, panel, b_step), result, width, (bias_array, bias_at + j * width), start,
+                 floor, next_panel)  # fmt: skip
