@@ -12,9 +12,15 @@ import effort as efforts
 import pytest
 
 # Fixtures.
+from believed import folder as folder
+from believed import measurements as measurements
+from checkout import repo as repo
+from checkout import template as template
 from commands import bench as bench
 from effort import effort as effort
 from inprocess import machine as machine
+from misbehaving import plugin as plugin
+from misbehaving import workers as workers
 from scripted import go as go
 
 from conv_impls import registry

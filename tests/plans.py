@@ -1,0 +1,41 @@
+"""What the tests of plans as values share: plans, their arrays, and in what two plans differ."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from conv_impls import Conv2dProblem, Plan, get_backend, plan
+from conv_impls.validation import Array
+
+P = Conv2dProblem(2, 8, (9, 10), 8, (3, 3), padding=((1, 1), (0, 2)))
+
+
+def arrays(problem: Conv2dProblem, seed: int = 0) -> tuple[Array, Array, Array]:
+    rng = np.random.default_rng(seed)
+    shapes = problem.input_shape, problem.weight_shape, (problem.out_channels,)
+    x, weight, bias = (rng.standard_normal(shape).astype(problem.dtype) for shape in shapes)
+    return x, weight, bias
+
+
+def planned_with(backend: str = "auto", problem: Conv2dProblem = P, **how: Any) -> Plan:
+    """A plan of this backend, for a problem that it takes."""
+    taken = problem if get_backend(backend).supports(problem) is None else problem.replace(groups=problem.in_channels)
+    _, weight, bias = arrays(taken)
+    return plan(taken, weight, bias, backend=backend, **how)
+
+
+def differences(found: Plan, expected: Plan) -> set[str]:
+    """In what one plan is not the other."""
+    told = "problem", "backend", "threads", "packed_bytes", "workspace_bytes"
+    x = arrays(expected.problem, 1)[0]
+    unlike = {name for name in told if getattr(found, name) != getattr(expected, name)}
+    unlike |= {"name"} if found.problem.name != expected.problem.name else set()
+    unlike |= {"value"} if found != expected or hash(found) != hash(expected) else set()
+    return unlike | ({"bits"} if found(x).tobytes() != expected(x).tobytes() else set())
+
+
+def assert_same(found: list[Array], expected: list[Array]) -> None:
+    for y, right in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(y, right)
