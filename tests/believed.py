@@ -34,7 +34,7 @@ def forget() -> None:
 
 @pytest.fixture
 def measurements(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Instead of measuring: the numbers of rounds that were asked for."""
+    """Nothing is measured; the list has the number of rounds of each request."""
     asked: list[int] = []
 
     def measure(threads: int, rounds: int) -> dict[str, float]:

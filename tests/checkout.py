@@ -58,7 +58,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def repo(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The checkout, of which revisions are named, beside a user's folder of its own."""
+    """A checkout with named revisions, next to a folder for the user's files."""
     folder = shutil.copytree(template, tmp_path / "repo")
     monkeypatch.setattr(versions, "CHECKOUT", folder)
     monkeypatch.setenv("CONV_IMPLS_CACHE_DIR", str(tmp_path / "user"))

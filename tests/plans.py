@@ -28,9 +28,9 @@ def planned_with(backend: str = "auto", problem: Conv2dProblem = P, **how: Any) 
 
 def differences(found: Plan, expected: Plan) -> set[str]:
     """In what one plan is not the other."""
-    told = "problem", "backend", "threads", "packed_bytes", "workspace_bytes"
+    compared = "problem", "backend", "threads", "packed_bytes", "workspace_bytes"
     x = arrays(expected.problem, 1)[0]
-    unlike = {name for name in told if getattr(found, name) != getattr(expected, name)}
+    unlike = {name for name in compared if getattr(found, name) != getattr(expected, name)}
     unlike |= {"name"} if found.problem.name != expected.problem.name else set()
     unlike |= {"value"} if found != expected or hash(found) != hash(expected) else set()
     return unlike | ({"bits"} if found(x).tobytes() != expected(x).tobytes() else set())

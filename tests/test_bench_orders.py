@@ -21,7 +21,7 @@ def test_an_answer_is_the_one_that_names_its_order(workers: Any, monkeypatch: py
         return given[-1]
 
     monkeypatch.setattr(secrets, "token_hex", token_hex)
-    # The token of each order is the one that this backend guesses: nothing else tells its line from an answer.
+    # This backend guesses the token of each order: only the token distinguishes its line from an answer.
     known = 9
     assert "shape" not in prepared(workers("answers_by_guess"))
     # Only the order before has it: a line that is late, or of somebody who remembers, is no answer.
@@ -82,8 +82,8 @@ def test_between_orders_the_whole_group_is_stopped(workers: Any) -> None:
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_thread_variables_stand_before_any_import_and_the_counts_are_read_back(workers: Any, threads: int) -> None:
-    told = json.loads(prepared(workers("tells_threads", threads))["reason"])
-    assert set(told.values()) == {str(threads)}
+    counts = json.loads(prepared(workers("tells_threads", threads))["reason"])
+    assert set(counts.values()) == {str(threads)}
     for backend in ("numpy_im2col", "numba_direct"):
         seen = prepared(workers(backend, threads))["facts"]["threads_seen"]
         assert f"openblas {threads}" in seen

@@ -63,7 +63,7 @@ NUMBERS = {"float32": 1e11, "float64": 5e10, "cache": 1e11, "l3": 5e10, "memory"
 
 @pytest.fixture
 def measured(layers: str, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Instead of measuring limits: the numbers of threads that were asked for."""
+    """No limits are measured; the list has the number of threads of each request."""
     asked: list[int] = []
 
     def measure(threads: int, rounds: int) -> dict[str, float]:

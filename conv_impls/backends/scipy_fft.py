@@ -83,7 +83,7 @@ def _call_bytes(problem: Conv2dProblem, cut: Tiling) -> int:
     longer = plane * prod(end) if end != problem.padded_size else 0
     padding = image + max(longer, image if problem.padding_mode != "zeros" else 0)
     # A copy of the tiles, where it is one, takes less than their spectra. Those are copied from one order of axes to
-    # another, products as well; the inverse transform takes a copy of them beside its result.
+    # another. So are the products; the inverse transform copies them, and its result needs memory of its own.
     point, block = _spectrum(cut.size) * 2 * item, problem.groups * cut.block
     seen, mixed, result = images * channels * point, images * block * point, images * block * prod(cut.size) * item
     kernels = 0 if cut.kept else block * channels // problem.groups * point

@@ -58,7 +58,7 @@ def multiply(share, depth, a, b, c, columns, bias, start, floor, soon):
 
 @njit(**PURE)
 def multiply_by_panel(share, depth, a, b, c, bias, start, floor):
-    """As `multiply`, but each panel of B against all tiles before the next one, which is prefetched meanwhile.
+    """As `multiply`, but each panel of B meets all tiles before the next panel, which is prefetched during that time.
 
     ``share`` is (rows, tiles, panels), A (array, at, row, step), ``bias`` that of columns.
     """
