@@ -38,7 +38,9 @@ class Scripted:
     log: Log
     spoil: Spoil
 
-    def __init__(self, backend: str, threads: int, call_s: float, variables: dict[str, str]) -> None:
+    def __init__(
+        self, backend: str, threads: int, call_s: float, variables: dict[str, str], session: bool = True
+    ) -> None:
         self.backend, self.threads = backend, threads
         self.log.append((backend, threads, "start up", dict(variables)))
 

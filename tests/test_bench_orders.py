@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from misbehaving import assert_soon, prepared, processes, turn
 
+from bench.run.process import Worker
+
 
 def test_an_answer_is_the_one_that_names_its_order(workers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[str] = []
@@ -95,3 +97,32 @@ def test_a_turn_may_take_its_own_time_beside_that_of_a_call(workers: Any) -> Non
     prepared(worker)
     worker.stage_s["call"] = 0.01
     assert turn(worker, 0.2)["status"] == "ok"
+
+
+def test_a_stretch_may_take_its_own_time_and_is_within_that_of_the_parent(workers: Any) -> None:
+    worker = workers("honest")
+    prepared(worker)
+    worker.stage_s["call"] = 0.01
+    answer = worker.ask("stretch", seconds=0.2)
+    assert answer["status"] == "ok"
+    assert answer["calls"] >= 1
+    assert 0.2 <= answer["seconds"] <= answer["answered"] - answer["asked"]
+
+
+@pytest.mark.parametrize("session", [True, False])
+def test_a_process_has_a_session_of_its_own_or_that_of_its_parent_but_never_its_group(
+    plugin: dict[str, str], session: bool
+) -> None:
+    worker = Worker("honest", 1, 60.0, plugin, session)
+    try:
+        assert prepared(worker)["status"] == "ok"
+        assert worker._child is not None
+        own = worker._child.pid
+        assert [os.getsid(pid) for pid in (own, worker._group)] == [own if session else os.getsid(0)] * 2
+        # A terminal sends Ctrl-C to the group of the parent.
+        assert len({os.getpgid(0), os.getpgid(own), os.getpgid(worker._group)}) == 3
+        assert turn(worker, 0.01)["status"] == "ok"
+    finally:
+        worker.close()
+    with pytest.raises(ProcessLookupError):
+        os.killpg(worker._group, 0)

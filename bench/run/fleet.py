@@ -14,10 +14,15 @@ NONE: Versions = MappingProxyType({})
 
 
 class Fleet:
-    """The processes of a run, one a backend, all on one number of threads in one repetition. A context."""
+    """The processes of a run, one a backend, all on one number of threads in one repetition. A context.
 
-    def __init__(self, call_s: float, variables: dict[str, str], versions: Versions = NONE) -> None:
-        self._call_s, self._variables, self._versions = call_s, variables, versions
+    ``sessions``: each in a session of its own, see `Worker`.
+    """
+
+    def __init__(
+        self, call_s: float, variables: dict[str, str], versions: Versions = NONE, sessions: bool = True
+    ) -> None:
+        self._call_s, self._variables, self._versions, self._sessions = call_s, variables, versions, sessions
         self._workers: dict[str, Worker] = {}
         self._kind = (0, 0)
 
@@ -38,7 +43,7 @@ class Fleet:
         if backend not in self._workers:
             version = self._versions.get(backend)
             variables = (version.variables() if version else {}) | self._variables
-            self._workers[backend] = Worker(backend, self._kind[0], self._call_s, variables)
+            self._workers[backend] = Worker(backend, self._kind[0], self._call_s, variables, self._sessions)
         return self._workers[backend]
 
     def close(self) -> None:

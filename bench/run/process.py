@@ -36,10 +36,16 @@ Answer = dict[str, Any]
 
 
 class Worker:
-    """One backend on one number of threads. Every answer has a status of `bench.store.folder.STATUSES`."""
+    """One backend on one number of threads. Every answer has a status of `bench.store.folder.STATUSES`.
 
-    def __init__(self, backend: str, threads: int, call_s: float, variables: dict[str, str]) -> None:
-        self.backend, self.threads = backend, threads
+    ``session``: in a session of its own, else in that of the parent. Linux may share the cores between sessions first,
+    then between their threads (sched(7), autogroup).
+    """
+
+    def __init__(
+        self, backend: str, threads: int, call_s: float, variables: dict[str, str], session: bool = True
+    ) -> None:
+        self.backend, self.threads, self._session = backend, threads, session
         # A call may take twice what the budget allows it, and a cold start some seconds.
         self.stage_s = {"load": LOAD_S, "plan": PLAN_S, "check": CHECK_S, "call": 5 * call_s + 5}
         self._variables = os.environ | thread_variables(threads) | variables
@@ -89,7 +95,9 @@ class Worker:
         command.append(str(os.getpid()))
         child = subprocess.Popen(
             command, cwd=Path(__file__).parents[2], env=self._variables, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, pass_fds=(theirs_in, theirs_out), start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, pass_fds=(theirs_in, theirs_out),
+            # In either case Ctrl-C in a terminal reaches the parent alone.
+            start_new_session=self._session, process_group=None if self._session else 0,
         )  # fmt: skip
         # The group is known once the guard has named it.
         self._child, self._group, self._unread = child, 0, b""

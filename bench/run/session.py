@@ -120,8 +120,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Only the cases that -k, --lf and others left are measured."""
-    if harness := session.config.stash[HARNESS]:
+    config = session.config
+    if harness := config.stash[HARNESS]:
         harness.selected = [case for item in session.items if (case := _case(item))]
+        if harness.timed and not harness.selected:
+            # No run is made, so the JSON of benchmarks that are not ours goes where it was wanted.
+            wanted = config.stash.get(COPY, None)
+            config.option.benchmark_json = config._benchmarksession.json = wanted  # type: ignore[attr-defined]
 
 
 @pytest.hookimpl(wrapper=True)
@@ -210,7 +215,8 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, obj
         warnings.filterwarnings("ignore", "Not saving anything")
         result = yield
     made = session.config.option.benchmark_json
-    if (copy := session.config.stash.get(COPY, None)) and made and made.exists():
+    copy = session.config.stash.get(COPY, None)
+    if copy and made and made != copy and made.exists():
         shutil.copyfile(made, copy)
     return result
 

@@ -203,6 +203,15 @@ class Subject:
             "values": [s["values"] for s in samples], "scales_left": sum(1 for _ in drawn),
         }  # fmt: skip
 
+    def stretch(self, seconds: float) -> dict[str, Any]:
+        """Calls without a pause: how many, and how long they took together."""
+        self.note("call")
+        call, calls, began = self._bounds[0].call, 0, clock()
+        while (spent_s := clock() - began) < seconds or not calls:
+            call()
+            calls += 1
+        return {"calls": calls, "seconds": spent_s}
+
     def last(self, scales: list[float]) -> tuple[Array, dict[str, Any]]:
         """All outputs of one more call, on an image times one of ``scales``.
 

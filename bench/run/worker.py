@@ -124,6 +124,11 @@ class Actions:
         found: dict[str, Any] = {}
         return self._answer(lambda: found.update(self._case.turn(seconds, scales, at)), found)
 
+    def stretch(self, seconds: float) -> dict[str, Any]:
+        """Calls of the case that is ready, one after another."""
+        found: dict[str, Any] = {}
+        return self._answer(lambda: found.update(self._case.stretch(seconds)), found)
+
     def last(self, scales: list[float], out: str) -> dict[str, Any]:
         """All outputs of one more call."""
         return self._computed(out, lambda: self._case.last(scales))

@@ -1,0 +1,151 @@
+"""Calls while other processes are busy: starts those processes, and measures the mean call of each engine.
+
+An engine calls without a pause for some seconds. The mean includes the calls that lost a core, as a user would notice.
+A trial is one such stretch of every engine with every number of busy processes, in shuffled order, so that slow changes
+of the machine affect all of them alike. While one engine is timed the others are stopped.
+Busy processes compete only for the same cores, so all processes are held to as many cores as an engine has threads. All
+belong to one session: where cores are shared between sessions first (sched(7), autogroup), one busy process of another
+session would count as much as all threads of an engine.
+Limits: it needs sched_setaffinity (Linux).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+from ..machine import cpu, usage
+from .contender import Contender, Failed
+from .options import UsageError
+
+# Reports when it runs. Ends when its input is closed, which also happens when the parent is killed.
+BUSY = """
+import os, sys, threading
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
+os.write(1, b"!")
+while True: pass
+"""
+# (engine, busy processes) to the mean call of each trial, in seconds.
+Means = dict[tuple[str, int], list[float]]
+
+
+@contextmanager
+def busy(processes: int) -> Iterator[list[int]]:
+    """Run so many processes that never wait; all of them run before the block begins. Yields their pids.
+
+    Raises
+    ------
+    RuntimeError
+        One could not be started, or ended before the block did.
+    """
+    with ExitStack() as stack:
+        started = [stack.enter_context(_started()) for _ in range(processes)]
+        for process in started:
+            assert process.stdout is not None
+            if process.stdout.read(1) != b"!":
+                raise RuntimeError("a busy process could not be started")
+        yield [process.pid for process in started]
+        if any(process.poll() is not None for process in started):
+            raise RuntimeError("a busy process ended too early, so the times are not what they seem")
+
+
+@contextmanager
+def _started() -> Iterator[subprocess.Popen[bytes]]:
+    # -I -S: nothing of the user's is imported, so it starts in milliseconds.
+    command = [sys.executable, "-I", "-S", "-c", BUSY]
+    # A group of its own: Ctrl-C in a terminal reaches the parent alone, which ends it.
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@contextmanager
+def on_cores(threads: int) -> Iterator[None]:
+    """Hold this process, and those it starts, to exactly so many cores.
+
+    Raises
+    ------
+    UsageError
+        There are fewer, or this system cannot hold a process to them.
+    """
+    before = cpu.cpus()
+    usage.pin(threads)
+    try:
+        if cpu.cores() != threads:
+            raise UsageError(f"expected {threads} cores to hold all processes to, got {cpu.cores()}")
+        yield
+    finally:
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, before)
+
+
+def mean_call_s(contender: Contender, seconds: float) -> float:
+    """The mean of the calls that an engine makes in so many seconds.
+
+    Raises
+    ------
+    Failed
+        A call failed, or the times cannot be right.
+    """
+    answer = contender.worker.ask("stretch", seconds=seconds)
+    if answer["status"] != "ok":
+        raise Failed(str(answer["status"]), str(answer.get("reason", "")))
+    try:
+        calls, spent_s = int(answer["calls"]), float(answer["seconds"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise Failed("crashed", f"its process answered without times: {error!r}"[:200]) from None
+    wall_s = answer["answered"] - answer["asked"]
+    if calls < 1 or not 0 < spent_s <= wall_s:
+        raise Failed("wrong_result", f"its clock is not the parent's, by which the calls took {wall_s:.3g} s")
+    return spent_s / calls
+
+
+def measured(
+    contenders: Sequence[Contender], counts: Sequence[int], trials: int, seconds: float, order: random.Random,
+    show: Callable[[int, int, dict[str, float]], None] = lambda trial, processes, means: None,
+) -> Means:  # fmt: skip
+    """The mean calls of the engines that finish all trials; the others get a status and a reason.
+
+    Parameters
+    ----------
+    contenders : sequence of Contender
+        Prepared; those that are not ok are left out.
+    counts : sequence of int
+        Numbers of busy processes.
+    trials : int
+    seconds : float
+        Of calls, for each engine with each number of busy processes in each trial.
+    order : random.Random
+        Shuffles engines and numbers.
+    show : callable, optional
+        Called with a trial's number, its busy processes and the mean calls by engine.
+    """
+    found = Means()
+    for contender in contenders:
+        # Warms it up; and only after a turn does `last` compare its outputs.
+        if contender.status == "ok":
+            contender.turn(0)
+    for trial in range(trials):
+        for processes in order.sample(counts, len(counts)):
+            means: dict[str, float] = {}
+            with busy(processes):
+                for contender in order.sample(contenders, len(contenders)):
+                    if contender.status != "ok":
+                        continue
+                    try:
+                        means[contender.case.backend] = mean_call_s(contender, seconds)
+                    except Failed as failed:
+                        contender.status, contender.reason = failed.args
+            for engine, mean_s in means.items():
+                found.setdefault((engine, processes), []).append(mean_s)
+            show(trial, processes, means)
+    for contender in contenders:
+        contender.last()
+    through = {contender.case.backend for contender in contenders if contender.status == "ok"}
+    return {key: means_s for key, means_s in found.items() if key[0] in through}
