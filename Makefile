@@ -10,11 +10,15 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 # A pytest-benchmark session that nothing but this folder's own settings can change: no plug-ins that are merely
 # installed, no options of the shell. Its exit code 1 means that a case failed; the report then shows which.
-HARNESS := env -u PYTEST_ADDOPTS -u PYTEST_PLUGINS PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 \
-	$(BIN)/python -m pytest bench -c pyproject.toml -p pytest_benchmark.plugin --benchmark-only --benchmark-quiet
+SESSION := env -u PYTEST_ADDOPTS -u PYTEST_PLUGINS PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 \
+	$(BIN)/python -m pytest -c pyproject.toml -p pytest_benchmark.plugin --benchmark-only --benchmark-quiet
+HARNESS := $(SESSION) bench
 # What follows a session: the report of its run, into results/ or the folder that REPORT_TO names.
 REPORT = code=$$?; [ $$code -gt 1 ] || $(BIN)/python -m bench report $(RUN) $(REPORT_TO) || exit $$?; exit $$code
 smoke ab bench-peers reference: REPORT_TO = --out $(RUN)/report
+
+# make contention writes here.
+CONTENTION ?= results/contention
 
 # make ab: each of BACKENDS against itself of REV; REV may hold spaces, but no quote and no dollar.
 NETWORK ?= resnet50
@@ -89,6 +93,12 @@ bench-peers: $(VENV)/peers.stamp  ## ours and every library installed on the lay
 	@$(HARNESS) --bench-workload resnet50,vgg16,mobilenet_v2,convnext_tiny --bench-backends auto,auto_strict,auto_eager,peers \
 		--bench-threads $(THREADS) --bench-repetitions 2 --bench-seconds 0.09 --bench-budget 3000 --bench-out $(RUN); $(REPORT)
 
+# Without times (exit code above 1) there is no page; an old one would not belong to the new JSON.
+contention: $(VENV)/bench.stamp  ## calls next to 0, 1 and 2 busy processes, ours and other libraries (33 minutes, 2 cores); CONTENTION=folder
+	@mkdir -p '$(CONTENTION)' && rm -f '$(CONTENTION)/benchmark.json' '$(CONTENTION)/README.md'
+	@$(SESSION) bench/contention.py --benchmark-json='$(CONTENTION)/benchmark.json'; code=$$?; [ $$code -gt 1 ] || \
+		$(BIN)/python -m bench.contention '$(CONTENTION)/benchmark.json' --out '$(CONTENTION)/README.md' || exit $$?; exit $$code
+
 reference: $(VENV)/peers.stamp  ## the reference run: ResNet-50 on all fast backends and libraries, 3 repetitions (12 minutes, 25 at most)
 	@$(HARNESS) --bench-workload resnet50 --bench-backends fast,peers --bench-threads $(THREADS) --bench-repetitions 3 \
 		--bench-seconds 0.09 --bench-budget 1500 --bench-out $(RUN); $(REPORT)
@@ -128,5 +138,5 @@ $(VENV)/peers.stamp: pyproject.toml $(VENV)/bench.stamp
 	@$(PIP) -e '.[peers]'
 	@touch $@
 
-.PHONY: help bench test test-bench test-library test-long test-lowest test-pythons test-arm wrong smoke check lint types format parity setup-peers ab bench-peers reference report machine list setup clean
+.PHONY: help bench test test-bench test-library test-long test-lowest test-pythons test-arm wrong smoke check lint types format parity setup-peers ab bench-peers contention reference report machine list setup clean
 .DEFAULT_GOAL := help

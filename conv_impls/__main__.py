@@ -8,12 +8,12 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import product
 from typing import TextIO, TypeVar
 
 import numpy as np
 
-from conv_impls.api import settle, thread_count
+from conv_impls import warmup
+from conv_impls.api import thread_count
 from conv_impls.choice import limits, remembered, tuning, userdir
 from conv_impls.errors import ConvError
 from conv_impls.planned import plan
@@ -124,15 +124,12 @@ def _tune(layers: list[Layer], threads: list[int | None], precision: str) -> Non
 
 
 def _warm_up(layers: list[Layer], threads: list[int | None], precision: str) -> None:
-    """Plan and call one layer for each backend, dtype and number of threads that the layers lead to."""
-    start, found = time.perf_counter(), {}
-    for count, layer, eager in product(threads, layers, (True, False)):
-        cores, problem = thread_count("warmup", count), layer.problem
-        backend = settle("warmup", "auto", problem, precision, cores, eager).name
-        found[f"{backend} {problem.dtype} {cores} threads"] = backend, problem, cores
-    for _, (backend, problem, cores) in _progress(list(found.items())):
-        # Some kernels are compiled by their first call.
-        plan(problem, _weight(problem), backend=backend, threads=cores)(np.zeros(problem.input_shape, problem.dtype))
+    """Plan all layers and call one of each kind, on all cores."""
+    start = time.perf_counter()
+    kinds = list(warmup.kinds(layers, threads, precision).items())
+    with warmup.pool(len(kinds)) as pool:
+        for _ in zip(_progress(kinds), pool.imap(warmup.make_ready, [kind for _, kind in kinds]), strict=True):
+            pass
     print(f"{len(layers)} layers are ready; compiling or loading kernels took {time.perf_counter() - start:.1f} s")
 
 

@@ -13,6 +13,7 @@ from conv_impls import validation as check
 from conv_impls.backend import Backend
 from conv_impls.choice import tuning
 from conv_impls.errors import UnknownBackendError, UnsupportedError
+from conv_impls.kernels.runtime.cores import affinity, granted
 from conv_impls.prepared import Prepared, rectified
 from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import resolve
@@ -115,9 +116,10 @@ def conv2d(
 
 
 def thread_count(fn: str, threads: int | None) -> int:
-    """At least 1, at most what kernels get here: the cores of this process, ``NUMBA_NUM_THREADS``, 1 after a fork."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    wanted = cores if threads is None else min(check.integer(fn, "threads", threads, 1), cores)
+    """At least 1, at most what kernels get here: usable cores, ``NUMBA_NUM_THREADS``, 1 after a fork."""
+    wanted = min(affinity(), granted())
+    if threads is not None:
+        wanted = min(check.integer(fn, "threads", threads, 1), wanted)
     if LAUNCH in sys.modules:
         return usable(wanted)
     with suppress(KeyError, ValueError):

@@ -27,7 +27,7 @@ import numpy as np
 from conv_impls import Conv2dProblem, get_backend, registry, workloads
 from conv_impls.backends import numba_simd
 from conv_impls.kernels.runtime import target
-from conv_impls.kernels.runtime.team import Job
+from conv_impls.kernels.runtime.job import Job
 from conv_impls.validation import Array
 
 NETWORKS = "resnet50", "vgg16", "mobilenet_v2", "convnext_tiny"

@@ -80,6 +80,12 @@ def user_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture
+def smallest_jobs_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs so small that they would be the caller's alone go to the team as well."""
+    monkeypatch.setattr("conv_impls.kernels.runtime.job.ALONE_NS", 0)
+
+
+@pytest.fixture
 def registered() -> Iterator[dict[str, registry.Backend]]:
     """The registry's table, put back as it was afterwards, with the backends imported in the meantime."""
     before = dict(registry._registered)

@@ -26,7 +26,7 @@ from conv_impls import (
     register,
     registry,
 )
-from conv_impls.kernels.runtime import team
+from conv_impls.kernels.runtime import job as runtime
 from conv_impls.reference import reference
 from conv_impls.validation import Array
 
@@ -101,7 +101,7 @@ def test_a_burst_of_calls_leaves_few_entries(monkeypatch: pytest.MonkeyPatch) ->
     gate = Barrier(64)
     with monkeypatch.context() as patch:
         # No call ends before all are under way.
-        patch.setattr(team, "launch", lambda *operands: gate.wait(120))
+        patch.setattr(runtime, "launch", lambda *operands: gate.wait(120))
         with ThreadPoolExecutor(64) as pool:
             list(pool.map(lambda _: conv2d(x, w, b, padding=1, backend="numba_simd", threads=1), range(64)))
     assert eager._store.entries == eager.MAX_ALIKE

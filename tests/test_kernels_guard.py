@@ -1,6 +1,6 @@
 """No kernel touches memory that is not its own: every buffer lies up against a page that kills who touches it.
 
-Image, weight, bias and result, and, for kernels run by `conv_impls.kernels.runtime.team`, also workspace, packed
+Image, weight, bias and result, and, for kernels run by `conv_impls.kernels.runtime.job`, also workspace, packed
 weights and tables. At the end of a buffer and at its start; vectors read by intrinsics escape every other check.
 """
 
@@ -15,7 +15,8 @@ CHILD = """
 import sys
 import numpy as np
 from conv_impls import Conv2dProblem, get_backend
-from conv_impls.kernels.runtime import team
+from conv_impls.kernels.runtime.job import Job
+from conv_impls.kernels.runtime.operands import PLAN
 from harness import guarded
 
 backend = get_backend({backend!r})
@@ -31,13 +32,13 @@ problems += [Conv2dProblem(1, c, (9, 19), o, (3, 3), (1, stride), ((1, 1), (1, 1
 problems += [Conv2dProblem(1, 3, (5, 70), o, (3, 3), (stride, stride), ((1, 1), (1, 1)), groups=3, dtype=dtype)
              for o in (3, 6) for stride in (1, 2) for dtype in ("float32", "float64")]
 
-call = team.Job.__call__
+call = Job.__call__
 def call_guarded(job, x, out):
     copies = [guarded(array, side) for array in job._kept]
-    job._idle[-1][1][3:] = [copy.ctypes.data for copy in copies]
+    job._idle[-1][1][1:, PLAN : PLAN + len(copies)] = [copy.ctypes.data for copy in copies]
     call(job, x, out)
 
-team.Job.__call__ = call_guarded
+Job.__call__ = call_guarded
 for module in list(sys.modules.values()):
     if hasattr(module, "aligned_zeros"):
         module.aligned_zeros = lambda shape, dtype: guarded(np.zeros(shape, dtype), side)

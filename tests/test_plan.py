@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from conv_impls import Conv2dProblem, Plan, Prepared, ProblemError, conv2d, plan, register, registry
-from conv_impls.kernels.runtime import team
+from conv_impls.kernels.runtime import job as runtime
 from conv_impls.validation import Array
 
 ROOT = Path(__file__).parent.parent
@@ -113,17 +113,18 @@ def test_an_unknown_activation_is_refused(value: Any) -> None:
         plan(P, W, activation=value)
 
 
-@pytest.mark.parametrize(("allowed", "left"), [(2**30, team.MOST_IDLE), (3, 3), (0, 1)])
+@pytest.mark.parametrize(("allowed", "left"), [(2**30, runtime.MOST_IDLE), (3, 3), (0, 1)])
 def test_a_burst_of_calls_leaves_few_workspaces(allowed: int, left: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # The first layer of VGG-16.
     problem = Conv2dProblem.from_label("mb1ic3ih224oc64oh224kh3ph1")
     size = plan(problem, np.ones(problem.weight_shape, "f4"), backend="numba_simd", threads=1).workspace_bytes
     assert size is not None
-    monkeypatch.setattr(team, "IDLE_BYTES", allowed * size)
+    monkeypatch.setattr(runtime, "IDLE_BYTES", allowed * size)
     ready = plan(problem, np.ones(problem.weight_shape, "f4"), backend="numba_simd", threads=1)
-    x, out, gate, job = np.ones(problem.input_shape, "f4"), np.empty(problem.output_shape, "f4"), Barrier(64), team.Job
+    x, out = np.ones(problem.input_shape, "f4"), np.empty(problem.output_shape, "f4")
+    gate, job = Barrier(64), runtime.Job
     # No call ends before all are under way.
-    monkeypatch.setattr(team, "launch", lambda *operands: gate.wait(120))
+    monkeypatch.setattr(runtime, "launch", lambda *operands: gate.wait(120))
     with ThreadPoolExecutor(64) as pool:
         list(pool.map(lambda _: ready(x, out), range(64)))
     assert isinstance(ready.prepared.call, job)

@@ -7,7 +7,6 @@ Limits: tiles start at the first output, so the bits of an output depend on its 
 
 from __future__ import annotations
 
-import time
 from math import prod
 from typing import NamedTuple
 
@@ -80,23 +79,22 @@ def prepare(
     block: int | None = None, o_parts: int | None = None,
 ) -> Prepared:  # fmt: skip
     """F(m x m, 3x3) of one problem, weights transformed; ``block`` and ``o_parts`` are for experiments."""
-    start = time.perf_counter()
     # Imported here: numba is slow to import, and `supports` needs none of it.
     from conv_impls.kernels import winograd as kernels
+    from conv_impls.kernels.runtime.job import Job, compiled_s
     from conv_impls.kernels.runtime.memory import aligned_zeros
-    from conv_impls.kernels.runtime.team import Job, address_of
     from conv_impls.kernels.simd import lanes as vector_lanes
+    from conv_impls.kernels.stage import stage
     from conv_impls.kernels.tile import VECTORS
 
     dtype = np.dtype(problem.dtype)
-    for kernel in (kernels.transform_weights, kernels.convolve):
-        address_of(kernel, dtype)
-    compile_s = time.perf_counter() - start
-
     lanes, points = vector_lanes(dtype.itemsize), (m + 2) ** 2
     width, ic, oc = VECTORS * lanes, problem.in_channels, problem.out_channels
     deep, panels = round_up(ic, lanes), -(-oc // width)
     layout, staged = image_layout(problem), problem.padding_mode != "zeros"
+    convolve, transform_weights = kernels.KERNELS[m]
+    phases = [stage, convolve][not staged :]
+    compile_s = compiled_s([transform_weights, *phases], dtype)
     (h, w), (top, _), (left, _) = problem.in_size, *problem.padding
     pitch, channel = w, h * w
     if staged:
@@ -105,21 +103,21 @@ def prepare(
     if o_parts is None:
         o_parts = 1 if blocks % threads == 0 else min(threads, panels)
     sizes = kernels.Sizes(
-        m=m, batch=problem.batch, in_channels=ic, out_channels=oc, h=h, w=w, pitch=pitch, channel=channel, top=top,
+        batch=problem.batch, in_channels=ic, out_channels=oc, h=h, w=w, pitch=pitch, channel=channel, top=top,
         left=left, out_h=problem.out_size[0], out_w=problem.out_size[1], block=block, blocks=blocks, o_parts=o_parts,
-        staged=staged, planes=planes, area=area,
+        staged=staged,
     )  # fmt: skip
     packed = aligned_zeros((panels * points * deep * width,), dtype)
     bias_values = np.zeros(oc, dtype)
-    floor = np.array([-np.inf, 0.0 if relu else -np.inf], dtype)
-    operands = kernels.Operands(packed, bias_values, floor, layout.staging, sizes)
+    floor = np.array([0.0 if relu else -np.inf], dtype)
+    operands = kernels.Operands(layout.staging, packed, bias_values, floor, sizes)
     job = Job(
-        kernels.convolve, dtype, operands, threads=threads, phases=2 if staged else 1, workspace=planes + threads * area
+        phases, dtype, operands, threads=threads, units=blocks, shared=planes, own=area
     )  # fmt: skip
     room = 2 * lanes * max(lanes, 9)
     transform = Job(
-        kernels.transform_weights, dtype, kernels.TransformOperands(kernels.Transform(m, ic, oc, room)),
-        threads=threads, workspace=threads * room,
+        [transform_weights], dtype, kernels.TransformOperands(kernels.Transform(ic, oc)),
+        threads=threads, own=room,
     )  # fmt: skip
 
     def repack(weight: Array, bias: Array | None) -> None:

@@ -9,7 +9,6 @@ Limits: one input channel a group; any number of output channels a group.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from math import isfinite
 from typing import NamedTuple
@@ -21,8 +20,8 @@ from conv_impls.backends import _depthwise as cuts
 from conv_impls.backends._layout import effective, image_layout, round_up
 from conv_impls.kernels import depthwise_channel, depthwise_position, depthwise_slide
 from conv_impls.kernels.depthwise_tile import PASSES
+from conv_impls.kernels.runtime.job import Job, compiled_s
 from conv_impls.kernels.runtime.memory import aligned_zeros
-from conv_impls.kernels.runtime.team import Job, address_of
 from conv_impls.kernels.simd import lanes as vector_lanes
 from conv_impls.padding import source_at, source_index
 from conv_impls.problem import Conv2dProblem
@@ -52,12 +51,6 @@ def _prepare(
 ) -> Prepared:  # fmt: skip
     """`prepare`, with the choices it makes open to experiments and tests."""
     dtype, problem = np.dtype(problem.dtype), effective(problem)
-    start = time.perf_counter()
-    # All three are compiled, so that every later layer finds its kernel ready.
-    for module in (depthwise_slide, depthwise_position, depthwise_channel):
-        address_of(module.convolve, dtype)
-    compile_s = time.perf_counter() - start
-
     lanes = vector_lanes(dtype.itemsize)
     cut = cuts.cut_of(problem, lanes, threads, way, band_bytes)
     floor = np.array([-np.inf, 0.0 if relu else -np.inf], dtype)
@@ -68,9 +61,9 @@ def _prepare(
             made = _by_position(problem, floor, cut)
         case cuts.ChannelCut():
             made = _by_channel(problem, floor, cut, lanes)
+    compile_s = compiled_s([made.kernel], dtype)
     # A thread without a task would have a workspace all the same.
-    threads = min(threads, cut.tasks)
-    job = Job(made.kernel, dtype, made.operands, threads=threads, workspace=threads * cut.area)
+    job = Job([made.kernel], dtype, made.operands, threads=min(threads, cut.tasks), units=cut.tasks, own=cut.area)
     made.pack(weight, bias)
     return Prepared(job, made.packed_bytes, job.workspace_bytes, compile_s, made.pack)
 
@@ -97,7 +90,7 @@ def _slide(problem: Conv2dProblem, floor: Array, cut: cuts.SlideCut) -> Made:
     padded = problem.padding_mode != "zeros"
     sizes = depthwise_slide.Sizes(
         images, channels, outputs // channels, *problem.in_size, top=top, left=left, padded_h=padded_h,
-        padded_w=padded_w, out_h=oh, out_w=ow, stride=stride, bands=cut.bands, area=cut.area,
+        padded_w=padded_w, out_h=oh, out_w=ow, stride=stride, bands=cut.bands,
     )  # fmt: skip
     packed, bias_values = np.empty(outputs * 9, floor.dtype), np.zeros(outputs, floor.dtype)
     staged = np.zeros(1, np.int64)
@@ -117,7 +110,7 @@ def _slide(problem: Conv2dProblem, floor: Array, cut: cuts.SlideCut) -> Made:
 def _by_position(problem: Conv2dProblem, floor: Array, cut: cuts.PositionCut) -> Made:
     (h, w), (oh, ow), (kh, kw) = problem.in_size, problem.out_size, problem.kernel_size
     (sh, sw), (dh, dw), (left, right) = problem.stride, problem.dilation, problem.padding[1]
-    _, bands, row, pitch, margin, area = cut
+    _, bands, row, pitch, margin, _ = cut
 
     def place(column: NDArray[np.intp]) -> Table:
         phase = column % sw
@@ -145,7 +138,7 @@ def _by_position(problem: Conv2dProblem, floor: Array, cut: cuts.PositionCut) ->
         images=problem.batch * problem.in_channels, channels=problem.in_channels,
         multiplier=outputs // problem.in_channels, h=h, w=w, out_h=oh, out_w=ow, kh=kh, kw=kw, stride_h=sh,
         stride_w=sw, dilation_h=dh, bands=bands, row=row, pitch=pitch, margin=margin, left=left, pads=len(pads),
-        passes=len(heights), apart=dh if sh == 1 else 1, tile_row=dh * row if shared else sh * row, area=area,
+        passes=len(heights), apart=dh if sh == 1 else 1, tile_row=dh * row if shared else sh * row,
     )  # fmt: skip
     taps = place(np.arange(kw) * dw)
     operands = depthwise_position.Operands(packed, bias_values, floor, lines, taps, pads, chunks, sizes)
@@ -157,7 +150,7 @@ def _by_channel(problem: Conv2dProblem, floor: Array, cut: cuts.ChannelCut, lane
     channels, heights = problem.in_channels, cuts.heights(problem)
     exchange, turned = cuts.by_columns(problem), cuts.across_channels(problem)
     (top, _), (left, _) = turned.padding
-    _, rows, columns, out_at, area = cut
+    _, rows, columns, out_at, _ = cut
     row, column = np.divmod(np.arange(round_up(h * w, lanes)), w)
     out_row, out_column = np.divmod(np.arange(max(oh * ow, lanes)), ow)
     if exchange:
@@ -191,7 +184,7 @@ def _by_channel(problem: Conv2dProblem, floor: Array, cut: cuts.ChannelCut, lane
 
     sizes = depthwise_channel.Sizes(
         problem.batch, channels, *turned.in_size, *turned.out_size, *turned.kernel_size, *turned.stride,
-        *turned.dilation, passes=len(passes), row=columns * lanes, out_at=out_at, area=area,
+        *turned.dilation, passes=len(passes), row=columns * lanes, out_at=out_at,
     )  # fmt: skip
     operands = depthwise_channel.Operands(
         packed, floor, seen, np.array(passes, np.int64), places, out_places, sizes

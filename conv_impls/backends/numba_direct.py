@@ -9,14 +9,13 @@ Limits: plain Numba keeps its sums in L1, not in registers: about a third to a h
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 
 from conv_impls.backends._layout import effective, image_layout, round_up
 from conv_impls.kernels import direct
+from conv_impls.kernels.runtime.job import Job, compiled_s
 from conv_impls.kernels.runtime.memory import aligned_zeros
-from conv_impls.kernels.runtime.team import Job, address_of
+from conv_impls.kernels.stage import stage
 from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import Prepared, register
 from conv_impls.validation import Array
@@ -45,9 +44,6 @@ def _prepare(
 ) -> Prepared:  # fmt: skip
     """`prepare`, with the choice it makes open to tests."""
     dtype, problem = np.dtype(problem.dtype), effective(problem)
-    start = time.perf_counter()
-    address_of(direct.convolve, dtype)
-    compile_s = time.perf_counter() - start
 
     g, taps, (oh, ow) = problem.groups, problem.reduction, problem.out_size
     images, oc, positions = problem.batch * g, problem.out_channels // g, oh * ow
@@ -75,21 +71,23 @@ def _prepare(
     staged = layout.staged or (not by_channel and span % direct.LANES != 0)
     # Behind the planes, a last chunk may be loaded, though never used.
     planes = round_up(problem.batch * problem.in_channels * layout.channel + direct.LANES, 64) if staged else 0
+    kernels = [stage, direct.convolve][not staged :]
+    compile_s = compiled_s(kernels, dtype)
     offsets = np.zeros(problem.out_channels, dtype)
     # An image whose rows have no gaps is one long row.
     out_width, pitch = (positions, positions) if layout.pitch == ow else (ow, layout.pitch)
     sizes = direct.Sizes(
         images=images, groups=g, out_channels=oc, taps=taps, positions=positions, out_width=out_width, pitch=pitch,
         image=problem.in_channels // g * layout.channel, weight=packed[0].size, by_channel=by_channel, across=across,
-        down=down, block=block, rows=rows, staged=staged, planes=planes,
+        down=down, block=block, rows=rows, staged=staged,
     )  # fmt: skip
     operands = direct.Operands(
         weight=packed, bias=offsets, floor=np.array([0.0 if relu else -np.inf], dtype), offsets=layout.tap_offset,
         steps=steps, places=places, staging=layout.staging, sizes=sizes,
     )  # fmt: skip
     job = Job(
-        direct.convolve, dtype, operands, threads=threads, phases=2 if staged else 1,
-        workspace=planes + threads * rows * direct.BLOCK,
+        kernels, dtype, operands, threads=threads,
+        units=images * -(-across // block) * -(-down // rows), shared=planes, own=rows * direct.BLOCK,
     )  # fmt: skip
 
     def repack(weight: Array, bias: Array | None) -> None:

@@ -7,7 +7,6 @@ Limits: groups with few output channels fill the tiles badly; depthwise layers h
 
 from __future__ import annotations
 
-import time
 from math import prod
 from typing import NamedTuple
 
@@ -17,9 +16,10 @@ from conv_impls.backends._layout import effective, image_layout, round_up
 from conv_impls.kernels import implicit
 from conv_impls.kernels.panels import Window
 from conv_impls.kernels.runtime import target
+from conv_impls.kernels.runtime.job import Job, compiled_s
 from conv_impls.kernels.runtime.memory import aligned_zeros
-from conv_impls.kernels.runtime.team import Job, address_of
 from conv_impls.kernels.simd import lanes as vector_lanes
+from conv_impls.kernels.stage import stage
 from conv_impls.kernels.tile import ROWS, VECTORS
 from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import Prepared, register
@@ -90,11 +90,6 @@ def _prepare(
 ) -> Prepared:  # fmt: skip
     """`prepare`, with the choices it makes open to experiments and tests."""
     dtype, problem = np.dtype(problem.dtype), effective(problem)
-    start = time.perf_counter()
-    for kernel in (implicit.pack_weights, implicit.convolve):
-        address_of(kernel, dtype)
-    compile_s = time.perf_counter() - start
-
     fits = budgets()
     lanes, g, reduction = vector_lanes(dtype.itemsize), problem.groups, problem.reduction
     oc, (oh, ow) = problem.out_channels // g, problem.out_size
@@ -133,19 +128,24 @@ def _prepare(
         and block_positions * -(-channel_panels // channel_blocks) * width * dtype.itemsize > fits.result
     ):
         channel_blocks *= 2
-    work_start = problem.batch * problem.in_channels * layout.channel if staged else 0
-    # Behind the planes, vectors may be loaded, though never used.
-    work_start = round_up(work_start + width, 64)
-    work_per_part = round_up(block_positions, lanes) * k_block
+    pack, convolve = implicit.pack_tiles, implicit.by_position
     if by_channel:
-        work_per_part += block_positions * -(-channel_panels // channel_blocks) * width
-    work_per_part = round_up(work_per_part + lanes, 64)
+        pack, convolve = implicit.pack_panels, implicit.by_channel
+    kernels = [stage, convolve] if staged else [convolve]
+    compile_s = compiled_s([pack, *kernels], dtype)
+    planes = problem.batch * problem.in_channels * layout.channel if staged else 0
+    # Behind the planes, vectors may be loaded, though never used.
+    planes += width
+    own = round_up(block_positions, lanes) * k_block
+    if by_channel:
+        own += block_positions * -(-channel_panels // channel_blocks) * width
+    own += lanes
     channel = layout.channel if staged else prod(problem.in_size)
     sizes = implicit.Sizes(
         batch=problem.batch, groups=g, out_channels=oc, positions=positions, out_width=ow, pitch=layout.pitch,
         group_elements=problem.in_channels // g * channel, reduction=reduction, k_block=k_block,
         block_positions=block_positions, position_blocks=position_blocks, channel_blocks=channel_blocks,
-        work_start=work_start, work_per_part=work_per_part, by_channel=by_channel, staged=staged, in_rows=in_rows,
+        staged=staged, in_rows=in_rows,
         in_place=in_place, prefetch_image=in_rows and reduction * positions * dtype.itemsize > fits.image,
         by_panel=k_block * -(-channel_panels // channel_blocks) * width * dtype.itemsize > fits.weight,
     )  # fmt: skip
@@ -154,16 +154,15 @@ def _prepare(
     channels = channel_panels * width if by_channel else oc
     packed, bias_values = aligned_zeros((g * reduction * channels,), dtype), np.zeros((g, channels), dtype)
     floor = np.array([-np.inf, 0.0 if relu else -np.inf], dtype)
-    operands = implicit.Operands(packed, bias_values, floor, layout.tap_offset, layout.staging, window, sizes)
+    operands = implicit.Operands(layout.staging, packed, bias_values, floor, layout.tap_offset, window, sizes)
     job = Job(
-        implicit.convolve, dtype, operands, threads=threads, phases=2 if staged else 1,
-        workspace=work_start + threads * work_per_part,
+        kernels, dtype, operands, threads=threads, units=problem.batch * g * position_blocks * channel_blocks,
+        shared=planes, own=own,
     )  # fmt: skip
-    packing = implicit.PackOperands(implicit.Packing(g, oc, reduction, by_channel))
-    pack = Job(implicit.pack_weights, dtype, packing, threads=threads)
+    packing = Job([pack], dtype, implicit.PackOperands(implicit.Packing(g, oc, reduction)), threads=threads)
 
     def repack(weight: Array, bias: Array | None) -> None:
-        pack(weight.reshape(-1), packed)
+        packing(weight.reshape(-1), packed)
         bias_values[:, :oc] = 0 if bias is None else bias.reshape(g, oc)
 
     repack(weight, bias)

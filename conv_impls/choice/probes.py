@@ -10,8 +10,8 @@ for more moments); bandwidth is of reading.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,13 +67,11 @@ def best(found: list[dict[str, float]]) -> dict[str, float]:
 def fma_flops_per_s(threads: int, dtype: str, seconds: float) -> float:
     """Best rate of vector multiply-adds, two operations each, over this many seconds."""
     from conv_impls.kernels import probe
-    from conv_impls.kernels.runtime.launch import launch, usable
     from conv_impls.kernels.simd import lanes
 
-    threads = usable(threads)
-    trips, sums = 100_000, np.zeros(threads, dtype)
-    flops = 2 * probe.CHAINS * lanes(sums.itemsize) * trips * threads
-    return flops / _least_s(lambda: launch(probe.chains_serial, probe.chains_parallel, threads, trips, sums), seconds)
+    trips = 100_000
+    least_s = _least_s(probe.chains, dtype, probe.ChainsOperands(probe.Chains(trips)), threads, seconds)
+    return 2 * probe.CHAINS * lanes(np.dtype(dtype).itemsize) * trips * _usable(threads) / least_s
 
 
 def working_set(size_bytes: int) -> NDArray[np.int64]:
@@ -89,31 +87,42 @@ def working_set(size_bytes: int) -> NDArray[np.int64]:
 def read_bytes_per_s(threads: int, data: NDArray[np.int64], seconds: float) -> float:
     """Best rate at which the threads together read ``data``, each its own part again and again."""
     from conv_impls.kernels import probe
-    from conv_impls.kernels.runtime.launch import launch, usable
 
-    threads = usable(threads)
     # Parts of whole cache lines: eight numbers.
-    count, sums = data.size // threads // 8 * 8, np.zeros(threads, np.int64)
-    operands = data, count, max(1, READ_BYTES // (8 * count)), sums
-    least_s = _least_s(lambda: launch(probe.read_serial, probe.read_parallel, threads, *operands), seconds)
-    return 8 * count * threads * operands[2] / least_s
+    parts = _usable(threads)
+    count = data.size // parts // 8 * 8
+    passes = max(1, READ_BYTES // (8 * count))
+    operands = probe.ReadOperands(data, probe.Reads(count, passes))
+    return 8 * count * parts * passes / _least_s(probe.read, "float64", operands, threads, seconds)
 
 
 def launch_s(threads: int, seconds: float) -> float:
     """Least seconds of starting a kernel on the threads and waiting for all of them."""
     from conv_impls.kernels import probe
-    from conv_impls.kernels.runtime.launch import launch, usable
 
-    sums = np.zeros(usable(threads), np.int64)
-    return _least_s(lambda: launch(probe.nothing_serial, probe.nothing_parallel, threads, sums), seconds)
+    return _least_s(probe.nothing, "float64", probe.ChainsOperands(probe.Chains(0)), threads, seconds)
 
 
-def _least_s(run: Callable[[], None], seconds: float) -> float:
-    """Seconds of the fastest run of those that fit ``seconds``, at least two after the one that compiles."""
-    run()
+def _usable(threads: int) -> int:
+    # Imported here: Numba takes half a second.
+    from conv_impls.kernels.runtime.launch import usable
+
+    return usable(threads)
+
+
+def _least_s(kernel: Any, dtype: str, operands: Any, threads: int, seconds: float) -> float:
+    """Seconds of the fastest call of those that fit ``seconds``, at least two after the first."""
+    from conv_impls.kernels.runtime.job import Job
+
+    # A part for each thread: more would move from one core's cache to another's.
+    threads = _usable(threads)
+    job = Job([kernel], np.dtype(dtype), operands, threads=threads)
+    # Whatever the dtype: a second one would compile what starts a job once more.
+    y = np.zeros(threads, dtype).view(np.float32)
+    job(y, y)
     best_s, runs, until = float("inf"), 0, time.perf_counter() + seconds
     while runs < 2 or time.perf_counter() < until:
         start = time.perf_counter()
-        run()
+        job(y, y)
         best_s, runs = min(best_s, time.perf_counter() - start), runs + 1
     return best_s

@@ -16,11 +16,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from numba import njit
-
 from conv_impls.kernels.depthwise_tile import COLUMNS, channel_tile
-from conv_impls.kernels.runtime.cache import PURE, kernel
-from conv_impls.kernels.runtime.team import Floats, Integers, of_call, of_plan
+from conv_impls.kernels.runtime.compile import helper, kernel
+from conv_impls.kernels.runtime.operands import Floats, Integers, of_call, of_plan
 from conv_impls.kernels.simd import lanes_of
 from conv_impls.kernels.square import gather_rows, load_rows, scatter_rows, store_rows, transpose
 
@@ -42,10 +40,9 @@ class Sizes(NamedTuple):
     dilation_w: int
     # Passes over a kernel.
     passes: int
-    # Elements of a padded row of the transposed image; where the results start; elements of work of each part.
+    # Elements of a padded row of the transposed image; where the results start.
     row: int
     out_at: int
-    area: int
 
 
 class Operands(NamedTuple):
@@ -65,7 +62,7 @@ class Operands(NamedTuple):
     sizes: Sizes
 
 
-@njit(**PURE)
+@helper
 def _pass(k, work, at, kernel_at, plan):
     """One pass over the kernel, for all rows of the result of one vector of channels."""
     sizes, lanes = plan.sizes, lanes_of(work)
@@ -84,12 +81,12 @@ def _pass(k, work, at, kernel_at, plan):
                          (plan.weight, weight), bias, (work, out_at + (i * ow + j) * lanes), k == 0, least)  # fmt: skip
 
 
-@kernel(**PURE)
-def convolve(phase, part, parts, operands):
-    """All of it in one phase: this part's vectors of channels."""
-    x, y, work = of_call(operands)
+@kernel
+def convolve(part, parts, operands):
+    """This part's vectors of channels."""
+    x, y, work, at = of_call(operands)
     plan = of_plan(operands, Operands)
-    sizes, lanes, at = plan.sizes, lanes_of(y), part * plan.sizes.area
+    sizes, lanes = plan.sizes, lanes_of(y)
     channels, taps, size, out_size = sizes.channels, sizes.kh * sizes.kw, sizes.h * sizes.w, sizes.out_h * sizes.out_w
     blocks = -(-channels // lanes)
     for task in range(part * sizes.batch * blocks // parts, (part + 1) * sizes.batch * blocks // parts):

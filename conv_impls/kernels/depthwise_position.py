@@ -17,11 +17,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from numba import njit
-
 from conv_impls.kernels.depthwise_tile import ROWS, VECTORS, position_tile
-from conv_impls.kernels.runtime.cache import PURE, kernel
-from conv_impls.kernels.runtime.team import Floats, Integers, of_call, of_plan
+from conv_impls.kernels.runtime.compile import helper, kernel
+from conv_impls.kernels.runtime.operands import Floats, Integers, of_call, of_plan
 from conv_impls.kernels.simd import constant, evens, lanes_of, load, load_lanes, odds, store
 
 
@@ -54,8 +52,6 @@ class Sizes(NamedTuple):
     passes: int
     apart: int
     tile_row: int
-    # Elements of work of each part.
-    area: int
 
 
 class Operands(NamedTuple):
@@ -76,7 +72,7 @@ class Operands(NamedTuple):
     sizes: Sizes
 
 
-@njit(**PURE)
+@helper
 def _stage(x, image, first, count, plan, work, to):
     """Padded rows ``first`` to first + count - 1 of one channel; columns of one stride phase are side by side.
 
@@ -115,7 +111,7 @@ def _stage(x, image, first, count, plan, work, to):
         to += sizes.row
 
 
-@njit(**PURE)
+@helper
 def _rows(left):
     """Of the heights of a tile, the largest that fits."""
     for rows in ROWS:
@@ -124,12 +120,12 @@ def _rows(left):
     return 1
 
 
-@kernel(**PURE)
-def convolve(phase, part, parts, operands):
-    """All of it in one phase: for each band of rows of a channel, stage it and convolve it with all its kernels."""
-    x, y, work = of_call(operands)
+@kernel
+def convolve(part, parts, operands):
+    """For each band of rows of a channel, stage it and convolve it with all its kernels."""
+    x, y, work, at = of_call(operands)
     plan = of_plan(operands, Operands)
-    sizes, chunks, lanes, at = plan.sizes, plan.chunks, lanes_of(y), part * plan.sizes.area
+    sizes, chunks, lanes = plan.sizes, plan.chunks, lanes_of(y)
     bands, oh, ow, apart, row = sizes.bands, sizes.out_h, sizes.out_w, sizes.apart, sizes.row
     for task in range(part * sizes.images * bands // parts, (part + 1) * sizes.images * bands // parts):
         image, band = task // bands, task % bands

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from numba import int64, njit
+from numba import int64
 
-from conv_impls.kernels.runtime.cache import PURE, kernel
-from conv_impls.kernels.runtime.team import Floats, Integers, of_call, of_plan
+from conv_impls.kernels.runtime.compile import helper, kernel
+from conv_impls.kernels.runtime.operands import Floats, Integers, of_call, of_plan
 from conv_impls.kernels.simd import (
     at_least,
     constant,
@@ -55,8 +55,6 @@ class Sizes(NamedTuple):
     stride: int
     # Bands of rows of a channel.
     bands: int
-    # Elements of work of each part.
-    area: int
 
 
 class Operands(NamedTuple):
@@ -90,10 +88,10 @@ class Column(NamedTuple):
     i1: int
 
 
-@kernel(**PURE)
-def convolve(phase, part, parts, operands):
-    """All of it in one phase: this part's bands of rows."""
-    x, y, work = of_call(operands)
+@kernel
+def convolve(part, parts, operands):
+    """This part's bands of rows."""
+    x, y, work, at = of_call(operands)
     weight, bias, floor, staged, staging, sizes = of_plan(operands, Operands)
     bands, oh, ow = sizes.bands, sizes.out_h, sizes.out_w
     least = constant(y, floor[1])
@@ -103,7 +101,7 @@ def convolve(phase, part, parts, operands):
         source, h, w, top, beside = x, sizes.h, sizes.w, sizes.top, sizes.left
         start_at = image * h * w
         if staged[0]:
-            at, first = part * sizes.area, i0 * sizes.stride
+            first = i0 * sizes.stride
             stage_rows(x, image, (first, (i1 - i0 - 1) * sizes.stride + 3), int64(0), staging, work, at)
             source, h, w, top, beside = work, sizes.padded_h, sizes.padded_w, int64(0), int64(0)
             start_at = at - first * w
@@ -125,7 +123,7 @@ def convolve(phase, part, parts, operands):
                     _down_by_two(source, y, sizes, column, weights, start, least)
 
 
-@njit(**PURE)
+@helper
 def _down(x, y, sizes, column, weights, start, least):
     """This column of the result; every row of the image is read once."""
     lanes, low, high = lanes_of(x), column.low, column.high
@@ -149,7 +147,7 @@ def _down(x, y, sizes, column, weights, start, least):
         ending, going = going, begun
 
 
-@njit(**PURE)
+@helper
 def _down_by_two(x, y, sizes, column, weights, start, least):
     """As `_down`, at stride 2: of three rows an output sees, the last is also the first of the next output."""
     ending = start
@@ -168,7 +166,7 @@ def _down_by_two(x, y, sizes, column, weights, start, least):
         ending = begun
 
 
-@njit(**PURE)
+@helper
 def _apart(x, at, low, high):
     """What three taps see at stride 2."""
     lanes = lanes_of(x)
@@ -182,13 +180,13 @@ def _apart(x, at, low, high):
     return first, odds(near, far), following(first, last)
 
 
-@njit(**PURE)
+@helper
 def _add(a, b, c, one, two, three, value):
     """One row of the kernel."""
     return fma(c, three, fma(b, two, fma(a, one, value)))
 
 
-@njit(**PURE)
+@helper
 def _put(value, y, at, count):
     if count >= lanes_of(y):
         store(value, y, at)

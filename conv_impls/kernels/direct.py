@@ -29,12 +29,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from numba import njit, uintp
+from numba import uintp
 
 from conv_impls.kernels.runtime import target
-from conv_impls.kernels.runtime.cache import PURE, kernel
-from conv_impls.kernels.runtime.team import Floats, Integers, of_call, of_plan
-from conv_impls.kernels.stage import Staging, stage_part
+from conv_impls.kernels.runtime.compile import helper, kernel
+from conv_impls.kernels.runtime.operands import Floats, Integers, of_call, of_plan
+from conv_impls.kernels.stage import Staging
 
 # Elements of one row of sums. 256 float32 = 1 KiB: 4 rows of sums and 6 rows of operands fit L1.
 BLOCK = 256
@@ -75,14 +75,14 @@ class Sizes(NamedTuple):
     down: int
     block: int
     rows: int
-    # Whether staged planes are read; elements of work before the first part's sums.
+    # Whether staged planes are read.
     staged: int
-    planes: int
 
 
 class Operands(NamedTuple):
     """What a plan of `convolve` made."""
 
+    staging: Staging
     # (group, output channel, tap), or by channel (group, tap, output channel).
     weight: Floats
     bias: Floats
@@ -92,11 +92,10 @@ class Operands(NamedTuple):
     offsets: Integers
     steps: Integers
     places: Integers
-    staging: Staging
     sizes: Sizes
 
 
-@njit(**PURE, inline="always")
+@helper(inline="always")
 def _update_4x6(sums, m, chunks, vectors, factors, k):
     """sums[m+i, j] += sum over t of factors[m+i, k+t] * vectors[k+t, j] for i < 4, t < 6, j < 16*chunks.
 
@@ -123,7 +122,7 @@ def _update_4x6(sums, m, chunks, vectors, factors, k):
         c[r3 + j] = c[r3 + j] + a30 * b0 + a31 * b1 + a32 * b2 + a33 * b3 + a34 * b4 + a35 * b5
 
 
-@njit(**PURE, inline="always")
+@helper(inline="always")
 def _update_4x3(sums, m, chunks, vectors, factors, k):
     """`_update_4x6` with three taps: for 16 registers, and for the rest of the taps."""
     (c, at), (v, v0, v_step), (s, s0, place, s_step) = sums, vectors, factors
@@ -144,7 +143,7 @@ def _update_4x3(sums, m, chunks, vectors, factors, k):
         c[r3 + j] = c[r3 + j] + a30 * b0 + a31 * b1 + a32 * b2
 
 
-@njit(**PURE, inline="always")
+@helper(inline="always")
 def _update_1x3(sums, m, chunks, vectors, factors, k):
     """One row, three taps: for the rest of the rows, and for depthwise convolution."""
     (c, at), (v, v0, v_step), (s, s0, place, s_step) = sums, vectors, factors
@@ -156,7 +155,7 @@ def _update_1x3(sums, m, chunks, vectors, factors, k):
         c[r0 + j] = c[r0 + j] + a0 * v[u0 + j] + a1 * v[u1 + j] + a2 * v[u2 + j]
 
 
-@njit(**PURE, inline="always")
+@helper(inline="always")
 def _update_1x1(sums, m, chunks, vectors, factors, k):
     """One row, one tap: what is left when the number of taps is no multiple of 3."""
     (c, at), (v, v0, v_step), (s, s0, place, s_step) = sums, vectors, factors
@@ -165,7 +164,7 @@ def _update_1x1(sums, m, chunks, vectors, factors, k):
         c[r0 + j] = c[r0 + j] + a0 * v[u0 + j]
 
 
-@njit(**PURE, fastmath=FASTMATH)
+@helper(fastmath=FASTMATH)
 def _accumulate(sums, count, chunks, taps, vectors, factors):
     """sums[m, j] = sum over k of factors[m, k] * vectors[k, j], for m < count, k < taps and j < 16*chunks."""
     array, at = sums
@@ -190,7 +189,7 @@ def _accumulate(sums, count, chunks, taps, vectors, factors):
                 _update_1x1(sums, m, chunks, vectors, factors, k)
 
 
-@njit(**PURE)
+@helper
 def _store_positions(sums, span, y, sizes, bias, floor):
     """One row of sums, positions ``span`` (first, last), into an image: without the gaps between its rows.
 
@@ -208,7 +207,7 @@ def _store_positions(sums, span, y, sizes, bias, floor):
         i, j = i + 1, 0
 
 
-@njit(**PURE)
+@helper
 def _store_channels(sums, count, lanes, y, bias, floor):
     """Row m, element j of the sums into position m of channel j. ``y`` is (array, at, elements of a channel)."""
     (array, at), (image, to, positions), (offsets, channel) = sums, y, bias
@@ -219,13 +218,12 @@ def _store_channels(sums, count, lanes, y, bias, floor):
             image[there + m] = floor if total < floor else total
 
 
-@njit(**PURE)
-def _convolve_part(part, parts, source, y, work, plan):
+@helper
+def _convolve_part(part, parts, source, y, sums, plan):
     """This part's tasks: blocks of at most ``rows`` rows of at most ``block`` elements, of one group of one image."""
     sizes, floor = plan.sizes, plan.floor[0]
     blocks, strips = -(-sizes.across // sizes.block), -(-sizes.down // sizes.rows)
-    tasks, at = sizes.images * blocks * strips, sizes.planes + part * sizes.rows * BLOCK
-    sums = work, at
+    tasks, (work, at) = sizes.images * blocks * strips, sums
     for task in range(part * tasks // parts, (part + 1) * tasks // parts):
         image, block, strip = task // (strips * blocks), task // strips % blocks, task % strips
         first, m0 = block * sizes.block, strip * sizes.rows
@@ -249,12 +247,9 @@ def _convolve_part(part, parts, source, y, work, plan):
                 _store_positions(row, (first, first + lanes), (y, to), sizes, bias, floor)
 
 
-@kernel(**PURE)
-def convolve(phase, part, parts, operands):
-    """Phase 0 stages the image, where it must be; phase 1 computes."""
-    x, y, work = of_call(operands)
+@kernel
+def convolve(part, parts, operands):
+    """All of it, from the image or, where it was staged, from its planes."""
+    x, y, work, at = of_call(operands)
     plan = of_plan(operands, Operands)
-    if plan.sizes.staged and phase == 0:
-        stage_part(part, parts, x, plan.staging, work)
-    else:
-        _convolve_part(part, parts, work if plan.sizes.staged else x, y, work, plan)
+    _convolve_part(part, parts, work if plan.sizes.staged else x, y, (work, at), plan)

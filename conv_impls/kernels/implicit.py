@@ -18,7 +18,7 @@ Idea
     k block      as many k as a tile adds up before it writes its sums to C; the next k block starts from them
     others       position block: the panels that fit a part of L2; channel block: output channels that share a task
 
-    Where an image has few outputs, positions cannot fill vectors. Then ``by_channel`` computes the transposed
+    Where an image has few outputs, positions cannot fill vectors. Then `by_channel` computes the transposed
     product: A the patches, positions by k, B the weights, k by output channels; C is transposed into y at the end.
     Either way a sum starts from the bias and takes its products in the order of k, so both give the same bits.
 
@@ -38,20 +38,20 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from numba import int64, njit
+from numba import int64
 
 from conv_impls.kernels.panels import Window, pack_image, pack_planes, pack_rows
 from conv_impls.kernels.product import PACKED_BY_TILE, multiply, multiply_by_panel
-from conv_impls.kernels.runtime.cache import PURE, kernel
-from conv_impls.kernels.runtime.team import Floats, Integers, of_call, of_plan
+from conv_impls.kernels.runtime.compile import helper, kernel
+from conv_impls.kernels.runtime.operands import Floats, Integers, of_call, of_plan
 from conv_impls.kernels.simd import lanes_of
 from conv_impls.kernels.square import load_rows, store_rows, transpose
-from conv_impls.kernels.stage import Staging, stage_part
+from conv_impls.kernels.stage import Staging
 from conv_impls.kernels.tile import ROWS, START_BY_COLUMN, START_BY_ROW, START_C, VECTORS
 
 
 class Sizes(NamedTuple):
-    """Integers that `convolve` needs. ``out_channels`` and ``reduction`` are those of one group."""
+    """Integers that `by_position` and `by_channel` need. ``out_channels`` and ``reduction`` are those of one group."""
 
     batch: int
     groups: int
@@ -69,12 +69,7 @@ class Sizes(NamedTuple):
     block_positions: int
     position_blocks: int
     channel_blocks: int
-    # Where in the workspace, behind the staged planes, that of the first thread begins; elements of each thread.
-    work_start: int
-    work_per_part: int
-    # Flags. Vectors run along output channels.
-    by_channel: int
-    # Planes staged in phase 0 are read, not the image.
+    # Flags. Staged planes are read, not the image.
     staged: int
     # 1x1 without stride and padding: rows of B are rows of the image.
     in_rows: int
@@ -87,38 +82,37 @@ class Sizes(NamedTuple):
 
 
 class Operands(NamedTuple):
-    """What a plan of `convolve` made."""
+    """What a plan of `by_position` or `by_channel` made."""
 
-    # As `pack_weights` writes them.
+    # Unused where nothing is staged.
+    staging: Staging
+    # As `pack_tiles` or `pack_panels` writes them.
     weight: Floats
-    # For each group its output channels; if by_channel, then zeros up to a whole panel.
+    # For each group its output channels; for `by_channel`, then zeros up to a whole panel.
     bias: Floats
     # Lower limits of sums: floor[0], between two k blocks, is -inf; floor[1], at the end, is 0 with ReLU, else -inf.
     floor: Floats
     # Where each k is in the staged planes, from the first channel of its group.
     tap_offset: Integers
-    # Unused where nothing is staged.
-    staging: Staging
     window: Window
     sizes: Sizes
 
 
 class Packing(NamedTuple):
-    """Integers that `pack_weights` needs, as in `Sizes`."""
+    """Integers that `pack_tiles` and `pack_panels` need, as in `Sizes`."""
 
     groups: int
     out_channels: int
     reduction: int
-    by_channel: int
 
 
 class PackOperands(NamedTuple):
-    """What a plan of `pack_weights` made."""
+    """What a plan of `pack_tiles` and `pack_panels` made."""
 
     sizes: Packing
 
 
-@njit(**PURE)
+@helper
 def _fill(source, k_range, span, plan, target):
     """Pack ``k_range`` = (first, count) of ``span`` = (first position, count) into ``target`` = (array, at, row).
 
@@ -132,14 +126,16 @@ def _fill(source, k_range, span, plan, target):
         pack_image(source, first_and_count, span, plan.window, plan.sizes.out_width, target)
 
 
-@njit(**PURE)
-def _by_position(part, parts, source, y, work, plan):
-    """Vectors along positions: packed weights (`_pack_tiles`) times panels of positions, straight into y.
+@kernel
+def by_position(part, parts, operands):
+    """Vectors along positions: packed weights (`pack_tiles`) times panels of positions, straight into y.
 
     What `multiply` takes: share (rows, first tile, last tile, tiles), A (array, at, row, step, skipped steps), B
     (array, at, panel, step), C (array, at, row), bias (array, at), and what to prefetch (array, at, step, vectors).
     """
-    sizes, lanes, work_at = plan.sizes, lanes_of(y), plan.sizes.work_start + part * plan.sizes.work_per_part
+    x, y, work, work_at = of_call(operands)
+    plan = of_plan(operands, Operands)
+    sizes, lanes, source = plan.sizes, lanes_of(y), work if plan.sizes.staged else x
     groups, oc, positions, reduction = sizes.groups, sizes.out_channels, sizes.positions, sizes.reduction
     p_blocks, o_blocks, image_groups = sizes.position_blocks, sizes.channel_blocks, sizes.batch * sizes.groups
     width, tiles, packed_by_tile = VECTORS * lanes, -(-oc // ROWS), int64(PACKED_BY_TILE)
@@ -188,10 +184,12 @@ def _by_position(part, parts, source, y, work, plan):
                          (source, next_at, positions, 0 if inside else vectors_ahead))  # fmt: skip
 
 
-@njit(**PURE)
-def _by_channel(part, parts, source, y, work, plan):
+@kernel
+def by_channel(part, parts, operands):
     """The transposed product: positions are the rows of A, channels the columns of B; then transposed into y."""
-    sizes, lanes, work_at = plan.sizes, lanes_of(y), plan.sizes.work_start + part * plan.sizes.work_per_part
+    x, y, work, work_at = of_call(operands)
+    plan = of_plan(operands, Operands)
+    sizes, lanes, source = plan.sizes, lanes_of(y), work if plan.sizes.staged else x
     batch, groups, oc = sizes.batch, sizes.groups, sizes.out_channels
     positions, reduction = sizes.positions, sizes.reduction
     p_blocks, o_blocks = sizes.position_blocks, sizes.channel_blocks
@@ -236,9 +234,11 @@ def _by_channel(part, parts, source, y, work, plan):
                 )
 
 
-@njit(**PURE)
-def _pack_tiles(part, parts, weight, packed, sizes):
+@kernel
+def pack_tiles(part, parts, operands):
     """weight (group, o, k) -> for each group and tile of rows: (k, row), in the order in which `tile` reads them."""
+    weight, packed, _, _ = of_call(operands)
+    sizes = of_plan(operands, PackOperands).sizes
     groups, oc, reduction = sizes.groups, sizes.out_channels, sizes.reduction
     lanes, tiles = lanes_of(weight), -(-oc // ROWS)
     for task in range(part * groups * tiles // parts, (part + 1) * groups * tiles // parts):
@@ -253,9 +253,11 @@ def _pack_tiles(part, parts, weight, packed, sizes):
                 store_rows(transpose(square), packed, to, rows, reduction - k, here)
 
 
-@njit(**PURE)
-def _pack_panels(part, parts, weight, packed, sizes):
+@kernel
+def pack_panels(part, parts, operands):
     """weight (group, o, k) -> for each group and panel of channels: (k, channel), zeros behind the last channel."""
+    weight, packed, _, _ = of_call(operands)
+    sizes = of_plan(operands, PackOperands).sizes
     groups, oc, reduction = sizes.groups, sizes.out_channels, sizes.reduction
     lanes = lanes_of(weight)
     width = VECTORS * lanes
@@ -268,29 +270,3 @@ def _pack_panels(part, parts, weight, packed, sizes):
                 square = load_rows(weight, (group * oc + o) * reduction + k, reduction, oc - o, reduction - k)
                 to = (task * reduction + k) * width + o - first
                 store_rows(transpose(square), packed, to, width, reduction - k, lanes)
-
-
-@kernel(**PURE)
-def pack_weights(phase, part, parts, operands):
-    """`of_call` gives the weights, and where the packed ones go."""
-    weight, packed, _ = of_call(operands)
-    sizes = of_plan(operands, PackOperands).sizes
-    if sizes.by_channel:
-        _pack_panels(part, parts, weight, packed, sizes)
-    else:
-        _pack_tiles(part, parts, weight, packed, sizes)
-
-
-@kernel(**PURE)
-def convolve(phase, part, parts, operands):
-    """If the image is staged, phase 0 does it and phase 1 multiplies; else phase 0 multiplies."""
-    x, y, work = of_call(operands)
-    plan = of_plan(operands, Operands)
-    if plan.sizes.staged and phase == 0:
-        stage_part(part, parts, x, plan.staging, work)
-        return
-    source = work if plan.sizes.staged else x
-    if plan.sizes.by_channel:
-        _by_channel(part, parts, source, y, work, plan)
-    else:
-        _by_position(part, parts, source, y, work, plan)

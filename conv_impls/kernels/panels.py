@@ -19,9 +19,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from numba import njit
-
-from conv_impls.kernels.runtime.cache import PURE
+from conv_impls.kernels.runtime.compile import helper
 from conv_impls.kernels.simd import evens, lanes_of, load, load_lanes, store, store_lanes
 from conv_impls.kernels.tile import VECTORS
 
@@ -41,7 +39,7 @@ class Window(NamedTuple):
     left: int
 
 
-@njit(**PURE)
+@helper
 def pack_planes(source, tap_offset, k_range, span, rows, target):
     """target[to + k*row_step + j] = source[base + tap_offset[k0+k] + place(p0+j)] for k < depth, j < count.
 
@@ -71,7 +69,7 @@ def pack_planes(source, tap_offset, k_range, span, rows, target):
         j += run
 
 
-@njit(**PURE)
+@helper
 def pack_rows(source, k_range, span, positions, target):
     """As `pack_planes` for a 1x1 kernel, all panels of a block at once: each channel is read from p0 to p0 + count.
 
@@ -93,7 +91,7 @@ def pack_rows(source, k_range, span, positions, target):
             store_lanes(value, panels, there + whole // width * (width * depth) + whole % width, count - whole)
 
 
-@njit(**PURE)
+@helper
 def pack_image(source, channels, span, window, out_width, target):
     """As `pack_planes`, for whole channels of an image that was not staged: padding is masked, strides are shuffled.
 
@@ -139,7 +137,7 @@ def pack_image(source, channels, span, window, out_width, target):
         j += run
 
 
-@njit(**PURE)
+@helper
 def _every_second(source, at, low, high):
     """Every second of 2*lanes elements, those from ``low`` to ``high``-1; the others count as zeros."""
     lanes = lanes_of(source)

@@ -15,11 +15,14 @@ Limits
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from llvmlite import ir
-from numba import njit, prange, types, uintp
+from numba import types, uintp
 from numba.extending import intrinsic
 
-from conv_impls.kernels.runtime.cache import kernel
+from conv_impls.kernels.runtime.compile import kernel
+from conv_impls.kernels.runtime.operands import Integers, of_call, of_plan
 from conv_impls.kernels.simd import REGISTERS, VECTOR_BYTES, fma_ir
 
 CHAINS = 24 if REGISTERS == 32 else 12
@@ -57,44 +60,50 @@ def _run_chains(typing_context, trips, like):
     return like(types.int64, like), codegen
 
 
-@njit
-def _read(data, first, last, passes):
-    total = 0
-    for _ in range(passes):
-        for i in range(uintp(first), uintp(last)):
+class Chains(NamedTuple):
+    """What `chains` counts by."""
+
+    trips: int
+
+
+class ChainsOperands(NamedTuple):
+    """What `chains` works on besides its result."""
+
+    sizes: Chains
+
+
+class Reads(NamedTuple):
+    """Elements of each part, and how often it reads them."""
+
+    count: int
+    passes: int
+
+
+class ReadOperands(NamedTuple):
+    """What `read` works on besides its result."""
+
+    data: Integers
+    sizes: Reads
+
+
+@kernel
+def chains(part, parts, operands):
+    """Each part runs all chains."""
+    y = of_call(operands)[1]
+    y[part] = _run_chains(of_plan(operands, ChainsOperands).sizes.trips, y[part])
+
+
+@kernel
+def read(part, parts, operands):
+    """Each part reads its own elements again and again."""
+    y, (data, sizes) = of_call(operands)[1], of_plan(operands, ReadOperands)
+    total, first = 0, part * sizes.count
+    for _ in range(sizes.passes):
+        for i in range(uintp(first), uintp(first + sizes.count)):
             total += data[i]
-    return total
+    y[part] = total
 
 
-@kernel()
-def chains_serial(parts, trips, sums):
-    sums[0] = _run_chains(trips, sums[0])
-
-
-@kernel(parallel=True)
-def chains_parallel(parts, trips, sums):
-    for part in prange(parts):
-        sums[part] = _run_chains(trips, sums[part])
-
-
-@kernel()
-def read_serial(parts, data, count, passes, sums):
-    """Each part reads its own ``count`` elements ``passes`` times."""
-    sums[0] = _read(data, 0, count, passes)
-
-
-@kernel(parallel=True)
-def read_parallel(parts, data, count, passes, sums):
-    for part in prange(parts):
-        sums[part] = _read(data, part * count, (part + 1) * count, passes)
-
-
-@kernel()
-def nothing_serial(parts, sums):
-    sums[0] = 0
-
-
-@kernel(parallel=True)
-def nothing_parallel(parts, sums):
-    for part in prange(parts):
-        sums[part] = 0
+@kernel
+def nothing(part, parts, operands):
+    """What remains is starting it and waiting for all parts."""

@@ -11,9 +11,7 @@ Limits
 
 from __future__ import annotations
 
-from numba import njit
-
-from conv_impls.kernels.runtime.cache import PURE
+from conv_impls.kernels.runtime.compile import helper
 from conv_impls.kernels.simd import lanes_of
 from conv_impls.kernels.tile import START_BY_COLUMN, VECTORS, tile
 
@@ -21,7 +19,7 @@ from conv_impls.kernels.tile import START_BY_COLUMN, VECTORS, tile
 PACKED_BY_TILE = 0
 
 
-@njit(**PURE)
+@helper
 def multiply(share, depth, a, b, c, columns, bias, start, floor, soon):
     """Tiles ``first`` to ``last`` of the ``tiles`` that share out ``rows``, against all panels of B.
 
@@ -56,7 +54,7 @@ def multiply(share, depth, a, b, c, columns, bias, start, floor, soon):
             line += 1
 
 
-@njit(**PURE)
+@helper
 def multiply_by_panel(share, depth, a, b, c, bias, start, floor):
     """As `multiply`, but each panel of B meets all tiles before the next panel, which is prefetched during that time.
 

@@ -15,15 +15,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from numba import njit
-
-from conv_impls.kernels.runtime.cache import PURE
-from conv_impls.kernels.runtime.team import Integers
+from conv_impls.kernels.runtime.compile import helper, kernel
+from conv_impls.kernels.runtime.operands import Integers, of_call, of_plan
 from conv_impls.kernels.simd import evens, lanes_of, load, load_lanes, store, store_lanes
 
 
 class StageSizes(NamedTuple):
-    """What `stage_part` counts by: channels of all images, their size, phases and planes, stride along columns."""
+    """What `stage` counts by: channels of all images, their size, phases and planes, stride along columns."""
 
     images: int
     h: int
@@ -46,9 +44,17 @@ class Staging(NamedTuple):
     inner: Integers
 
 
-@njit(**PURE)
-def stage_part(part, parts, x, staging, planes):
-    """This part's channels of ``x``, in planes."""
+class Staged(NamedTuple):
+    """What the operands of each kernel begin with whose image may be staged."""
+
+    staging: Staging
+
+
+@kernel
+def stage(part, parts, operands):
+    """This part's channels of the image, in planes at the beginning of the workspace."""
+    x, _, planes, _ = of_call(operands)
+    staging = of_plan(operands, Staged).staging
     sizes = staging.sizes
     images, phases_h, plane_h, phases_w = sizes.images, sizes.phases_h, sizes.plane_h, sizes.phases_w
     for c in range(part * images // parts, (part + 1) * images // parts):
@@ -58,7 +64,7 @@ def stage_part(part, parts, x, staging, planes):
                 stage_rows(x, c, (r * plane_h, plane_h), s, staging, planes, to)
 
 
-@njit(**PURE)
+@helper
 def stage_rows(x, c, span, s, staging, planes, to):
     """Rows ``span`` = (first, how many) of channel ``c``, numbered as in ``staging.rows``, of column phase ``s``."""
     sizes, rows, columns, inner = staging
@@ -78,7 +84,7 @@ def stage_rows(x, c, span, s, staging, planes, to):
         to += plane_w
 
 
-@njit(**PURE, inline="always")
+@helper(inline="always")
 def _copy(source, at, step, target, to, count):
     """target[to + b] = source[at + b*step] for b < count; whole vectors for the steps that are common.
 

@@ -40,26 +40,33 @@ I64 = ir.IntType(64)
 START_ZERO, START_BY_ROW, START_BY_COLUMN, START_C = 0, 1, 2, 3
 
 
+class Start(NamedTuple):
+    """What sums start from and are raised to, as LLVM values; sums of no `Start` start at zero and stay as they are."""
+
+    kind: ir.Value
+    bias: ir.Value
+    floor: ir.Value
+
+
 class Product(NamedTuple):
     """The operands of a tile as LLVM values: pairs of an address and a step in elements, and numbers.
 
-    One line of ``soon``, where there is one, is prefetched with each step of the reduction.
+    C is whole vectors wide where there are no ``columns``. One line of ``soon``, where there is one, is prefetched with
+    each step of the reduction.
     """
 
     k: ir.Value
     a: tuple[ir.Value, ir.Value]
     b: tuple[ir.Value, ir.Value]
     c: tuple[ir.Value, ir.Value]
-    columns: ir.Value
-    bias: ir.Value
-    start: ir.Value
-    floor: ir.Value
-    soon: tuple[ir.Value, ...]
+    columns: ir.Value | None = None
+    start: Start | None = None
+    soon: tuple[ir.Value, ...] = ()
 
 
 def _emit(builder, vector, rows, vectors, a_row, product):
     """One tile of ``rows`` x ``vectors`` at the builder's place; A[k, m + 1] is ``a_row`` elements behind A[k, m]."""
-    k, (a, a_step), (b, b_step), (c, c_step), columns, bias, start, floor, soon = product
+    k, (a, a_step), (b, b_step), (c, c_step), columns, start, soon = product
     scalar, lanes = vector.element, vector.count
     function = builder.function
     tiles = [(m, v) for m in range(rows) for v in range(vectors)]
@@ -78,32 +85,37 @@ def _emit(builder, vector, rows, vectors, a_row, product):
         bounds = [builder.sub(columns, I64(v * lanes)) for v in range(vectors)]
         return [simd.mask_ir(builder, vector, I64(0), bound) for bound in bounds]
 
-    entry = builder.block
-    by_row, by_column, from_c, ready, done = (block(name) for name in ("row", "column", "c", "ready", "done"))
-    switch = builder.switch(start, ready)
-    switch.add_case(ir.Constant(I64, START_BY_ROW), by_row)
-    switch.add_case(ir.Constant(I64, START_BY_COLUMN), by_column)
-    switch.add_case(ir.Constant(I64, START_C), from_c)
-    builder.position_at_end(by_row)
-    of_row = [simd.splat_ir(builder, builder.load(at(bias, m), typ=scalar), vector) for m in range(rows)]
-    builder.branch(ready)
-    builder.position_at_end(by_column)
-    of_column = [llvm.load(builder, vector, at(bias, v * lanes)) for v in range(vectors)]
-    builder.branch(ready)
-    builder.position_at_end(from_c)
-    valid = masks()
-    loaded = [llvm.load_masked(builder, vector, c_address(m, v), valid[v]) for m, v in tiles]
-    builder.branch(ready)
-    builder.position_at_end(ready)
-    accumulators = []
-    for index, (m, v) in enumerate(tiles):
-        first = builder.phi(vector)
-        first.add_incoming(ir.Constant(vector, [0.0] * lanes), entry)
-        first.add_incoming(of_row[m], by_row)
-        first.add_incoming(of_column[v], by_column)
-        first.add_incoming(loaded[index], from_c)
-        accumulators.append(first)
-    if soon:
+    def started():
+        """What the sums start from."""
+        entry = builder.block
+        by_row, by_column, from_c, ready = (block(name) for name in ("row", "column", "c", "ready"))
+        switch = builder.switch(start.kind, ready)
+        switch.add_case(ir.Constant(I64, START_BY_ROW), by_row)
+        switch.add_case(ir.Constant(I64, START_BY_COLUMN), by_column)
+        switch.add_case(ir.Constant(I64, START_C), from_c)
+        builder.position_at_end(by_row)
+        of_row = [simd.splat_ir(builder, builder.load(at(start.bias, m), typ=scalar), vector) for m in range(rows)]
+        builder.branch(ready)
+        builder.position_at_end(by_column)
+        of_column = [llvm.load(builder, vector, at(start.bias, v * lanes)) for v in range(vectors)]
+        builder.branch(ready)
+        builder.position_at_end(from_c)
+        valid = masks()
+        loaded = [llvm.load_masked(builder, vector, c_address(m, v), valid[v]) for m, v in tiles]
+        builder.branch(ready)
+        builder.position_at_end(ready)
+        values = []
+        for index, (m, v) in enumerate(tiles):
+            first = builder.phi(vector)
+            first.add_incoming(zero, entry)
+            first.add_incoming(of_row[m], by_row)
+            first.add_incoming(of_column[v], by_column)
+            first.add_incoming(loaded[index], from_c)
+            values.append(first)
+        return values
+
+    def ask_for_c():
+        """Prefetch what a long reduction will store."""
         asking, sums = block("asking"), block("sums")
         builder.cbranch(builder.icmp_signed(">=", k, ir.Constant(I64, LONG)), asking, sums)
         builder.position_at_end(asking)
@@ -125,6 +137,35 @@ def _emit(builder, vector, rows, vectors, a_row, product):
             result += [simd.fma_ir(builder, left, right[v], values[m * vectors + v]) for v in range(vectors)]
         return result
 
+    def raised(values):
+        """Values, and the floor where they are less. Most layers have no activation, and 28 comparisons are 4% of a
+        short reduction."""
+        before, clamp, clamped = builder.block, block("clamp"), block("clamped")
+        builder.cbranch(builder.fcmp_ordered("==", start.floor, ir.Constant(scalar, float("-inf"))), clamped, clamp)
+        builder.position_at_end(clamp)
+        least = simd.splat_ir(builder, start.floor, vector)
+        higher = [builder.select(builder.fcmp_ordered("<", x, least), least, x) for x in values]
+        builder.branch(clamped)
+        builder.position_at_end(clamped)
+        either = [builder.phi(vector) for _ in values]
+        for phi, plain, value in zip(either, values, higher, strict=True):
+            phi.add_incoming(plain, before)
+            phi.add_incoming(value, clamp)
+        return either
+
+    def store_whole(values):
+        for (m, v), value in zip(tiles, values, strict=True):
+            llvm.store(builder, value, c_address(m, v))
+
+    def store_part(values):
+        valid = masks()
+        for (m, v), value in zip(tiles, values, strict=True):
+            llvm.store_masked(builder, value, c_address(m, v), valid[v])
+
+    zero = ir.Constant(vector, [0.0] * lanes)
+    accumulators = started() if start else [zero] * len(tiles)
+    if soon:
+        ask_for_c()
     if a_row == 1:
         walks = [(a, a_step), (b, b_step), soon] if soon else [(a, a_step), (b, b_step)]
         accumulators = loop(builder, block, "k", k, walks, accumulators, at, step)
@@ -139,30 +180,17 @@ def _emit(builder, vector, rows, vectors, a_row, product):
         groups = builder.sdiv(k, ir.Constant(I64, lanes))
         b_group = builder.mul(b_step, ir.Constant(I64, lanes))
         accumulators = loop(builder, block, "group", groups, [(a, a_step), (b, b_group)], accumulators, at, group)
-
-    # Most layers have no activation, and 28 comparisons are 4% of a short reduction.
-    before, clamp, clamped = builder.block, block("clamp"), block("clamped")
-    builder.cbranch(builder.fcmp_ordered("==", floor, ir.Constant(scalar, float("-inf"))), clamped, clamp)
-    builder.position_at_end(clamp)
-    least = simd.splat_ir(builder, floor, vector)
-    raised = [builder.select(builder.fcmp_ordered("<", x, least), least, x) for x in accumulators]
-    builder.branch(clamped)
-    builder.position_at_end(clamped)
-    for index, (plain, value) in enumerate(zip(accumulators, raised, strict=True)):
-        accumulators[index] = builder.phi(vector)
-        accumulators[index].add_incoming(plain, before)
-        accumulators[index].add_incoming(value, clamp)
-    whole, part = block("whole"), block("part")
+    if start:
+        accumulators = raised(accumulators)
+    if columns is None:
+        store_whole(accumulators)
+        return
+    whole, part, done = (block(name) for name in ("whole", "part", "done"))
     builder.cbranch(builder.icmp_signed(">=", columns, ir.Constant(I64, vectors * lanes)), whole, part)
-    builder.position_at_end(whole)
-    for (m, v), value in zip(tiles, accumulators, strict=True):
-        llvm.store(builder, value, c_address(m, v))
-    builder.branch(done)
-    builder.position_at_end(part)
-    valid = masks()
-    for (m, v), value in zip(tiles, accumulators, strict=True):
-        llvm.store_masked(builder, value, c_address(m, v), valid[v])
-    builder.branch(done)
+    for store, place in ((store_whole, whole), (store_part, part)):
+        builder.position_at_end(place)
+        store(accumulators)
+        builder.branch(done)
     builder.position_at_end(done)
 
 
@@ -195,21 +223,15 @@ def loop(builder, block, name, trips, walks, values, at, body):
     return results
 
 
-def _all_sizes(context, builder, kinds, arguments, by_lane):
-    """Tiles of all sizes behind a switch; ``kinds`` and ``arguments`` as `tile` takes them."""
-    rows, k, a, b, c, columns, bias, start, floor, *soon = (
-        simd.located(context, builder, kind, value) if isinstance(kind, types.BaseTuple) else value
-        for kind, value in zip(kinds, arguments, strict=True)
-    )
-    vector, a_row = simd.vector_ir(kinds[4][0].dtype), 1
-    if by_lane:
-        a_row = vector.count
-    product = Product(k, a, b, c, columns, bias[0], start, floor, soon[0] if soon else ())
+def _all_sizes(builder, vector, rows, a_row, product):
+    """Tiles of all sizes behind a switch."""
     done = builder.function.append_basic_block("tiles_done")
-    wide = builder.icmp_signed(">", columns, ir.Constant(I64, vector.count))
-    size = builder.select(wide, rows, builder.add(rows, ir.Constant(I64, ROWS)))
+    widths, size = (VECTORS,), rows
+    if product.columns is not None:
+        widths, wide = (VECTORS, 1), builder.icmp_signed(">", product.columns, ir.Constant(I64, vector.count))
+        size = builder.select(wide, rows, builder.add(rows, ir.Constant(I64, ROWS)))
     switch = builder.switch(size, done)
-    for vectors in (VECTORS, 1):
+    for vectors in widths:
         for count in range(1, ROWS + 1):
             case = builder.function.append_basic_block(f"tile{count}x{vectors}")
             switch.add_case(ir.Constant(I64, count if vectors == VECTORS else count + ROWS), case)
@@ -217,13 +239,14 @@ def _all_sizes(context, builder, kinds, arguments, by_lane):
             _emit(builder, vector, count, vectors, a_row, product)
             builder.branch(done)
     builder.position_at_end(done)
-    return context.get_dummy_value()
 
 
-def _kinds(a, b, c, bias):
-    """Types of the operands that both intrinsics take."""
-    i = types.int64
-    return i, i, simd.operand(a), simd.operand(b), simd.operand(c), i, simd.operand(bias), i, c[0].dtype
+def _located(context, builder, signature, arguments):
+    """Operands (array, at, ...) as an address and what follows; numbers as they are."""
+    return [
+        simd.located(context, builder, kind, value) if isinstance(kind, types.BaseTuple) else value
+        for kind, value in zip(signature.args, arguments, strict=True)
+    ]
 
 
 @intrinsic
@@ -235,23 +258,31 @@ def tile(typing_context, rows, k, a, b, c, columns, bias, start, floor, soon):
     array[at + m] or array[at + j] of ``bias`` = (array, at), the latter read for whole vectors, or at C itself.
     Meanwhile the lines of C, and those that hold array[at + k*step] of ``soon``, are prefetched.
     """
-    signature = types.void(*_kinds(a, b, c, bias), simd.operand(soon))
+    i, matrices, scalar = types.int64, map(simd.operand, (a, b, c)), c[0].dtype
+    signature = types.void(i, i, *matrices, i, simd.operand(bias), i, scalar, simd.operand(soon))
 
     def codegen(context, builder, signature, arguments):
-        return _all_sizes(context, builder, signature.args, arguments, False)
+        rows, k, a, b, c, columns, (bias,), start, floor, soon = _located(context, builder, signature, arguments)
+        product = Product(k, a, b, c, columns, Start(start, bias, floor), soon)
+        _all_sizes(builder, simd.vector_ir(scalar), rows, 1, product)
+        return context.get_dummy_value()
 
     return signature, codegen
 
 
 @intrinsic
-def tile_by_lane(typing_context, rows, k, a, b, c, columns, bias, start, floor):
-    """As `tile`, but A[k, m] is array[at + k//lanes*step + m*lanes + k%lanes], k a multiple of lanes.
+def tile_by_lane(typing_context, rows, k, a, b, c):
+    """C[m, j] = sum over k of A[k, m] * B[k, j] for m < rows, j < VECTORS * lanes.
 
-    All of it is in cache, so nothing is prefetched.
+    As `tile`, but A[k, m] is array[at + k//lanes*step + m*lanes + k%lanes], k a multiple of lanes. All of it is in
+    cache, so nothing is prefetched.
     """
-    signature = types.void(*_kinds(a, b, c, bias))
+    i, scalar = types.int64, c[0].dtype
 
     def codegen(context, builder, signature, arguments):
-        return _all_sizes(context, builder, signature.args, arguments, True)
+        rows, *product = _located(context, builder, signature, arguments)
+        vector = simd.vector_ir(scalar)
+        _all_sizes(builder, vector, rows, vector.count, Product(*product))
+        return context.get_dummy_value()
 
-    return signature, codegen
+    return types.void(i, i, *map(simd.operand, (a, b, c))), codegen

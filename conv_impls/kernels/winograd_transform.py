@@ -100,13 +100,13 @@ def _both_ways(builder, matrix, square):
 def _transform(which, size):
     """An intrinsic that loads a square of vectors, applies matrix ``which`` both ways and stores the result."""
 
-    @intrinsic
+    @intrinsic(prefer_literal=True)
     def apply(typing_context, m, source, target):
-        """Element (i, j) of an operand (array, at, row, column) is array[at + i*row + j*column]; ``m`` selects the
-        matrices."""
+        """Element (i, j) of an operand (array, at, row, column) is array[at + i*row + j*column]; ``m`` is constant."""
+        order = m.literal_value
 
         def codegen(context, builder, signature, arguments):
-            m_v, source_v, target_v = arguments
+            _, source_v, target_v = arguments
             first, row, column = simd.located(context, builder, signature.args[1], source_v)
             last, out_row, out_column = simd.located(context, builder, signature.args[2], target_v)
             vector = simd.vector_ir(source[0].dtype)
@@ -115,23 +115,15 @@ def _transform(which, size):
                 index = builder.add(builder.mul(I64(i), i_step), builder.mul(I64(j), j_step))
                 return llvm.at(builder, base, vector.element, index)
 
-            done = builder.append_basic_block("transformed")
-            switch = builder.switch(m_v, done)
-            for order in POINTS:
-                block = builder.append_basic_block(f"f{order}")
-                switch.add_case(I64(order), block)
-                builder.position_at_end(block)
-                n = size(order)
-                square = [[llvm.load(builder, vector, address(first, i, row, j, column)) for j in range(n)]
-                          for i in range(n)]  # fmt: skip
-                for i, values in enumerate(_both_ways(builder, matrices(order)[which], square)):
-                    for j, value in enumerate(values):
-                        llvm.store(builder, value, address(last, i, out_row, j, out_column))
-                builder.branch(done)
-            builder.position_at_end(done)
+            n = size(order)
+            square = [[llvm.load(builder, vector, address(first, i, row, j, column)) for j in range(n)]
+                      for i in range(n)]  # fmt: skip
+            for i, values in enumerate(_both_ways(builder, matrices(order)[which], square)):
+                for j, value in enumerate(values):
+                    llvm.store(builder, value, address(last, i, out_row, j, out_column))
             return context.get_dummy_value()
 
-        return types.void(types.int64, simd.operand(source), simd.operand(target)), codegen
+        return types.void(m, simd.operand(source), simd.operand(target)), codegen
 
     return apply
 

@@ -1,4 +1,4 @@
-"""`@kernel(...)`: `numba.njit` with a disk cache that knows every source of a kernel, and never fails a call.
+"""A disk cache of compiled kernels that knows every source of them, and never fails a call.
 
 Idea
     Numba's cache (`cache=True`) looks at the one file a function stands in: after an edit of a function that it calls
@@ -6,9 +6,6 @@ Idea
     and since kernels import nothing else, nothing else can change what they compile to.
     A file that cannot be read is compiled anew and replaced, one that cannot be written is done without; either is
     told by one RuntimeWarning a process. Numba itself lets EOFError and a full disk out of the call.
-Use
-    @kernel(parallel=True)                   the options of `numba.njit`, without ``cache``
-    def run(parts, *operands): ...           only for functions Python calls; helpers in kernels are plain `@njit`
 Source
     Numba's documentation, "Notes on Caching"; the hooks are those of `numba.core.caching`.
 Limits
@@ -18,19 +15,20 @@ Limits
 from __future__ import annotations
 
 import hashlib
+import logging
 import warnings
-from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import llvmlite
-from numba import njit
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, NullCache
 from numba.core.runtime import rtsys
 
 FOLDER = Path(__file__).parents[1]
+# What a kind of layer takes to compile (docs/performance.md, "The first call").
+KIND_S = 3
 
 
 @cache
@@ -44,24 +42,20 @@ def sources_hash() -> str:
     return digest.hexdigest()
 
 
-# Options of kernels and of what they call, which only compute: a division is not preceded by a check for zero, and
-# arrays, of which none is made or kept, are not counted by reference (36 calls less in `convolve` of `implicit`).
-PURE = {"error_model": "numpy", "_nrt": False}
-
-
-def kernel(**options: Any) -> Callable[[Callable[..., None]], Any]:
-    """As ``numba.njit(cache=True, **options)``, with the cache of this file."""
-
-    def decorate(function: Callable[..., None]) -> Any:
-        dispatcher = njit(**options)(function)
-        try:
-            dispatcher._cache = _KernelCache(function)
-        except Exception as error:  # Numba found no folder that it may write to
-            dispatcher._cache = NullCache()
-            _warn(error)
+def keep(dispatcher: Any) -> Any:
+    """The same dispatcher, whose machine code is kept on disk."""
+    function = getattr(dispatcher, "py_func", None)
+    if function is None:  # NUMBA_DISABLE_JIT, under which nothing is compiled
         return dispatcher
-
-    return decorate
+    # Files have the function's name. Functions that another one makes are told apart by numbers and words around them.
+    around = [cell.cell_contents for cell in function.__closure__ or ()]
+    function.__qualname__ += "".join(f"_{value}" for value in around if isinstance(value, int | float | str))
+    try:
+        dispatcher._cache = _KernelCache(function)
+    except Exception as error:  # Numba found no folder that it may write to
+        dispatcher._cache = NullCache()
+        _warn(error)
+    return dispatcher
 
 
 class _StampedImpl(CompileResultCacheImpl):
@@ -76,6 +70,11 @@ class _StampedImpl(CompileResultCacheImpl):
 class _KernelCache(FunctionCache):
     _impl_class = _StampedImpl
 
+    def _index_key(self, sig, codegen):
+        # Numba adds all that a function has from around it, pickled, and pickled helpers differ in each process. The
+        # stamp knows their code, and `keep` puts the rest into the name.
+        return sig, codegen.magic_tuple()
+
     def load_overload(self, sig, target_context):
         found = None
         try:
@@ -87,9 +86,13 @@ class _KernelCache(FunctionCache):
         except Exception as error:
             _warn(error)
             self._forget()
+            _announce()
             return None
         # Two processes that save two signatures at the same moment may give both the same file name.
-        return found if found is None or found.signature.args == tuple(sig) else None
+        if found is None or found.signature.args != tuple(sig):
+            _announce()
+            return None
+        return found
 
     def save_overload(self, sig, data):
         try:
@@ -101,6 +104,21 @@ class _KernelCache(FunctionCache):
         """Empty the index, which may be what was broken: saving reads it first."""
         with suppress(OSError):
             self.flush()
+
+
+_announced = False
+
+
+def _announce() -> None:
+    """Say once a process, before the first compilation, why the call takes its time."""
+    global _announced
+    if not _announced:
+        _announced = True
+        logging.getLogger("conv_impls").warning(
+            "compiling kernels for this CPU, about %d s for each new kind of layer, once; to do it beforehand: "
+            "python -m conv_impls warmup --workload NAME, MODEL.onnx or a label",
+            KIND_S,
+        )
 
 
 _warned = False

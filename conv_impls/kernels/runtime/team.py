@@ -1,230 +1,340 @@
-"""Run one compiled kernel on a team of threads: a kernel is compiled once, for one thread and for many.
+"""A team of threads for the tasks of a job: each begins with its own, then takes from others what nobody began.
 
 Idea
-    Numba compiles the body of every ``prange`` several times over: 31 s instead of 10 for the Winograd kernels. Here
-    the parallel loop is compiled once, knows nothing of any kernel, and calls one by its address:
+    A worker is a native thread inside one compiled function, with a box of its own. A call offers its job to idle
+    workers by their boxes and works like everybody else. Who takes part has a seat, and each seat owns a share of the
+    parts of the work, usually the same thread the same share at every call, so that a core finds its part of the
+    weights in its caches. The share is a ticket, one 64-bit word
 
-        kernel(phase, part, parts, operands)        operands: addresses
+        epoch << 28 | end << 14 | next
 
-    A kernel gets image, result and workspace by `of_call`, and all that its plan made, with names, by `of_plan`; the
-    pointer type of ``operands`` tells it the dtype. All parts end one phase before any begins the next.
+    of which the owner claims the next part and others, with none left, the last one, by one compare-and-swap; the epoch
+    proves that the part belongs to this phase of this job. Another word counts the parts that are done. The caller
+    waits for parts that somebody began, never for a worker who did not come: it does those parts itself and takes the
+    offer back. A job cannot end while a claimed part is open, so all that it reads stays in place.
 Source
-    Numba's documentation, "Explicit Parallel Loops"; its calling convention: "Notes on the calling convention".
+    Blumofe & Leiserson 1999, doi:10.1145/324133.324234 (work stealing); futex(2). Decision 0009 says how long who waits
+    spins, and what was tried; a search of all interleavings of up to 2 callers and 2 workers found each part run once.
 Limits
-    Addresses carry no lengths: what a kernel may touch is settled where its `Job` is made.
+    Linux on x86-64 and 64-bit Arm (`conv_impls.kernels.runtime.atomics`). 2^14 - 1 parts a phase; epochs last for 2^35
+    phases of one block. The caller wakes sleeping workers one by one, about a microsecond each.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator
-from itertools import count
-from typing import Annotated, Any, NamedTuple, get_type_hints
+import ctypes
+import threading
+from collections import defaultdict, deque
+from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import prange, types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numba import int64
 from numpy.typing import NDArray
 
-from conv_impls.kernels.runtime import llvm
-from conv_impls.kernels.runtime.cache import kernel
-from conv_impls.kernels.runtime.launch import launch
-from conv_impls.kernels.runtime.memory import aligned_zeros, read_only
+from conv_impls.kernels.runtime.atomics import (
+    add,
+    block_signals,
+    cores,
+    keep_off,
+    load,
+    nanoseconds,
+    pause,
+    roam,
+    sleep,
+    store,
+    swap_if,
+    thread_id,
+    wake,
+)
+from conv_impls.kernels.runtime.compile import PURE, c_address, entry, helper, routine, start_thread
+from conv_impls.kernels.runtime.memory import aligned_zeros
+from conv_impls.kernels.runtime.operands import KERNELS, PARTS, PHASES, TOOK
+from conv_impls.kernels.runtime.table import address, fill, row_of, run_alone, run_part, word
 
-I64 = ir.IntType(64)
-# What the operands of a plan may be: flat arrays of the dtype, flat arrays of int64, or a NamedTuple of integers.
-Floats = Annotated[NDArray[Any], "dtype"]
-Integers = Annotated[NDArray[np.int64], "int64"]
-# Slots of image, result and a workspace of its own for each call in flight; what the plan made follows.
-X, Y, WORK, PLAN = 0, 1, 2, 3
-# Workspaces that wait for the next calls, at most, in number and in bytes; one may always wait. A burst of calls leaves
-# no more, and calls beyond these pay for a workspace each.
-MOST_IDLE, IDLE_BYTES = 8, 64 * 2**20
-
-
-@intrinsic
-def of_call(typing_context, operands):
-    """(image, result, workspace), flat arrays of the operands' dtype."""
-    array = types.Array(operands.dtype, 1, "C")
-    kind = types.UniTuple(array, PLAN)
-
-    def codegen(context, builder, signature, arguments):
-        arrays = [_array(context, builder, array, arguments[0], slot) for slot in range(PLAN)]
-        return context.make_tuple(builder, kind, arrays)
-
-    return kind(operands), codegen
-
-
-@intrinsic
-def of_plan(typing_context, operands, names):
-    """What the plan made, as the NamedTuple ``names``: `Floats`, `Integers`, NamedTuples of int, or of all these."""
-    kind = _kind(names.instance_class, operands.dtype)
-
-    def codegen(context, builder, signature, arguments):
-        return _operand(context, builder, kind, arguments[0], count(PLAN))
-
-    return kind(operands, names), codegen
-
-
-def _kind(declared, dtype):
-    """Numba's type of an operand that was declared so."""
-    if declared in (Floats, Integers):
-        return types.Array(dtype if declared == Floats else types.int64, 1, "C")
-    fields = get_type_hints(declared, include_extras=True).values()
-    if all(field is int for field in fields):
-        return types.NamedUniTuple(types.int64, len(fields), declared)
-    return types.NamedTuple([_kind(field, dtype) for field in fields], declared)
-
-
-def _operand(context, builder, kind, operands, slots):
-    """An operand, whose addresses stand in the next ``slots``."""
-    if isinstance(kind, types.Array):
-        return _array(context, builder, kind, operands, next(slots))
-    if isinstance(kind, types.NamedUniTuple):
-        return _integers(context, builder, kind, operands, next(slots))
-    values = [_operand(context, builder, each, operands, slots) for each in kind.types]
-    return context.make_tuple(builder, kind, values)
+# Who waits spins so long, and then sleeps in the kernel.
+SPIN_NS = 100_000
+# Sleeping workers are woken for jobs of which no call took less than this, on all threads together; for shorter ones
+# only where calls follow each other so closely that workers stay awake for the next.
+ROUSE_NS = 100_000
+# A worker that slept longer is woken on another core than the caller's.
+LONG_NS = 3_000_000
+# Parts take at least so long, where a job could have more of them.
+PART_NS = 25_000
+# Looks at a word between two looks at the clock.
+LOOKS = 64
+# Bits of a ticket's numbers.
+BITS = 14
+MOST_PARTS = (1 << BITS) - 1
+# Bytes between words of different threads: two lines, because cores fetch pairs.
+LINE = 128
+# Places of the words of a box, in bytes; the epochs are those of the job's first and last phase.
+STATE, JOB, SEAT, SEATS, FIRST_EPOCH, LAST_EPOCH, THREAD, SINCE = range(0, 64, 8)
+# The state of a box, each change but the last two a compare-and-swap: no worker has it; its worker looks for offers
+# (from NOBODYS, BUSY, or an offer taken back); it sleeps (from IDLE); a caller writes the box (from IDLE or ASLEEP);
+# the box holds an offer (from RESERVED, by the caller); its worker works (from OFFERED, until it is IDLE again).
+NOBODYS, IDLE, ASLEEP, RESERVED, OFFERED, BUSY = range(6)
+# Places of the words that all share, behind the last box: boxes that have a worker, and when the last job ended.
+COUNT, ENDED = 0, 64
+# Places of the words of a job's block; a ticket for each seat follows.
+DONE, WAITING, TABLE, OF_PHASE, TICKETS = 0, 8, LINE, LINE + 8, 2 * LINE
+# No machine has more workers than this.
+MOST_WORKERS = 1024
 
 
-def _integer(builder, table, index):
-    """An element of a table of int64, as operands are."""
-    return llvm.load(builder, I64, llvm.at(builder, llvm.to(builder, table, I64), I64, index))
+@helper
+def _spun(since):
+    """Whether who waits since then is to sleep."""
+    return nanoseconds() - since > SPIN_NS
 
 
-def _array(context, builder, kind, operands, slot):
-    """The array whose address stands in ``slot``; its length is not known."""
-    array = context.make_array(kind)(context, builder)
-    data = builder.inttoptr(_integer(builder, operands, slot), array.data.type)
-    itemsize = I64(kind.dtype.bitwidth // 8)
-    context.populate_array(
-        array, data=data, shape=[I64(1 << 48)], strides=[itemsize], itemsize=itemsize, meminfo=None, parent=None
-    )
-    return array._getvalue()
+@helper
+def _claim(ticket_at, owner, first, last):
+    """(epoch, part) of a ticket; the part is -1 where none is left, the epoch where the ticket is of another job."""
+    while True:
+        ticket = load(ticket_at)
+        epoch, end, part = ticket >> 2 * BITS, ticket >> BITS & MOST_PARTS, ticket & MOST_PARTS
+        if epoch < first or epoch > last:
+            return -1, -1
+        if part >= end:
+            return epoch, -1
+        if swap_if(ticket_at, ticket, ticket + 1 if owner else ticket - (1 << BITS)):
+            return epoch, part if owner else end - 1
 
 
-def _integers(context, builder, kind, operands, slot):
-    """The integers whose address stands in ``slot``."""
-    table = builder.inttoptr(_integer(builder, operands, slot), I64.as_pointer())
-    values = [_integer(builder, table, i) for i in range(kind.count)]
-    return context.make_tuple(builder, kind, values)
+@helper
+def _help(block, seat, seats, first, last):
+    """Do parts of the job of epochs ``first`` to ``last``, from this seat, until none is left.
+
+    Waits for the next phase as `_spun` says and then gives up; the caller calls a worker back.
+    """
+    tries, epoch = 0, first
+    since, looks = 0, 0
+    while tries < seats:
+        owner = (seat + tries) % seats
+        found, part = _claim(block + TICKETS + owner * LINE, tries == 0, first, last)
+        if part >= 0:
+            table, parts = load(block + TABLE), load(block + OF_PHASE)
+            run_part(load(word(table, KERNELS + found - first)), part, parts, row_of(table, seat))
+            if add(block + DONE, 1) + 1 == parts and load(block + WAITING):
+                wake(block + DONE)
+            # Its own come first, also when they are handed out later than those it has just helped with.
+            tries, epoch, since = 0, found, 0
+        elif found < 0:
+            return
+        else:
+            tries += 1
+            epoch = max(epoch, found)
+            if tries == seats and epoch < last:
+                # The next phase begins when all parts of this one are done.
+                pause()
+                looks += 1
+                since, tries = since or nanoseconds(), 0
+                if looks % LOOKS == 0 and _spun(since):
+                    return
 
 
-@intrinsic
-def _call(typing_context, address, phase, part, parts, operands):
-    """Call the kernel at ``address``, which takes (phase, part, parts, operands) and returns None."""
-
-    def codegen(context, builder, signature, arguments):
-        target, *numbers, array = arguments
-        data = context.make_array(operands)(context, builder, array).data
-        # Numba's convention wants a place for the result and one for the error; kernels return None and raise nothing.
-        result, error = (cgutils.alloca_once(builder, cgutils.voidptr_t) for _ in range(2))
-        kind = ir.FunctionType(ir.IntType(32), [result.type, error.type, I64, I64, I64, data.type])
-        builder.call(builder.inttoptr(target, kind.as_pointer()), [result, error, *numbers, data])
-        return context.get_dummy_value()
-
-    integer = types.int64
-    return types.void(integer, integer, integer, integer, operands), codegen
-
-
-@kernel(error_model="numpy", nogil=True)
-def alone(parts, address, phases, x, y, operands):
-    operands[X], operands[Y] = x.ctypes.data, y.ctypes.data
-    for phase in range(phases):
-        _call(address, phase, 0, 1, operands)
-
-
-@kernel(error_model="numpy", parallel=True, nogil=True)
-def together(parts, address, phases, x, y, operands):
-    operands[X], operands[Y] = x.ctypes.data, y.ctypes.data
-    for phase in range(phases):
-        for part in prange(parts):
-            _call(address, phase, part, parts, operands)
-
-
-def address_of(function: Any, dtype: np.dtype[Any]) -> int:
-    """Where the machine code of a kernel starts, after compiling it for this dtype or loading it from disk."""
-    scalar = types.float32 if dtype == np.float32 else types.float64
-    signature = types.int64, types.int64, types.int64, types.CPointer(scalar)
-    if signature not in function.overloads:
-        function.compile(signature)
-    compiled = function.overloads[signature]
-    address: int = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
-    return address
+@routine
+def _serve(boxes):
+    """A worker's life: take a box, wait for offers and help."""
+    block_signals()
+    roam()
+    # More than there are boxes only after an interrupt between the start of a thread and its count.
+    mine = add(boxes + MOST_WORKERS * LINE + COUNT, 1)
+    box = boxes + min(mine, MOST_WORKERS - 1) * LINE
+    store(box + THREAD, thread_id())
+    swap_if(box + STATE, NOBODYS, IDLE)
+    since, looks, slept = nanoseconds(), 0, False
+    while mine < MOST_WORKERS:
+        state = load(box + STATE)
+        if state == OFFERED:
+            if swap_if(box + STATE, OFFERED, BUSY):
+                if slept:
+                    roam()
+                    slept = False
+                epochs = load(box + FIRST_EPOCH), load(box + LAST_EPOCH)
+                _help(load(box + JOB), load(box + SEAT), load(box + SEATS), *epochs)
+                store(box + STATE, IDLE)
+            since, looks = nanoseconds(), 0
+        elif state == ASLEEP:
+            store(box + SINCE, nanoseconds())
+            sleep(box + STATE, ASLEEP)
+            slept = True
+            since, looks = nanoseconds(), 0
+        else:
+            pause()
+            looks += 1
+            if looks % LOOKS == 0 and _spun(since):
+                swap_if(box + STATE, IDLE, ASLEEP)
 
 
-class Job:
-    """A kernel with all operands but image and result: call it with those, from any number of threads.
+@helper
+def _publish(box, state):
+    """Let the worker of a reserved box, which was in this state, see its offer."""
+    if state == ASLEEP and nanoseconds() - load(box + SINCE) > LONG_NS:
+        # In a virtual machine a core that rests counts as taken, and the worker would wake on the caller's: after 10 ms
+        # a 3x3 layer took 2.9 ms on two threads as on one, and takes 2.0 this way. A short sleeper wakes where it was,
+        # unless another pool's thread has come there, which would otherwise be driven away.
+        keep_off(load(box + THREAD))
+    store(box + STATE, OFFERED)
+    if state == ASLEEP:
+        wake(box + STATE)
 
-    It is never changed, so a copy is the job itself. Its addresses mean nothing in another process.
+
+@helper
+def _offer(boxes, workers, state, block, place, epochs):
+    """Offer the job to workers in this state, for ``place`` = (free seat, seats); returns the first still free."""
+    seat, seats = place
+    for worker in range(workers):
+        if seat >= seats:
+            break
+        box = boxes + worker * LINE
+        if load(box + STATE) == state and swap_if(box + STATE, state, RESERVED):
+            store(box + JOB, block)
+            store(box + SEAT, seat)
+            store(box + SEATS, seats)
+            store(box + FIRST_EPOCH, epochs[0])
+            store(box + LAST_EPOCH, epochs[1])
+            _publish(box, state)
+            seat += 1
+    return seat
+
+
+@helper
+def _call_back(boxes, workers, block, last):
+    """Offer the next phase to workers that waited for it too long, each at its seat."""
+    for worker in range(workers):
+        box = boxes + worker * LINE
+        state = load(box + STATE)
+        mine = load(box + JOB) == block and load(box + LAST_EPOCH) == last
+        if mine and state in (IDLE, ASLEEP) and swap_if(box + STATE, state, RESERVED):
+            # Another call may have had the worker, and its box, in between.
+            if load(box + JOB) == block and load(box + LAST_EPOCH) == last:
+                _publish(box, state)
+            else:
+                store(box + STATE, state)
+
+
+@helper
+def _begin(block, epoch, parts, seats):
+    """Hand out the parts of a phase."""
+    store(block + DONE, 0)
+    store(block + OF_PHASE, parts)
+    # The caller's last: else the first worker would take the caller's parts before it has its own.
+    for seat in range(seats - 1, -1, -1):
+        share = (seat + 1) * parts // seats << BITS | seat * parts // seats
+        store(block + TICKETS + seat * LINE, epoch << 2 * BITS | share)
+
+
+@helper
+def _wait(block, parts):
+    """Until all parts of the phase are done, which others may be at."""
+    since, looks = nanoseconds(), 0
+    while load(block + DONE) < parts:
+        pause()
+        looks += 1
+        if looks % LOOKS == 0 and _spun(since):
+            # Whoever has the last part may need this core for it.
+            store(block + WAITING, 1)
+            done = load(block + DONE)
+            if done < parts:
+                sleep(block + DONE, done)
+            store(block + WAITING, 0)
+
+
+@entry(nogil=True, **PURE)
+def together(boxes, known_cores, block, seats, x, y, table):
+    """Run the job of a table (`conv_impls.kernels.runtime.operands`) on at most so many threads; 0 cores asks."""
+    began, took_ns = nanoseconds(), load(word(table, TOOK))
+    # The cores of the calling thread's affinity at this moment: a third of a microsecond.
+    seats = min(seats, known_cores or cores())
+    if seats <= 1:
+        run_alone(table, address(x), address(y))
+        return
+    fill(table, seats, address(x), address(y))
+    store(block + TABLE, table)
+    parts, phases = load(word(table, PARTS)), load(word(table, PHASES))
+    if took_ns:
+        parts = min(parts, max(seats, took_ns // PART_NS))
+    first = (load(block + TICKETS) >> 2 * BITS) + 1
+    last = first + phases - 1
+    shared, taken = boxes + MOST_WORKERS * LINE, int64(1)
+    workers = min(load(shared + COUNT), MOST_WORKERS)
+    for epoch in range(first, last + 1):
+        _begin(block, epoch, parts, seats)
+        if epoch == first:
+            taken = _offer(boxes, workers, int64(IDLE), block, (taken, seats), (first, last))
+            if took_ns == 0 or took_ns > ROUSE_NS or began - load(shared + ENDED) < SPIN_NS:
+                taken = _offer(boxes, workers, int64(ASLEEP), block, (taken, seats), (first, last))
+        else:
+            _call_back(boxes, workers, block, last)
+        _help(block, int64(0), seats, first, epoch)
+        _wait(block, parts)
+    # A worker that has not begun is not waited for. This may take back the offer of another call, which came to the
+    # same worker in between; that call then works without it.
+    for worker in range(workers):
+        box = boxes + worker * LINE
+        if load(box + STATE) == OFFERED and load(box + JOB) == block:
+            swap_if(box + STATE, OFFERED, IDLE)
+    ended = nanoseconds()
+    # The least, because a call after a pause finds the caches cold, which more threads do not mend.
+    took = max(1, (ended - began) * taken)
+    if took_ns == 0 or took < took_ns:
+        store(word(table, TOOK), took)
+    store(shared + ENDED, ended)
+
+
+class Team:
+    """Workers, started when they are first asked for, and blocks for jobs in flight.
 
     Parameters
     ----------
-    function : dispatcher
-        The kernel, decorated by `conv_impls.kernels.runtime.cache.kernel`.
-    dtype : dtype
-    plan : NamedTuple
-        What the kernel gets by `of_plan`. Arrays are kept alive; only a repack changes them.
-    threads, phases : int
-    workspace : int
-        Elements of its own that each call in flight needs; they start as zeros, on a cache line.
+    most : int
+        Workers at most.
+    cores : int
+        How many cores a call may use; 0 asks for the affinity of the calling thread.
     """
 
-    __slots__ = ("_address", "_dtype", "_idle", "_kept", "_length", "_phases", "_slots", "_threads")
+    def __init__(self, most: int = MOST_WORKERS, cores: int = 0) -> None:
+        # The last box is nobody's: words that all share.
+        self._boxes = _immortal(MOST_WORKERS + 1)
+        self._at, self._most, self._cores = int(self._boxes.ctypes.data), most, cores
+        # A signal handler may call while the thread that it interrupts starts workers.
+        self._lock, self._started = threading.RLock(), 0
+        # By seats: where they are.
+        self._blocks = defaultdict[int, deque[int]](deque)
 
-    def __init__(
-        self, function: Callable[..., None], dtype: np.dtype[Any], plan: NamedTuple, *, threads: int, phases: int = 1,
-        workspace: int = 0,
-    ) -> None:  # fmt: skip
-        self._address, self._dtype, self._threads, self._phases = address_of(function, dtype), dtype, threads, phases
-        self._kept = list(_leaves(plan))
-        # A kernel would read anything else as if it were one of these.
-        assert {array.dtype for array in self._kept} <= {self._dtype, np.dtype(np.int64)}
-        self._length = workspace
-        self._slots = [0, 0, 0, *(array.ctypes.data for array in self._kept)]
-        # Workspaces wait on a stack; a call takes one and puts it back, so calls in flight never share one. It drops
-        # the oldest by itself: a length that was asked for first could be another by the time of the append.
-        most = min(MOST_IDLE, IDLE_BYTES // max(1, self.workspace_bytes))
-        self._idle = deque([self._make()], maxlen=max(1, most))
+    def start(self, workers: int) -> None:
+        """Have so many workers at least, or as many as the system lets us have.
 
-    def __copy__(self) -> Job:
-        return self
+        Native threads, of which Python knows nothing: none waits for the interpreter's lock, which it may never get
+        while the interpreter ends, and none is a greenlet where gevent has replaced Python's threads.
+        """
+        address = c_address(_serve)
+        with self._lock:
+            while self._started < min(workers, self._most):
+                if not start_thread(address, self._at):
+                    # Not asked again at every call.
+                    self._most = self._started
+                    break
+                self._started += 1
 
-    def __deepcopy__(self, memo: object) -> Job:
-        return self
-
-    def __reduce__(self) -> Any:
-        raise TypeError("a Job holds addresses of this process and cannot be pickled; pickle the Plan")
-
-    def _make(self) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        work = aligned_zeros((self._length,), self._dtype)
-        operands = np.array(self._slots, np.int64)
-        operands[WORK] = work.ctypes.data
-        return work, operands
-
-    @property
-    def workspace_bytes(self) -> int:
-        """Bytes each call in flight needs."""
-        return self._length * self._dtype.itemsize
-
-    def __call__(self, x: NDArray[Any], out: NDArray[Any]) -> None:
+    def call(self, seats: int, x: NDArray[Any], y: NDArray[Any], table: int) -> None:
+        """Run the job of this table on at most so many threads, the caller among them."""
+        if self._started < min(seats - 1, self._most):
+            self.start(seats - 1)
+        blocks = self._blocks[seats]
         try:
-            mine = self._idle.pop()
+            block = blocks.pop()
         except IndexError:
-            mine = self._make()
-        # Flat, so that one compilation serves every rank.
-        x, out = read_only(x.reshape(-1)), out.reshape(-1)
-        launch(alone, together, self._threads, self._address, self._phases, x, out, mine[1])
-        self._idle.append(mine)
+            block = int(_immortal(TICKETS // LINE + seats).ctypes.data)
+        try:
+            together(self._at, self._cores, block, seats, x, y, table)
+        finally:
+            blocks.append(block)
 
 
-def _leaves(plan: NamedTuple) -> Iterator[NDArray[Any]]:
-    """Operands as memory, in the order of their slots: arrays as they are, integers as arrays of int64."""
-    for operand in plan:
-        if not isinstance(operand, tuple):
-            yield np.ascontiguousarray(operand).reshape(-1)
-        elif all(isinstance(value, int | np.integer) for value in operand):
-            yield np.array(operand, np.int64)
-        else:
-            yield from _leaves(operand)
+def _immortal(lines: int) -> NDArray[np.int64]:
+    """Words that are never freed: workers read them while the interpreter ends, and a late one a job that has ended."""
+    words = aligned_zeros((lines, LINE // 8), np.int64)
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(words))
+    return words

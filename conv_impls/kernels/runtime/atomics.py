@@ -1,0 +1,213 @@
+"""Words that threads share, by address: atomic access, and sleeping until one changes. Linux on x86-64 and 64-bit Arm.
+
+Idea
+    An address is an int64, so that a thread keeps no array of another. All accesses are sequentially consistent: the
+    few there are in a job cost less than proving that fewer would do.
+Source
+    LLVM language reference, "Atomic Memory Ordering Constraints"; futex(2); the system calls' numbers are those of
+    arch/x86/entry/syscalls and include/uapi/asm-generic/unistd.h of Linux.
+Limits
+    A futex is 32 bits: `sleep` compares the low half of a word. Both architectures are little-endian.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from conv_impls.kernels.runtime import llvm
+
+I32, I64 = ir.IntType(32), ir.IntType(64)
+MACHINE = platform.machine()
+# futex, sched_setaffinity, sched_getaffinity, rt_sigprocmask, getpid, gettid.
+CALLS = {"x86_64": (202, 203, 204, 14, 39, 186), "aarch64": (98, 122, 123, 135, 172, 178)}
+SUPPORTED = sys.platform == "linux" and MACHINE in CALLS
+FUTEX, SET_AFFINITY, AFFINITY, SIGNALS, PID, TID = CALLS.get(MACHINE, (0,) * 6)
+# FUTEX_WAIT and FUTEX_WAKE, private to the process.
+WAIT, WAKE = 128, 129
+CLOCK_MONOTONIC, SIG_BLOCK = 1, 0
+# A mask of 8,192 cores, as many as Linux knows.
+MASK_WORDS = 128
+
+
+def _word(builder, address):
+    return builder.inttoptr(address, I64.as_pointer())
+
+
+def _syscall(builder, *arguments):
+    """The system call of these 64-bit numbers; libc has the one name for all of them."""
+    kind = ir.FunctionType(I64, [I64], var_arg=True)
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, "syscall"), arguments)
+
+
+@intrinsic
+def load(typing_context, address):
+    """The word at an address."""
+
+    def codegen(context, builder, signature, arguments):
+        return builder.load_atomic(_word(builder, arguments[0]), "seq_cst", 8)
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def store(typing_context, address, value):
+    """Put a word at an address."""
+
+    def codegen(context, builder, signature, arguments):
+        builder.store_atomic(arguments[1], _word(builder, arguments[0]), "seq_cst", 8)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen
+
+
+@intrinsic
+def add(typing_context, address, value):
+    """Add to the word at an address; returns what was there before."""
+
+    def codegen(context, builder, signature, arguments):
+        return builder.atomic_rmw("add", _word(builder, arguments[0]), arguments[1], "seq_cst")
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def swap_if(typing_context, address, expected, value):
+    """Put ``value`` where ``expected`` is; returns whether it was there."""
+
+    def codegen(context, builder, signature, arguments):
+        word, expected_v, value_v = _word(builder, arguments[0]), *arguments[1:]
+        return builder.extract_value(builder.cmpxchg(word, expected_v, value_v, "seq_cst"), 1)
+
+    return types.boolean(types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def pause(typing_context):
+    """Leave the core's other thread, and the memory bus, alone for a moment."""
+
+    def codegen(context, builder, signature, arguments):
+        name, hint = ("llvm.x86.sse2.pause", ()) if MACHINE == "x86_64" else ("llvm.aarch64.hint", (I32(1),))
+        llvm.call(builder, name, ir.VoidType(), *hint)
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@intrinsic
+def sleep(typing_context, address, value):
+    """Wait in the kernel until somebody wakes this address; not at all where its low 32 bits are not those of value."""
+
+    def codegen(context, builder, signature, arguments):
+        word, value_v = arguments
+        _syscall(builder, I64(FUTEX), word, I64(WAIT), value_v, I64(0), I64(0), I64(0))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen
+
+
+@intrinsic
+def wake(typing_context, address):
+    """Wake whoever sleeps at this address."""
+
+    def codegen(context, builder, signature, arguments):
+        _syscall(builder, I64(FUTEX), arguments[0], I64(WAKE), I64(2**31 - 1), I64(0), I64(0), I64(0))
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
+
+
+@intrinsic
+def nanoseconds(typing_context):
+    """A clock that never goes back."""
+
+    def codegen(context, builder, signature, arguments):
+        kind = ir.FunctionType(I32, [I32, I64.as_pointer()])
+        clock = cgutils.get_or_insert_function(builder.module, kind, "clock_gettime")
+        now = cgutils.alloca_once(builder, I64, 2)
+        builder.call(clock, [I32(CLOCK_MONOTONIC), now])
+        seconds, rest = (builder.load(builder.gep(now, [I64(i)], source_etype=I64), typ=I64) for i in range(2))
+        return builder.add(builder.mul(seconds, I64(10**9)), rest)
+
+    return types.int64(), codegen
+
+
+def _affinity(builder, thread):
+    """The cores of a thread: (mask, its address, its bytes, a negative number where the system does not tell)."""
+    mask = cgutils.alloca_once(builder, I64, MASK_WORDS)
+    at = builder.ptrtoint(mask, I64)
+    return mask, at, _syscall(builder, I64(AFFINITY), thread, I64(8 * MASK_WORDS), at)
+
+
+@intrinsic
+def cores(typing_context):
+    """How many cores the calling thread may run on; 0 where the system does not tell."""
+
+    def codegen(context, builder, signature, arguments):
+        mask, _, length = _affinity(builder, I64(0))
+        count = cgutils.alloca_once_value(builder, I64(0))
+        with cgutils.for_range(builder, builder.sdiv(length, I64(8))) as loop:
+            bits = builder.load(builder.gep(mask, [loop.index], source_etype=I64), typ=I64)
+            ones = builder.ctpop(bits)
+            builder.store(builder.add(builder.load(count, typ=I64), ones), count)
+        return builder.load(count, typ=I64)
+
+    return types.int64(), codegen
+
+
+@intrinsic
+def thread_id(typing_context):
+    """The system's number of the calling thread."""
+
+    def codegen(context, builder, signature, arguments):
+        return _syscall(builder, I64(TID))
+
+    return types.int64(), codegen
+
+
+@intrinsic
+def block_signals(typing_context):
+    """Let other threads have the process's signals."""
+
+    def codegen(context, builder, signature, arguments):
+        everything = cgutils.alloca_once_value(builder, I64(-1))
+        _syscall(builder, I64(SIGNALS), I64(SIG_BLOCK), builder.ptrtoint(everything, I64), I64(0), I64(8))
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@intrinsic
+def roam(typing_context):
+    """Give the calling thread the affinity of the process's first thread."""
+
+    def codegen(context, builder, signature, arguments):
+        _, at, length = _affinity(builder, _syscall(builder, I64(PID)))
+        # Nothing is set where nothing was read: a mask of no cores is refused.
+        _syscall(builder, I64(SET_AFFINITY), I64(0), length, at)
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@intrinsic
+def keep_off(typing_context, thread):
+    """Have a thread wake on another core of the calling thread's than the one that this runs on."""
+
+    def codegen(context, builder, signature, arguments):
+        mask, at, length = _affinity(builder, I64(0))
+        kind = ir.FunctionType(I32, [])
+        core = builder.call(cgutils.get_or_insert_function(builder.module, kind, "sched_getcpu"), [])
+        core = builder.and_(builder.zext(core, I64), I64(64 * MASK_WORDS - 1))
+        word = builder.gep(mask, [builder.lshr(core, I64(6))], source_etype=I64)
+        bit = builder.shl(I64(1), builder.and_(core, I64(63)))
+        builder.store(builder.and_(builder.load(word, typ=I64), builder.not_(bit)), word)
+        _syscall(builder, I64(SET_AFFINITY), arguments[0], length, at)
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen

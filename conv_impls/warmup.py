@@ -1,0 +1,52 @@
+"""Compile the kernels that layers need before they are called, a process on each core.
+
+Processes, because one compiles at a time in each. Kernels stay on disk (`conv_impls.kernels.runtime.cache`).
+Limits: layers of one kind that need several kernels compile them one after another.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Iterable
+from itertools import product
+from multiprocessing import get_context
+from multiprocessing.pool import Pool
+
+import numpy as np
+
+from conv_impls.api import settle, thread_count
+from conv_impls.planned import plan
+from conv_impls.problem import Conv2dProblem
+from conv_impls.workloads import Layer
+
+# Layers that may share their kernels: backend, problem, threads.
+Kind = list[tuple[str, Conv2dProblem, int]]
+
+
+def kinds(layers: Iterable[Layer], threads: Iterable[int | None], precision: str) -> dict[str, Kind]:
+    """Layers as "auto" computes them, by what their kernels differ in, which is the name of the kind."""
+    found = dict[str, Kind]()
+    for count, layer, eager in product(threads, layers, (True, False)):
+        cores, p = thread_count("warmup", count), layer.problem
+        backend = settle("warmup", "auto", p, precision, cores, eager).name
+        (kh, kw), (sh, sw) = p.kernel_size, p.stride
+        name = f"{backend} {p.dtype} {cores} threads, {kh}x{kw} kernels, stride {sh}x{sw}"
+        found.setdefault(name, []).append((backend, p, cores))
+    return found
+
+
+def pool(kinds: int) -> Pool:
+    """Processes for so many kinds, one a core at most. Ctrl-C reaches all of them; the parent ends them."""
+    processes = max(1, min(kinds, thread_count("warmup", None)))
+    return get_context("spawn").Pool(processes, signal.signal, (signal.SIGINT, signal.SIG_IGN))
+
+
+def make_ready(kind: Kind) -> None:
+    """Plan these layers, and call the first: some kernels are compiled by their first call."""
+    # Who runs this knows that it compiles.
+    logging.getLogger("conv_impls").setLevel(logging.ERROR)
+    for number, (backend, problem, threads) in enumerate(kind):
+        ready = plan(problem, np.ones(problem.weight_shape, problem.dtype), backend=backend, threads=threads)
+        if number == 0:
+            ready(np.zeros(problem.input_shape, problem.dtype))

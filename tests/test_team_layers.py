@@ -1,0 +1,56 @@
+"""Many Python threads call plans of two threads at once: every call has the bits of one thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from effort import Effort
+
+from conv_impls import Conv2dProblem, get_backend, plan
+from conv_impls.validation import Array
+
+# Of every compiled backend, in every way of working: staged or not, by channel or by position, several blocks, one row.
+LAYERS = {
+    "numba_simd": (
+        "ic3ih20oc16oh18kh3", "ic8ih14oc24oh14kh3ph1", "ic16ih9oc40oh9kh1", "ic20ih5oc70oh5kh3ph1",
+        "ic4ih23oc8oh11kh3sh2", "g2ic6ih12oc8oh12kh3ph1", "ic5ih16oc9oh14kh3dh0",
+    ),
+    "numba_direct": ("ic4ih16oc12oh16kh3ph1", "ic6ih7oc20oh7kh3ph1", "ic3ih15oc8oh7kh3sh2"),
+    "numba_winograd_f2": ("ic8ih12oc16oh12kh3ph1", "ic5ih17oc7oh15kh3"),
+    "numba_winograd_f4": ("ic8ih16oc16oh16kh3ph1", "ic16ih11oc33oh9kh3"),
+    "numba_winograd_f6": ("ic4ih20oc8oh20kh3ph1",),
+    "numba_depthwise": (
+        "g8ic8ih20oc8oh20kh3ph1", "g6ic6ih15oc6oh7kh3sh2", "g16ic16ih7oc16oh7kh7ph3", "g4ic4ih24oc8oh24kh5ph2",
+        "g32ic32ih6oc32oh6kh3ph1",
+    ),
+}  # fmt: skip
+THREADS = 8
+
+
+def call_of(backend: str, label: str) -> Callable[[], bool]:
+    """A call of a plan into an array of its own, and whether the result is right."""
+    problem, rng = Conv2dProblem.from_label(label), np.random.default_rng(0)
+    x, weight = (rng.standard_normal(shape, "float32") for shape in (problem.input_shape, problem.weight_shape))
+    ready = plan(problem, weight, backend=backend, threads=2)
+    expected: Array = plan(problem, weight, backend=backend, threads=1)(x)
+    assert get_backend(backend).deterministic in ("output", "call")
+
+    def call() -> bool:
+        return np.array_equal(ready(x), expected)
+
+    return call
+
+
+@pytest.mark.usefixtures("smallest_jobs_handed_out")
+def test_eight_threads_call_twenty_layers(effort: Effort) -> None:
+    calls = [call_of(backend, label) for backend, labels in LAYERS.items() for label in labels]
+    assert len(calls) == 20
+
+    def work(first: int) -> int:
+        return sum(not calls[(first + number) % len(calls)]() for number in range(len(calls) * effort.calls // 10))
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        assert sum(pool.map(work, range(THREADS))) == 0
