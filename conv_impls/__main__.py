@@ -7,6 +7,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from typing import TextIO, TypeVar
 
@@ -128,8 +129,17 @@ def _warm_up(layers: list[Layer], threads: list[int | None], precision: str) -> 
     start = time.perf_counter()
     kinds = list(warmup.kinds(layers, threads, precision).items())
     with warmup.pool(len(kinds)) as pool:
-        for _ in zip(_progress(kinds), pool.imap(warmup.make_ready, [kind for _, kind in kinds]), strict=True):
-            pass
+        try:
+            for _ in zip(_progress(kinds), pool.map(warmup.make_ready, [kind for _, kind in kinds]), strict=True):
+                pass
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        except BrokenProcessPool:
+            raise ConvError(
+                "warmup: a process that compiles was killed, perhaps because memory ran out; what the others finished "
+                "is kept, so run it again, or with fewer layers"
+            ) from None
     print(f"{len(layers)} layers are ready; compiling or loading kernels took {time.perf_counter() - start:.1f} s")
 
 

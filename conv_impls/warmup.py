@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
 from itertools import product
 from multiprocessing import get_context
-from multiprocessing.pool import Pool
 
 import numpy as np
 
@@ -36,10 +36,10 @@ def kinds(layers: Iterable[Layer], threads: Iterable[int | None], precision: str
     return found
 
 
-def pool(kinds: int) -> Pool:
-    """Processes for so many kinds, one a core at most. Ctrl-C reaches all of them; the parent ends them."""
+def pool(kinds: int) -> ProcessPoolExecutor:
+    """Processes for so many kinds, one a core at most; one that is killed ends the others with an error."""
     processes = max(1, min(kinds, thread_count("warmup", None)))
-    return get_context("spawn").Pool(processes, signal.signal, (signal.SIGINT, signal.SIG_IGN))
+    return ProcessPoolExecutor(processes, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN))
 
 
 def make_ready(kind: Kind) -> None:

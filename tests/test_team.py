@@ -24,6 +24,7 @@ from conv_impls import Conv2dProblem, plan
 from conv_impls.kernels.runtime import atomics, cores, job, launch, team
 from conv_impls.kernels.runtime.compile import entry, kernel
 from conv_impls.kernels.runtime.job import Job, parts_of
+from conv_impls.kernels.runtime.memory import immortal
 from conv_impls.kernels.runtime.operands import TOOK, of_call, of_plan
 from conv_impls.kernels.runtime.team import IDLE, Team
 from conv_impls.validation import Array
@@ -221,6 +222,30 @@ def assert_soon(condition: Any) -> None:
         time.sleep(0.001)
 
 
+def test_every_seat_has_as_many_parts_as_another() -> None:
+    workers, counted = team_of_many(), Counted(2, loops=0)
+    head, seen = counted.job._idle[-1][3], set[int]()
+    for took in range(1, 1_000_000, 5000):
+        head[TOOK] = took
+        counted.run(workers, 2)
+        seen.add(int(counted.y[2, 0, 0]))
+    assert seen == {2, 4, 6, 8}
+
+
+def test_nobody_is_woken_for_a_short_job() -> None:
+    workers, counted = team_of_many(), Counted(3, loops=0)
+    counted.run(workers, 3)
+    head = counted.job._idle[-1][3]
+    for took, woken in ((team.ROUSE_NS - 1, False), (10 * team.ROUSE_NS, True)):
+        assert_soon(lambda: states(workers) == [team.ASLEEP] * 2)
+        time.sleep(0.005)
+        workers._boxes[:2, team.CALLER // 8] = 0
+        head[TOOK] = took
+        counted.run(workers, 3)
+        # Whoever wakes a worker leaves its number.
+        assert list(workers._boxes[:2, team.CALLER // 8] != 0) == [woken] * 2
+
+
 def test_a_job_of_a_few_microseconds_is_the_callers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     asked, counted = list[int](), Counted(2)
     monkeypatch.setattr(job, "ALONE_NS", 12_000)
@@ -352,7 +377,7 @@ def test_a_quota_limits_threads(monkeypatch: pytest.MonkeyPatch, allowed: int) -
     assert launch.usable(8) == allowed
     asked = []
     monkeypatch.setattr(launch._team, "call", lambda seats, *given: asked.append(seats))
-    monkeypatch.setattr(launch, "_alone", lambda *given: asked.append(1))
+    monkeypatch.setattr(launch._team, "alone", lambda *given: asked.append(1))
     launch.launch(8, np.ones(1), np.ones(1), 0)
     assert asked == [allowed]
 
@@ -366,7 +391,7 @@ def test_a_team_has_a_limit() -> None:
 
 def test_words_outlive_who_made_them() -> None:
     """While the interpreter ends, modules go before the workers do."""
-    words = team._immortal(2)
+    words = immortal(2, team.LINE)
     gone, at = weakref.ref(words), words.ctypes.data
     del words
     gc.collect()
@@ -413,32 +438,69 @@ def keep_off(thread: Any) -> None:
 
 
 @entry()
-def roam() -> None:
-    atomics.roam()
+def follow(thread: Any) -> None:
+    atomics.follow(thread)
 
 
-def test_a_thread_is_sent_to_another_core_and_may_come_back() -> None:
-    here = os.sched_getaffinity(0)
-    found, leave = list[Any](), threading.Event()
+@pytest.fixture
+def waiting() -> Iterator[int]:
+    """The system's number of a thread that waits."""
+    found, leave = list[int](), threading.Event()
 
-    def other() -> None:
+    def wait() -> None:
         found.append(threading.get_native_id())
         leave.wait(PATIENCE_S)
-        found.append(os.sched_getaffinity(0))
-        roam()
-        found.append(os.sched_getaffinity(0))
 
-    thread = threading.Thread(target=other)
+    thread = threading.Thread(target=wait)
     thread.start()
     while not found:
         time.sleep(0.001)
-    keep_off(found[0])
+    yield found[0]
     leave.set()
     thread.join()
-    _, sent, back = found
-    # With one core there is no other: all stays as it was.
-    assert sent < here and len(sent) == len(here) - 1 if len(here) > 1 else sent == here
-    assert back == here == os.sched_getaffinity(0)
+
+
+def sent_away(cores: set[int]) -> bool:
+    """Whether these are all cores but one; with one core there is no other, and all stays as it was."""
+    here = os.sched_getaffinity(0)
+    return cores < here and len(cores) == len(here) - 1 if len(here) > 1 else cores == here
+
+
+def test_a_thread_is_sent_to_another_core(waiting: int) -> None:
+    keep_off(waiting)
+    assert sent_away(os.sched_getaffinity(waiting))
+
+
+def test_a_thread_follows_another_one_or_the_first(waiting: int) -> None:
+    here, found = os.sched_getaffinity(0), list[set[int]]()
+    os.sched_setaffinity(waiting, {max(here)})
+
+    def other() -> None:
+        # No thread has the second number.
+        for thread in (waiting, 2**31 - 1):
+            follow(thread)
+            found.append(os.sched_getaffinity(0))
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+    assert found == [{max(here)}, here]
+
+
+@pytest.mark.parametrize(("slept_ns", "expected"), [(0, False), (team.LONG_NS // 2, False), (4 * team.LONG_NS, True)])
+def test_only_a_worker_that_slept_long_is_sent_to_another_core(waiting: int, slept_ns: int, expected: bool) -> None:
+    here = os.sched_getaffinity(0)
+    boxes = np.zeros((1, team.LINE // 8), np.int64)
+    # Compiled before the clock is read.
+    call_back(boxes.ctypes.data, 0, 4096, 9)
+    words = {team.STATE: team.ASLEEP, team.JOB: 4096, team.LAST_EPOCH: 9, team.THREAD: waiting}
+    for place, word in (words | {team.SINCE: time.monotonic_ns() - slept_ns}).items():
+        boxes[0, place // 8] = word
+    call_back(boxes.ctypes.data, 1, 4096, 9)
+    assert boxes[0, 0] == team.OFFERED
+    assert boxes[0, team.CALLER // 8] == threading.get_native_id()
+    cores = os.sched_getaffinity(waiting)
+    assert sent_away(cores) if expected else cores == here
 
 
 @entry()
@@ -511,6 +573,7 @@ def test_only_workers_of_the_job_are_called_back(state: int, mine: bool) -> None
     call_back(boxes.ctypes.data, 3, 4096, 9)
     if mine:
         before[0, 0] = team.OFFERED
+        before[0, team.CALLER // 8] = threading.get_native_id() if state == team.ASLEEP else 0
     assert np.array_equal(boxes, before)
 
 
@@ -526,7 +589,7 @@ def uneven(part: Any, parts: Any, operands: Any) -> None:
 
 
 def test_a_caller_sleeps_until_the_last_part_is_done() -> None:
-    """The worker's part takes longer than the caller gives way to others; without a wake-up this never ends."""
+    """The worker's part takes longer than the caller spins; without a wake-up this never ends."""
     workers = team_of_many()
     job = Job([uneven, uneven], np.dtype("float64"), Operands(Sizes(3_000_000)), threads=2, units=2, own=8)
     x, y = np.ones(1), np.zeros(2)
@@ -539,14 +602,13 @@ def test_a_caller_sleeps_until_the_last_part_is_done() -> None:
             time.sleep(0.0001)
 
     blocks = list[Any]()
-    immortal = team._immortal
 
-    def recorded(lines: int) -> Any:
-        blocks.append(immortal(lines))
+    def recorded(lines: int, line_bytes: int) -> Any:
+        blocks.append(immortal(lines, line_bytes))
         return blocks[-1]
 
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1) as pool:
-        patch.setattr(team, "_immortal", recorded)
+        patch.setattr(team, "immortal", recorded)
         watcher, until = pool.submit(watch), time.monotonic() + PATIENCE_S
         while not waiting.is_set():
             workers.call(2, x, y, job._idle[-1][2])

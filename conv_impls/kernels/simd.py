@@ -206,8 +206,15 @@ def _arithmetic(name):
 def _overload(symbol, apply):
     @overload(symbol)
     def _(a, b):
-        if isinstance(a, Vector) and a == b:
-            return lambda a, b: apply(a, b)
+        if not isinstance(a, Vector) or a != b:
+            return None
+
+        def impl(a, b):
+            return apply(a, b)
+
+        # Each its own, as in `conv_impls.kernels.runtime.compile.named`.
+        impl.__qualname__ = f"{symbol.__name__}_of_vectors"
+        return impl
 
 
 for _symbol, _name in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul")):

@@ -31,6 +31,9 @@ FUTEX, SET_AFFINITY, AFFINITY, SIGNALS, PID, TID = CALLS.get(MACHINE, (0,) * 6)
 # FUTEX_WAIT and FUTEX_WAKE, private to the process.
 WAIT, WAKE = 128, 129
 CLOCK_MONOTONIC, SIG_BLOCK = 1, 0
+# Signals that every thread takes: of its own faults (ILL, TRAP, ABRT, BUS, FPE, SEGV), PROF, and the two that glibc
+# sends to each thread, as for setuid, and waits for.
+EACH_THREADS = sum(1 << number - 1 for number in (4, 5, 6, 7, 8, 11, 27, 32, 33))
 # A mask of 8,192 cores, as many as Linux knows.
 MASK_WORDS = 128
 
@@ -172,27 +175,30 @@ def thread_id(typing_context):
 
 @intrinsic
 def block_signals(typing_context):
-    """Let other threads have the process's signals."""
+    """Let other threads have the signals that are sent to the process."""
 
     def codegen(context, builder, signature, arguments):
-        everything = cgutils.alloca_once_value(builder, I64(-1))
-        _syscall(builder, I64(SIGNALS), I64(SIG_BLOCK), builder.ptrtoint(everything, I64), I64(0), I64(8))
+        blocked = cgutils.alloca_once_value(builder, I64(~EACH_THREADS))
+        _syscall(builder, I64(SIGNALS), I64(SIG_BLOCK), builder.ptrtoint(blocked, I64), I64(0), I64(8))
         return context.get_dummy_value()
 
     return types.void(), codegen
 
 
 @intrinsic
-def roam(typing_context):
-    """Give the calling thread the affinity of the process's first thread."""
+def follow(typing_context, thread):
+    """Give the calling thread the cores of another one; where that has ended, those of the process's first thread."""
 
     def codegen(context, builder, signature, arguments):
-        _, at, length = _affinity(builder, _syscall(builder, I64(PID)))
-        # Nothing is set where nothing was read: a mask of no cores is refused.
-        _syscall(builder, I64(SET_AFFINITY), I64(0), length, at)
+        _, at, found = _affinity(builder, arguments[0])
+        length = cgutils.alloca_once_value(builder, found)
+        with builder.if_then(builder.icmp_signed("<", found, I64(0))):
+            first = _syscall(builder, I64(PID))
+            builder.store(_syscall(builder, I64(AFFINITY), first, I64(8 * MASK_WORDS), at), length)
+        _set_affinity(builder, I64(0), builder.load(length, typ=I64), at)
         return context.get_dummy_value()
 
-    return types.void(), codegen
+    return types.void(types.int64), codegen
 
 
 @intrinsic
@@ -207,7 +213,13 @@ def keep_off(typing_context, thread):
         word = builder.gep(mask, [builder.lshr(core, I64(6))], source_etype=I64)
         bit = builder.shl(I64(1), builder.and_(core, I64(63)))
         builder.store(builder.and_(builder.load(word, typ=I64), builder.not_(bit)), word)
-        _syscall(builder, I64(SET_AFFINITY), arguments[0], length, at)
+        _set_affinity(builder, arguments[0], length, at)
         return context.get_dummy_value()
 
     return types.void(types.int64), codegen
+
+
+def _set_affinity(builder, thread, length, at):
+    """A mask of no cores is refused, and so is one that was not read."""
+    read = builder.icmp_signed(">", length, I64(0))
+    _syscall(builder, I64(SET_AFFINITY), thread, builder.select(read, length, I64(0)), at)

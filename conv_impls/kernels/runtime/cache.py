@@ -44,14 +44,10 @@ def sources_hash() -> str:
 
 def keep(dispatcher: Any) -> Any:
     """The same dispatcher, whose machine code is kept on disk."""
-    function = getattr(dispatcher, "py_func", None)
-    if function is None:  # NUMBA_DISABLE_JIT, under which nothing is compiled
+    if not hasattr(dispatcher, "py_func"):  # NUMBA_DISABLE_JIT, under which nothing is compiled
         return dispatcher
-    # Files have the function's name. Functions that another one makes are told apart by numbers and words around them.
-    around = [cell.cell_contents for cell in function.__closure__ or ()]
-    function.__qualname__ += "".join(f"_{value}" for value in around if isinstance(value, int | float | str))
     try:
-        dispatcher._cache = _KernelCache(function)
+        dispatcher._cache = _KernelCache(dispatcher.py_func)
     except Exception as error:  # Numba found no folder that it may write to
         dispatcher._cache = NullCache()
         _warn(error)
@@ -66,13 +62,26 @@ class _StampedImpl(CompileResultCacheImpl):
         own = self.locator.get_source_stamp()
         self.locator.get_source_stamp = lambda: (own, sources_hash())
 
+    def reduce(self, cres):
+        return self._origin(cres.library.codegen), super().reduce(cres)
+
+    def rebuild(self, target_context, payload):
+        # Numba writes the index before the data: a process that ends in between leaves an older version's under it.
+        origin, reduced = payload
+        if origin != self._origin(target_context.codegen()):
+            raise ValueError("machine code of other sources or of another CPU")
+        return super().rebuild(target_context, reduced)
+
+    def _origin(self, codegen):
+        return self.locator.get_source_stamp(), codegen.magic_tuple()
+
 
 class _KernelCache(FunctionCache):
     _impl_class = _StampedImpl
 
     def _index_key(self, sig, codegen):
         # Numba adds all that a function has from around it, pickled, and pickled helpers differ in each process. The
-        # stamp knows their code, and `keep` puts the rest into the name.
+        # stamp knows their code, and `named` of compile.py puts the rest into the name.
         return sig, codegen.magic_tuple()
 
     def load_overload(self, sig, target_context):

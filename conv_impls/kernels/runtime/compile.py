@@ -41,18 +41,18 @@ INSIDE = PURE | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 def kernel(function: Callable[..., None]) -> Any:
     """A function (part, parts, operands), compiled when a `Job` asks for its address."""
-    return keep(njit(pipeline_class=_ForOthers, **INSIDE)(function))
+    return keep(njit(pipeline_class=_ForOthers, **INSIDE)(named(function)))
 
 
 def entry(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """As ``numba.njit(**options)``."""
     options = {"error_model": "numpy", "no_cfunc_wrapper": True} | options
-    return lambda function: keep(njit(pipeline_class=_ForOthers, **options)(function))
+    return lambda function: keep(njit(pipeline_class=_ForOthers, **options)(named(function)))
 
 
 def routine(function: Callable[[int], None]) -> Any:
     """A function of one int64, whose address is `c_address`."""
-    return keep(njit(pipeline_class=_ForOthers, **PURE, no_cpython_wrapper=True)(function))
+    return keep(njit(pipeline_class=_ForOthers, **PURE, no_cpython_wrapper=True)(named(function)))
 
 
 def c_address(function: Any) -> int:
@@ -75,7 +75,28 @@ def start_thread(address: int, argument: int) -> bool:
 def helper(function: Callable[..., Any] | None = None, **options: Any) -> Any:
     """As ``numba.njit(**options)``, for functions that only compiled ones call."""
     made = njit(pipeline_class=_ForCallers, **INSIDE, **options)
-    return made if function is None else made(function)
+    return (lambda later: made(named(later))) if function is None else made(named(function))
+
+
+def named(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function, whose name says what it was made with, if it was made inside of a function.
+
+    Files and symbols have this name. LLVM takes the first of several symbols of one name, so two functions that share
+    one would run each other's machine code in a process that loads both from disk.
+    """
+    around = "".join(_mark(cell.cell_contents) for cell in function.__closure__ or ())
+    function.__dict__["around"] = around
+    function.__qualname__ += around
+    return function
+
+
+def _mark(value: Any) -> str:
+    if isinstance(value, int | float | str):
+        return f"_{value}"
+    inner = getattr(value, "py_func", value)
+    if callable(inner):
+        return str(getattr(inner, "around", ""))
+    raise TypeError(f"a compiled function may be made with numbers, texts and other functions, got {value!r}")
 
 
 class _Whole(JITCodeLibrary):
@@ -126,10 +147,10 @@ class _ForOthers(CompilerBase):
     lower = _LowerForOthers
 
     def compile_extra(self, func):
-        # A seventh of the time went into looking for garbage among hundreds of thousands of objects still in use.
+        # Collections looked through hundreds of thousands of objects that are all still in use.
         collects = gc.isenabled()
-        gc.disable()
         try:
+            gc.disable()
             return super().compile_extra(func)
         finally:
             if collects:
@@ -137,7 +158,10 @@ class _ForOthers(CompilerBase):
 
     def define_pipelines(self):
         passes = DefaultPassBuilder.define_nopython_pipeline(self.state)
-        passes.passes = [(self.lower if one is NativeLowering else one, why) for one, why in passes.passes]
+        plain = [(self.lower if one is NativeLowering else one, why) for one, why in passes.passes]
+        # One that a Numba to come calls otherwise would be done without in silence.
+        assert plain != passes.passes or self.state.flags.auto_parallel.enabled
+        passes.passes = plain
         passes.finalize()
         return [passes]
 

@@ -64,10 +64,11 @@ def layer() -> str:
 
 def launch(threads: int, x: Any, y: Any, table: int) -> None:
     """Run the job of a table (`conv_impls.kernels.runtime.operands`) on at most so many threads."""
-    threads = _allowed(threads)
+    threads, team = _allowed(threads), layer() == "team"
     if threads == 1:
-        _alone(x, y, table)
-    elif layer() == "team":
+        # Another function would be compiled in the middle of calls.
+        (_team.alone if team else _alone)(x, y, table)
+    elif team:
         _team.call(threads, x, y, table)
     else:
         _by_numba(threads, x, y, table)
@@ -89,15 +90,16 @@ def _together(threads, x, y, table):
 def _by_numba(threads: int, x: Any, y: Any, table: int) -> None:
     """On Numba's threads, a part each."""
     before, threads = numba.get_num_threads(), min(threads, affinity())
-    queue = numba.threading_layer() == "workqueue"
-    if queue and not _turn.acquire(blocking=False):
-        _alone(x, y, table)
-        return
+    queue, mine = numba.threading_layer() == "workqueue", False
     try:
+        mine = queue and _turn.acquire(blocking=False)
+        if queue and not mine:
+            _alone(x, y, table)
+            return
         numba.set_num_threads(threads)
         _together(threads, x, y, table)
     finally:
         # One call of C, before which Python looks at no signal; `numba.set_num_threads` could be interrupted.
         parallel._set_num_threads(before)
-        if queue:
+        if mine:
             _turn.release()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from math import prod
 from typing import Any
 
@@ -26,3 +27,10 @@ def read_only(array: NDArray[Any]) -> NDArray[Any]:
     view = array.view()
     view.flags.writeable = False
     return view
+
+
+def immortal(lines: int, line_bytes: int) -> NDArray[np.int64]:
+    """Words that are never freed: threads read them while the interpreter ends, and a late one a job that has ended."""
+    words = aligned_zeros((lines, line_bytes // 8), np.int64)
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(words))
+    return words

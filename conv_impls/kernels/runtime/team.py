@@ -2,8 +2,8 @@
 
 Idea
     A worker is a native thread inside one compiled function, with a box of its own. A call offers its job to idle
-    workers by their boxes and works like everybody else. Who takes part has a seat, and each seat owns a share of the
-    parts of the work, usually the same thread the same share at every call, so that a core finds its part of the
+    workers by their boxes and works like everybody else. Each thread of a job has a seat, and each seat owns a share of
+    the parts of the work, usually the same thread the same share at every call, so that a core finds its part of the
     weights in its caches. The share is a ticket, one 64-bit word
 
         epoch << 28 | end << 14 | next
@@ -22,12 +22,10 @@ Limits
 
 from __future__ import annotations
 
-import ctypes
 import threading
 from collections import defaultdict, deque
 from typing import Any
 
-import numpy as np
 from numba import int64
 from numpy.typing import NDArray
 
@@ -35,11 +33,11 @@ from conv_impls.kernels.runtime.atomics import (
     add,
     block_signals,
     cores,
+    follow,
     keep_off,
     load,
     nanoseconds,
     pause,
-    roam,
     sleep,
     store,
     swap_if,
@@ -47,15 +45,15 @@ from conv_impls.kernels.runtime.atomics import (
     wake,
 )
 from conv_impls.kernels.runtime.compile import PURE, c_address, entry, helper, routine, start_thread
-from conv_impls.kernels.runtime.memory import aligned_zeros
+from conv_impls.kernels.runtime.memory import immortal
 from conv_impls.kernels.runtime.operands import KERNELS, PARTS, PHASES, TOOK
 from conv_impls.kernels.runtime.table import address, fill, row_of, run_alone, run_part, word
 
-# Who waits spins so long, and then sleeps in the kernel.
+# A waiting thread spins so long, and then sleeps in the kernel.
 SPIN_NS = 100_000
 # Sleeping workers are woken for jobs of which no call took less than this, on all threads together; for shorter ones
 # only where calls follow each other so closely that workers stay awake for the next.
-ROUSE_NS = 100_000
+ROUSE_NS = 150_000
 # A worker that slept longer is woken on another core than the caller's.
 LONG_NS = 3_000_000
 # Parts take at least so long, where a job could have more of them.
@@ -68,7 +66,7 @@ MOST_PARTS = (1 << BITS) - 1
 # Bytes between words of different threads: two lines, because cores fetch pairs.
 LINE = 128
 # Places of the words of a box, in bytes; the epochs are those of the job's first and last phase.
-STATE, JOB, SEAT, SEATS, FIRST_EPOCH, LAST_EPOCH, THREAD, SINCE = range(0, 64, 8)
+STATE, JOB, SEAT, SEATS, FIRST_EPOCH, LAST_EPOCH, THREAD, SINCE, CALLER = range(0, 72, 8)
 # The state of a box, each change but the last two a compare-and-swap: no worker has it; its worker looks for offers
 # (from NOBODYS, BUSY, or an offer taken back); it sleeps (from IDLE); a caller writes the box (from IDLE or ASLEEP);
 # the box holds an offer (from RESERVED, by the caller); its worker works (from OFFERED, until it is IDLE again).
@@ -83,7 +81,7 @@ MOST_WORKERS = 1024
 
 @helper
 def _spun(since):
-    """Whether who waits since then is to sleep."""
+    """Whether a thread that waits since then is to sleep."""
     return nanoseconds() - since > SPIN_NS
 
 
@@ -137,7 +135,6 @@ def _help(block, seat, seats, first, last):
 def _serve(boxes):
     """A worker's life: take a box, wait for offers and help."""
     block_signals()
-    roam()
     # More than there are boxes only after an interrupt between the start of a thread and its count.
     mine = add(boxes + MOST_WORKERS * LINE + COUNT, 1)
     box = boxes + min(mine, MOST_WORKERS - 1) * LINE
@@ -146,17 +143,17 @@ def _serve(boxes):
     since, looks, slept = nanoseconds(), 0, False
     while mine < MOST_WORKERS:
         state = load(box + STATE)
-        if state == OFFERED:
+        if slept and state != ASLEEP and state != RESERVED:
+            # It may have been sent to some of them.
+            follow(load(box + CALLER))
+            slept = False
+        elif state == OFFERED:
             if swap_if(box + STATE, OFFERED, BUSY):
-                if slept:
-                    roam()
-                    slept = False
                 epochs = load(box + FIRST_EPOCH), load(box + LAST_EPOCH)
                 _help(load(box + JOB), load(box + SEAT), load(box + SEATS), *epochs)
                 store(box + STATE, IDLE)
             since, looks = nanoseconds(), 0
         elif state == ASLEEP:
-            store(box + SINCE, nanoseconds())
             sleep(box + STATE, ASLEEP)
             slept = True
             since, looks = nanoseconds(), 0
@@ -164,17 +161,20 @@ def _serve(boxes):
             pause()
             looks += 1
             if looks % LOOKS == 0 and _spun(since):
-                swap_if(box + STATE, IDLE, ASLEEP)
+                store(box + SINCE, nanoseconds())
+                slept = swap_if(box + STATE, IDLE, ASLEEP)
 
 
 @helper
 def _publish(box, state):
     """Let the worker of a reserved box, which was in this state, see its offer."""
-    if state == ASLEEP and nanoseconds() - load(box + SINCE) > LONG_NS:
-        # In a virtual machine a core that rests counts as taken, and the worker would wake on the caller's: after 10 ms
-        # a 3x3 layer took 2.9 ms on two threads as on one, and takes 2.0 this way. A short sleeper wakes where it was,
-        # unless another pool's thread has come there, which would otherwise be driven away.
-        keep_off(load(box + THREAD))
+    if state == ASLEEP:
+        store(box + CALLER, thread_id())
+        if nanoseconds() - load(box + SINCE) > LONG_NS:
+            # In a virtual machine a core that rests counts as taken, and the worker would wake on the caller's: after
+            # 10 ms a 3x3 layer took 3.1 ms on two threads, 2.9 on one, and takes 2.0 this way. After shorter sleeps the
+            # scheduler chooses: moving the worker displaced threads of other libraries.
+            keep_off(load(box + THREAD))
     store(box + STATE, OFFERED)
     if state == ASLEEP:
         wake(box + STATE)
@@ -254,7 +254,8 @@ def together(boxes, known_cores, block, seats, x, y, table):
     store(block + TABLE, table)
     parts, phases = load(word(table, PARTS)), load(word(table, PHASES))
     if took_ns:
-        parts = min(parts, max(seats, took_ns // PART_NS))
+        # As many for each seat, so that all end at the same time.
+        parts = min(parts, max(1, took_ns // (PART_NS * seats)) * seats)
     first = (load(block + TICKETS) >> 2 * BITS) + 1
     last = first + phases - 1
     shared, taken = boxes + MOST_WORKERS * LINE, int64(1)
@@ -296,7 +297,7 @@ class Team:
 
     def __init__(self, most: int = MOST_WORKERS, cores: int = 0) -> None:
         # The last box is nobody's: words that all share.
-        self._boxes = _immortal(MOST_WORKERS + 1)
+        self._boxes = immortal(MOST_WORKERS + 1, LINE)
         self._at, self._most, self._cores = int(self._boxes.ctypes.data), most, cores
         # A signal handler may call while the thread that it interrupts starts workers.
         self._lock, self._started = threading.RLock(), 0
@@ -318,6 +319,10 @@ class Team:
                     break
                 self._started += 1
 
+    def alone(self, x: NDArray[Any], y: NDArray[Any], table: int) -> None:
+        """Run the job of this table on the calling thread."""
+        together(self._at, 1, 0, 1, x, y, table)
+
     def call(self, seats: int, x: NDArray[Any], y: NDArray[Any], table: int) -> None:
         """Run the job of this table on at most so many threads, the caller among them."""
         if self._started < min(seats - 1, self._most):
@@ -326,15 +331,8 @@ class Team:
         try:
             block = blocks.pop()
         except IndexError:
-            block = int(_immortal(TICKETS // LINE + seats).ctypes.data)
+            block = int(immortal(TICKETS // LINE + seats, LINE).ctypes.data)
         try:
             together(self._at, self._cores, block, seats, x, y, table)
         finally:
             blocks.append(block)
-
-
-def _immortal(lines: int) -> NDArray[np.int64]:
-    """Words that are never freed: workers read them while the interpreter ends, and a late one a job that has ended."""
-    words = aligned_zeros((lines, LINE // 8), np.int64)
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(words))
-    return words
