@@ -25,7 +25,7 @@ Kind = list[tuple[str, Conv2dProblem, int]]
 
 
 def kinds(layers: Iterable[Layer], threads: Iterable[int | None], precision: str) -> dict[str, Kind]:
-    """Layers as "auto" computes them, by what their kernels differ in, which is the name of the kind."""
+    """Layers as "auto" computes them, by what their kernels may differ in, which is the name of the kind."""
     found = dict[str, Kind]()
     for count, layer, eager in product(threads, layers, (True, False)):
         cores, p = thread_count("warmup", count), layer.problem

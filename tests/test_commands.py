@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import warnings
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 
 from conv_impls import __main__ as command
-from conv_impls import backends
+from conv_impls import backends, warmup
 from conv_impls.choice import limits, probes, tuning, userdir
 
 LABELS = 'mb1ic2ih6oc3kh3ph1n"first"\nmb1ic3ih6oc2kh1n"second"\n'
@@ -158,6 +161,16 @@ def test_an_interrupt_ends_with_130(layers: str, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(command, "_warm_up", interrupt)
     assert command.main(["warmup", "--workload", layers]) == 130
+
+
+def test_a_process_of_warmup_that_is_killed_ends_it_with_words(
+    layers: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(warmup, "pool", lambda kinds: ProcessPoolExecutor(1, get_context("spawn"), os._exit, (9,)))
+    with pytest.raises(SystemExit) as done:
+        command.main(["warmup", "--workload", layers])
+    assert done.value.code == 2
+    assert "a process that compiles was killed, perhaps because memory ran out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["tune", "warmup", "trace", "machine"])

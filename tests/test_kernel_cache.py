@@ -125,7 +125,11 @@ def test_what_processes_compiled_one_by_one_works_in_one(tmp_path: Path) -> None
     assert said_by(tmp_path, *reversed(backends)) == ""
     # Of functions made inside of one; others are the same code everywhere. Numba numbers them anew in each process.
     symbols = [
-        {re.sub(rb"B\d+v\d+", b"", name) for name in re.findall(rb"_Z\w+", path.read_bytes()) if b"winograd8_kernels" in name}
+        {
+            re.sub(rb"B\d+v\d+", b"", name)
+            for name in re.findall(rb"_Z\w+", path.read_bytes())
+            if b"winograd8_kernels" in name
+        }
         for path in tmp_path.rglob("winograd.*convolve*.nbc")
     ]
     assert len(symbols) == len(backends)

@@ -5,6 +5,7 @@ A kernel that counts stands for all kernels. Teams here have more seats than thi
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import threading
@@ -21,6 +22,7 @@ import pytest
 from effort import Effort
 
 from conv_impls import Conv2dProblem, plan
+from conv_impls.choice import probes
 from conv_impls.kernels.runtime import atomics, cores, job, launch, team
 from conv_impls.kernels.runtime.compile import entry, kernel
 from conv_impls.kernels.runtime.job import Job, parts_of
@@ -254,6 +256,20 @@ def test_a_job_of_a_few_microseconds_is_the_callers_alone(monkeypatch: pytest.Mo
         counted.job._idle[-1][3][TOOK] = took
         counted.job(counted.x, counted.y)
     assert asked == [2, 1, 1, 2, 2]
+
+
+def test_what_starting_a_job_costs_is_measured_on_all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = list[int]()
+
+    def short(threads: int, x: Any, y: Any, table: int) -> None:
+        asked.append(threads)
+        ctypes.c_int64.from_address(table + 8 * TOOK).value = 1
+
+    monkeypatch.setattr(job, "ALONE_NS", 12_000)
+    monkeypatch.setattr(job, "launch", short)
+    monkeypatch.setattr(launch, "usable", lambda threads: threads)
+    probes.launch_s(2, 0.0)
+    assert asked == [2] * 3
 
 
 def test_a_job_knows_the_least_that_a_call_took() -> None:

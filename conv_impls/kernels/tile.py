@@ -274,8 +274,8 @@ def tile(typing_context, rows, k, a, b, c, columns, bias, start, floor, soon):
 def tile_by_lane(typing_context, rows, k, a, b, c):
     """C[m, j] = sum over k of A[k, m] * B[k, j] for m < rows, j < VECTORS * lanes.
 
-    As `tile`, but A[k, m] is array[at + k//lanes*step + m*lanes + k%lanes], k a multiple of lanes. All of it is in
-    cache, so nothing is prefetched.
+    As `tile`, but A[k, m] is array[at + k//lanes*step + m*lanes + k%lanes], k a multiple of lanes. C is in
+    cache and is not prefetched.
     """
     i, scalar = types.int64, c[0].dtype
 
