@@ -163,7 +163,8 @@ def _serve(boxes):
             looks += 1
             if looks % LOOKS == 0 and _spun(since):
                 store(box + SINCE, nanoseconds())
-                slept = swap_if(box + STATE, IDLE, ASLEEP)
+                if swap_if(box + STATE, IDLE, ASLEEP):
+                    slept = True
 
 
 @helper
