@@ -21,7 +21,7 @@ from harness import run_python
 from conv_impls import Conv2dProblem, conv2d
 from conv_impls.backends import numba_direct
 from conv_impls.kernels import direct
-from conv_impls.kernels.runtime import launch
+from conv_impls.kernels.runtime import launch, team
 from conv_impls.validation import Array
 
 BOTH = pytest.mark.parametrize("by_channel", [False, True])
@@ -183,7 +183,9 @@ def test_other_python_threads_run_during_a_call(threads: int) -> None:
 
 
 def test_a_kernel_that_holds_the_lock_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "_alone", numba.njit(error_model="numpy")(launch._alone.py_func))
+    for module, name in ((team, "together"), (launch, "_alone")):
+        holding = numba.njit(error_model="numpy", _nrt=False)(getattr(module, name).py_func)
+        monkeypatch.setattr(module, name, holding)
     assert progress(20, threads=1) == 0
 
 
