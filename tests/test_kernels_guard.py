@@ -35,7 +35,7 @@ problems += [Conv2dProblem(1, 3, (5, 70), o, (3, 3), (stride, stride), ((1, 1), 
 call = Job.__call__
 def call_guarded(job, x, out):
     copies = [guarded(array, side) for array in job._kept]
-    job._idle[-1][1][1:, PLAN : PLAN + len(copies)] = [copy.ctypes.data for copy in copies]
+    job._idle[-1].table[1:, PLAN : PLAN + len(copies)] = [copy.ctypes.data for copy in copies]
     call(job, x, out)
 
 Job.__call__ = call_guarded

@@ -13,7 +13,7 @@ Source
     Numba's documentation, "Customizing the Compiler".
 Limits
     A helper has no machine code: Python that calls it gets a TypeError. It cannot print, raise with values, or run in
-    parallel; who debugs one makes it an entry meanwhile.
+    parallel. To debug one, make it an `entry` for that time.
 """
 
 from __future__ import annotations

@@ -73,6 +73,15 @@ def parts_of(units: int, threads: int) -> int:
     return next((parts for parts in range(most, threads, -threads) if units % parts == 0), threads)
 
 
+class Place(NamedTuple):
+    """What one call in flight works in: workspace, table of operands, its address, its first row for a quick look."""
+
+    work: NDArray[Any]
+    table: NDArray[np.int64]
+    address: int
+    head: memoryview
+
+
 class Job:
     """Kernels with all operands but image and result: call it with those, from any number of threads.
 
@@ -112,8 +121,8 @@ class Job:
         addresses = [address_of(kernel, dtype) for kernel in kernels]
         width = -(-8 * max(len(self._row), KERNELS + len(addresses)) // ROW_BYTES) * ROW_BYTES
         self._head = [len(addresses), parts_of(units, threads), width, 0, *addresses]
-        # Workspaces wait on a stack; a call takes one and puts it back, so calls in flight never share one. It drops
-        # the oldest by itself: a length that was asked for first could be another by the time of the append.
+        # Idle workspaces are on a stack. A call takes one and puts it back, so calls in flight never share one. The
+        # deque drops the oldest one itself: two threads that first compared lengths could both append.
         most = min(MOST_IDLE, IDLE_BYTES // max(1, self.workspace_bytes))
         self._idle = deque([self._make()], maxlen=max(1, most))
 
@@ -126,15 +135,14 @@ class Job:
     def __reduce__(self) -> Any:
         raise TypeError("a Job holds addresses of this process and cannot be pickled; pickle the Plan")
 
-    def _make(self) -> tuple[NDArray[Any], NDArray[np.int64], int, memoryview]:
-        """A workspace, the table of operands, where that is, and its first row for a quick look."""
+    def _make(self) -> Place:
         work = aligned_zeros((self._length,), self._dtype)
         table = aligned_zeros((1 + self._threads, self._head[WIDTH] // 8), np.int64)
         table[0, : len(self._head)] = self._head
         table[1:, : len(self._row)] = self._row
         table[1:, WORK] = work.ctypes.data
         table[1:, OWN] = self._shared + np.arange(self._threads) * self._own
-        return work, table, int(table.ctypes.data), table[0].data
+        return Place(work, table, int(table.ctypes.data), table[0].data)
 
     @property
     def workspace_bytes(self) -> int:
@@ -143,8 +151,8 @@ class Job:
 
     def forget(self) -> None:
         """Have the next call go to all threads, as the first one does, however short it is."""
-        for *_, head in tuple(self._idle):
-            head[TOOK] = 0
+        for place in tuple(self._idle):
+            place.head[TOOK] = 0
 
     def __call__(self, x: NDArray[Any], out: NDArray[Any]) -> None:
         try:
@@ -153,8 +161,7 @@ class Job:
             mine = self._make()
         # Flat, so that one compilation serves every rank.
         x, out = read_only(x.reshape(-1)), out.reshape(-1)
-        _, _, table, head = mine
-        launch(self._threads if not 0 < head[TOOK] < ALONE_NS else 1, x, out, table)
+        launch(1 if 0 < mine.head[TOOK] < ALONE_NS else self._threads, x, out, mine.address)
         self._idle.append(mine)
 
 

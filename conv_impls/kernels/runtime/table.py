@@ -74,7 +74,7 @@ def fill(table, seats, x, y):
 @helper
 def run_alone(table, x, y):
     """The whole job on the calling thread, one part a phase."""
-    # No constants: a helper is compiled anew for each.
+    # Not constants: Numba compiles a helper again for each constant argument.
     fill(table, int64(1), x, y)
     for phase in range(load(word(table, PHASES))):
         run_part(load(word(table, KERNELS + phase)), 0, 1, row_of(table, int64(0)))

@@ -287,7 +287,7 @@ def together(boxes, known_cores, block, seats, x, y, table):
 
 
 class Team:
-    """Workers, started when they are first asked for, and blocks for jobs in flight.
+    """Workers, started by the first call that needs them, and blocks for jobs in flight.
 
     Parameters
     ----------
