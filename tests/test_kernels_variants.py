@@ -41,9 +41,8 @@ for name in {backends}:
     for turn, p in enumerate(problems):
         if get_backend(name).supports(p) is None:
             check(p, name, 1 + turn % 2, relu=turn % 3 == 0)
-for module in (implicit, winograd):
-    name = module.__name__.rpartition(".")[2] + ".s"
-    Path({folder!r}, name).write_text("\\n".join(module.convolve.inspect_asm().values()))
+for name, kernel in {{"implicit": implicit.by_position, "winograd": winograd.KERNELS[2][0]}}.items():
+    Path({folder!r}, name + ".s").write_text("\\n".join(kernel.inspect_asm().values()))
 print(simd.VECTOR_BYTES)
 """
 Build = Callable[[str], Path]
