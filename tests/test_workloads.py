@@ -146,6 +146,6 @@ def test_what_is_no_workload_gets_one_line(
 
 def test_an_unknown_name_suggests_and_lists() -> None:
     with pytest.raises(
-        WorkloadError, match=r"no workload 'resnet5'; did you mean 'resnet50'.*known: basic, convnext_tiny"
+        WorkloadError, match=r"no workload 'resnet5'; did you mean 'resnet50'.*known: alexnet, basic, convnext_tiny"
     ):
         workloads.load("resnet5")
