@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -35,7 +36,8 @@ LAYERS = f"""examples:
   python -m conv_impls tune --workload model.onnx --size 1,3,224,224
   python -m conv_impls tune --workload 'mb1ic64ih56oc64oh56kh3ph1n"mine"' --precision strict
 
-workloads: {", ".join(available())}; a file of layers; an ONNX model; or one benchdnn label"""
+workloads: random:N:SEED (N drawn layers), a file of layers, an ONNX model, one benchdnn label, or a name:
+{textwrap.fill(", ".join(available()), 100, initial_indent="  ", subsequent_indent="  ")}"""
 MACHINE = """examples:
   python -m conv_impls machine                 what 'auto' chooses by: numbers, their dates, and which are implausible
   python -m conv_impls machine --renew         measure all of it again, limits and winners of tuning

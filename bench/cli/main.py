@@ -97,6 +97,7 @@ def run(
       python -m bench run --workload my_network.onnx --batch 1,8 --backends fast
       python -m bench run --workload my_network.onnx --size 1,3,224,224 --backends fast
       python -m bench run --workload my_layers.txt --out results/runs/mine --budget 60
+      python -m bench run --workload random:50:1 --backends fast --budget 600
       python -m bench run --workload 'mb1ic64ih56oc64oh56kh3ph1' --backends all --cache warm,cold,weights
       python -m bench run --workload resnet50 --backends auto,auto@v0.3.0,auto@../other --repetitions 3
       python -m bench run --resume results/runs/mine
@@ -177,6 +178,7 @@ def check(
     Examples
     --------
       python -m bench check --workload basic --backends all
+      python -m bench check --workload random:50:1 --backends fast
       python -m bench check --workload 'mb1ic64ih56oc64oh56kh3ph1' --backends numba_direct --direction fwd,bwd_d,bwd_w
     """
     import pandas as pd
@@ -253,6 +255,7 @@ def list_() -> None:
         macs = sum(layer.count * layer.problem.macs for layer in layers)
         count = sum(layer.count for layer in layers)
         say(f"{name:<24}{len(layers)} layers, {count} with counts, {macs / 1e9:.3g} GMAC")
+    say(f"{'random:N:SEED':<24}N layers like those of networks, drawn from the seed; the same on every machine")
 
 
 def main() -> None:

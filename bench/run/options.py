@@ -42,7 +42,8 @@ FLOOD, LAST_LEVEL_BYTES = 2, 64 * 2**20
 NOT_NAMED = "are not named by --layers"
 
 HELP = {
-    "workload": "Built-in names, files (.txt, .csv, .onnx) or one benchdnn label, separated by commas; see `list`.",
+    "workload": "Built-in names, files (.txt, .csv, .onnx), random:N:SEED or one benchdnn label, separated by commas; "
+    "see `list`.",
     "backends": "Names separated by commas; all (the package's), fast (those auto weighs), peers (those installed); "
     "NAME@REV, NAME@FOLDER: the same of another git revision or folder; exit 1 where the first named is slower.",
     "threads": "Thread counts separated by commas; all cores by default.",

@@ -2,7 +2,7 @@
 
 Adding a layer is adding a line, adding a workload is adding a file to this folder; a path to a file of your own, or one
 label on the command line, does as well. Equal layers of a file are counted. Every error names the file, and the line
-where there are lines.
+where there are lines. `random:N:SEED` is in no file: `drawn` makes its layers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 from conv_impls import labels
 from conv_impls.errors import ConvError
 from conv_impls.problem import Conv2dProblem
-from conv_impls.workloads import onnx_model
+from conv_impls.workloads import drawn, onnx_model
 from conv_impls.workloads.layer import Layer, Workload, WorkloadError, coverage
 
 __all__ = [
@@ -63,7 +63,7 @@ def available() -> dict[str, Path]:
 
 def is_model(text: str) -> bool:
     """Whether a text names an ONNX model, which alone has inputs whose sizes may be given."""
-    return text not in available() and text.lower().endswith(".onnx")
+    return text.lower().endswith(".onnx") and text not in available() and not text.startswith(drawn.PREFIX)
 
 
 def load(text: str, batch: int | None = None, dtype: str | None = None, size: str = "") -> list[Layer]:
@@ -83,7 +83,8 @@ def read(text: str, batch: int | None = None, dtype: str | None = None, size: st
     Parameters
     ----------
     text : str
-        A name, a file (``.csv``, ``.onnx``, otherwise labels, one a line) or a benchdnn label.
+        A name, a file (``.csv``, ``.onnx``, otherwise labels, one a line), a benchdnn label, or ``random:N:SEED`` for N
+        layers drawn from a seed; a file whose own name begins with ``random:`` needs its folder before it.
     batch : int >= 1, optional
         The batch of every layer; in a model, of its inputs.
     dtype : {"float32", "float64"}, optional
@@ -113,7 +114,9 @@ def read(text: str, batch: int | None = None, dtype: str | None = None, size: st
     changes: dict[str, Any] = {"batch": batch, "dtype": dtype}
     if size and not is_model(text):
         raise WorkloadError(f"size: expected an ONNX model, whose inputs may have open sizes, got {text!r}")
-    if not os.path.isfile(path):
+    if text.startswith(drawn.PREFIX):
+        workload = Workload(*drawn.read(text))
+    elif not os.path.isfile(path):
         workload = Workload("label", [_read_label(text)])
     elif is_model(text):
         # Inside a model a batch may be a multiple of that of its inputs.
@@ -161,11 +164,10 @@ def _read_label(text: str) -> Layer:
         raise WorkloadError(f"{text}: expected a file of layers, got a folder")
     if re.search(r"[./\\]", text):
         raise WorkloadError(f"no file {text!r}")
-    close = difflib.get_close_matches(text, available(), n=1, cutoff=0.4)
+    close = difflib.get_close_matches(text, [*available(), drawn.FORM], n=1, cutoff=0.4)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    raise WorkloadError(
-        f"no workload {text!r}; {hint}known: {', '.join(available())}; or give a file or a benchdnn label"
-    )
+    known = ", ".join([*available(), drawn.FORM])
+    raise WorkloadError(f"no workload {text!r}; {hint}known: {known}; or give a file or a benchdnn label")
 
 
 def _read_labels(path: Path) -> list[Layer]:
