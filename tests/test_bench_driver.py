@@ -12,7 +12,8 @@ from scripted import BACKENDS, CONFIG, FACTS, Answer, Log, Scripted, Session, as
 
 from bench.run import fleet
 from bench.run.contender import FEWEST_TURNS, PATIENCE, TURNS
-from bench.run.driver import GIVEN_UP, PEAK_S, Driver, check_cases, group_of, make_cases
+from bench.run.driver import GIVEN_UP, PEAK_S, Driver, check_cases, make_cases
+from bench.run.equal import group_of
 from bench.run.worker import MACHINE
 from bench.store.folder import Run
 from bench.store.records import Case, Record

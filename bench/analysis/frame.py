@@ -42,7 +42,8 @@ def frame(
     ----------
     records : iterable of Record
     cases : iterable of Case
-        All cases of the run. Those without a record get a row with the status "interrupted".
+        All cases of the run, in the order of the rows. Those without a record get a row with the status "interrupted",
+        behind the others.
     repeat : callable
         Returns the command that repeats a case.
     environment : mapping
@@ -58,9 +59,12 @@ def frame(
         weak (why the time may be wrong by more than 10%, empty if it is fine), speedup (the time of python_loops over
         this one, where both were measured) and speedup_weak (whether either of the two is weak).
     """
-    finished = list(records)
+    asked = {case.key: case for case in cases}
+    # Equal layers of several networks are recorded together.
+    places = {key: place for place, key in enumerate(asked)}
+    finished = sorted(records, key=lambda record: places.get(record.case.key, len(places)))
     keys = {record.case.key for record in finished}
-    missing = [Record(case, "interrupted", NOT_RUN) for case in cases if case.key not in keys]
+    missing = [Record(case, "interrupted", NOT_RUN) for key, case in asked.items() if key not in keys]
     merged: dict[tuple[object, ...], list[Record]] = {}
     for record in finished + missing:
         case = record.case

@@ -19,18 +19,15 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
-
-from msgspec.structs import replace
 
 from conv_impls.workloads import Layer as WorkloadLayer
 
 from ..analysis import stats
 from ..machine.peaks import Peaks
-from ..store.coverage import words
 from ..store.folder import Journal, Run
 from ..store.records import FAILED, Cache, Case, Direction, Record, split_version
 from .contender import PATIENCE, TURNS, Contender, Layer
+from .equal import Group, finished_elsewhere, group_of, measured, shared, unfinished
 from .fleet import NONE, Fleet, Versions, commit_of
 from .pool import pooled
 from .turn import Pace
@@ -47,7 +44,6 @@ GIVEN_UP = 2
 AGAIN = 2
 # (finished cases, all cases, what is under way, seconds left or None)
 Progress = Callable[[int, int, str, "float | None"], None]
-Group = tuple[Any, ...]
 
 
 def make_cases(
@@ -64,11 +60,6 @@ def make_cases(
         for layer in layers
         for backend in backends
     ]
-
-
-def group_of(case: Case) -> Group:
-    """Whose turns a case shares: the same layer, threads, repetition, direction and caches."""
-    return case.threads, case.repetition, case.direction, case.cache, case.workload, case.layer, case.label
 
 
 class Driver:
@@ -114,10 +105,7 @@ class Driver:
                 for peak in record.turn_peaks_gflops:
                     self._peaks.learn(record.case.threads, record.case.problem.dtype, peak)
             finished = {key for key, record in self._known.items() if record.status != "interrupted"}
-            for group in self._groups.values():
-                if not all(case.key in finished for case in group):
-                    for case in group:
-                        self._known.pop(case.key, None)
+            self._adopt(finished)
             self._total = sum(map(len, self._groups.values()))
             self._done = self._before = sum(case.key in self._known for g in self._groups.values() for case in g)
             self._began = time.monotonic()
@@ -128,6 +116,20 @@ class Driver:
     def __exit__(self, *error: object) -> None:
         self.seconds = time.monotonic() - self._began
         self._stack.close()
+
+    def _adopt(self, finished: set[str]) -> None:
+        """Of groups not yet whole: take what an equal layer has, or forget what there is, to measure it again."""
+        groups: dict[Group, list[Record]] = {}
+        for record in [record for key, record in self._known.items() if key in finished]:
+            groups.setdefault(group_of(record.case), []).append(record)
+        for where, group in self._groups.items():
+            partial = unfinished(group, finished)
+            if found := finished_elsewhere(partial, groups.get(where, [])):
+                self._store(records := shared(found, partial, self.config))
+                self._known |= {record.case.key: record for record in records}
+            elif partial:
+                for case in group:
+                    self._known.pop(case.key, None)
 
     def record(self, case: Case) -> Record | None:
         """The record of a case, its whole group measured first where it is not; None where the budget is spent."""
@@ -201,7 +203,7 @@ class Driver:
                 case, self._fleet.worker(case.backend), layer, self._folder, config["timeout_s"], config["seconds"],
                 config["rotate_bytes"], config["seed"], commit_of(versions, case.backend), case.backend in alike,
             )
-            for case in group
+            for case in measured(group)
         ]  # fmt: skip
         for contender in contenders:
             if time.monotonic() > self._end:
@@ -219,7 +221,7 @@ class Driver:
             self._peaks.learn(first.threads, first.problem.dtype, pace.gflops)
         known = self._known_peaks(first, contenders)
         records = [contender.record(paces, known, self.run.environment["id"]) for contender in contenders]
-        return [replace(record, coverage=words(self.config, first.workload)) for record in records]
+        return shared(records, group, config)
 
     def _rounds(self, first: Case, contenders: list[Contender]) -> dict[int, Pace]:
         """Turns of all that are ready, and the checks after them; what the machine could do in each round."""
@@ -282,14 +284,18 @@ class Driver:
 def check_cases(
     cases: list[Case], call_s: float, variables: dict[str, str], seed: int, versions: Versions = NONE
 ) -> Generator[tuple[Case, str, str]]:
-    """The checks of a run without its timing: each case with its status and reason."""
+    """The checks of a run without its timing: each case with its status and reason; equal layers are checked once."""
     with tempfile.TemporaryDirectory(prefix="bench-") as name, Fleet(call_s, variables, versions) as fleet:
-        folder, layers = Path(name), dict[Group, Layer]()
+        folder, layers, known = Path(name), dict[Group, Layer](), dict[tuple[Group, str], tuple[str, str]]()
         for case in cases:
+            if (group_of(case), case.backend) in known:
+                yield case, *known[group_of(case), case.backend]
+                continue
             fleet.use(case.threads)
             if (group := group_of(case)) not in layers:
                 layers = {group: Layer(case.problem, case.direction, seed, folder)}
             worker, public = fleet.worker(case.backend), case.backend in versions
             contender = Contender(case, worker, layers[group], folder, call_s, 0.0, 0, seed, public=public)
             contender.prepare()
+            known[group, case.backend] = contender.status, contender.reason
             yield case, contender.status, contender.reason

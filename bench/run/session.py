@@ -26,7 +26,7 @@ from conv_impls.text import visible
 
 from ..store.benchmark_json import document
 from ..store.records import Case, ids
-from .driver import group_of
+from .equal import group_of
 from .harness import Harness, Result
 from .options import HELP, Options, UsageError
 from .progress import Bar

@@ -158,6 +158,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     the commit of a backend of another version, with "+changes" where its files differ from that. ``executed_flops`` are
     the operations of the algorithm, where it reports them; ``peak_bytes`` is the most that preparing and the first call
     added to the memory of the process. ``coverage`` says what the case's model has besides its layers, in words.
+    ``equal_to`` is "workload/layer" of an equal layer whose measurement this is; empty where the case was measured.
     """
 
     case: Case
@@ -192,6 +193,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     workspace_bytes: Whole | None = None
     peak_bytes: Whole | None = None
     coverage: str = ""
+    equal_to: str = ""
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
