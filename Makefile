@@ -2,6 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# What bench-peers leaves: one run, which every further call of bench-peers-all continues.
+OTHER_NETWORKS := alexnet,squeezenet,densenet121,inception_v1,resnext50_32x4d,efficientnet_b0,mobilenet_v3_large,unet_256,espcn,vit_patch
+OTHER_RUN := $(or $(RUN),results/runs/other_networks)
 # Once: each use of a recursive variable would ask for the time again. RUN=folder names another.
 RUN := $(or $(RUN),results/runs/$(shell date +%Y%m%d-%H%M%S))
 # One thread, and all cores.
@@ -15,7 +18,7 @@ SESSION := env -u PYTEST_ADDOPTS -u PYTEST_PLUGINS PYTEST_DISABLE_PLUGIN_AUTOLOA
 HARNESS := $(SESSION) bench
 # What follows a session: the report of its run, into results/ or the folder that REPORT_TO names.
 REPORT = code=$$?; [ $$code -gt 1 ] || $(BIN)/python -m bench report $(RUN) $(REPORT_TO) || exit $$?; exit $$code
-smoke ab bench-peers reference: REPORT_TO = --out $(RUN)/report
+smoke ab bench-peers bench-peers-all reference: REPORT_TO = --out $(RUN)/report
 
 # make contention writes here.
 CONTENTION ?= results/contention
@@ -93,6 +96,13 @@ bench-peers: $(VENV)/peers.stamp  ## ours and every library installed on the lay
 	@$(HARNESS) --bench-workload resnet50,vgg16,mobilenet_v2,convnext_tiny --bench-backends auto,auto_strict,auto_eager,peers \
 		--bench-threads $(THREADS) --bench-repetitions 2 --bench-seconds 0.09 --bench-budget 3000 --bench-out $(RUN); $(REPORT)
 
+# The same options again: what a run was made with is compared with what it is continued with.
+bench-peers-all: RUN := $(OTHER_RUN)
+bench-peers-all: $(VENV)/peers.stamp  ## the same on ten other networks, in parts of 50 minutes at most: call it again to go on; RUN=folder
+	@$(HARNESS) --bench-workload $(OTHER_NETWORKS) --bench-backends auto,auto_strict,auto_eager,peers --bench-threads $(THREADS) \
+		--bench-repetitions 2 --bench-seconds 0.09 --bench-budget 3000 \
+		$(if $(wildcard $(RUN)/config.json),--bench-resume,--bench-out) $(RUN); $(REPORT)
+
 # Without times (exit code above 1) there is no page; an old one would not belong to the new JSON.
 contention: $(VENV)/bench.stamp  ## calls next to 0, 1 and 2 busy processes, ours and other libraries (33 minutes, 2 cores); CONTENTION=folder
 	@mkdir -p '$(CONTENTION)' && rm -f '$(CONTENTION)/benchmark.json' '$(CONTENTION)/README.md'
@@ -138,5 +148,5 @@ $(VENV)/peers.stamp: pyproject.toml $(VENV)/bench.stamp
 	@$(PIP) -e '.[peers]'
 	@touch $@
 
-.PHONY: help bench test test-bench test-library test-long test-lowest test-pythons test-arm wrong smoke check lint types format parity setup-peers ab bench-peers contention reference report machine list setup clean
+.PHONY: help bench test test-bench test-library test-long test-lowest test-pythons test-arm wrong smoke check lint types format parity setup-peers ab bench-peers bench-peers-all contention reference report machine list setup clean
 .DEFAULT_GOAL := help

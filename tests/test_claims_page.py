@@ -18,6 +18,7 @@ from msgspec.structs import asdict, replace
 from bench.analysis.frame import frame
 from bench.report import write
 from bench.store.folder import Run
+from conv_impls import workloads
 
 README = "top\n<!-- begin generated: results -->\nold\n<!-- end generated: results -->\nbottom\n"
 ENVIRONMENT = {
@@ -210,6 +211,9 @@ def test_the_block_of_the_readme_leaves_out_what_is_no_network() -> None:
     assert "smoke" not in write.summary_block(frame(records + other), {})
     alone = [" ".join(line.split()) for line in write.summary_block(frame(other), {}).splitlines()]
     assert "| backend | threads | smoke (ms) |" in alone, "where there is no network, the others are shown"
+    assert set(write.NO_NETWORKS) <= set(workloads.available())
+    assert {"resnet50", "alexnet", "unet_256"} <= set(write.NETWORKS)
+    assert len(write.NETWORKS) == 13
 
 
 def test_the_results_page_has_its_tables_under_their_headings(made: Made) -> None:
