@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ import pytest
 from conv_impls import Conv2dProblem, workloads
 from conv_impls.workloads import Layer
 
+ROOT = Path(__file__).parent.parent
 LIGHT = Path(onnx.backend.test.__file__).parent / "data" / "light"
 
 
@@ -132,3 +134,17 @@ def test_a_network_file_opens_with_its_source_and_its_macs() -> None:
         assert all(line.startswith("# ") for line in head.splitlines()[:-1]), name
         assert "GMAC" in head, name
         assert any(word in head for word in ("arXiv:", "Krizhevsky")), name
+
+
+def test_the_readme_lists_every_workload_with_its_numbers() -> None:
+    section = (ROOT / "README.md").read_text(encoding="utf-8").split("\n## Workloads\n")[1].split("\n## ")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in section.splitlines() if line.startswith("| `")]
+    names = {name for row in rows for name in re.findall(r"`(\S+)`", row[0])}
+    assert names == {*workloads.available(), "random:N:SEED"}
+    numbers = {row[0].strip("`"): row[2:] for row in rows if row[2].isdecimal()}
+    assert set(PUBLISHED) < set(numbers)
+    for name, shown in numbers.items():
+        layers = workloads.load(name)
+        macs = sum(layer.count * layer.problem.macs for layer in layers)
+        counts = str(len(layers)), str(sum(layer.count for layer in layers))
+        assert shown == [*counts, f"{macs / 1e9:.3g}"], name
