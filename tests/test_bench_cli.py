@@ -183,7 +183,7 @@ def test_help_has_examples(bench: Bench, command: str) -> None:
 
 def test_list_prints_its_lines(bench: Bench) -> None:
     listed = bench("list").stdout
-    words = "numba_direct", "python_loops", "auto_strict", "auto_eager", "resnet50", "vgg16"
+    words = "numba_direct", "python_loops", "auto_strict", "auto_eager", "resnet50", "vgg16", "alexnet", "random:N:SEED"
     assert all(word in listed for word in words)
 
 

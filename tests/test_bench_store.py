@@ -198,6 +198,13 @@ def test_an_interrupted_case_is_not_done_and_a_newer_record_replaces_an_older(ru
     assert run.records() == [record()]
 
 
+def test_the_commands_that_repeat_cases_read_the_configuration_once(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", {"cases": [asdict(CASE)], "repeat": "--seed 3"}, {})
+    first = run.repeat(CASE)
+    (run.folder / "config.json").unlink()
+    assert run.repeat(CASE) == first == f"{CASE.repro} --seed 3"
+
+
 def test_records_are_plain_json_without_nan(run: Run) -> None:
     store(run, record())
     (line,) = (run.folder / "records.jsonl").read_text().splitlines()
