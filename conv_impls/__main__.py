@@ -119,11 +119,15 @@ def _counts(text: str) -> list[int]:
 
 
 def _tune(layers: list[Layer], threads: list[int | None], precision: str) -> None:
-    """Measure every layer; print what won."""
+    """Measure every layer, equal ones once; print what won."""
     userdir.check_writable("tune")
+    won: dict[tuple[Conv2dProblem, int | None], str] = {}
     for _, (layer, count) in _progress([(layer.name, (layer, count)) for count in threads for layer in layers]):
-        ready = plan(layer.problem, _weight(layer.problem), precision=precision, threads=count, tune=True)
-        _say(f"{layer.name:24} {ready.threads} threads  {ready.backend}")
+        # Problems that differ in their names alone are equal.
+        if (layer.problem, count) not in won:
+            ready = plan(layer.problem, _weight(layer.problem), precision=precision, threads=count, tune=True)
+            won[layer.problem, count] = f"{ready.threads} threads  {ready.backend}"
+        _say(f"{layer.name:24} {won[layer.problem, count]}")
 
 
 def _warm_up(layers: list[Layer], threads: list[int | None], precision: str) -> None:

@@ -20,11 +20,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-# Small and real: plans and calls by every backend, the kernels' parts, gradients, refusals. Two minutes, most of it
-# compiling.
+# Small and real: plans and calls by every backend, the kernels' parts, gradients, refusals, and drawn layers, which are
+# the same with all versions. Two minutes, most of it compiling.
 TESTS = (
     "test_conformance.py", "test_gradients.py", "test_plan.py", "test_properties.py", "test_registry.py",
-    "test_target.py", "test_without_compiler.py", "test_kernel_cache.py",
+    "test_target.py", "test_without_compiler.py", "test_kernel_cache.py", "test_workloads_random.py",
 )  # fmt: skip
 OLDEST, NEWEST = (3, 11), (3, 14)
 

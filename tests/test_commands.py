@@ -10,11 +10,13 @@ import warnings
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from conv_impls import Conv2dProblem, backends, warmup
 from conv_impls import __main__ as command
-from conv_impls import backends, warmup
 from conv_impls.choice import limits, probes, tuning, userdir
 
 LABELS = 'mb1ic2ih6oc3kh3ph1n"first"\nmb1ic3ih6oc2kh1n"second"\n'
@@ -39,6 +41,25 @@ def test_tune_remembers_a_winner_for_every_layer_and_number_of_threads(
     assert [line.split(",")[0] for line in err.splitlines()] == ["1/4 first", "2/4 second", "3/4 first", "4/4 second"]
     (entry,) = json.loads((tmp_path / "user" / tuning.FILE).read_text()).values()
     assert sorted(key.split()[1:] for key in entry["facts"]) == [["strict", "1"]] * 2
+
+
+def test_tune_measures_equal_layers_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CONV_IMPLS_CACHE_DIR", str(tmp_path / "user"))
+    (tmp_path / "mine.txt").write_text(LABELS + LABELS.replace("first", "third").replace("second", "fourth"))
+    planned: list[str] = []
+
+    def spy(problem: Conv2dProblem, weight: object, **options: Any) -> SimpleNamespace:
+        planned.append(problem.name)
+        return SimpleNamespace(threads=options["threads"], backend=f"best for {problem.name}")
+
+    monkeypatch.setattr(command, "plan", spy)
+    assert command.main(["tune", "--workload", str(tmp_path / "mine.txt"), "--threads", "1,2"]) == 0
+    assert planned == ["first", "second"] * 2
+    lines = [line.split(maxsplit=3) for line in capsys.readouterr().out.splitlines()]
+    assert [line[0] for line in lines] == ["first", "second", "third", "fourth"] * 2
+    assert [(line[1], line[3]) for line in lines[2:4]] == [("1", "best for first"), ("1", "best for second")]
 
 
 def test_warmup_measures_nothing(layers: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
