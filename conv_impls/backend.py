@@ -16,7 +16,7 @@ from conv_impls.prepared import Prepared, rectified
 from conv_impls.problem import Conv2dProblem
 from conv_impls.validation import Array
 
-Accuracy = Literal["direct", "tile2", "tile4", "tile6", "image"]
+Accuracy = Literal["direct", "tile2", "tile2_5x5", "tile4", "tile6", "image"]
 Supports = Callable[[Conv2dProblem], str | None]
 Workspace = Callable[[Conv2dProblem, int], int]
 Mode = Literal["planned", "eager"]
@@ -31,10 +31,10 @@ class Backend:
     ----------
     name, idea, source : str
         The idea in one line; where it comes from, with the section.
-    accuracy : {"direct", "tile2", "tile4", "tile6", "image"}
-        What the rounding error is bounded by: the sum of |products| of each output ("direct"), of its tile (Winograd
-        F(m x m, 3x3): "tile" and m), or the norms of the whole image (FFT). `conv_impls.reference.error_bound` has the
-        formulas.
+    accuracy : {"direct", "tile2", "tile2_5x5", "tile4", "tile6", "image"}
+        What the rounding error is bounded by: the sum of |products| of each output ("direct"), of its tile (Winograd:
+        "tile", m and, where it matters, the kernel), or the norms of the whole image (FFT).
+        `conv_impls.reference.error_bound` has the formulas.
     nan_spread : str
         Which outputs a NaN in the input reaches.
     deterministic : {"output", "call", "no"}

@@ -24,8 +24,8 @@ from conv_impls.validation import Array
 Float64 = NDArray[np.float64]
 Index = NDArray[np.intp]
 
-# Accuracy classes of Winograd F(m x m, 3x3): m, and the least factor of u S; less than a quarter of it was measured.
-TILES = {"tile2": (2, 16), "tile4": (4, 96), "tile6": (6, 256)}
+# Accuracy classes of Winograd F(m x m): m, and the least factor of u S; less than a quarter of it was measured.
+TILES = {"tile2": (2, 16), "tile2_5x5": (2, 96), "tile4": (4, 96), "tile6": (6, 256)}
 # 2e-5 in float32, as benchdnn allows Winograd (tests/benchdnn/conv/conv.cpp, setup_cmp); up to 6e-6 was measured.
 # Operands rounded to float16 are at 4e-4.
 NORM_EPS = 168
@@ -85,7 +85,7 @@ def error_bound(
     """The largest |error| a method of this accuracy class may have at each output of ``at``; shape (S,).
 
     With u the unit roundoff, r the products in one output and S = sum |x||w| + |b| over its own window:
-    "direct" summation in any order: min(gamma(r+1), max(8, 4 sqrt(r+1)) u) S; Winograd's "tile2", "tile4", "tile6":
+    "direct" summation in any order: min(gamma(r+1), max(8, 4 sqrt(r+1)) u) S; Winograd's classes of `TILES`:
     max(4 sqrt(r+1), K) u times the largest S of its tile, K of `TILES`; one transform of the "image" (FFT of P x Q
     points): 2 u log2(P Q) sum over channels of ||x_c|| ||w_c||, which knows nothing of the window.
     """

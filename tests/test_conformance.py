@@ -1,15 +1,15 @@
 """Every registered backend on the basic problems: it accepts what it must, refuses the rest in words, and is right.
 
-`MUST` states what each backend must accept. The computing tests run on exactly that and never ask ``supports``, so a
-backend that refuses what it must accept fails them. Limits: a backend without a row is held to its own ``supports``,
-which must accept one of the problems at least.
+`must.MUST` states what each backend must accept. The computing tests run on exactly that and never ask ``supports``, so
+a backend that refuses what it must accept fails them. Limits: a backend without a row there is held to its own
+``supports``, which must accept one of the problems at least.
 """
 
 from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from effort import Effort
 from harness import assert_right, integers
+from must import BACKENDS, MUST, Limits, depthwise, everything, limits
 from numpy.typing import NDArray
 
 from bench.machine.cpu import cores
@@ -32,45 +33,23 @@ DILATED = {
     )
     for groups, stride, dilation in product((1, 2, 4), ((1, 1), (2, 3)), ((1, 2), (3, 2)))
 }
-# A dense layer, and a depthwise one for those that take nothing else.
+# A dense layer, a depthwise one for those that take nothing else, one with a stride and one with a larger kernel.
 SPOILED = Conv2dProblem(2, 3, (12, 12), 4, (3, 3), padding=((1, 1), (1, 1)))
-PROBLEMS = [*LAYERS.values(), *DILATED.values(), SPOILED]
-
-
-def everything(problem: Conv2dProblem) -> bool:
-    return True
-
-
-def depthwise(problem: Conv2dProblem) -> bool:
-    return problem.groups == problem.in_channels
-
-
-def dense_3x3(problem: Conv2dProblem) -> bool:
-    shape = problem.kernel_size, problem.stride, problem.dilation, problem.groups
-    return shape == ((3, 3), (1, 1), (1, 1), 1)
-
-
-Limits = Callable[[Conv2dProblem], bool]
-MUST: dict[str, Limits] = {
-    "auto": everything,
-    "numba_depthwise": depthwise,
-    "numba_direct": everything,
-    "numba_simd": everything,
-    "numba_winograd": dense_3x3,
-    "numba_winograd_f2": dense_3x3,
-    "numba_winograd_f4": dense_3x3,
-    "numba_winograd_f6": dense_3x3,
-    "numpy_im2col": everything,
-    "numpy_strided": everything,
-    "python_loops": everything,
-    "scipy_fft": everything,
+SPOILABLE = {
+    "dense": SPOILED,
+    "depthwise": SPOILED.replace(out_channels=3, groups=3),
+    "strided": SPOILED.replace(stride=(2, 2)),
+    "5x5": SPOILED.replace(kernel_size=(5, 5), padding=((2, 2), (2, 2))),
 }
-BACKENDS = sorted(registry.sources())
-EVERY = pytest.mark.parametrize("backend", BACKENDS)
-
-
-def limits(backend: str) -> Limits:
-    return MUST.get(backend, lambda problem: get_backend(backend).supports(problem) is None)
+PROBLEMS = [*LAYERS.values(), *DILATED.values(), *SPOILABLE.values()]
+# What the limits of some backends are about: kernels of every shape, strides, dilation, groups.
+KERNELS = [(k, k) for k in range(1, 10)] + [(1, k) for k in range(2, 10)] + [(k, 1) for k in range(2, 10)]
+KERNELS += [(2, 3), (3, 2), (5, 3), (3, 7)]
+STEPS = [(1, 1), (2, 2), (3, 3), (1, 2), (2, 1)]
+SHAPES = [
+    Conv2dProblem(1, 4, (19, 18), 6, kernel, stride, dilation=dilation, groups=groups)
+    for kernel, stride, (dilation, groups) in product(KERNELS, STEPS, [((1, 1), 1), ((1, 1), 2), ((2, 2), 1)])
+]
 
 
 def accepted(problems: dict[str, Conv2dProblem]) -> pytest.MarkDecorator:
@@ -84,6 +63,7 @@ def accepted(problems: dict[str, Conv2dProblem]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(("backend", "problem"), found)
 
 
+EVERY = pytest.mark.parametrize("backend", BACKENDS)
 ON_EACH_LAYER = accepted(LAYERS)
 
 
@@ -127,14 +107,14 @@ def broken_limits(backend: str, must: Limits, problems: Iterable[Conv2dProblem])
 def test_a_backend_accepts_what_it_must_and_refuses_all_else_in_words(backend: str) -> None:
     forms = product(PROBLEMS, PADDING_MODES, ("float32", "float64"))
     problems = [problem.replace(padding_mode=mode, dtype=dtype) for problem, mode, dtype in forms]
-    assert broken_limits(backend, limits(backend), problems) == []
+    assert broken_limits(backend, limits(backend), [*problems, *SHAPES]) == []
 
 
 def test_every_row_is_of_a_backend_that_is_there() -> None:
     assert MUST.keys() <= set(BACKENDS)
 
 
-@pytest.mark.parametrize("must", [everything, depthwise, dense_3x3, None])
+@pytest.mark.parametrize("must", [everything, depthwise, MUST["numba_winograd_f4"], None])
 def test_a_backend_that_refuses_everything_is_seen(registered: Any, must: Limits | None) -> None:
     register("lazy", supports=lambda problem: "not today")(lambda x, weight, bias, problem: None)
     found = broken_limits("lazy", must or limits("lazy"), PROBLEMS)
@@ -260,18 +240,23 @@ def test_one_plan_is_right_from_several_threads_at_once(backend: str, effort: Ef
         list(pool.map(work, range(4)))
 
 
-def reached(row: int, column: int, size: int, m: int) -> NDArray[np.bool_]:
-    """Outputs of a padded 3x3 layer in m x m tiles that see this pixel; m = 1 is the receptive field."""
-    first = np.arange(size) // m * m - 1
-    in_row, in_column = ((first <= place) & (place <= first + m + 1) for place in (row, column))
-    return in_row[:, None] & in_column
+def reached(problem: Conv2dProblem, row: int, column: int, m: int) -> NDArray[np.bool_]:
+    """Outputs in m x m tiles that see this pixel; m = 1 is the receptive field."""
+    seen = []
+    for axis, place in enumerate((row, column)):
+        stride, kernel = problem.stride[axis], problem.kernel_size[axis]
+        first = np.arange(problem.out_size[axis]) // m * m * stride - problem.padding[axis][0]
+        seen.append((first <= place) & (place < first + (m - 1) * stride + kernel))
+    return seen[0][:, None] & seen[1]
 
 
-@EVERY
+@accepted(SPOILABLE)
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_nan_or_infinity_spreads_no_further_than_published(backend: str, dtype: str, value: float) -> None:
-    problem = fitting(backend, SPOILED, SPOILED.replace(out_channels=3, groups=3)).replace(dtype=dtype)
+def test_a_nan_or_infinity_spreads_no_further_than_published(
+    backend: str, problem: Conv2dProblem, dtype: str, value: float
+) -> None:
+    problem = problem.replace(dtype=dtype)
     rng = np.random.default_rng(3)
     x, weight = (rng.standard_normal(shape).astype(dtype) for shape in (problem.input_shape, problem.weight_shape))
     entry = chosen(backend, problem)
@@ -286,15 +271,16 @@ def test_a_nan_or_infinity_spreads_no_further_than_published(backend: str, dtype
             spoiled = ~np.isfinite(conv2d(x, weight, backend=backend, **arguments(problem)))
         x[0, 1, row, column] = kept
         window = np.zeros_like(spoiled)
-        window[0, own] = entry.nan_spread == "image" or reached(row, column, 12, TILES.get(entry.accuracy, (1,))[0])
-        assert spoiled[0, own, reached(row, column, 12, 1)].all()
+        tile = TILES.get(entry.accuracy, (1,))[0]
+        window[0, own] = entry.nan_spread == "image" or reached(problem, row, column, tile)
+        assert spoiled[0, own, reached(problem, row, column, 1)].all()
         assert not (spoiled & ~window).any()
 
 
 @EVERY
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_no_value_raises_a_floating_point_error(backend: str, dtype: str) -> None:
-    problem = fitting(backend, SPOILED, SPOILED.replace(out_channels=3, groups=3)).replace(dtype=dtype)
+    problem = fitting(backend, *SPOILABLE.values()).replace(dtype=dtype)
     about = np.finfo(dtype)
     for value in (np.nan, np.inf, -np.inf, about.max, about.tiny, about.smallest_subnormal):
         for spoiled in range(3):
@@ -309,11 +295,12 @@ def test_no_value_raises_a_floating_point_error(backend: str, dtype: str) -> Non
 
 @EVERY
 def test_strict_precision_means_direct_summation_or_a_refusal(backend: str) -> None:
-    x, weight = np.ones((1, 5, 5)), np.ones((1, 1, 3, 3))
+    shape = fitting(backend, *(Conv2dProblem(1, 1, (5, 5), 1, (k, k), dtype="float64") for k in (3, 5)))
+    x, weight = np.ones((1, 5, 5)), np.ones(shape.weight_shape)
     problem = Conv2dProblem.from_arrays(x, weight)
     if backend == "auto" or get_backend(backend).accuracy == "direct":
         assert chosen(backend, problem, "strict").accuracy == "direct"
-        assert conv2d(x, weight, backend=backend, precision="strict")[0, 0, 0] == 9
+        assert conv2d(x, weight, backend=backend, precision="strict")[0, 0, 0] == weight.size
     else:
         with pytest.raises(UnsupportedError, match="direct summation only; use precision='standard'"):
             conv2d(x, weight, backend=backend, precision="strict")

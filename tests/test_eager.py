@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from effort import Effort
+from plans import taken
 
 from conv_impls import (
     Conv2dProblem,
@@ -22,7 +23,6 @@ from conv_impls import (
     clear_cache,
     conv2d,
     eager,
-    get_backend,
     register,
     registry,
 )
@@ -64,7 +64,7 @@ def assert_follows(problem: Conv2dProblem, backend: str, seed: int, threads: int
 
 @pytest.mark.parametrize("backend", COMPILED)
 def test_results_follow_the_weights_of_each_call(backend: str) -> None:
-    problem = P if get_backend(backend).supports(P) is None else P.replace(groups=P.in_channels)
+    problem = taken(backend, P)
     for seed in range(3):
         assert_follows(problem, backend, seed)
     # One entry with relu, one without.
@@ -204,7 +204,7 @@ def test_what_is_too_large_or_does_not_tell_pushes_nothing_out(
 
 @pytest.mark.parametrize("backend", COMPILED)
 def test_nothing_of_the_caller_stays_alive(backend: str) -> None:
-    problem = P if get_backend(backend).supports(P) is None else P.replace(groups=P.in_channels)
+    problem = taken(backend, P)
     given = arrays(problem, 0)
     before = [sys.getrefcount(array) for array in given]
     y = conv2d(*given, padding=1, groups=problem.groups, backend=backend)

@@ -238,6 +238,6 @@ def test_rows_are_shared_out_among_tiles_without_gap_or_overlap(dtype: str) -> N
             np.testing.assert_array_equal(c, expected)
         if columns % n == 0:
             c = np.full((rows, columns), NAN, dtype)
-            multiply_by_panel((rows, shares, panels), k, (left, 0, 1, rows), panel, (c.reshape(-1), 0, columns),
+            multiply_by_panel((rows, shares, panels), k, (left, 0, 1, rows, 0), panel, (c.reshape(-1), 0, columns),
                               (bias, 0), START_BY_COLUMN, none)  # fmt: skip
             np.testing.assert_array_equal(c, by_column)

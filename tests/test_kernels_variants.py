@@ -31,6 +31,7 @@ CHILD = """
 from pathlib import Path
 from conv_impls import Conv2dProblem, get_backend
 from conv_impls.kernels import implicit, simd, winograd
+from conv_impls.kernels.winograd_axes import Tile
 from harness import check
 
 problems = [Conv2dProblem(2, c, (h, w), o, (k, k), (s, s), ((p, p), (p, p)), groups=g)
@@ -41,7 +42,8 @@ for name in {backends}:
     for turn, p in enumerate(problems):
         if get_backend(name).supports(p) is None:
             check(p, name, 1 + turn % 2, relu=turn % 3 == 0)
-for name, kernel in {{"implicit": implicit.by_position, "winograd": winograd.KERNELS[2][0]}}.items():
+winograd_kernel = winograd.kernels_of(Tile((2, 2), (3, 3), (1, 1)))[0]
+for name, kernel in {{"implicit": implicit.by_position, "winograd": winograd_kernel}}.items():
     Path({folder!r}, name + ".s").write_text("\\n".join(kernel.inspect_asm().values()))
 print(simd.VECTOR_BYTES)
 """

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from conv_impls import Conv2dProblem, get_backend, register, registry
-from conv_impls.backends import _depthwise, numba_depthwise, numba_simd
+from conv_impls.backends import _by_tap, _depthwise, numba_depthwise, numba_simd
+from conv_impls.backends._layout import effective
 from conv_impls.kernels.runtime import target
 from conv_impls.kernels.runtime.target import Caches
 from conv_impls.padding import NO_PADDING, padded
@@ -65,9 +66,21 @@ SMALL = [
     layer(6, 6, (3, 2), groups=3, mode="reflect", size=(9, 7), dtype="float64"),
 ]
 BOTH = [*DENSE, DEPTHWISE[0]]
-PROBLEMS = {"python_loops": SMALL, "numba_direct": BOTH, "numba_simd": BOTH, "numba_depthwise": DEPTHWISE}
+
+
+def packed(
+    by_channel: bool, problem: Conv2dProblem, weight: Array, bias: Array, threads: int, relu: bool
+) -> Prepared:  # fmt: skip
+    """What numba_simd does where it does not go by tap."""
+    return numba_simd._prepare(effective(problem), weight, bias, threads, relu, by_channel=by_channel)
+
+
+Way = str | Callable[..., Prepared]
+WAYS: dict[str, Way] = {name: name for name in ("python_loops", "numba_direct", "numba_simd", "numba_depthwise")}
+WAYS |= {"numba_simd by position": partial(packed, False), "numba_simd by channel": partial(packed, True)}
+PROBLEMS = dict.fromkeys(WAYS, BOTH) | {"python_loops": SMALL, "numba_depthwise": DEPTHWISE}
 CASES = [
-    pytest.param(name, problem, id=f"{name}-{problem.label}")
+    pytest.param(WAYS[name], problem, id=f"{name}-{problem.label}")
     for name, problems in PROBLEMS.items()
     for problem in problems
 ]
@@ -82,7 +95,7 @@ def drawn(problem: Conv2dProblem) -> tuple[Array, Array, Array]:
 
 
 def run(
-    backend: str | Callable[..., Prepared], problem: Conv2dProblem, x: Array, weight: Array, bias: Array,
+    backend: Way, problem: Conv2dProblem, x: Array, weight: Array, bias: Array,
     threads: int = 1,
 ) -> Array:  # fmt: skip
     """One call of a backend, or of what stands in for its ``prepare``, into an output full of NaN."""
@@ -120,7 +133,7 @@ def piece(problem: Conv2dProblem, x: Array, rows: Span, columns: Span, given: bo
     return problem.replace(in_size=image.shape[2:], padding=sides, padding_mode="zeros"), image
 
 
-def differing(backend: str, problem: Conv2dProblem, seed: int) -> Iterator[str]:
+def differing(backend: Way, problem: Conv2dProblem, seed: int) -> Iterator[str]:
     """The pieces whose bits are not those of the whole image."""
     x, weight, bias = drawn(problem)
     rng = np.random.default_rng(seed)
@@ -145,14 +158,14 @@ def test_these_backends_promise_it() -> None:
 
 @EACH
 @pytest.mark.parametrize("seeds", [range(1), pytest.param(range(1, 20), marks=pytest.mark.long)], ids=["short", "long"])
-def test_pieces_of_an_image_have_the_bits_of_the_whole(backend: str, problem: Conv2dProblem, seeds: range) -> None:
+def test_pieces_of_an_image_have_the_bits_of_the_whole(backend: Way, problem: Conv2dProblem, seeds: range) -> None:
     for seed in seeds:
         assert list(differing(backend, problem, seed)) == []
 
 
 @EACH
 def test_an_image_of_a_batch_and_every_number_of_threads_give_the_same_bits(
-    backend: str, problem: Conv2dProblem
+    backend: Way, problem: Conv2dProblem
 ) -> None:
     x, weight, bias = drawn(problem)
     whole = run(backend, problem, x, weight, bias)
@@ -162,7 +175,7 @@ def test_an_image_of_a_batch_and_every_number_of_threads_give_the_same_bits(
 
 
 @EACH
-def test_other_caches_change_no_bit(backend: str, problem: Conv2dProblem, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_caches_change_no_bit(backend: Way, problem: Conv2dProblem, monkeypatch: pytest.MonkeyPatch) -> None:
     given = drawn(problem)
     whole = run(backend, problem, *given)
     for l1, l2, l3 in ((8, 32, 128), (32, 256, 2048), (128, 16384, 131072)):
@@ -177,9 +190,10 @@ def pretend(monkeypatch: pytest.MonkeyPatch, *kib: int) -> None:
 
 
 @pytest.mark.parametrize("problem", DENSE, ids=lambda problem: problem.label)
-def test_numba_simd_has_the_same_bits_along_either_axis(problem: Conv2dProblem) -> None:
+def test_numba_simd_has_the_same_bits_along_either_axis_and_by_tap(problem: Conv2dProblem) -> None:
     given = drawn(problem)
     whole = run("numba_simd", problem, *given)
+    assert same(run(_by_tap.prepare, problem, *given), whole)
     for by_channel, k_block in product((False, True), (100, numba_simd.K_BLOCK)):
         forced = partial(numba_simd._prepare, by_channel=by_channel, k_block=k_block)
         assert same(run(forced, problem, *given), whole)

@@ -23,7 +23,8 @@ SMALL = [
     "g3mb2ic3ih30iw41oc6oh30ow41kh5kw5ph2pw2", "g40mb1ic40ih9oc40oh9kh3ph1", "g4mb1ic4ih60oc4oh2kh1sh57ph0",
     "g1mb1ic1ih20oc1oh4kh3sh5ph0", "mb3ic17ih30iw7oc5oh30ow7kh3kw3ph1pw1", "mb1ic64ih112oc8oh112kh3ph1",
     'mb1ic8ih30oc9oh30kh3ph1pm"replicate"dt"float64"', "mb1ic2ih90oc3oh76kh15", "mb1ic2ih40oc30oh8kh9dh3",
-    'g2mb2ic2ih33iw50oc2oh11ow16kh7kw7sh3sw3ph3pw1dt"float64"',
+    'g2mb2ic2ih33iw50oc2oh11ow16kh7kw7sh3sw3ph3pw1dt"float64"', "g2mb1ic8ih30oc10oh15kh7sh2ph3",
+    'mb2ic9ih31oc20oh16kh3sh2ph1pm"reflect"', "mb1ic8ih1iw90oc20oh1ow90kh1kw7ph0pw3",
 ]  # fmt: skip
 # Problems of FFT, and the padding of each side. What takes most of a call: the spectra of the image, the result or the
 # kernels; of one tile, of many, of many in a row; the padded image, where tiles leave most of it out or go beyond.
@@ -105,7 +106,7 @@ def test_auto_takes_none_that_would_need_too_much(label: str, name: str) -> None
 
 
 def test_the_bound_leaves_out_who_would_be_fastest(registered: dict[str, registry.Backend]) -> None:
-    problem = Conv2dProblem.from_label("mb1ic8ih8oc8oh8kh3ph1")
+    problem = Conv2dProblem.from_label("mb1ic64ih28oc64oh28kh3ph1")
     fastest = auto.choose(problem, "standard", 1, False)
     assert fastest != "numba_simd"
     for more, expected in ((0, True), (1, False)):

@@ -17,7 +17,8 @@ from .sums import KEYS, along, by_backend, depends, marks
 # Slowest idea first: the ladder a learner climbs.
 LADDER = (
     "python_loops", "numpy_im2col", "numpy_strided", "scipy_fft", "numba_direct", "numba_simd", "numba_winograd_f2",
-    "numba_winograd_f4", "numba_winograd_f6", "numba_winograd", "numba_depthwise", "auto", "auto_strict", "auto_eager",
+    "numba_winograd_f2_5x5", "numba_winograd_f4", "numba_winograd_f6", "numba_winograd", "numba_depthwise", "auto",
+    "auto_strict", "auto_eager",
 )  # fmt: skip
 # Minimum share of the measured layers that a backend needs to appear in the ladder.
 LADDER_SHARE = 0.5

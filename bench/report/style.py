@@ -23,7 +23,8 @@ STYLE = {
     "python_loops": ("#000000", "o"), "numpy_im2col": ("#E69F00", "s"), "numpy_strided": ("#56B4E9", "^"),
     "scipy_fft": ("#CC79A7", "D"), "numba_direct": ("#009E73", "v"), "auto": ("#0072B2", "x"),
     "numba_simd": ("#D55E00", "o"), "numba_winograd": ("#0072B2", "D"), "numba_winograd_f2": ("#56B4E9", "s"),
-    "numba_winograd_f4": ("#0072B2", "^"), "numba_winograd_f6": ("#CC79A7", "v"), "numba_depthwise": ("#E69F00", "D"),
+    "numba_winograd_f2_5x5": ("#009E73", "s"), "numba_winograd_f4": ("#0072B2", "^"),
+    "numba_winograd_f6": ("#CC79A7", "v"), "numba_depthwise": ("#E69F00", "D"),
 }  # fmt: skip
 SPARE = [(colour, marker) for marker in "P*<>hp" for colour in ("#D55E00", "#F0E442")]
 # Width in inches at which 11-point text is still readable on a phone, where a figure is about 3.5 inches wide.

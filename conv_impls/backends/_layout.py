@@ -7,6 +7,7 @@ sits at one offset, ``tap_offset``, from the output's own position ``i*pitch + j
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import gcd
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from conv_impls.kernels.stage import Staging
 
 Table = NDArray[np.int64]
+# Addresses a page apart fall into one set of L1 on every CPU known here; 8 of them fit, or 12.
+PAGE_BYTES, LINE_BYTES, WAYS = 4096, 64, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,16 @@ def round_up(value: int, multiple: int) -> int:
 def share(parts: int, most: int, threads: int) -> int:
     """``parts``, or a few more, so that threads get equally many; at most ``most``, and one part stays one."""
     return parts if parts == 1 else min(round_up(parts, threads), most)
+
+
+def together(channel_bytes: int) -> int:
+    """Of how many channels, so many bytes apart, the innermost cache has room for an element at the same place."""
+    return WAYS * PAGE_BYTES // gcd(channel_bytes, PAGE_BYTES)
+
+
+def spread(elements: int, itemsize: int) -> int:
+    """As many elements, or a line of the cache more, so that channels so far apart do not meet in one set."""
+    return elements + LINE_BYTES // itemsize if elements * itemsize % (PAGE_BYTES // 2) == 0 else elements
 
 
 def effective(problem: Conv2dProblem) -> Conv2dProblem:
@@ -92,12 +105,14 @@ def image_layout(problem: Conv2dProblem) -> Layout:
 
     row_source, col_source = (sources(problem, axis) for axis in (0, 1))
     plane, pitch = row_source.shape[1] * col_source.shape[1], col_source.shape[1]
-    channel = row_source.shape[0] * col_source.shape[0] * plane
-    tap_offset = tap_offsets(problem, channel, plane, pitch, col_source.shape[0])
     staged = problem.padding != NO_PADDING or problem.stride != (1, 1)
+    channel = row_source.shape[0] * col_source.shape[0] * plane
+    if staged:
+        channel = spread(channel, problem.itemsize)
+    tap_offset = tap_offsets(problem, channel, plane, pitch, col_source.shape[0])
     (h, w), (phases_h, plane_h), (phases_w, plane_w) = problem.in_size, row_source.shape, col_source.shape
     images, stride = problem.batch * problem.in_channels, problem.stride[1]
-    sizes = StageSizes(images, h, w, phases_h, plane_h, phases_w, plane_w, stride)
+    sizes = StageSizes(images, channel, h, w, phases_h, plane_h, phases_w, plane_w, stride)
     staging = Staging(sizes, row_source, col_source, inner_columns(problem, pitch))
     return Layout(staged, channel, pitch, tap_offset, staging)
 

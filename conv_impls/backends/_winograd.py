@@ -14,6 +14,7 @@ import numpy as np
 
 from conv_impls.backends._layout import image_layout, round_up, share
 from conv_impls.kernels.runtime import target
+from conv_impls.kernels.winograd_axes import Tile, axes, pieces, points
 from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import Prepared
 from conv_impls.validation import Array
@@ -23,44 +24,81 @@ from conv_impls.validation import Array
 BLOCK_BYTES, BLOCK_TILES = 512 * 2**10, 28
 
 
-def supports(problem: Conv2dProblem) -> str | None:
-    """None, or why F(m x m, 3x3) does not apply."""
-    if problem.kernel_size != (3, 3):
-        return f"kernel {problem.kernel_size[0]}x{problem.kernel_size[1]}; only 3x3"
-    if problem.stride != (1, 1) or problem.dilation != (1, 1):
-        return f"stride {problem.stride}, dilation {problem.dilation}; only 1"
-    if problem.groups != 1:
-        return f"{problem.groups} groups; only 1"
+# Outputs of a tile along an axis, and the taps that its longest piece may have, by backend.
+FORMS = {
+    "numba_winograd_f2": (2, range(2, 4)),
+    "numba_winograd_f4": (4, range(2, 4)),
+    "numba_winograd_f6": (6, range(2, 4)),
+    "numba_winograd_f2_5x5": (2, range(4, 6)),
+}
+# Points of an axis, and strides. A transform is straight-line code for all points of both axes, compiled for each
+# kernel size and stride: those that networks have.
+MOST_POINTS, STRIDES = 9, (1, 2)
+
+
+def supports(m: int, taps: range, problem: Conv2dProblem) -> str | None:
+    """None, or why F(m x m) for kernels or phases of so many taps does not apply."""
+    (kh, kw), (sh, sw) = problem.kernel_size, problem.stride
+    if problem.dilation != (1, 1):
+        return f"dilation {problem.dilation}; only 1"
+    if sh != sw or sh not in STRIDES:
+        return f"stride {problem.stride}; only 1 and 2, the same along both axes"
+    if kh != kw and min(kh, kw) > 1:
+        return f"kernel {kh}x{kw}; only square ones and rows or columns"
+    longest = max(len(of) for of in pieces(max(kh, kw), sh))
+    if longest not in taps or points(m, max(kh, kw), sh) > MOST_POINTS:
+        return (
+            f"kernel {kh}x{kw}, stride {sh}; F({m}x{m}) of {taps[0]} to {taps[-1]} taps, {MOST_POINTS} points an axis"
+        )
     return None
 
 
-def tiles_across(problem: Conv2dProblem, m: int) -> tuple[int, int]:
+def tile_of(m: int, problem: Conv2dProblem) -> Tile:
+    """Tiles of m outputs along each axis, of one where the kernel has one tap."""
+    taps = problem.kernel_size
+    down, across = (m if k > 1 else 1 for k in taps)
+    return Tile((down, across), taps, problem.stride)
+
+
+def tiles_across(problem: Conv2dProblem, tile: Tile) -> tuple[int, int]:
     """Tiles down and across one image."""
-    return -(-problem.out_size[0] // m), -(-problem.out_size[1] // m)
+    return -(-problem.out_size[0] // tile.m[0]), -(-problem.out_size[1] // tile.m[1])
+
+
+def _padded(problem: Conv2dProblem) -> Conv2dProblem:
+    """The problem whose staged image is the padded one as it is: the transforms have the strides."""
+    return problem.replace(stride=(1, 1))
 
 
 class Cut(NamedTuple):
-    """Blocks of tiles, tiles of each; elements of the workspace: the staged image, and the rest for each thread."""
+    """Blocks of tiles, tiles of each; elements of the workspace: the staged image; for each thread rows, and all."""
 
     blocks: int
     block: int
     planes: int
+    rows: int
     area: int
 
 
-def cut(m: int, problem: Conv2dProblem, threads: int, lanes: int, width: int, most: int | None = None) -> Cut:
+def cut(tile: Tile, problem: Conv2dProblem, threads: int, lanes: int, width: int, most: int | None = None) -> Cut:
     """How a problem is cut into blocks of ``most`` tiles, and what that takes; panels are ``width`` channels wide."""
-    down, across = tiles_across(problem, m)
-    points, tiles, deep = (m + 2) ** 2, problem.batch * down * across, round_up(problem.in_channels, lanes)
+    down_axis, across_axis = axes(tile)
+    down, across = tiles_across(problem, tile)
+    products, tiles = down_axis.points * across_axis.points, problem.batch * down * across
+    deep = round_up(problem.in_channels // problem.groups, lanes)
     if most is None:
-        most = max(BLOCK_TILES, min(target.caches().l2, BLOCK_BYTES) // (points * (deep + width) * problem.itemsize))
+        most = max(BLOCK_TILES, min(target.caches().l2, BLOCK_BYTES) // (products * (deep + width) * problem.itemsize))
     blocks = share(-(-tiles // most), tiles, threads)
     block = -(-tiles // blocks)
-    # Rows of the image with lanes of channels; transformed tiles; products.
-    area = round_up((m + 2) * (across * m + 2 + lanes) * lanes + lanes * lanes + points * block * (deep + width), 64)
+    # Rows of the image with lanes of channels, in the same place those of the result; transformed tiles; products.
+    image = down_axis.span * ((across - 1) * across_axis.step + across_axis.span + lanes)
+    rows = round_up(max(image, tile.m[0] * (across * tile.m[1] + lanes)) * lanes, lanes)
+    area = round_up(rows + lanes * lanes + products * block * (deep + width), 64)
     # Zeros around the image are masked; other padding is staged, and vectors may be loaded behind it.
-    image = problem.batch * problem.in_channels * prod(problem.padded_size)
-    return Cut(blocks, block, round_up(image + width, 64) if problem.padding_mode != "zeros" else 0, area)
+    planes = 0
+    if problem.padding_mode != "zeros":
+        planes = round_up(problem.batch * problem.in_channels * image_layout(_padded(problem)).channel + width, 64)
+    return Cut(blocks, block, planes, rows, area)
 
 
 def workspace(m: int, problem: Conv2dProblem, threads: int) -> int:
@@ -70,7 +108,7 @@ def workspace(m: int, problem: Conv2dProblem, threads: int) -> int:
     from conv_impls.kernels.tile import VECTORS
 
     lanes = vector_lanes(problem.itemsize)
-    found = cut(m, problem, threads, lanes, VECTORS * lanes)
+    found = cut(tile_of(m, problem), problem, threads, lanes, VECTORS * lanes)
     return (found.planes + threads * found.area) * problem.itemsize
 
 
@@ -78,7 +116,7 @@ def prepare(
     m: int, problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int, relu: bool,
     block: int | None = None, o_parts: int | None = None,
 ) -> Prepared:  # fmt: skip
-    """F(m x m, 3x3) of one problem, weights transformed; ``block`` and ``o_parts`` are for experiments."""
+    """F(m x m) of one problem, weights transformed; ``block`` and ``o_parts`` are for experiments."""
     # Imported here: numba is slow to import, and `supports` needs none of it.
     from conv_impls.kernels import winograd as kernels
     from conv_impls.kernels.runtime.job import Job, compiled_s
@@ -87,37 +125,36 @@ def prepare(
     from conv_impls.kernels.stage import stage
     from conv_impls.kernels.tile import VECTORS
 
-    dtype = np.dtype(problem.dtype)
-    lanes, points = vector_lanes(dtype.itemsize), (m + 2) ** 2
-    width, ic, oc = VECTORS * lanes, problem.in_channels, problem.out_channels
+    dtype, tile = np.dtype(problem.dtype), tile_of(m, problem)
+    lanes, products = vector_lanes(dtype.itemsize), prod(one.points for one in axes(tile))
+    groups, width, taps = problem.groups, VECTORS * lanes, prod(problem.kernel_size)
+    ic, oc = problem.in_channels // groups, problem.out_channels // groups
     deep, panels = round_up(ic, lanes), -(-oc // width)
-    layout, staged = image_layout(problem), problem.padding_mode != "zeros"
-    convolve, transform_weights = kernels.KERNELS[m]
+    staged = problem.padding_mode != "zeros"
+    layout = image_layout(_padded(problem))
+    convolve, transform_weights = kernels.kernels_of(tile)
     phases = [stage, convolve][not staged :]
     compile_s = compiled_s([transform_weights, *phases], dtype)
     (h, w), (top, _), (left, _) = problem.in_size, *problem.padding
     pitch, channel = w, h * w
     if staged:
         (h, w), top, left, pitch, channel = problem.padded_size, 0, 0, layout.pitch, layout.channel
-    blocks, block, planes, area = cut(m, problem, threads, lanes, width, block)
+    blocks, block, planes, rows, area = cut(tile, problem, threads, lanes, width, block)
     if o_parts is None:
-        o_parts = 1 if blocks % threads == 0 else min(threads, panels)
+        o_parts = 1 if blocks * groups % threads == 0 else min(threads, panels)
     sizes = kernels.Sizes(
-        batch=problem.batch, in_channels=ic, out_channels=oc, h=h, w=w, pitch=pitch, channel=channel, top=top,
-        left=left, out_h=problem.out_size[0], out_w=problem.out_size[1], block=block, blocks=blocks, o_parts=o_parts,
-        staged=staged,
+        batch=problem.batch, groups=groups, in_channels=ic, out_channels=oc, h=h, w=w, pitch=pitch, channel=channel,
+        top=top, left=left, out_h=problem.out_size[0], out_w=problem.out_size[1], rows=rows, block=block, blocks=blocks,
+        o_parts=o_parts, staged=staged,
     )  # fmt: skip
-    packed = aligned_zeros((panels * points * deep * width,), dtype)
-    bias_values = np.zeros(oc, dtype)
+    packed = aligned_zeros((groups * panels * products * deep * width,), dtype)
+    bias_values = np.zeros(groups * oc, dtype)
     floor = np.array([0.0 if relu else -np.inf], dtype)
     operands = kernels.Operands(layout.staging, packed, bias_values, floor, sizes)
-    job = Job(
-        phases, dtype, operands, threads=threads, units=blocks, shared=planes, own=area
-    )  # fmt: skip
-    room = 2 * lanes * max(lanes, 9)
+    job = Job(phases, dtype, operands, threads=threads, units=blocks * groups, shared=planes, own=area)
     transform = Job(
-        [transform_weights], dtype, kernels.TransformOperands(kernels.Transform(ic, oc)),
-        threads=threads, own=room,
+        [transform_weights], dtype, kernels.TransformOperands(kernels.Transform(groups, ic, oc)),
+        threads=threads, own=2 * lanes * round_up(taps, lanes),
     )  # fmt: skip
 
     def repack(weight: Array, bias: Array | None) -> None:
@@ -126,5 +163,5 @@ def prepare(
 
     repack(weight, bias)
     # Products of the tiles, those cut at the edges included; the transforms, additions mostly, are not counted.
-    executed = 2.0 * points * problem.batch * prod(tiles_across(problem, m)) * ic * oc
+    executed = 2.0 * products * problem.batch * prod(tiles_across(problem, tile)) * ic * oc * groups
     return Prepared(job, packed.nbytes, job.workspace_bytes, compile_s, repack, executed_flops=executed)

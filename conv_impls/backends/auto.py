@@ -1,7 +1,8 @@
 """The backend that a cost model, calibrated on this machine's measured limits, expects to be fastest.
 
-The model is `conv_impls.choice.cost`. It chooses among direct summation, Winograd F(2x2) and F(4x4), depthwise and FFT;
-precision "strict" leaves it the direct ones, and whoever would take more memory than `workspace_bound` is left out.
+The model is `conv_impls.choice.cost`. It chooses among direct summation, Winograd F(2x2), F(4x4) and F(2x2, 5x5),
+depthwise and FFT; precision "strict" leaves it the direct ones, and whoever would take more memory than
+`workspace_bound` is left out.
 What `conv_impls.plan(..., tune=True)` has measured comes before it.
 Limits: F(6x6) is never chosen, because its error is larger than what a user would take for granted.
 """

@@ -1,8 +1,10 @@
 """Direct convolution by explicit vectors: register tiles of a matrix product that is packed panel by panel, in cache.
 
 Any kernel size, stride, dilation, groups and padding mode; see `conv_impls.kernels.implicit` for the idea, its source
-and the loops. Here: along which axis the vectors run, how large the panels are, and how the weights are packed.
-Limits: groups with few output channels fill the tiles badly; depthwise layers have a backend of their own.
+and the loops. Here: along which axis the vectors run, how large the panels are, and how the weights are packed. Where
+few output channels share a panel, `conv_impls.kernels.by_tap` reads the image where it is.
+Limits: groups with few output channels and short rows fill the tiles badly; depthwise layers have a backend of their
+own.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from conv_impls.backends._layout import effective, image_layout, round_up
+from conv_impls.backends import _by_tap, _dense
+from conv_impls.backends._layout import effective, image_layout, round_up, together
 from conv_impls.kernels import implicit
 from conv_impls.kernels.panels import Window
 from conv_impls.kernels.runtime import target
@@ -30,6 +33,10 @@ from conv_impls.validation import Array
 K_BLOCK = 768
 # 384 rows 12 KB apart were read at half speed in some places of memory, more pages than the TLB holds.
 IN_PLACE_BYTES = 4 * 2**20
+# From so many output channels on, packing a 1x1 image, which each of them uses, gains 2 to 27%; with 16 it costs up to
+# 30%. Where rows meet in one set of the cache, packing gains more: 16 -> 64 channels at 96 x 96 a factor of 3.0, 64 ->
+# 64 at 112 x 112 1.3; 256 -> 16 at 56 x 56 loses 30%.
+PACKED_CHANNELS, CROWDED = 128, 48
 # Larger caches gained nothing from larger panels and results; panels of 128 KiB, a quarter of an L2 of 512, cost 3 to
 # 10% at 7x7.
 PANEL_BYTES, RESULT_BYTES = 256 * 2**10, 128 * 2**10
@@ -80,16 +87,21 @@ def budgets() -> Budgets:
     compiled=True,
 )
 def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int, relu: bool) -> Prepared:
+    problem = effective(problem)
+    if _dense.covers(problem):
+        return _dense.prepare(problem, weight, bias, threads, relu, K_BLOCK)
+    if _by_tap.better(problem):
+        return _by_tap.prepare(problem, weight, bias, threads, relu)
     return _prepare(problem, weight, bias, threads, relu)
 
 
 def _prepare(
     problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int, relu: bool,
     by_channel: bool | None = None, k_block: int = K_BLOCK, panel_bytes: int | None = None,
-    channel_blocks: int | None = None, in_place: bool = True,
+    channel_blocks: int | None = None, in_place: bool | None = None,
 ) -> Prepared:  # fmt: skip
-    """`prepare`, with the choices it makes open to experiments and tests."""
-    dtype, problem = np.dtype(problem.dtype), effective(problem)
+    """Packed panels of an `effective` problem, with the choices it makes open to experiments and tests."""
+    dtype = np.dtype(problem.dtype)
     fits = budgets()
     lanes, g, reduction = vector_lanes(dtype.itemsize), problem.groups, problem.reduction
     oc, (oh, ow) = problem.out_channels // g, problem.out_size
@@ -103,9 +115,11 @@ def _prepare(
     few = UNSTAGED.get(problem.stride[1], 0) if problem.padding_mode == "zeros" else 0
     staged = layout.staged and prod(problem.kernel_size) > few * problem.in_channels // g
     in_rows = problem.kernel_size == (1, 1) and not layout.staged
-    in_place = in_place and in_rows and (by_channel or reduction * positions * dtype.itemsize <= fits.in_place)
+    in_place = in_rows and (_in_place(problem, by_channel, fits.in_place) if in_place is None else in_place)
     kernel_area = prod(problem.kernel_size)
-    k_block = min(max(k_block // kernel_area, 1) * kernel_area, reduction)
+    # Whole channels, equally many in each block.
+    in_channels = reduction // kernel_area
+    k_block = -(-in_channels // -(-in_channels // max(k_block // kernel_area, 1))) * kernel_area
     row_tiles, channel_panels = -(-oc // ROWS), -(-oc // width)
     # Positions are cut into blocks whose panels fit the cache, for threads too unless channels share out more evenly.
     unit, o_units = (ROWS, channel_panels) if by_channel else (width, row_tiles)
@@ -120,9 +134,9 @@ def _prepare(
     channel_blocks = min(channel_blocks, o_units)
     block_positions = -(-positions // position_blocks) if by_channel else -(-p_units // position_blocks) * width
     position_blocks = -(-positions // block_positions)
-    # Nothing is packed twice for it in place, so that results waiting to be transposed can be kept few.
+    # Little is packed twice for it, so that results waiting to be transposed can be kept few.
     while (
-        in_place
+        in_rows
         and by_channel
         and channel_blocks < channel_panels
         and block_positions * -(-channel_panels // channel_blocks) * width * dtype.itemsize > fits.result
@@ -136,16 +150,16 @@ def _prepare(
     planes = problem.batch * problem.in_channels * layout.channel if staged else 0
     # Behind the planes, vectors may be loaded, though never used.
     planes += width
-    own = round_up(block_positions, lanes) * k_block
+    # Behind the last row of a packed block, a vector may be written.
+    own = round_up(block_positions, lanes) * k_block + lanes
     if by_channel:
         own += block_positions * -(-channel_panels // channel_blocks) * width
-    own += lanes
     channel = layout.channel if staged else prod(problem.in_size)
     sizes = implicit.Sizes(
         batch=problem.batch, groups=g, out_channels=oc, positions=positions, out_width=ow, pitch=layout.pitch,
         group_elements=problem.in_channels // g * channel, reduction=reduction, k_block=k_block,
         block_positions=block_positions, position_blocks=position_blocks, channel_blocks=channel_blocks,
-        staged=staged, in_rows=in_rows,
+        together=together(prod(problem.in_size) * dtype.itemsize), staged=staged, in_rows=in_rows,
         in_place=in_place, prefetch_image=in_rows and reduction * positions * dtype.itemsize > fits.image,
         by_panel=k_block * -(-channel_panels // channel_blocks) * width * dtype.itemsize > fits.weight,
     )  # fmt: skip
@@ -167,6 +181,18 @@ def _prepare(
 
     repack(weight, bias)
     return Prepared(job, packed.nbytes, job.workspace_bytes, compile_s, repack)
+
+
+def _in_place(problem: Conv2dProblem, by_channel: bool, most_bytes: int) -> bool:
+    """Whether the rows of a 1x1 image are read where they are, or packed once for all channels that use them."""
+    oc, reduction = problem.out_channels // problem.groups, problem.reduction
+    if by_channel:
+        return oc < PACKED_CHANNELS // 2 or reduction < PACKED_CHANNELS
+    row_bytes = prod(problem.out_size) * problem.itemsize
+    # Rows that meet in one set of the cache; with few channels they are not read often enough to pay for packing.
+    fitting = together(row_bytes)
+    crowded = reduction > fitting and oc * reduction > CROWDED * fitting
+    return reduction * row_bytes <= most_bytes and oc < PACKED_CHANNELS and not crowded
 
 
 def _idle(units: int, threads: int) -> float:

@@ -1,6 +1,7 @@
 """Winograd F(2x2, 3x3): 16 products where direct convolution needs 36, exact on small integers.
 
-The mildest of the family: 2.25 times fewer products, errors like those of direct summation.
+The mildest of the family: 2.25 times fewer products, errors like those of direct summation. Also 2x2 and 6x6, and
+3x3 to 6x6 with stride 2, by the same interpolation points.
 See `conv_impls.kernels.winograd` for the idea and the loops.
 """
 
@@ -21,7 +22,7 @@ from conv_impls.validation import Array
     accuracy="tile2",
     nan_spread="tile of 2 x 2 outputs",
     threads="argument",
-    supports=_winograd.supports,
+    supports=partial(_winograd.supports, *_winograd.FORMS["numba_winograd_f2"]),
     workspace=partial(_winograd.workspace, 2),
     compiled=True,
 )

@@ -1,6 +1,7 @@
 """Winograd F(4x4, 3x3): 36 products where direct convolution needs 144.
 
 Errors about ten times those of direct summation, within the published bound: the standard choice for 3x3 layers.
+Also 2x2, and 3x3 with stride 2.
 See `conv_impls.kernels.winograd` for the idea and the loops.
 """
 
@@ -21,7 +22,7 @@ from conv_impls.validation import Array
     accuracy="tile4",
     nan_spread="tile of 4 x 4 outputs",
     threads="argument",
-    supports=_winograd.supports,
+    supports=partial(_winograd.supports, *_winograd.FORMS["numba_winograd_f4"]),
     workspace=partial(_winograd.workspace, 4),
     compiled=True,
 )

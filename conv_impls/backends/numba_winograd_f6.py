@@ -6,6 +6,8 @@ See `conv_impls.kernels.winograd` for the idea and the loops.
 
 from __future__ import annotations
 
+from functools import partial
+
 from conv_impls.backends import _winograd
 from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import Prepared, register
@@ -19,7 +21,7 @@ from conv_impls.validation import Array
     accuracy="tile6",
     nan_spread="tile of 6 x 6 outputs",
     threads="argument",
-    supports=_winograd.supports,
+    supports=partial(_winograd.supports, *_winograd.FORMS["numba_winograd_f6"]),
     compiled=True,
 )
 def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int, relu: bool) -> Prepared:

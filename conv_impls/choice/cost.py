@@ -16,22 +16,32 @@ from typing import TYPE_CHECKING
 
 from conv_impls.choice.limits import limits
 from conv_impls.choice.probes import l3_bytes
+from conv_impls.kernels import winograd_axes
 from conv_impls.problem import Conv2dProblem
 
 if TYPE_CHECKING:
     from conv_impls.backend import Backend
 
 # The backends `estimates` knows.
-MODELLED = ("numba_simd", "numba_depthwise", "numba_winograd_f2", "numba_winograd_f4", "scipy_fft")
+WINOGRAD = "numba_winograd_f2", "numba_winograd_f4", "numba_winograd_f2_5x5"
+MODELLED = ("numba_simd", "numba_depthwise", *WINOGRAD, "scipy_fft")
 # Part of the peak that register tiles reach on long reductions.
 TILE_EFFICIENCY = 0.92
-# Units per vector: packing a panel, storing and transposing a result.
-PACK, STORE, TRANSPOSE = 3, 4, 8
-# Units per vector of channels and tile: image and result of F(m x m); and of one transformed weight pair, for eager
-# calls.
-IMAGE = {2: 180, 4: 450}
-RESULT = {2: 100, 4: 300}
-WEIGHT = {2: 180, 4: 330}
+# Units per vector: packing weights or a 1x1 image, staging an image, storing and transposing a result.
+PACK, STAGE, STORE, TRANSPOSE = 3, 4, 4, 8
+# Units per vector of channels and tile, for each point (image, result) and for each output (result); per point of one
+# transformed weight pair, for eager calls.
+IMAGE, RESULT, OUTPUT, WEIGHT = 12, 4, 9, 10
+# Part of the time in which weights arrive that products do not hide: 512 -> 512 at 14x14, stride 2, takes 1.8 times its
+# products.
+STREAM_SHARE = 0.5
+# Rows of a tile whose products hide their latency.
+LEAST_ROWS = 4
+# What the loads of a single row add to its products by tap: 64 -> 1, 3 and 8 channels take 3.2, 1.6 and 1.3 times the
+# time of the products.
+FEW_ROWS = 2
+# Of a tile of 16 registers; larger ones differ little here.
+TILE_ROWS = 6
 # Lane units per point and level of a transformed plane, and per point of a product of two, which goes slower in groups.
 FFT_PLANE, FFT_PRODUCT, FFT_GROUPED_PRODUCT = 17, 90, 300
 # Part of a product's cost that the second and later tiles of a call pay; tiles as multiples of the kernel's extent.
@@ -70,7 +80,7 @@ def fits(backend: Backend, problem: Conv2dProblem, threads: int) -> bool:
 
 
 def estimates(problem: Conv2dProblem, threads: int, eager: bool) -> dict[str, float]:
-    """Seconds of one call by each backend of the cost model; Winograd's stand there for any problem.
+    """Seconds of one call by each backend of the cost model that supports the problem.
 
     Parameters
     ----------
@@ -80,7 +90,8 @@ def estimates(problem: Conv2dProblem, threads: int, eager: bool) -> dict[str, fl
         Whether the weights are packed within the call.
     """
     machine = limits(threads, problem.dtype)
-    # Here, because it imports numba.
+    # Here, because they import numba.
+    from conv_impls.backends import _winograd
     from conv_impls.kernels.simd import lanes as vector_lanes
 
     lanes = vector_lanes(problem.itemsize)
@@ -96,43 +107,58 @@ def estimates(problem: Conv2dProblem, threads: int, eager: bool) -> dict[str, fl
         # thread in the limits of all: numbers measured at another moment would weigh it by another scale.
         fft_s = _fft(problem, eager) * 2 * threads / machine.flops_per_s
         seconds["scipy_fft"] = FFT_THREADS[threads > 1] * fft_s + FFT_CALL_S
-    for m in IMAGE:
-        products, rest, weight_bytes = _winograd(problem, m, lanes, eager)
+    for name in WINOGRAD:
+        if _winograd.supports(*_winograd.FORMS[name], problem) is not None:
+            continue
+        products, rest, weight_bytes = _winograd_units(problem, _winograd.FORMS[name][0], lanes, eager)
         rate = machine.l3_bytes_per_s if weight_bytes <= l3_bytes() else machine.memory_bytes_per_s
         stream_s = weight_bytes / rate
-        seconds[f"numba_winograd_f{m}"] = max(products * unit_s, stream_s) + rest * unit_s + start_s
+        products_s = max(products * unit_s + STREAM_SHARE * stream_s, stream_s)
+        seconds[name] = products_s + rest * unit_s + start_s
         if eager:
-            seconds[f"numba_winograd_f{m}"] += stream_s
+            seconds[name] += stream_s
     return seconds
 
 
 def _direct(problem: Conv2dProblem, lanes: int, eager: bool) -> float:
-    """Units of `conv_impls.backends.numba_simd`: the better of its two orientations."""
+    """Units of `conv_impls.backends.numba_simd`: the best of its three ways."""
+    from conv_impls.backends import _by_tap, numba_simd
+
     n, g, oc = problem.batch, problem.groups, problem.out_channels // problem.groups
-    positions, taps = prod(problem.out_size), problem.reduction
-    across, packed = -(-positions // lanes), problem.padding != ((0, 0), (0, 0)) or problem.stride != (1, 1)
+    positions, taps, (oh, ow) = prod(problem.out_size), problem.reduction, problem.out_size
+    across = -(-positions // lanes)
     # With few rows, the loads of a tile outnumber its products.
     loads = max(1.0, (oc + 2) / (2 * max(oc, 1)))
-    by_position = taps * oc * across * loads / TILE_EFFICIENCY + STORE * oc * across
-    by_channel = taps * positions * -(-oc // lanes) / TILE_EFFICIENCY + TRANSPOSE * oc * across
-    units = n * g * min(by_position, by_channel)
-    if packed or problem.kernel_size != (1, 1):
-        units += n * g * taps * across * PACK
+    pack: float = _by_tap.PACK
+    if _by_tap.in_rows(problem):
+        pack = PACK if oc >= numba_simd.PACKED_CHANNELS else 0
+    by_position = taps * (oc * loads / TILE_EFFICIENCY + pack) * across + STORE * oc * across
+    by_channel = taps * (positions * -(-oc // lanes) / TILE_EFFICIENCY + pack * across) + TRANSPOSE * oc * across
+    # Few rows load more for each product here, too: vectors of an image, half of which lie in two lines of the cache.
+    rows = max(oc, 1) / -(-max(oc, 1) // TILE_ROWS)
+    by_tap = (
+        taps * oc * oh * -(-ow // lanes) * _by_tap.price(problem) * (1 + FEW_ROWS / rows**1.5) + STORE * oc * across
+    )
+    by_tap += STAGE * prod(problem.padded_size) * problem.in_channels / g / lanes
+    units = n * g * (by_tap if _by_tap.better(problem) else min(by_position, by_channel))
     if eager:
         units += 2 * PACK * prod(problem.weight_shape) / lanes
     return units
 
 
-def _winograd(problem: Conv2dProblem, m: int, lanes: int, eager: bool) -> tuple[float, float, int]:
+def _winograd_units(problem: Conv2dProblem, m: int, lanes: int, eager: bool) -> tuple[float, float, int]:
     """Units of products, units of everything else, and bytes of the transformed weights."""
-    oh, ow = problem.out_size
-    tiles, points = problem.batch * -(-oh // m) * -(-ow // m), (m + 2) ** 2
-    ic, oc = -(-problem.in_channels // lanes), -(-problem.out_channels // (2 * lanes)) * 2
-    products = points * tiles * ic * lanes * oc / TILE_EFFICIENCY
-    rest = tiles * (ic * IMAGE[m] + oc * RESULT[m])
+    outputs = [m if k > 1 else 1 for k in problem.kernel_size]
+    axes = zip(outputs, problem.kernel_size, problem.stride, strict=True)
+    points = prod(winograd_axes.points(*axis) for axis in axes)
+    tiles = problem.batch * prod(-(-size // step) for size, step in zip(problem.out_size, outputs, strict=True))
+    g = problem.groups
+    ic, oc = -(-problem.in_channels // g // lanes), -(-problem.out_channels // g // (2 * lanes)) * 2
+    products = g * points * max(tiles, LEAST_ROWS) * ic * lanes * oc / TILE_EFFICIENCY
+    rest = g * tiles * (ic * IMAGE * points + oc * (RESULT * points + OUTPUT * prod(outputs)))
     if eager:
-        rest += WEIGHT[m] * problem.in_channels * oc
-    return products, rest, points * ic * oc * lanes * lanes * problem.itemsize
+        rest += WEIGHT * points * problem.in_channels * oc
+    return products, rest, g * points * ic * oc * lanes * lanes * problem.itemsize
 
 
 def _depthwise(problem: Conv2dProblem, lanes: int) -> float:

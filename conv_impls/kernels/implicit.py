@@ -8,8 +8,8 @@ Idea
     GEMM (general matrix-matrix product) libraries cut such a product into blocks for the caches and tiles for the
     registers; here each block of the patch matrix is made when it is needed:
 
-        for each channel block, image and group, position block            these are the tasks that threads share out
-            for each k block
+        for each k block
+            for each channel block, image and group, position block        these are the tasks that threads share out
                 pack the patches of this k block and position block        `_fill`, `pack_rows`
                 multiply all row tiles by all panels                       `conv_impls.kernels.product.multiply`
 
@@ -19,13 +19,14 @@ Idea
     others       position block: the panels that fit a part of L2; channel block: output channels that share a task
 
     Where an image has few outputs, positions cannot fill vectors. Then `by_channel` computes the transposed
-    product: A the patches, positions by k, B the weights, k by output channels; C is transposed into y at the end.
+    product: A the patches, positions by k, B the weights, k by output channels; C is transposed into y at the end of
+    each task, so there the k blocks are the inner loop.
     Either way a sum starts from the bias and takes its products in the order of k, so both give the same bits.
 
     Source is the image itself where it is not padded, or padded with zeros, and column strides are 1, 2 or 4: packing
     masks padding and shuffles strides away. Everything else, or what the plan finds faster so, is first copied into
     padded planes (`conv_impls.kernels.stage`), for which the formula holds, from the first channel of image and group.
-    A 1x1 kernel without padding and stride needs no packing: B is the image.
+    A 1x1 kernel without padding and stride needs no packing: B is the image. It is packed where that is faster.
 Source
     Implicit GEMM: Chetlur et al. 2014, cuDNN, arXiv:1410.0759, sec. 3.1. Packing and blocking: Goto & van de Geijn
     2008, doi:10.1145/1356052.1356053, sec. 4.
@@ -40,7 +41,7 @@ from typing import NamedTuple
 
 from numba import int64
 
-from conv_impls.kernels.panels import Window, pack_image, pack_planes, pack_rows
+from conv_impls.kernels.panels import Window, pack_image, pack_planes, pack_rows, pack_tile
 from conv_impls.kernels.product import PACKED_BY_TILE, multiply, multiply_by_panel
 from conv_impls.kernels.runtime.compile import helper, kernel
 from conv_impls.kernels.runtime.operands import Floats, Integers, of_call, of_plan
@@ -69,6 +70,8 @@ class Sizes(NamedTuple):
     block_positions: int
     position_blocks: int
     channel_blocks: int
+    # Channels of an image that is not staged whose taps are packed before those of others.
+    together: int
     # Flags. Staged planes are read, not the image.
     staged: int
     # 1x1 without stride and padding: rows of B are rows of the image.
@@ -121,9 +124,11 @@ def _fill(source, k_range, span, plan, target):
     if plan.sizes.staged:
         pack_planes(source, plan.tap_offset, k_range, span, (plan.sizes.out_width, plan.sizes.pitch), target)
     else:
-        taps = plan.window.kh * plan.window.kw
-        first_and_count = k_range[0] // taps, k_range[1] // taps
-        pack_image(source, first_and_count, span, plan.window, plan.sizes.out_width, target)
+        taps, (panel, at, row) = plan.window.kh * plan.window.kw, target
+        first, end = k_range[0] // taps, (k_range[0] + k_range[1]) // taps
+        for c in range(first, end, plan.sizes.together):
+            channels, to = (c, min(plan.sizes.together, end - c)), at + (c - first) * taps * row
+            pack_image(source, channels, span, plan.window, plan.sizes.out_width, (panel, to, row))
 
 
 @kernel
@@ -141,7 +146,10 @@ def by_position(part, parts, operands):
     width, tiles, packed_by_tile = VECTORS * lanes, -(-oc // ROWS), int64(PACKED_BY_TILE)
     tasks = image_groups * p_blocks * o_blocks
     # Channel blocks are the outermost loop: the weights of one stay in the cache over all position blocks.
-    for task in range(part * tasks // parts, (part + 1) * tasks // parts):
+    # All of them meet one k block of the weights before the next, which so come from memory once.
+    first_task, mine = part * tasks // parts, (part + 1) * tasks // parts - part * tasks // parts
+    for turn in range(-(-reduction // sizes.k_block) * mine):
+        task, k0 = first_task + turn % mine, turn // mine * sizes.k_block
         p_block, image_group = task % p_blocks, task // p_blocks % image_groups
         o_block = task // (p_blocks * image_groups)
         base, p0 = image_group * sizes.group_elements, p_block * sizes.block_positions
@@ -152,36 +160,31 @@ def by_position(part, parts, operands):
         # vector could reach past the end of the image.
         inside = count // width * width if sizes.in_place else 0
         out = image_group * oc * positions + p0
-        for k0 in range(0, reduction, sizes.k_block):
-            depth = min(sizes.k_block, reduction - k0)
-            start = START_C if k0 else START_BY_ROW
-            floor = plan.floor[1] if k0 + depth == reduction else plan.floor[0]
-            a, bias = (
-                (plan.weight, first_channel * reduction, reduction, packed_by_tile, k0),
-                (plan.bias, first_channel),
-            )
-            # What the products prefetch: the next k block, else the next position block. After the last one of an image
-            # it is of no use, and does no harm.
-            next_at = (
-                base + (k0 + depth) * positions + p0 if k0 + depth < reduction else base + p0 + sizes.block_positions
-            )
-            vectors_ahead = -(-count // lanes) if sizes.prefetch_image else 0
-            if inside:
-                b = source, base + k0 * positions + p0, width, positions
-                multiply(share, depth, a, b, (y, out, positions), inside, bias, start, floor,
-                         (source, next_at, positions, vectors_ahead))  # fmt: skip
-            if inside < count:
-                remaining, k_range = count - inside, (k0, depth)
-                if sizes.in_rows:
-                    pack_rows((source, base), k_range, (p0 + inside, remaining), positions, (work, work_at))
-                else:  # not in place either, so ``inside`` is 0
-                    for j in range(0, count, width):
-                        span, panel = (p0 + j, min(width, count - j)), (work, work_at + j * depth, width)
-                        _fill((source, base), k_range, span, plan, panel)
-                b = work, work_at, width * depth, width
-                # What comes next was prefetched by the product above.
-                multiply(share, depth, a, b, (y, out + inside, positions), remaining, bias, start, floor,
-                         (source, next_at, positions, 0 if inside else vectors_ahead))  # fmt: skip
+        depth = min(sizes.k_block, reduction - k0)
+        start = START_C if k0 else START_BY_ROW
+        floor = plan.floor[1] if k0 + depth == reduction else plan.floor[0]
+        a = plan.weight, first_channel * reduction, reduction, packed_by_tile, k0
+        bias = plan.bias, first_channel
+        # What the products prefetch: the next position block. After the last one of an image it is of no use, and does
+        # no harm.
+        next_at = base + k0 * positions + p0 + sizes.block_positions
+        vectors_ahead = -(-count // lanes) if sizes.prefetch_image else 0
+        if inside:
+            b = source, base + k0 * positions + p0, width, positions
+            multiply(share, depth, a, b, (y, out, positions), inside, bias, start, floor,
+                     (source, next_at, positions, vectors_ahead))  # fmt: skip
+        if inside < count:
+            remaining, k_range = count - inside, (k0, depth)
+            if sizes.in_rows:
+                pack_rows((source, base), k_range, (p0 + inside, remaining), positions, (work, work_at))
+            else:  # not in place either, so ``inside`` is 0
+                for j in range(0, count, width):
+                    span, panel = (p0 + j, min(width, count - j)), (work, work_at + j * depth, width)
+                    _fill((source, base), k_range, span, plan, panel)
+            b = work, work_at, width * depth, width
+            # What comes next was prefetched by the product above.
+            multiply(share, depth, a, b, (y, out + inside, positions), remaining, bias, start, floor,
+                     (source, next_at, positions, 0 if inside else vectors_ahead))  # fmt: skip
 
 
 @kernel
@@ -195,10 +198,12 @@ def by_channel(part, parts, operands):
     p_blocks, o_blocks = sizes.position_blocks, sizes.channel_blocks
     # Numba would compile what takes a literal once more.
     zero, one = int64(0), int64(1)
-    # ``width``: channels of a panel of weights. ``block_width``: elements of a row of a packed position block, whole
-    # vectors. Behind the packed block the results wait for their transpose.
-    width, block_width = VECTORS * lanes, -(-sizes.block_positions // lanes) * lanes
-    panels, result_at = -(-oc // width), work_at if sizes.in_place else work_at + block_width * sizes.k_block
+    # ``width``: channels of a panel of weights. Behind the packed positions, and a vector that packing may write to,
+    # the results wait for their transpose.
+    width = VECTORS * lanes
+    panels, result_at = -(-oc // width), work_at
+    if not sizes.in_place:
+        result_at += -(-sizes.block_positions // lanes) * lanes * sizes.k_block + lanes
     tasks = batch * groups * p_blocks * o_blocks
     # Group and channel block are the outer loops: images share the weights of one.
     for task in range(part * tasks // parts, (part + 1) * tasks // parts):
@@ -214,19 +219,27 @@ def by_channel(part, parts, operands):
             b = plan.weight, ((group * panels + first) * reduction + k0) * width, reduction * width, width
             c, bias = (work, result_at, columns), (plan.bias, (group * panels + first) * width)
             floor = plan.floor[1] if k0 + depth == reduction else plan.floor[0]
-            a, a_at, a_step = source, base + k0 * positions + p0, positions
+            a = source, base + k0 * positions + p0, one, positions, zero
             if not sizes.in_place:
-                a, a_at, a_step = work, work_at, block_width
-                _fill((source, base), (k0, depth), (p0, count), plan, (work, work_at, block_width))
+                for t in range(tiles):
+                    m = t * count // tiles
+                    rows = (t + 1) * count // tiles - m
+                    tile = work, work_at + m * depth, rows
+                    if sizes.in_rows:
+                        pack_tile((source, base + k0 * positions + p0 + m), depth, positions, tile)
+                    else:
+                        _fill((source, base), (k0, depth), (p0 + m, rows), plan, tile)
+                a = work, work_at, depth, int64(PACKED_BY_TILE), zero
             if sizes.by_panel:
-                multiply_by_panel((count, tiles, last - first), depth, (a, a_at, one, a_step), b, c, bias, start, floor)
+                multiply_by_panel((count, tiles, last - first), depth, a, b, c, bias, start, floor)
             else:
                 nothing_ahead = plan.weight, zero, zero, zero
-                multiply((count, zero, tiles, tiles), depth, (a, a_at, one, a_step, zero), b, c, columns, bias, start,
-                         floor, nothing_ahead)  # fmt: skip
+                multiply((count, zero, tiles, tiles), depth, a, b, c, columns, bias, start, floor, nothing_ahead)
         for channel in range(first * width, min(last * width, oc), lanes):
             here = min(lanes, oc - channel)
-            for j in range(0, count, lanes):
+            for first_position in range(0, count, lanes):
+                # The last vector lies over the one before it: AVX2 stores masked lanes slowly.
+                j = max(min(first_position, count - lanes), 0)
                 at = result_at + j * columns + channel - first * width
                 square = load_rows(work, at, columns, count - j, lanes)
                 store_rows(

@@ -12,7 +12,8 @@ Idea
 Source
     Goto & van de Geijn 2008, doi:10.1145/1356052.1356053, sec. 4; the patches: Chetlur et al. 2014, arXiv:1410.0759.
 Limits
-    An image is packed by zero padding and column strides 1, 2 and 4 only; others are staged.
+    An image is packed by zero padding and column strides 1, 2 and 4 only; others are staged. Up to a vector less one of
+    elements behind the last row are read and written as they were.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from conv_impls.kernels.runtime.compile import helper
-from conv_impls.kernels.simd import evens, lanes_of, load, load_lanes, store, store_lanes
+from conv_impls.kernels.simd import blend_lanes, evens, lanes_of, load, load_lanes, store
 from conv_impls.kernels.tile import VECTORS
 
 
@@ -65,7 +66,7 @@ def pack_planes(source, tap_offset, k_range, span, rows, target):
             else:
                 for k in range(depth):
                     value = load_lanes(image, here + tap_offset[k0 + k], 0, run - v)
-                    store_lanes(value, panel, there + k * row_step, run - v)
+                    blend_lanes(value, panel, there + k * row_step, run - v)
         j += run
 
 
@@ -88,7 +89,22 @@ def pack_rows(source, k_range, span, positions, target):
             store(load(image, here + j), panels, there + j // width * (width * depth) + j % width)
         if whole < count:
             value = load_lanes(image, here + whole, 0, count - whole)
-            store_lanes(value, panels, there + whole // width * (width * depth) + whole % width, count - whole)
+            store(value, panels, there + whole // width * (width * depth) + whole % width)
+
+
+@helper
+def pack_tile(source, depth, positions, target):
+    """target[to + k*rows + m] = source[base + k*positions + m] for k < depth, m < rows: one tile of a 1x1 kernel.
+
+    What a vector has more than ``rows`` is overwritten by the next k.
+    """
+    image, base = source
+    tiles, to, rows = target
+    lanes = lanes_of(image)
+    for k in range(depth):
+        here, there = base + k * positions, to + k * rows
+        for m in range(0, rows, lanes):
+            store(load_lanes(image, here + m, 0, rows - m), tiles, there + m)
 
 
 @helper
@@ -124,16 +140,16 @@ def pack_image(source, channels, span, window, out_width, target):
                 elif sw == 1:
                     for c in range(depth):
                         value = load_lanes(image, at + c * channel_size, low, high)
-                        store_lanes(value, panel, there + c * channel_step, here)
+                        blend_lanes(value, panel, there + c * channel_step, here)
                 elif sw == 2:
                     for c in range(depth):
                         value = _every_second(image, at + c * channel_size, low, high)
-                        store_lanes(value, panel, there + c * channel_step, here)
+                        blend_lanes(value, panel, there + c * channel_step, here)
                 else:  # 4: every second of every second; other strides are staged
                     for c in range(depth):
                         near = _every_second(image, at + c * channel_size, low, high)
                         far = _every_second(image, at + c * channel_size + 2 * lanes, low - 2 * lanes, high - 2 * lanes)
-                        store_lanes(evens(near, far), panel, there + c * channel_step, here)
+                        blend_lanes(evens(near, far), panel, there + c * channel_step, here)
         j += run
 
 

@@ -58,10 +58,10 @@ def multiply(share, depth, a, b, c, columns, bias, start, floor, soon):
 def multiply_by_panel(share, depth, a, b, c, bias, start, floor):
     """As `multiply`, but each panel of B meets all tiles before the next panel, which is prefetched during that time.
 
-    ``share`` is (rows, tiles, panels), A (array, at, row, step), ``bias`` that of columns.
+    ``share`` is (rows, tiles, panels), ``bias`` that of columns; no step of A is left out.
     """
     rows, tiles, panels = share
-    a_array, a_at, a_row, a_step = a
+    a_array, a_at, a_row, a_step, _ = a
     b_array, b_at, b_panel, b_step = b
     c_array, c_at, c_step = c
     bias_array, bias_at = bias
@@ -73,7 +73,7 @@ def multiply_by_panel(share, depth, a, b, c, bias, start, floor):
             m = t * rows // tiles
             here = (t + 1) * rows // tiles - m
             line = min(t, VECTORS)
-            left = a_array, a_at + m * a_row, a_step
+            left = a_array, a_at + m * a_row, here if a_step == PACKED_BY_TILE else a_step
             result = c_array, c_at + m * c_step + j * width, c_step
             next_panel = b_array, panel + b_panel + line * lanes, b_step if line < VECTORS else 0
             tile(here, depth, left, (b_array, panel, b_step), result, width, (bias_array, bias_at + j * width), start,

@@ -157,6 +157,20 @@ def store_lanes(typing_context, value, array, index, count):
 
 
 @intrinsic
+def blend_lanes(typing_context, value, array, index, count):
+    """As `store_lanes`, but the lanes behind are read and written as they were: for memory of one thread alone."""
+
+    def codegen(context, builder, signature, arguments):
+        vector = vector_ir(array.dtype)
+        mask = mask_ir(builder, vector, ir.Constant(ir.IntType(64), 0), arguments[3])
+        address = pointer(context, builder, array, *arguments[1:3])
+        llvm.store(builder, builder.select(mask, arguments[0], llvm.load(builder, vector, address)), address)
+        return context.get_dummy_value()
+
+    return types.void(value, array, types.int64, types.int64), codegen
+
+
+@intrinsic
 def splat(typing_context, array, index):
     """array[index] in every lane"""
 

@@ -24,6 +24,8 @@ class StageSizes(NamedTuple):
     """What `stage` counts by: channels of all images, their size, phases and planes, stride along columns."""
 
     images: int
+    # Elements from one channel to the next.
+    channel: int
     h: int
     w: int
     phases_h: int
@@ -60,7 +62,7 @@ def stage(part, parts, operands):
     for c in range(part * images // parts, (part + 1) * images // parts):
         for r in range(phases_h):
             for s in range(phases_w):
-                to = ((c * phases_h + r) * phases_w + s) * plane_h * sizes.plane_w
+                to = c * sizes.channel + (r * phases_w + s) * plane_h * sizes.plane_w
                 stage_rows(x, c, (r * plane_h, plane_h), s, staging, planes, to)
 
 

@@ -1,21 +1,22 @@
-"""Winograd convolution F(m x m, 3x3): fewer multiplications, by products of transformed tiles. Pure kernels.
+"""Winograd convolution: fewer multiplications, by products of transformed tiles. Pure kernels.
 
-    Y = A^T [ sum over c of (G w G^T) * (B^T x B) ] A        for each tile of m x m outputs, a = m + 2
+    Y = A^T [ sum over c of (G w G^T) * (B^T x B) ] A        for each tile of outputs
 
 Idea
     Blocks of tiles small enough for the caches go through all three steps before the next block: 16 (or a vector's
-    worth of) channels of the image are transposed so that lanes are channels, transformed, multiplied in a*a matrix
-    products by register tiles, transformed back and transposed into y. Nothing of the transformed image ever reaches
-    memory. `conv_impls.kernels.winograd_transform` has the transforms.
+    worth of) channels of the image are transposed so that lanes are channels, transformed, multiplied in a matrix
+    product for each point by register tiles, transformed back and transposed into y. Nothing of the transformed image
+    ever reaches memory. `conv_impls.kernels.winograd_transform` has the transforms, for strides too.
 Source
     Lavin & Gray 2016, arXiv:1509.09308, sec. 4.
 Limits
-    3x3 kernels, stride 1, dilation 1, one group. The error grows with m: 2 is exact on small integers, 6 is for those
-    who ask for it. The transformed weights take (m+2)^2/9 times the room of the weights.
+    Dilation 1. The error grows with the points of an axis; 3x3 with m = 2 is exact on small integers. The transformed
+    weights take points/taps times the room of the weights; of a group with few channels lanes stay empty.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 from conv_impls.kernels.runtime.compile import helper, kernel
@@ -24,13 +25,16 @@ from conv_impls.kernels.simd import constant, lanes_of, store
 from conv_impls.kernels.square import finish_rows, load_rows, store_rows, transpose
 from conv_impls.kernels.stage import Staging
 from conv_impls.kernels.tile import ROWS, VECTORS, tile_by_lane
-from conv_impls.kernels.winograd_transform import POINTS, filter_tile, input_tile, output_tile
+from conv_impls.kernels.winograd_axes import axes
+from conv_impls.kernels.winograd_transform import transforms
 
 
 class Sizes(NamedTuple):
     """What ``convolve`` counts by."""
 
     batch: int
+    groups: int
+    # Of one group.
     in_channels: int
     out_channels: int
     # The image as it is read: rows, columns, elements between rows and between channels, and its padding.
@@ -42,7 +46,9 @@ class Sizes(NamedTuple):
     left: int
     out_h: int
     out_w: int
-    # Tiles of a block at most, blocks, and parts of the output channels.
+    # Elements of a seat's workspace in front of the transformed tiles.
+    rows: int
+    # Tiles of a block at most, blocks, and parts of a group's output channels.
     block: int
     blocks: int
     o_parts: int
@@ -64,6 +70,8 @@ class Operands(NamedTuple):
 class Transform(NamedTuple):
     """What ``transform`` counts by."""
 
+    groups: int
+    # Of one group.
     in_channels: int
     out_channels: int
 
@@ -99,56 +107,66 @@ def _gather(source, base, sizes, corner, span, here, target):
             store(zero, rows, line + j * lanes)
 
 
-def _kernels(m):
-    """The kernels of F(m x m, 3x3): the convolution, and the transform of the weights.
+@cache
+def kernels_of(tile):
+    """The kernels of a `conv_impls.kernels.winograd_axes.Tile`: the convolution, the transform of its weights.
 
-    Of one m, because with the transforms of all in one kernel the first call would wait for them.
+    Of one tile, because with the transforms of several in one kernel the first call would wait for all of them.
     """
+    down_axis, across_axis = axes(tile)
+    input_tile, filter_tile, output_tile = transforms(tile)
+    (mh, mw), (taps_h, taps_w), _ = tile
+    points_w, points = across_axis.points, down_axis.points * across_axis.points
+    (step_h, span_h), (step_w, span_w) = (down_axis.step, down_axis.span), (across_axis.step, across_axis.span)
 
     @helper
-    def _image_block(source, sizes, tiles, work, at, v_at):
-        """These tiles of the image, transformed, to v_at: (tile point, group of channels, tile, channel)."""
+    def _image_block(source, sizes, tiles, group, work, at, v_at):
+        """These tiles of a group, transformed, to v_at: (tile point, group of channels, tile, channel)."""
         t0, t1 = tiles
         ic = sizes.in_channels
-        lanes, a, across, down = lanes_of(work), m + 2, -(-sizes.out_w // m), -(-sizes.out_h // m)
+        lanes, across, down = lanes_of(work), -(-sizes.out_w // mw), -(-sizes.out_h // mh)
         count, deep = t1 - t0, -(-ic // lanes_of(work)) * lanes_of(work)
         for c in range(0, ic, lanes):
             t = t0
             while t < t1:
                 n, i, j = t // (across * down), t // across % down, t % across
                 run = min(t1 - t, across - j)
-                columns, corner = run * m + 2, (i * m - sizes.top, j * m - sizes.left)
-                _gather(source, (n * ic + c) * sizes.channel, sizes, corner, (m + 2, columns), ic - c, (work, at))
+                columns, corner = (run - 1) * step_w + span_w, (i * step_h - sizes.top, j * step_w - sizes.left)
+                base = ((n * sizes.groups + group) * ic + c) * sizes.channel
+                _gather(source, base, sizes, corner, (span_h, columns), ic - c, (work, at))
                 for r in range(run):
-                    image = work, at + r * m * lanes, columns * lanes, lanes
+                    image = work, at + r * step_w * lanes, columns * lanes, lanes
                     to = v_at + c * count + (t - t0 + r) * lanes
-                    input_tile(m, image, (work, to, a * deep * count, deep * count))
+                    input_tile(image, (work, to, points_w * deep * count, deep * count))
                 t += run
 
     @helper
-    def _result_block(y, sizes, tiles, o, room, ends):
-        """A vector of channels from ``o`` on of the products, transformed back, finished and transposed into y.
+    def _result_block(y, sizes, tiles, channel, room, ends):
+        """A vector of channels of the products, transformed back, finished and transposed into y.
 
-        ``room`` is (workspace, at, where the products are), ``ends`` (bias, floor).
+        ``channel`` is (group, first channel in it), ``room`` (workspace, at, where the products are), ``ends`` (bias,
+        floor).
         """
-        (t0, t1), (work, at, m_at), (bias, floor) = tiles, room, ends
+        (t0, t1), (group, o), (work, at, m_at), (bias, floor) = tiles, channel, room, ends
         oc, oh, ow = sizes.out_channels, sizes.out_h, sizes.out_w
-        lanes, a, across, down = lanes_of(y), m + 2, -(-ow // m), -(-oh // m)
-        width, count = VECTORS * lanes_of(y), t1 - t0
+        lanes, across, down = lanes_of(y), -(-ow // mw), -(-oh // mh)
+        width, count, first = VECTORS * lanes_of(y), t1 - t0, group * sizes.out_channels + o
         t = t0
         while t < t1:
             n, i, j = t // (across * down), t // across % down, t % across
             run = min(t1 - t, across - j)
-            columns = run * m
+            columns = run * mw
             for r in range(run):
-                products = work, m_at + (t - t0 + r) * width + o % width, a * count * width, count * width
-                output_tile(m, products, (work, at + r * m * lanes, columns * lanes, lanes))
-            here = min(columns, ow - j * m)
-            for r in range(min(m, oh - i * m)):
-                line = ((n * oc + o) * oh + i * m + r) * ow + j * m
-                for q in range(0, here, lanes):
+                products = work, m_at + (t - t0 + r) * width + o % width, points_w * count * width, count * width
+                output_tile(products, (work, at + r * mw * lanes, columns * lanes, lanes))
+            here = min(columns, ow - j * mw)
+            for r in range(min(mh, oh - i * mh)):
+                line = ((n * sizes.groups * oc + first) * oh + i * mh + r) * ow + j * mw
+                for first_column in range(0, here, lanes):
+                    # The last vector of a row lies over the one before it: AVX2 stores masked lanes slowly.
+                    q = max(min(first_column, here - lanes), 0)
                     rows = transpose(load_rows(work, at + (r * columns + q) * lanes, lanes, lanes, lanes))
-                    rows = finish_rows(rows, bias, o, oc - o, floor[0])
+                    rows = finish_rows(rows, bias, first, oc - o, floor[0])
                     store_rows(rows, y, line + q, oh * ow, oc - o, here - q)
             t += run
 
@@ -158,56 +176,54 @@ def _kernels(m):
         x, y, work, at = of_call(operands)
         plan = of_plan(operands, Operands)
         sizes, source = plan.sizes, work if plan.sizes.staged else x
-        oc, blocks, o_parts = sizes.out_channels, sizes.blocks, sizes.o_parts
-        lanes, a, across = lanes_of(y), m + 2, -(-sizes.out_w // m)
-        width, points, deep = VECTORS * lanes_of(y), a * a, -(-sizes.in_channels // lanes_of(y)) * lanes_of(y)
-        tiles, panels = sizes.batch * across * -(-sizes.out_h // m), -(-oc // width)
-        # The workspace: image rows with lanes of channels, then transformed tiles, then products.
-        v_at = at + a * (across * m + 2 + lanes) * lanes
+        groups, oc, blocks, o_parts = sizes.groups, sizes.out_channels, sizes.blocks, sizes.o_parts
+        lanes, across = lanes_of(y), -(-sizes.out_w // mw)
+        width, deep = VECTORS * lanes_of(y), -(-sizes.in_channels // lanes_of(y)) * lanes_of(y)
+        tiles, panels = sizes.batch * across * -(-sizes.out_h // mh), -(-oc // width)
+        # The workspace: image rows with lanes of channels, or result rows; then transformed tiles, then products.
+        v_at = at + sizes.rows
         m_at = v_at + points * sizes.block * deep
-        first_task = part * blocks * o_parts // parts
-        for task in range(first_task, (part + 1) * blocks * o_parts // parts):
-            b, ob = task // o_parts, task % o_parts
+        tasks = blocks * groups * o_parts
+        first_task = part * tasks // parts
+        for task in range(first_task, (part + 1) * tasks // parts):
+            b, group, ob = task // (groups * o_parts), task // o_parts % groups, task % o_parts
             here = b * tiles // blocks, (b + 1) * tiles // blocks
             count = here[1] - here[0]
-            groups = -(-count // ROWS)
+            shares = -(-count // ROWS)
             if ob == 0 or task == first_task:
-                _image_block(source, sizes, here, work, at, v_at)
+                _image_block(source, sizes, here, group, work, at, v_at)
             for panel in range(ob * panels // o_parts, (ob + 1) * panels // o_parts):
                 for point in range(points):
                     image = v_at + point * deep * count
-                    kernels = plan.weight, (panel * points + point) * deep * width, width
-                    for g in range(groups):
-                        first = g * count // groups
+                    kernels = plan.weight, ((group * panels + panel) * points + point) * deep * width, width
+                    for share in range(shares):
+                        first = share * count // shares
                         left = work, image + first * lanes, count * lanes
                         result = work, m_at + (point * count + first) * width, width
-                        tile_by_lane((g + 1) * count // groups - first, deep, left, kernels, result)
+                        tile_by_lane((share + 1) * count // shares - first, deep, left, kernels, result)
                 for o in range(panel * width, min((panel + 1) * width, oc), lanes):
-                    _result_block(y, sizes, here, o, (work, at, m_at), (plan.bias, plan.floor))
+                    _result_block(y, sizes, here, (group, o), (work, at, m_at), (plan.bias, plan.floor))
 
     @kernel
     def transform(part, parts, operands):
-        """The image is the weights, the result packed: (panel, tile point, ic, channel of the panel) = G w G^T."""
+        """The image is the weights, the result packed: (group, panel, tile point, ic, channel of the panel)."""
         weight, packed, work, at = of_call(operands)
-        ic, oc = of_plan(operands, TransformOperands).sizes
-        lanes = lanes_of(weight)
-        width, points, deep = VECTORS * lanes, (m + 2) * (m + 2), -(-ic // lanes) * lanes
+        groups, ic, oc = of_plan(operands, TransformOperands).sizes
+        lanes, taps = lanes_of(weight), taps_h * taps_w
+        width, deep = VECTORS * lanes, -(-ic // lanes) * lanes
         panels = -(-oc // width)
-        for task in range(part * panels * ic // parts, (part + 1) * panels * ic // parts):
-            panel, c = task // ic, task % ic
+        tasks = groups * panels * ic
+        for task in range(part * tasks // parts, (part + 1) * tasks // parts):
+            group, panel, c = task // (panels * ic), task // ic % panels, task % ic
             for v in range(VECTORS):
                 o = panel * width + v * lanes
                 if o >= oc:
                     continue
-                # A vector may be shorter than the nine weights of one channel pair.
-                for k in range(0, 9, lanes):
-                    block = load_rows(weight, (o * ic + c) * 9 + k, ic * 9, oc - o, 9 - k)
+                # A vector may be shorter than the taps of one channel pair.
+                for k in range(0, taps, lanes):
+                    block = load_rows(weight, ((group * oc + o) * ic + c) * taps + k, ic * taps, oc - o, taps - k)
                     store_rows(transpose(block), work, at + k * lanes, lanes, lanes, lanes)
-                to = ((panel * points) * deep + c) * width + v * lanes
-                filter_tile(m, (work, at, 3 * lanes, lanes), (packed, to, (m + 2) * deep * width, deep * width))
+                to = ((group * panels + panel) * points * deep + c) * width + v * lanes
+                filter_tile((work, at, taps_w * lanes, lanes), (packed, to, points_w * deep * width, deep * width))
 
     return convolve, transform
-
-
-# By m. The image of a transform are the weights, its result are the packed ones.
-KERNELS = {m: _kernels(m) for m in POINTS}

@@ -1,0 +1,61 @@
+"""Plans of layers with one output for each image and channel: when they are that, and what the kernel counts by.
+
+See `conv_impls.kernels.dense` for the idea and its source. `conv_impls.backends.numba_simd` asks here first: all its
+ways add in the same order, so the choice changes no bit.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from conv_impls.backends._layout import round_up
+from conv_impls.kernels import dense, implicit
+from conv_impls.kernels.runtime.job import Job, compiled_s
+from conv_impls.kernels.runtime.memory import aligned_zeros
+from conv_impls.kernels.simd import lanes as vector_lanes
+from conv_impls.kernels.tile import VECTORS
+from conv_impls.kernels.tile_few import PANELS
+from conv_impls.padding import NO_PADDING
+from conv_impls.problem import Conv2dProblem
+from conv_impls.registry import Prepared
+from conv_impls.validation import Array
+
+
+def covers(problem: Conv2dProblem) -> bool:
+    """Whether the kernel is as large as the image, and vectors of output channels are worth while."""
+    oc = problem.out_channels // problem.groups
+    whole = problem.kernel_size == problem.in_size and problem.padding == NO_PADDING
+    return whole and problem.out_size == (1, 1) and oc >= vector_lanes(problem.itemsize)
+
+
+def prepare(
+    problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int, relu: bool, k_block: int
+) -> Prepared:
+    """One problem that `covers`; several images are packed ``k_block`` elements at a time."""
+    dtype, g, reduction, batch = np.dtype(problem.dtype), problem.groups, problem.reduction, problem.batch
+    lanes, oc = vector_lanes(dtype.itemsize), problem.out_channels // g
+    width = VECTORS * lanes
+    panels = -(-oc // width)
+    k_block = reduction if batch == 1 else min(k_block, reduction)
+    blocks = -(-panels // PANELS)
+    sizes = dense.Sizes(batch, g, oc, reduction, k_block, blocks)
+    # Of the last block, panels behind the last may be read, though never used.
+    packed = aligned_zeros(((g * panels + PANELS - 1) * reduction * width,), dtype)
+    bias_values = np.zeros((g * panels + PANELS - 1) * width, dtype)
+    floor = np.array([-np.inf, 0.0 if relu else -np.inf], dtype)
+    compile_s = compiled_s([implicit.pack_panels, dense.convolve], dtype)
+    own = 0 if batch == 1 else (round_up(batch, lanes) * round_up(k_block, lanes))
+    job = Job(
+        [dense.convolve], dtype, dense.Operands(packed, bias_values, floor, sizes),
+        threads=threads, units=g * blocks, own=own,
+    )  # fmt: skip
+    packing = Job(
+        [implicit.pack_panels], dtype, implicit.PackOperands(implicit.Packing(g, oc, reduction)), threads=threads
+    )
+
+    def repack(weight: Array, bias: Array | None) -> None:
+        packing(weight.reshape(-1), packed)
+        bias_values[: g * panels * width].reshape(g, -1)[:, :oc] = 0 if bias is None else bias.reshape(g, oc)
+
+    repack(weight, bias)
+    return Prepared(job, packed.nbytes, job.workspace_bytes, compile_s, repack)

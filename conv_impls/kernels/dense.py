@@ -1,0 +1,93 @@
+"""One output for each image and channel, of which every pixel is a part: a dense layer. Pure kernel.
+
+    y[n, o] = sum over k of x[n, k] * weight[o, k]
+
+Idea
+    Images are rows of the patch matrix as they are. Of a single one, each weight is used once, so that nothing but the
+    speed of reading them counts: one row of products goes through several panels of weights at a time, which keeps as
+    many loads in flight. Of several images, tiles of them meet each panel while it is in the cache.
+Source
+    Van Zee & van de Geijn 2015, BLIS, doi:10.1145/2764454, sec. 2; level 2 of BLAS: Dongarra et al. 1988,
+    doi:10.1145/42288.42291.
+Limits
+    Kernels as large as the image, no padding.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from numba import int64
+
+from conv_impls.kernels.product import multiply
+from conv_impls.kernels.runtime.compile import helper, kernel
+from conv_impls.kernels.runtime.operands import Floats, of_call, of_plan
+from conv_impls.kernels.simd import lanes_of
+from conv_impls.kernels.square import load_rows, store_rows, transpose
+from conv_impls.kernels.tile import ROWS, START_BY_COLUMN, START_C, VECTORS
+from conv_impls.kernels.tile_few import PANELS, tile_of_row
+
+
+class Sizes(NamedTuple):
+    """Integers that `convolve` needs. ``out_channels`` and ``reduction`` are those of one group."""
+
+    batch: int
+    groups: int
+    out_channels: int
+    reduction: int
+    k_block: int
+    # Blocks of a group's output channels.
+    blocks: int
+
+
+class Operands(NamedTuple):
+    """What a plan of `convolve` made."""
+
+    weight: Floats
+    bias: Floats
+    # What a row is raised to before the last block, and after it.
+    floor: Floats
+    sizes: Sizes
+
+
+@helper
+def _pack_images(x, at, step, count, depth, target):
+    """target[to + k*row + n] = x[at + n*step + k] for n < count, k < depth; ``target`` is (array, to, row)."""
+    packed, to, row = target
+    lanes = lanes_of(x)
+    for n in range(0, count, lanes):
+        for k in range(0, depth, lanes):
+            square = transpose(load_rows(x, at + n * step + k, step, count - n, depth - k))
+            store_rows(square, packed, to + k * row + n, row, depth - k, lanes)
+
+
+@kernel
+def convolve(part, parts, operands):
+    """Blocks of channels; the weights are those of `conv_impls.kernels.implicit.pack_panels`."""
+    x, y, work, at = of_call(operands)
+    plan = of_plan(operands, Operands)
+    batch, groups, oc, reduction, k_block, blocks = plan.sizes
+    lanes, zero, one = lanes_of(y), int64(0), int64(1)
+    width = VECTORS * lanes
+    panels, tiles, row = -(-oc // width), -(-batch // ROWS), -(-batch // lanes) * lanes
+    for task in range(part * groups * blocks // parts, (part + 1) * groups * blocks // parts):
+        group, block = task // blocks, task % blocks
+        first, last = block * panels // blocks, (block + 1) * panels // blocks
+        columns, out = min(last * width, oc) - first * width, group * oc + first * width
+        for k0 in range(0, reduction, k_block):
+            depth, start = min(k_block, reduction - k0), START_C if k0 else START_BY_COLUMN
+            floor = plan.floor[1] if k0 + depth == reduction else plan.floor[0]
+            panel, bias = ((group * panels + first) * reduction + k0) * width, (group * panels + first) * width
+            if batch == 1:
+                for j in range(0, columns, PANELS * width):
+                    b = plan.weight, panel + j * reduction, width, reduction * width
+                    tile_of_row(depth, (x, group * reduction + k0, one), b, (y, out + j, zero), columns - j,
+                                (plan.bias, bias + j), start, floor)  # fmt: skip
+            else:
+                step = groups * reduction
+                _pack_images(x, group * reduction + k0, step, batch, depth, (work, at, row))
+                for j in range(0, columns, width):
+                    b = plan.weight, panel + j * reduction, zero, width
+                    multiply((batch, zero, tiles, tiles), depth, (work, at, one, row, zero), b,
+                             (y, out + j, groups * oc), min(width, columns - j), (plan.bias, bias + j), start, floor,
+                             (plan.weight, zero, zero, zero))  # fmt: skip

@@ -1,0 +1,140 @@
+"""Winograd convolution along one axis: the matrices of F(m, taps), for any stride.
+
+Idea
+    y = A^T [(G w) * (B^T x)] computes m outputs from as many products as the matrices have points. With stride 1 they
+    follow from interpolation points (Toom-Cook). With stride s the axis splits into s phases, each a convolution of
+    stride 1: outputs are the sum of all phases, so their points stand one after another, and 3 taps at stride 2 need
+    2m + 1 points instead of 3m products. So do the pieces of a kernel with more than `MOST_TAPS`. Two axes multiply.
+Source
+    Lavin & Gray 2016, arXiv:1509.09308, sec. 4; Toom-Cook matrices: Barabasz et al. 2018, arXiv:1803.10986, sec. 2.
+    Phases of a strided convolution: Vaidyanathan 1993, Multirate Systems and Filter Banks, sec. 4.3 (polyphase).
+Limits
+    At most 7 finite points a piece: the error grows with them.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from functools import cache
+from itertools import pairwise
+from typing import NamedTuple
+
+# Interpolation points, the first ones of which are taken; infinity is always one more. Rows of p and -p share a half of
+# their work. Of more than `PAIRED_TAPS` taps, 2 and -1/2 instead of 2 and -2 halve the largest errors (F(2, 5), one
+# huge pixel: 0.8 instead of 1.5 of the bound). For F(4, 3), whose transforms take a larger part, pairs stay.
+POINTS = (0, 1, -1, 2, -2, Fraction(1, 2), Fraction(-1, 2))
+ACCURATE_POINTS, PAIRED_TAPS = (0, 1, -1, 2, Fraction(-1, 2), -2, Fraction(1, 2)), 3
+# Of a piece; with more, two outputs would take points whose powers cost accuracy.
+MOST_TAPS = 5
+
+
+class Tile(NamedTuple):
+    """Outputs of a tile, taps of the kernel and stride, each (down, across)."""
+
+    m: tuple[int, int]
+    taps: tuple[int, int]
+    stride: tuple[int, int]
+
+    @property
+    def name(self) -> str:
+        """What tells it from all others, as part of a name."""
+        return "_".join(f"{kind}{down}x{across}" for kind, (down, across) in zip("fks", self, strict=True))
+
+
+class Axis(NamedTuple):
+    """B^T, G and A^T as lists of rows of fractions, and how far the inputs of one tile are from those of the next."""
+
+    bt: list[list[Fraction]]
+    g: list[list[Fraction]]
+    at: list[list[Fraction]]
+    step: int
+
+    @property
+    def points(self) -> int:
+        """Products of a tile."""
+        return len(self.bt)
+
+    @property
+    def span(self) -> int:
+        """Inputs of a tile."""
+        return len(self.bt[0])
+
+
+@cache
+def axes(tile: Tile) -> tuple[Axis, Axis]:
+    """The algorithms (down, across)."""
+    down, across = (axis(*numbers) for numbers in zip(*tile, strict=True))
+    return down, across
+
+
+def pieces(taps: int, stride: int) -> list[range]:
+    """The taps of each piece: those of one phase, or a part of them."""
+    found = []
+    for phase in range(min(stride, taps)):
+        of_phase = range(phase, taps, stride)
+        parts = -(-len(of_phase) // MOST_TAPS)
+        cuts = [part * len(of_phase) // parts for part in range(parts + 1)]
+        found += [of_phase[first:last] for first, last in pairwise(cuts)]
+    return found
+
+
+def points(m: int, taps: int, stride: int) -> int:
+    """Products of one tile along an axis.
+
+    >>> [points(*sizes) for sizes in ((4, 3, 1), (2, 5, 1), (2, 3, 2), (2, 7, 2), (2, 7, 1), (1, 3, 1))]
+    [6, 6, 5, 9, 9, 3]
+    """
+    # Nothing is saved where there is one output or one tap.
+    return sum(m + len(of) - 1 if m > 1 and len(of) > 1 else m * len(of) for of in pieces(taps, stride))
+
+
+def axis(m: int, taps: int, stride: int) -> Axis:
+    """F(m, taps) with this stride: the points of its pieces one after another."""
+    span = (m - 1) * stride + taps
+    bt, g, at = list[list[Fraction]](), list[list[Fraction]](), [list[Fraction]() for _ in range(m)]
+    for of in pieces(taps, stride):
+        part_bt, part_g, part_at = matrices(m, len(of))
+        bt += [_spread(row, of.start, stride, span) for row in part_bt]
+        g += [_spread(row, of.start, stride, taps) for row in part_g]
+        for row, more in zip(at, part_at, strict=True):
+            row += more
+    return Axis(bt, g, at, m * stride)
+
+
+def _spread(row, first, stride, length):
+    """A row of a piece among those of the whole: its elements are ``stride`` apart."""
+    whole = [Fraction(0)] * length
+    whole[first : first + stride * (len(row) - 1) + 1 : stride] = row
+    return whole
+
+
+def matrices(m, taps):
+    """(B^T, G, A^T) of F(m, taps) as lists of rows of fractions; the last point is infinity."""
+    if m == 1 or taps == 1:
+        # Nothing to save: each output is its tap's input, or one output the sum of all products.
+        one = [[Fraction(int(i == j)) for j in range(m * taps)] for i in range(m * taps)]
+        ones = [[Fraction(1)] * (m * taps)]
+        return (one, one, ones) if m == 1 else (one, [[Fraction(1)]] * m, one)
+    chosen = POINTS if taps <= PAIRED_TAPS else ACCURATE_POINTS
+    points = [Fraction(p) for p in chosen[: m + taps - 2]]
+    b, g = [], []
+    for i, p in enumerate(points):
+        others = points[:i] + points[i + 1 :]
+        scale = Fraction(1)
+        for q in others:
+            scale *= p - q
+        b.append([*_polynomial(others), Fraction(0)])
+        g.append([p**k / scale for k in range(taps)])
+    b.append(_polynomial(points))
+    g.append([Fraction(int(k == taps - 1)) for k in range(taps)])
+    a = [[p**k for p in points] + [Fraction(int(k == m - 1))] for k in range(m)]
+    return b, g, a
+
+
+def _polynomial(roots):
+    """Coefficients of prod (x - root), lowest power first."""
+    result = [Fraction(1)]
+    for root in roots:
+        shifted = [Fraction(0), *result]
+        result = [s - root * r for s, r in zip(shifted, [*result, Fraction(0)], strict=True)]
+    return result

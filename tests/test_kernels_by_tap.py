@@ -1,0 +1,129 @@
+"""Direct convolution by tap: right at every residue, with the bits of packed panels, and taken where it should be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+from harness import check
+from residues import IN_BOTH_DTYPES, ON_ONE_AND_TWO_THREADS, bits, residues
+
+from conv_impls import Conv2dProblem, plan
+from conv_impls.backends import _by_tap, numba_simd
+from conv_impls.backends._layout import effective
+from conv_impls.kernels import simd
+from conv_impls.kernels.tile import ROWS
+from conv_impls.kernels.tile_few import WIDTHS, most_vectors
+from conv_impls.registry import Prepared
+from conv_impls.validation import PADDING_MODES
+
+WAYS = [partial(numba_simd._prepare, by_channel=by_channel) for by_channel in (False, True)]
+
+
+def compare(problems: Iterable[Conv2dProblem], threads: int) -> None:
+    """Each problem is right by tap, and has the bits of both ways that pack."""
+    for number, problem in enumerate(problems):
+        check(problem, "numba_simd", threads, relu=number % 2 == 0, prepare=_by_tap.prepare)
+        found = bits(_by_tap.prepare, problem, threads)
+        for way in WAYS:
+            np.testing.assert_array_equal(found, bits(way, problem, threads), problem.label)
+
+
+@ON_ONE_AND_TWO_THREADS
+@pytest.mark.parametrize(
+    ("kernel", "stride", "groups"), [((1, 1), 1, 1), ((3, 3), 1, 1), ((3, 3), 2, 2), ((5, 2), 1, 3), ((7, 7), 3, 1)]
+)
+@IN_BOTH_DTYPES
+def test_every_residue(dtype: str, step: int, kernel: tuple[int, int], stride: int, groups: int, threads: int) -> None:
+    compare(list(residues(dtype, kernel, stride, groups=groups))[::step], threads)
+
+
+@ON_ONE_AND_TWO_THREADS
+@IN_BOTH_DTYPES
+def test_every_width_up_to_the_widest_tile_and_beyond(dtype: str, step: int, threads: int) -> None:
+    lanes = simd.lanes(np.dtype(dtype).itemsize)
+    widths = range(1, (WIDTHS[-1] + 2) * lanes + 2, step)
+    compare(
+        [
+            Conv2dProblem(1, 2, (3, width + 2), out_channels, (3, 3), padding=((1, 0), (0, 0)), dtype=dtype)
+            for width, out_channels in product(widths, (1, 2, 3))
+        ],
+        threads,
+    )
+
+
+@pytest.mark.parametrize("out_channels", [*range(1, ROWS + 2), 2 * ROWS + 1])
+def test_every_number_of_rows_with_every_number_of_vectors(out_channels: int) -> None:
+    lanes, most = simd.lanes(4), most_vectors(min(out_channels, ROWS))
+    widths = [vectors * lanes + more for vectors in WIDTHS if vectors <= most for more in (-1, 0, 1)]
+    compare([Conv2dProblem(1, 5, (4, width + 1), out_channels, (2, 2)) for width in widths], 2)
+
+
+@pytest.mark.parametrize("mode", PADDING_MODES)
+@pytest.mark.parametrize("dilation", [(1, 1), (2, 3)])
+def test_every_padding_with_dilation_groups_and_strides(dilation: tuple[int, int], mode: str) -> None:
+    sides = ((1, 3), (4, 0))
+    compare(
+        [
+            Conv2dProblem(2, 6, (9, 13), 12, (3, 2), stride, sides, dilation, groups, padding_mode=mode)
+            for stride, groups in product([(1, 1), (2, 2), (1, 3)], [1, 2, 6])
+        ],
+        2,
+    )
+
+
+def test_a_long_reduction_and_images_of_many_sizes_have_the_same_bits() -> None:
+    problems = [
+        Conv2dProblem(1, 200, (5, 23), 4, (3, 3), padding=((1, 1), (1, 1))),
+        Conv2dProblem(3, 900, (1, 40), 5, (1, 1)),
+    ]
+    assert all(problem.reduction > numba_simd.K_BLOCK for problem in problems)
+    compare(problems, 2)
+
+
+def test_most_vectors_leave_room_for_operands() -> None:
+    for rows in range(1, ROWS + 1):
+        vectors = most_vectors(rows)
+        assert vectors in WIDTHS
+        assert rows * vectors + min(rows, vectors) + 1 <= simd.REGISTERS or vectors == 2
+        assert vectors <= most_vectors(max(rows - 1, 1))
+
+
+FEW = Conv2dProblem(1, 16, (64, 64), 4, (3, 3), padding=((1, 1), (1, 1)))
+TAKEN = [(FEW, True), (FEW.replace(groups=4), True), (FEW.replace(in_channels=64, out_channels=64), False)]
+# Rows of one vector and one output, whatever the vectors are.
+TAKEN += [(FEW.replace(in_size=(64, 65), out_channels=200), False), (FEW.replace(out_channels=1), True)]
+# Rows of a 1x1 image need no packing, unless few outputs let tiles be wider.
+TAKEN += [
+    (FEW.replace(kernel_size=(1, 1), padding=((0, 0), (0, 0)), out_channels=out_channels), by_tap)
+    for out_channels, by_tap in ((1, True), (ROWS, False), (64, False))
+]
+
+
+@pytest.mark.parametrize(("problem", "by_tap"), TAKEN, ids=lambda value: getattr(value, "label", str(value)))
+def test_a_plan_goes_by_tap_where_that_is_better(
+    problem: Conv2dProblem, by_tap: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def prepare(*given: Any) -> Prepared:
+        asked.append(given[0])
+        return made(*given)
+
+    made = _by_tap.prepare
+    monkeypatch.setattr(_by_tap, "prepare", prepare)
+    weight = np.ones(problem.weight_shape, problem.dtype)
+    plan(problem, weight, backend="numba_simd", threads=1)
+    assert asked == [effective(problem)] * by_tap
+    assert _by_tap.better(effective(problem)) == by_tap
+
+
+def test_weights_that_leave_the_cache_cost_more() -> None:
+    held = FEW.replace(in_channels=16, out_channels=113)
+    assert held.out_channels * held.reduction * 4 <= _by_tap.WEIGHT_BYTES < (held.out_channels + 1) * held.reduction * 4
+    assert _by_tap.price(held) == 1
+    assert _by_tap.price(held.replace(out_channels=114)) == _by_tap.price(held.replace(dtype="float64")) > 1
