@@ -24,7 +24,8 @@ from conv_impls.validation import Array
 Float64 = NDArray[np.float64]
 Index = NDArray[np.intp]
 
-# Accuracy classes of Winograd F(m x m): m, and the least factor of u S; less than a quarter of it was measured.
+# Accuracy classes of Winograd F(m x m): m, and the least factor of u S; less than a third of it was measured on normal
+# and uniform data of 16 channels and more.
 TILES = {"tile2": (2, 16), "tile2_5x5": (2, 96), "tile4": (4, 96), "tile6": (6, 256)}
 # 2e-5 in float32, as benchdnn allows Winograd (tests/benchdnn/conv/conv.cpp, setup_cmp); up to 6e-6 was measured.
 # Operands rounded to float16 are at 4e-4.

@@ -22,12 +22,17 @@ Limits = Callable[[Conv2dProblem], bool]
 
 
 def tiles(taps: dict[int, set[int]]) -> Limits:
-    """Square kernels, rows and columns of so many taps by stride, which is equal along both axes; no dilation."""
+    """Square kernels, rows and columns of so many taps by stride, which is equal along both axes; no dilation.
+
+    Groups have at least four channels.
+    """
 
     def must(problem: Conv2dProblem) -> bool:
         sizes, strides = set(problem.kernel_size) - {1}, set(problem.stride)
-        one_of_each = len(sizes) == len(strides) == 1
-        return problem.dilation == (1, 1) and one_of_each and sizes <= taps.get(min(strides), set())
+        if len(sizes) != 1 or len(strides) != 1 or problem.dilation != (1, 1):
+            return False
+        deep = problem.groups == 1 or problem.in_channels // problem.groups >= 4
+        return deep and sizes <= taps.get(min(strides), set())
 
     return must
 

@@ -47,8 +47,10 @@ KERNELS = [(k, k) for k in range(1, 10)] + [(1, k) for k in range(2, 10)] + [(k,
 KERNELS += [(2, 3), (3, 2), (5, 3), (3, 7)]
 STEPS = [(1, 1), (2, 2), (3, 3), (1, 2), (2, 1)]
 SHAPES = [
-    Conv2dProblem(1, 4, (19, 18), 6, kernel, stride, dilation=dilation, groups=groups)
-    for kernel, stride, (dilation, groups) in product(KERNELS, STEPS, [((1, 1), 1), ((1, 1), 2), ((2, 2), 1)])
+    Conv2dProblem(1, 8, (19, 18), 12, kernel, stride, dilation=dilation, groups=groups)
+    for kernel, stride, (dilation, groups) in product(
+        KERNELS, STEPS, [((1, 1), 1), ((1, 1), 2), ((1, 1), 4), ((2, 2), 1)]
+    )
 ]
 
 
@@ -68,8 +70,9 @@ ON_EACH_LAYER = accepted(LAYERS)
 
 
 def fitting(backend: str, *preferred: Conv2dProblem) -> Conv2dProblem:
-    """The first of these problems and of the basic ones that the backend must accept."""
-    return next(problem for problem in [*preferred, *LAYERS.values()] if limits(backend)(problem))
+    """The first of these problems, of the basic ones and of those above that the backend must accept."""
+    problems = [*preferred, *LAYERS.values(), *SPOILABLE.values()]
+    return next(problem for problem in problems if limits(backend)(problem))
 
 
 def arguments(problem: Conv2dProblem) -> dict[str, Any]:

@@ -102,6 +102,14 @@ TAKEN += [
     (FEW.replace(kernel_size=(1, 1), padding=((0, 0), (0, 0)), out_channels=out_channels), by_tap)
     for out_channels, by_tap in ((1, True), (ROWS, False), (64, False))
 ]
+# Bands that no cache holds: a row of 16,000 pixels, rows far apart; weights of a tile that none holds.
+TAKEN += [
+    (Conv2dProblem(1, 64, (1, 16_000), 64, (1, 3), padding=((0, 0), (1, 1))), False),
+    (FEW.replace(in_channels=64, dilation=(40, 40), padding=((40, 40), (40, 40))), False),
+    (FEW.replace(in_channels=40_000, in_size=(2, 64)), False),
+]
+# One output: by channel, vectors are full.
+TAKEN += [(Conv2dProblem(1, 256, (1, 1), 24, (3, 3), padding=((1, 1), (1, 1))), False)]
 
 
 @pytest.mark.parametrize(("problem", "by_tap"), TAKEN, ids=lambda value: getattr(value, "label", str(value)))
@@ -119,7 +127,13 @@ def test_a_plan_goes_by_tap_where_that_is_better(
     weight = np.ones(problem.weight_shape, problem.dtype)
     plan(problem, weight, backend="numba_simd", threads=1)
     assert asked == [effective(problem)] * by_tap
-    assert _by_tap.better(effective(problem)) == by_tap
+    assert _by_tap.better(effective(problem), 1) == by_tap
+
+
+def test_every_thread_gets_a_row() -> None:
+    assert _by_tap.better(FEW.replace(in_size=(8, 64)), 8)
+    assert not _by_tap.better(FEW.replace(in_size=(7, 64)), 8)
+    assert _by_tap.better(FEW.replace(in_size=(7, 64), batch=2), 8)
 
 
 def test_weights_that_leave_the_cache_cost_more() -> None:

@@ -32,6 +32,8 @@ def problems(dtype: str) -> Iterator[Conv2dProblem]:
         yield dense(3, 5, wide + more, 1, 2, dtype)
     for batch in range(1, 18):
         yield dense(batch, 19, panel(dtype) + batch, 1, 1, dtype)
+    # More images than are packed at a time.
+    yield dense(2 * _dense.IMAGES + 1, 9, panel(dtype) + 3, 1, 2, dtype)
     for kernel, groups in ((2, 1), (3, 2)):
         yield dense(1, 7, panel(dtype) + 1, kernel, groups, dtype)
         yield dense(4, 7, panel(dtype) + 1, kernel, groups, dtype)

@@ -51,7 +51,7 @@ def call_of(backend: str, label: str) -> Callable[[], bool]:
 
 
 def test_direct_layers_go_every_way() -> None:
-    ways = [_by_tap.better(effective(Conv2dProblem.from_label(label))) for label in LAYERS["numba_simd"]]
+    ways = [_by_tap.better(effective(Conv2dProblem.from_label(label)), 2) for label in LAYERS["numba_simd"]]
     assert ways.count(True) >= 3
     assert ways.count(False) >= 3
 

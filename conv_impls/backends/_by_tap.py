@@ -10,7 +10,7 @@ from math import prod
 
 import numpy as np
 
-from conv_impls.backends._layout import image_layout, round_up, spread, tap_offsets
+from conv_impls.backends._layout import image_layout, phases, round_up, spread, tap_offsets
 from conv_impls.kernels import by_tap, implicit
 from conv_impls.kernels.runtime import target
 from conv_impls.kernels.runtime.job import Job, compiled_s
@@ -23,22 +23,41 @@ from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import Prepared
 from conv_impls.validation import Array
 
-# Products of a vector that packing one takes the time of.
+# Packing a vector takes the time of so many products of it.
 PACK = 8
-# Weights beyond so many bytes, read again for each row of outputs, cost so much.
+# Weights are read again for each row of outputs. More bytes of them than this make a product so much dearer.
 WEIGHT_BYTES, WEIGHT_PRICE = 64 * 2**10, 1.15
-# Staged planes of a band of rows; but its own rows are so many times those staged twice, which cost 64 -> 1 channels at
-# 128 x 128 half of the speed.
-BAND_BYTES, ROWS_TWICE = 128 * 2**10, 4
+# Bands have as many rows as these bytes of staged planes hold, but at least so many times those that the next band
+# stages again: with bands of one row, 64 -> 1 channels at 128 x 128 took twice the time.
+BAND_BYTES, OWN_ROWS = 128 * 2**10, 4
 
 
-def better(problem: Conv2dProblem) -> bool:
-    """Whether this is faster than packing panels of positions: few output channels share a panel, and rows are full."""
-    lanes, (oh, ow) = vector_lanes(problem.itemsize), problem.out_size
-    oc = problem.out_channels // problem.groups
-    by_tap, packed = price(problem) * oc * oh * -(-ow // lanes), (oc + PACK) * -(-oh * ow // lanes)
+def better(problem: Conv2dProblem, threads: int) -> bool:
+    """Whether this is faster than packing panels: few output channels share one, rows are full, and the caches hold a
+    band of rows and the weights of a tile.
+    """
+    lanes, (oh, ow), l2 = vector_lanes(problem.itemsize), problem.out_size, target.caches().l2
+    oc, positions = problem.out_channels // problem.groups, oh * ow
+    packed = (oc + PACK) * -(-positions // lanes)
+    if oc >= lanes:
+        packed = min(packed, positions * -(-oc // lanes) + PACK * -(-positions // lanes))
+    row_bytes, shared_rows = band_rows(problem)
     # 1x1 images need no packing, but tiles of few channels are wider here: 64 to 1 channels at 112 x 112 gains 68%.
-    return by_tap < packed and (not in_rows(problem) or most_vectors(min(oc, ROWS)) > VECTORS)
+    return (
+        price(problem) * oc * oh * -(-ow // lanes) < packed
+        and (not in_rows(problem) or most_vectors(min(oc, ROWS)) > VECTORS)
+        and problem.batch * problem.groups * oh >= threads
+        and max(1 + shared_rows, (OWN_ROWS + 1) * shared_rows) * row_bytes <= l2
+        and min(oc, ROWS) * problem.reduction * problem.itemsize <= l2 // 2
+    )
+
+
+def band_rows(problem: Conv2dProblem) -> tuple[int, int]:
+    """Bytes of one staged row of a group, all phases of it, and how many rows two bands share."""
+    extents = [(k - 1) * d // s for k, d, s in zip(problem.kernel_size, problem.dilation, problem.stride, strict=True)]
+    count = prod(len(phases(problem, axis)) for axis in (0, 1))
+    row = problem.in_channels // problem.groups * count * (problem.out_size[1] + extents[1])
+    return row * problem.itemsize, extents[0]
 
 
 def price(problem: Conv2dProblem) -> float:
@@ -63,18 +82,17 @@ def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: 
     staged = layout.staged or ow < lanes
     while not staged and vectors * lanes > ow:
         vectors //= 2
-    phases, more_rows = staging.sizes.phases_h * staging.sizes.phases_w, staging.sizes.plane_h - oh
     # Bands of rows whose planes fit the cache, equally many for each thread.
-    row_bytes = problem.in_channels // g * phases * layout.pitch * dtype.itemsize
-    fitting = min(target.caches().l2 // 2, BAND_BYTES) // row_bytes - more_rows
-    bands = min(oh, round_up(-(-oh // max(1, fitting, ROWS_TWICE * more_rows)), threads))
-    plane, channel = (-(-oh // bands) + more_rows) * layout.pitch, prod(problem.in_size)
+    row_bytes, shared_rows = band_rows(problem)
+    fitting = min(target.caches().l2 // 2, BAND_BYTES) // row_bytes - shared_rows
+    bands = min(oh, round_up(-(-oh // max(1, fitting, OWN_ROWS * shared_rows)), threads))
+    plane, channel = (-(-oh // bands) + shared_rows) * layout.pitch, prod(problem.in_size)
     if staged:
-        channel = spread(phases * plane, dtype.itemsize)
+        channel = spread(staging.sizes.phases_h * staging.sizes.phases_w * plane, dtype.itemsize)
     sizes = by_tap.Sizes(
         batch=problem.batch, groups=g, out_channels=oc, reduction=reduction, out_height=oh, out_width=ow, bands=bands,
         vectors=vectors, in_channels=problem.in_channels // g, pitch=layout.pitch,
-        plane=plane, channel=channel, more_rows=more_rows, staged=staged,
+        plane=plane, channel=channel, shared_rows=shared_rows, staged=staged,
     )  # fmt: skip
     offsets = tap_offsets(problem, channel, plane, layout.pitch, staging.sizes.phases_w)
     # The tile prefetches what comes some taps later.

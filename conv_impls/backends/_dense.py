@@ -20,6 +20,9 @@ from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import Prepared
 from conv_impls.validation import Array
 
+# Images that are packed at a time.
+IMAGES = 96
+
 
 def covers(problem: Conv2dProblem) -> bool:
     """Whether the kernel is as large as the image, and vectors of output channels are worth while."""
@@ -37,17 +40,17 @@ def prepare(
     width = VECTORS * lanes
     panels = -(-oc // width)
     k_block = reduction if batch == 1 else min(k_block, reduction)
-    blocks = -(-panels // PANELS)
-    sizes = dense.Sizes(batch, g, oc, reduction, k_block, blocks)
+    blocks, images = min(panels, round_up(-(-panels // PANELS), threads)), -(-batch // IMAGES)
+    sizes = dense.Sizes(batch, g, oc, reduction, k_block, blocks, images)
     # Of the last block, panels behind the last may be read, though never used.
     packed = aligned_zeros(((g * panels + PANELS - 1) * reduction * width,), dtype)
     bias_values = np.zeros((g * panels + PANELS - 1) * width, dtype)
     floor = np.array([-np.inf, 0.0 if relu else -np.inf], dtype)
     compile_s = compiled_s([implicit.pack_panels, dense.convolve], dtype)
-    own = 0 if batch == 1 else (round_up(batch, lanes) * round_up(k_block, lanes))
+    own = 0 if batch == 1 else round_up(-(-batch // images), lanes) * round_up(k_block, lanes)
     job = Job(
         [dense.convolve], dtype, dense.Operands(packed, bias_values, floor, sizes),
-        threads=threads, units=g * blocks, own=own,
+        threads=threads, units=g * blocks * images, own=own,
     )  # fmt: skip
     packing = Job(
         [implicit.pack_panels], dtype, implicit.PackOperands(implicit.Packing(g, oc, reduction)), threads=threads

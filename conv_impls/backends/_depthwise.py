@@ -24,10 +24,10 @@ BANDS = 4
 MOST_BAND_BYTES = 2**20
 # Rows of up to this many outputs waste too much of a vector.
 NARROW = 14
-# Other kernels than those that slide are faster across channels for longer rows: with vectors of 32 bytes 5x5 at 28x28
-# takes 93 us and 126 along rows, stride 2 96 and 173, 7x7 215 and 307; 5x5 at 56x56 193 and 209. With longer vectors,
-# not measured, half as far.
-NARROW_OTHERS = 56 if VECTOR_BYTES <= 32 else 28
+# Other kernels than those that slide are faster across channels for longer rows, too: with vectors of 32 bytes 5x5 with
+# 120 channels at 28x28 takes 93 us and 126 along rows, with stride 2 and 72 channels 96 and 167, 7x7 with 192 channels
+# 215 and 307. At 56x56 both take the same time.
+NARROW_OTHERS, FULL = 28, 0.75
 # So does the slide, in parts of a vector of 64 bytes: 384 channels of 14x14 take 25 us, and 38 across channels; 960 of
 # 7x7 take 42 and 29. With vectors of 32 bytes it is NARROW again: 51 and 42 us at 14x14.
 NARROW_SLIDE = 5 / 8
@@ -66,6 +66,10 @@ def way_of(problem: Conv2dProblem, lanes: int) -> Way:
         bound = NARROW_SLIDE * lanes
     along = 0 if by_columns(problem) else 1
     narrow = problem.out_size[1] <= bound and problem.in_channels >= lanes and problem.stride[along] <= 2
+    # For longer rows, the transposed image of a vector of channels stays in L2, and few lanes are empty.
+    if problem.out_size[1] > NARROW:
+        narrow &= lanes * prod(problem.padded_size) * problem.itemsize <= target.caches().l2
+        narrow &= FULL * round_up(problem.in_channels, lanes) <= problem.in_channels
     if narrow and problem.padding_mode == "zeros" and problem.out_channels == problem.in_channels:
         return "channel"
     return "slide" if sliding else "position"

@@ -35,6 +35,10 @@ FORMS = {
 # kernel size and stride: those that networks have.
 MOST_POINTS, STRIDES = 9, (1, 2)
 
+# Of a group. Lanes are channels; with 4, direct summation is still 2.8 times as fast, and with 1 F(4x4) may break the
+# bound of its class (decision 0004).
+LEAST_CHANNELS = 4
+
 
 def supports(m: int, taps: range, problem: Conv2dProblem) -> str | None:
     """None, or why F(m x m) for kernels or phases of so many taps does not apply."""
@@ -45,6 +49,10 @@ def supports(m: int, taps: range, problem: Conv2dProblem) -> str | None:
         return f"stride {problem.stride}; only 1 and 2, the same along both axes"
     if kh != kw and min(kh, kw) > 1:
         return f"kernel {kh}x{kw}; only square ones and rows or columns"
+    if problem.groups > 1 and problem.in_channels < LEAST_CHANNELS * problem.groups:
+        return (
+            f"{problem.in_channels // problem.groups} channels in a group; at least {LEAST_CHANNELS}, which are lanes"
+        )
     longest = max(len(of) for of in pieces(max(kh, kw), sh))
     if longest not in taps or points(m, max(kh, kw), sh) > MOST_POINTS:
         return (

@@ -33,9 +33,9 @@ from conv_impls.validation import Array
 K_BLOCK = 768
 # 384 rows 12 KB apart were read at half speed in some places of memory, more pages than the TLB holds.
 IN_PLACE_BYTES = 4 * 2**20
-# From so many output channels on, packing a 1x1 image, which each of them uses, gains 2 to 27%; with 16 it costs up to
-# 30%. Where rows meet in one set of the cache, packing gains more: 16 -> 64 channels at 96 x 96 a factor of 3.0, 64 ->
-# 64 at 112 x 112 1.3; 256 -> 16 at 56 x 56 loses 30%.
+# Packing a 1x1 image gains where many output channels use it: 2 to 27% with 256; with 16 it loses up to 30%. Where rows
+# meet in one set of the cache it gains more: 16 -> 64 channels at 96 x 96 a factor of 3.0, 64 -> 64 at 112 x 112 1.3;
+# but 256 -> 16 at 56 x 56 loses 30%.
 PACKED_CHANNELS, CROWDED = 128, 48
 # Larger caches gained nothing from larger panels and results; panels of 128 KiB, a quarter of an L2 of 512, cost 3 to
 # 10% at 7x7.
@@ -90,7 +90,7 @@ def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: 
     problem = effective(problem)
     if _dense.covers(problem):
         return _dense.prepare(problem, weight, bias, threads, relu, K_BLOCK)
-    if _by_tap.better(problem):
+    if _by_tap.better(problem, threads):
         return _by_tap.prepare(problem, weight, bias, threads, relu)
     return _prepare(problem, weight, bias, threads, relu)
 
@@ -190,9 +190,9 @@ def _in_place(problem: Conv2dProblem, by_channel: bool, most_bytes: int) -> bool
         return oc < PACKED_CHANNELS // 2 or reduction < PACKED_CHANNELS
     row_bytes = prod(problem.out_size) * problem.itemsize
     # Rows that meet in one set of the cache; with few channels they are not read often enough to pay for packing.
-    fitting = together(row_bytes)
-    crowded = reduction > fitting and oc * reduction > CROWDED * fitting
-    return reduction * row_bytes <= most_bytes and oc < PACKED_CHANNELS and not crowded
+    places = together(row_bytes)
+    crowded = reduction > places and oc * reduction > CROWDED * places
+    return reduction * row_bytes <= most_bytes and (oc <= ROWS or (oc < PACKED_CHANNELS and not crowded))
 
 
 def _idle(units: int, threads: int) -> float:

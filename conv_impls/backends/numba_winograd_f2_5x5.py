@@ -1,6 +1,6 @@
 """Winograd F(2x2, 5x5): 36 products where direct convolution needs 100. Also 4x4, and 7x7 with stride 1 or 2.
 
-Two outputs an axis with the interpolation points of F(4x4, 3x3), so its errors are bounded as those are.
+Two outputs an axis, pieces of 4 or 5 taps, and interpolation points of small errors (decision 0022).
 See `conv_impls.kernels.winograd` for the idea and the loops.
 """
 

@@ -32,9 +32,6 @@ PACK, STAGE, STORE, TRANSPOSE = 3, 4, 4, 8
 # Units per vector of channels and tile, for each point (image, result) and for each output (result); per point of one
 # transformed weight pair, for eager calls.
 IMAGE, RESULT, OUTPUT, WEIGHT = 12, 4, 9, 10
-# Part of the time in which weights arrive that products do not hide: 512 -> 512 at 14x14, stride 2, takes 1.8 times its
-# products.
-STREAM_SHARE = 0.5
 # Rows of a tile whose products hide their latency.
 LEAST_ROWS = 4
 # What the loads of a single row add to its products by tap: 64 -> 1, 3 and 8 channels take 3.2, 1.6 and 1.3 times the
@@ -98,7 +95,7 @@ def estimates(problem: Conv2dProblem, threads: int, eager: bool) -> dict[str, fl
     unit_s = 2 * lanes / machine.flops_per_s
     # Measured while another program held a core, a start once seemed to take 7 milliseconds.
     start_s = min(machine.call_s, START_S)
-    found = {"numba_simd": _direct(problem, lanes, eager)}
+    found = {"numba_simd": _direct(problem, lanes, threads, eager)}
     if problem.in_channels == problem.groups:
         found["numba_depthwise"] = _depthwise(problem, lanes)
     seconds = {name: units * unit_s + start_s for name, units in found.items()}
@@ -113,16 +110,15 @@ def estimates(problem: Conv2dProblem, threads: int, eager: bool) -> dict[str, fl
         products, rest, weight_bytes = _winograd_units(problem, _winograd.FORMS[name][0], lanes, eager)
         rate = machine.l3_bytes_per_s if weight_bytes <= l3_bytes() else machine.memory_bytes_per_s
         stream_s = weight_bytes / rate
-        products_s = max(products * unit_s + STREAM_SHARE * stream_s, stream_s)
-        seconds[name] = products_s + rest * unit_s + start_s
+        seconds[name] = max(products * unit_s, stream_s) + rest * unit_s + start_s
         if eager:
             seconds[name] += stream_s
     return seconds
 
 
-def _direct(problem: Conv2dProblem, lanes: int, eager: bool) -> float:
-    """Units of `conv_impls.backends.numba_simd`: the best of its three ways."""
-    from conv_impls.backends import _by_tap, numba_simd
+def _direct(problem: Conv2dProblem, lanes: int, threads: int, eager: bool) -> float:
+    """Units of `conv_impls.backends.numba_simd`: the best of its four ways."""
+    from conv_impls.backends import _by_tap, _dense, numba_simd
 
     n, g, oc = problem.batch, problem.groups, problem.out_channels // problem.groups
     positions, taps, (oh, ow) = prod(problem.out_size), problem.reduction, problem.out_size
@@ -136,11 +132,12 @@ def _direct(problem: Conv2dProblem, lanes: int, eager: bool) -> float:
     by_channel = taps * (positions * -(-oc // lanes) / TILE_EFFICIENCY + pack * across) + TRANSPOSE * oc * across
     # Few rows load more for each product here, too: vectors of an image, half of which lie in two lines of the cache.
     rows = max(oc, 1) / -(-max(oc, 1) // TILE_ROWS)
-    by_tap = (
-        taps * oc * oh * -(-ow // lanes) * _by_tap.price(problem) * (1 + FEW_ROWS / rows**1.5) + STORE * oc * across
-    )
-    by_tap += STAGE * prod(problem.padded_size) * problem.in_channels / g / lanes
-    units = n * g * (by_tap if _by_tap.better(problem) else min(by_position, by_channel))
+    by_tap = taps * oc * oh * -(-ow // lanes) * _by_tap.price(problem) * (1 + FEW_ROWS / rows**1.5)
+    by_tap += STORE * oc * across + STAGE * prod(problem.padded_size) * problem.in_channels / g / lanes
+    if _dense.covers(problem):
+        units = n * g * taps * -(-oc // lanes) / TILE_EFFICIENCY
+    else:
+        units = n * g * (by_tap if _by_tap.better(problem, threads) else min(by_position, by_channel))
     if eager:
         units += 2 * PACK * prod(problem.weight_shape) / lanes
     return units

@@ -44,7 +44,7 @@ class Sizes(NamedTuple):
     plane: int
     channel: int
     # Rows that a phase of a band has more than there are outputs.
-    more_rows: int
+    shared_rows: int
     # Whether bands are staged.
     staged: int
 
@@ -79,7 +79,8 @@ def convolve(part, parts, operands):
     x, y, work, at = of_call(operands)
     plan = of_plan(operands, Operands)
     sizes, source = plan.sizes, work if plan.sizes.staged else x
-    groups, oc, reduction, out_height, out_width, bands = sizes[1:7]
+    groups, oc, reduction = sizes.groups, sizes.out_channels, sizes.reduction
+    out_height, out_width, bands = sizes.out_height, sizes.out_width, sizes.bands
     lanes, tiles, positions = lanes_of(y), -(-oc // ROWS), sizes.out_height * sizes.out_width
     tasks = sizes.batch * groups * bands
     for task in range(part * tasks // parts, (part + 1) * tasks // parts):
@@ -87,7 +88,7 @@ def convolve(part, parts, operands):
         top, bottom = band * out_height // bands, (band + 1) * out_height // bands
         first, base = image_group % groups * oc, at
         if sizes.staged:
-            _stage_band(x, image_group, (top, bottom - top + sizes.more_rows), plan, work, at)
+            _stage_band(x, image_group, (top, bottom - top + sizes.shared_rows), plan, work, at)
         else:
             base = image_group * sizes.in_channels * sizes.channel + top * sizes.pitch
         for t in range(tiles):

@@ -36,8 +36,9 @@ class Sizes(NamedTuple):
     out_channels: int
     reduction: int
     k_block: int
-    # Blocks of a group's output channels.
+    # Blocks of a group's output channels, and of the images.
     blocks: int
+    image_blocks: int
 
 
 class Operands(NamedTuple):
@@ -66,28 +67,30 @@ def convolve(part, parts, operands):
     """Blocks of channels; the weights are those of `conv_impls.kernels.implicit.pack_panels`."""
     x, y, work, at = of_call(operands)
     plan = of_plan(operands, Operands)
-    batch, groups, oc, reduction, k_block, blocks = plan.sizes
+    batch, groups, oc, reduction, k_block, blocks, image_blocks = plan.sizes
     lanes, zero, one = lanes_of(y), int64(0), int64(1)
-    width = VECTORS * lanes
-    panels, tiles, row = -(-oc // width), -(-batch // ROWS), -(-batch // lanes) * lanes
-    for task in range(part * groups * blocks // parts, (part + 1) * groups * blocks // parts):
-        group, block = task // blocks, task % blocks
+    width, step, tasks = VECTORS * lanes, groups * reduction, groups * blocks * image_blocks
+    panels = -(-oc // width)
+    for task in range(part * tasks // parts, (part + 1) * tasks // parts):
+        group, block, images = task // (blocks * image_blocks), task // image_blocks % blocks, task % image_blocks
         first, last = block * panels // blocks, (block + 1) * panels // blocks
-        columns, out = min(last * width, oc) - first * width, group * oc + first * width
+        n, count = images * batch // image_blocks, (images + 1) * batch // image_blocks - images * batch // image_blocks
+        columns, out = min(last * width, oc) - first * width, (n * groups + group) * oc + first * width
+        tiles, row = -(-count // ROWS), -(-count // lanes) * lanes
         for k0 in range(0, reduction, k_block):
             depth, start = min(k_block, reduction - k0), START_C if k0 else START_BY_COLUMN
             floor = plan.floor[1] if k0 + depth == reduction else plan.floor[0]
             panel, bias = ((group * panels + first) * reduction + k0) * width, (group * panels + first) * width
+            source = (n * groups + group) * reduction + k0
             if batch == 1:
                 for j in range(0, columns, PANELS * width):
                     b = plan.weight, panel + j * reduction, width, reduction * width
-                    tile_of_row(depth, (x, group * reduction + k0, one), b, (y, out + j, zero), columns - j,
-                                (plan.bias, bias + j), start, floor)  # fmt: skip
+                    tile_of_row(depth, (x, source, one), b, (y, out + j, zero), columns - j, (plan.bias, bias + j),
+                                start, floor)  # fmt: skip
             else:
-                step = groups * reduction
-                _pack_images(x, group * reduction + k0, step, batch, depth, (work, at, row))
+                _pack_images(x, source, step, count, depth, (work, at, row))
                 for j in range(0, columns, width):
                     b = plan.weight, panel + j * reduction, zero, width
-                    multiply((batch, zero, tiles, tiles), depth, (work, at, one, row, zero), b,
+                    multiply((count, zero, tiles, tiles), depth, (work, at, one, row, zero), b,
                              (y, out + j, groups * oc), min(width, columns - j), (plan.bias, bias + j), start, floor,
                              (plan.weight, zero, zero, zero))  # fmt: skip

@@ -155,7 +155,7 @@ def emit(builder, vector, rows, vectors, a_row, product):
                 for m in range(rows):
                     result[m * vectors + v] = simd.fma_ir(builder, left[m], right, values[m * vectors + v])
             return result
-        right = [llvm.load(builder, vector, at(b_here, v * lanes)) for v in range(vectors)]
+        right = [llvm.load(builder, vector, b_address(b_here, v)) for v in range(vectors)]
         result = []
         for m in range(rows):
             left = simd.splat_ir(builder, builder.load(at(a_here, m * a_row), typ=scalar), vector)

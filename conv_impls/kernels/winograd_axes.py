@@ -20,8 +20,8 @@ from itertools import pairwise
 from typing import NamedTuple
 
 # Interpolation points, the first ones of which are taken; infinity is always one more. Rows of p and -p share a half of
-# their work. Of more than `PAIRED_TAPS` taps, 2 and -1/2 instead of 2 and -2 halve the largest errors (F(2, 5), one
-# huge pixel: 0.8 instead of 1.5 of the bound). For F(4, 3), whose transforms take a larger part, pairs stay.
+# their work. Of more than `PAIRED_TAPS` taps, 2 and -1/2 instead of 2 and -2 halve the largest errors (decision 0022).
+# For F(4, 3), whose transforms take a larger part of the time, pairs stay.
 POINTS = (0, 1, -1, 2, -2, Fraction(1, 2), Fraction(-1, 2))
 ACCURATE_POINTS, PAIRED_TAPS = (0, 1, -1, 2, Fraction(-1, 2), -2, Fraction(1, 2)), 3
 # Of a piece; with more, two outputs would take points whose powers cost accuracy.
