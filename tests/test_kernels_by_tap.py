@@ -14,7 +14,7 @@ from residues import IN_BOTH_DTYPES, ON_ONE_AND_TWO_THREADS, bits, residues
 
 from conv_impls import Conv2dProblem, plan
 from conv_impls.backends import _by_tap, numba_simd
-from conv_impls.backends._layout import effective
+from conv_impls.backends._layout import effective, image_layout
 from conv_impls.kernels import simd
 from conv_impls.kernels.tile import ROWS
 from conv_impls.kernels.tile_few import WIDTHS, most_vectors
@@ -128,6 +128,14 @@ def test_a_plan_goes_by_tap_where_that_is_better(
     plan(problem, weight, backend="numba_simd", threads=1)
     assert asked == [effective(problem)] * by_tap
     assert _by_tap.better(effective(problem), 1) == by_tap
+
+
+@pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (3, 2), (4, 2), (4, 6), (6, 4), (5, 5)])
+def test_rows_of_a_band_are_those_of_the_staged_planes(stride: int, dilation: int) -> None:
+    problem = FEW.replace(kernel_size=(3, 4), stride=(1, stride), dilation=(2, dilation), in_size=(40, 90))
+    sizes = image_layout(problem).staging.sizes
+    planes = sizes.phases_h * sizes.phases_w * sizes.plane_w * problem.in_channels * problem.itemsize
+    assert _by_tap.band_rows(problem) == (planes, sizes.plane_h - problem.out_size[0])
 
 
 def test_every_thread_gets_a_row() -> None:

@@ -6,11 +6,11 @@ ways add in the same order, so the choice changes no bit.
 
 from __future__ import annotations
 
-from math import prod
+from math import gcd, prod
 
 import numpy as np
 
-from conv_impls.backends._layout import image_layout, phases, round_up, spread, tap_offsets
+from conv_impls.backends._layout import image_layout, round_up, spread, tap_offsets
 from conv_impls.kernels import by_tap, implicit
 from conv_impls.kernels.runtime import target
 from conv_impls.kernels.runtime.job import Job, compiled_s
@@ -55,7 +55,9 @@ def better(problem: Conv2dProblem, threads: int) -> bool:
 def band_rows(problem: Conv2dProblem) -> tuple[int, int]:
     """Bytes of one staged row of a group, all phases of it, and how many rows two bands share."""
     extents = [(k - 1) * d // s for k, d, s in zip(problem.kernel_size, problem.dilation, problem.stride, strict=True)]
-    count = prod(len(phases(problem, axis)) for axis in (0, 1))
+    # Phases of the stride that taps see, in Python's integers: the cost model asks about any problem.
+    sizes = zip(problem.kernel_size, problem.dilation, problem.stride, strict=True)
+    count = prod(min(k, s // gcd(d, s)) for k, d, s in sizes)
     row = problem.in_channels // problem.groups * count * (problem.out_size[1] + extents[1])
     return row * problem.itemsize, extents[0]
 
