@@ -51,7 +51,7 @@ test-bench: $(VENV)/test.stamp  ## that half of them which is of bench, up to th
 test-library: $(VENV)/test.stamp  ## the other half: the rest of bench, kernels, conv2d, documents
 	$(BIN)/python -m pytest tests conv_impls --ignore-glob='$(BENCH_TESTS)'
 
-test-long: $(VENV)/test.stamp  ## the long form of every proof (11 minutes); OPTIONS="--seed 1 --examples 2000 --kills 50", see pytest --help
+test-long: $(VENV)/test.stamp  ## the long form of every proof (15 minutes); OPTIONS="--seed 1 --examples 2000 --kills 50", see pytest --help
 	$(BIN)/python -m pytest -m long $(OPTIONS)
 
 test-lowest: $(BIN)/python  ## the library with the lowest numba, numpy and scipy we declare, the command line with its own (minutes)
