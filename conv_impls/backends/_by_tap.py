@@ -63,7 +63,7 @@ def band_rows(problem: Conv2dProblem) -> tuple[int, int]:
 
 
 def price(problem: Conv2dProblem) -> float:
-    """What a product costs, beside one whose weights stay in the innermost cache."""
+    """The cost of a product, in units of one whose weights stay in the innermost cache."""
     weight_bytes = problem.out_channels // problem.groups * problem.reduction * problem.itemsize
     return WEIGHT_PRICE if weight_bytes > WEIGHT_BYTES else 1.0
 
@@ -102,11 +102,10 @@ def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: 
     packed, bias_values = aligned_zeros((g * reduction * oc,), dtype), np.zeros(g * oc, dtype)
     floor = np.array([0.0 if relu else -np.inf], dtype)
     operands = by_tap.Operands(staging, packed, bias_values, floor, offsets, sizes)
-    kernels = [by_tap.convolve]
-    compile_s = compiled_s([implicit.pack_tiles, *kernels], dtype)
+    compile_s = compiled_s([implicit.pack_tiles, by_tap.convolve], dtype)
     # Behind the planes, vectors may be loaded, though never used.
     own = staged * (problem.in_channels // g * channel + WIDTHS[-1] * lanes)
-    job = Job(kernels, dtype, operands, threads=threads, units=problem.batch * g * bands, own=own)
+    job = Job([by_tap.convolve], dtype, operands, threads=threads, units=problem.batch * g * bands, own=own)
     packing = Job(
         [implicit.pack_tiles], dtype, implicit.PackOperands(implicit.Packing(g, oc, reduction)), threads=threads
     )

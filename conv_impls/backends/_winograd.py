@@ -101,7 +101,7 @@ def cut(tile: Tile, problem: Conv2dProblem, threads: int, lanes: int, width: int
     # Rows of the image with lanes of channels, in the same place those of the result; transformed tiles; products.
     image = down_axis.span * ((across - 1) * across_axis.step + across_axis.span + lanes)
     rows = round_up(max(image, tile.m[0] * (across * tile.m[1] + lanes)) * lanes, lanes)
-    area = round_up(rows + lanes * lanes + products * block * (deep + width), 64)
+    area = round_up(rows + products * block * (deep + width), 64)
     # Zeros around the image are masked; other padding is staged, and vectors may be loaded behind it.
     planes = 0
     if problem.padding_mode != "zeros":
@@ -162,7 +162,7 @@ def prepare(
     job = Job(phases, dtype, operands, threads=threads, units=blocks * groups, shared=planes, own=area)
     transform = Job(
         [transform_weights], dtype, kernels.TransformOperands(kernels.Transform(groups, ic, oc)),
-        threads=threads, own=2 * lanes * round_up(taps, lanes),
+        threads=threads, own=lanes * round_up(taps, lanes),
     )  # fmt: skip
 
     def repack(weight: Array, bias: Array | None) -> None:

@@ -2,7 +2,7 @@
 
 F(4x4) does fewer products; F(2x2) wastes fewer tiles on small images and reads weights of less than half the size: on
 7x7 images the weights of F(4x4) take longer to arrive than its products. The model is `conv_impls.choice.cost`.
-Limits: those of the three, see `conv_impls.kernels.winograd`; F(6x6) must be asked for by name.
+Limits: those of the three, see `conv_impls.kernels.winograd`; F(6x6) is used only where it is named.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from conv_impls.registry import register
 
 @register(
     "numba_winograd",
-    idea="Winograd F(2x2, 3x3), F(4x4, 3x3) or F(2x2, 5x5), whichever should be fastest",
+    idea="Winograd F(2x2, 3x3), F(4x4, 3x3) or F(2x2, 5x5), the fastest by the cost model",
     source="Lavin & Gray 2016, arXiv:1509.09308, sec. 4",
     accuracy="tile4",
     nan_spread="tile of 4 x 4 outputs",

@@ -101,7 +101,7 @@ def convolve(part, parts, operands):
                     vectors = sizes.vectors
                     while vectors > 1 and vectors // 2 * lanes >= out_width - end:
                         vectors //= 2
-                    # The last vectors of a row lie over those before them: AVX2 stores masked lanes slowly.
+                    # The last vectors of a row overlap those before them: AVX2 stores masked lanes slowly.
                     j = max(min(end, out_width - vectors * lanes), 0)
                     b = source, base + (i - top) * sizes.pitch + j
                     tile_by_tap((rows, vectors), reduction, a, b, (plan.tap_offset, 0), (y, line + j, positions),

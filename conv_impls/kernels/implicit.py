@@ -238,7 +238,7 @@ def by_channel(part, parts, operands):
         for channel in range(first * width, min(last * width, oc), lanes):
             here = min(lanes, oc - channel)
             for first_position in range(0, count, lanes):
-                # The last vector lies over the one before it: AVX2 stores masked lanes slowly.
+                # The last vector overlaps the one before it: AVX2 stores masked lanes slowly.
                 j = max(min(first_position, count - lanes), 0)
                 at = result_at + j * columns + channel - first * width
                 square = load_rows(work, at, columns, count - j, lanes)

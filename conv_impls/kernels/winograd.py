@@ -163,7 +163,7 @@ def kernels_of(tile):
             for r in range(min(mh, oh - i * mh)):
                 line = ((n * sizes.groups * oc + first) * oh + i * mh + r) * ow + j * mw
                 for first_column in range(0, here, lanes):
-                    # The last vector of a row lies over the one before it: AVX2 stores masked lanes slowly.
+                    # The last vector of a row overlaps the one before it: AVX2 stores masked lanes slowly.
                     q = max(min(first_column, here - lanes), 0)
                     rows = transpose(load_rows(work, at + (r * columns + q) * lanes, lanes, lanes, lanes))
                     rows = finish_rows(rows, bias, first, oc - o, floor[0])

@@ -37,7 +37,7 @@ class Tile(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What tells it from all others, as part of a name."""
+        """A text that no other tile has, as part of a name."""
         return "_".join(f"{kind}{down}x{across}" for kind, (down, across) in zip("fks", self, strict=True))
 
 

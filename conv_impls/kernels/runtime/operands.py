@@ -2,8 +2,8 @@
 
     kernel(part, parts, operands)        operands: the row of the seat that runs this part
 
-Image, result and workspace come from `of_call`, all that the plan made from `of_plan`, as the NamedTuple that stands
-beside the kernel. The dtype is that of the pointer ``operands``.
+Image, result and workspace come from `of_call`, all that the plan made from `of_plan`, as the NamedTuple defined
+with the kernel. The dtype is that of the pointer ``operands``.
 Limits: addresses carry no lengths: what a kernel may touch is settled where its `conv_impls.kernels.runtime.job.Job`
 is made.
 """
