@@ -96,15 +96,19 @@ def pack_rows(source, k_range, span, positions, target):
 def pack_tile(source, depth, positions, target):
     """target[to + k*rows + m] = source[base + k*positions + m] for k < depth, m < rows: one tile of a 1x1 kernel.
 
-    What a vector has more than ``rows`` is overwritten by the next k.
+    Vectors are loaded and stored whole: masks took a tenth of a layer. What one has more than ``rows`` is overwritten
+    by the next k, or by the vectors of a smaller m. The last rows of the image are masked, since nothing is behind.
     """
     image, base = source
     tiles, to, rows = target
     lanes = lanes_of(image)
-    for k in range(depth):
-        here, there = base + k * positions, to + k * rows
-        for m in range(0, rows, lanes):
-            store(load_lanes(image, here + m, 0, rows - m), tiles, there + m)
+    whole = max(depth - -(-lanes // positions), 0)
+    for m in range((rows - 1) // lanes * lanes, -1, -lanes):
+        here, there = base + m, to + m
+        for k in range(whole):
+            store(load(image, here + k * positions), tiles, there + k * rows)
+        for k in range(whole, depth):
+            store(load_lanes(image, here + k * positions, 0, rows - m), tiles, there + k * rows)
 
 
 @helper
