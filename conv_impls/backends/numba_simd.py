@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from conv_impls.backends import _by_tap, _dense
-from conv_impls.backends._layout import effective, image_layout, round_up, together
+from conv_impls.backends._layout import PAGE_BYTES, effective, image_layout, round_up, together
 from conv_impls.kernels import implicit
 from conv_impls.kernels.panels import Window
 from conv_impls.kernels.runtime import target
@@ -31,20 +31,26 @@ from conv_impls.validation import Array
 # Products of a sum between two writes of it, whatever the caches. What follows goes on from what was written, in the
 # dtype, so that not even these change the bits.
 K_BLOCK = 768
-# 384 rows 12 KB apart were read at half speed in some places of memory, more pages than the TLB holds.
-IN_PLACE_BYTES = 4 * 2**20
-# Packing a 1x1 image gains where many output channels use it: 2 to 27% with 256; with 16 it loses up to 30%. Where rows
-# meet in one set of the cache it gains more: 16 -> 64 channels at 96 x 96 a factor of 3.0, 64 -> 64 at 112 x 112 1.3;
-# but 256 -> 16 at 56 x 56 loses 30%.
-PACKED_CHANNELS, CROWDED = 128, 48
+# An L2 of so many bytes holds a block of a 1x1 image whose rows lie far apart. Reading it in place then gains 1 to 10%
+# (Zen 5, vectors of 512 and 256 bits) over packing, unless rows are whole pages apart.
+ROOMY_BYTES = 2**20
+# With a smaller L2, packing a 1x1 image gains where many output channels use it: 2 to 27% with 256 (Zen 3); with 16 it
+# loses up to 30%. 384 rows 12 KB apart were read at half speed in some places of memory.
+PACKED_CHANNELS, IN_PLACE_BYTES = 128, 4 * 2**20
+# Where rows meet in one set of the cache packing gains more: 16 -> 64 channels at 96 x 96 a factor of 3.0 on Zen 3, 1.2
+# on Zen 5. With fewer products for each element it loses: 256 -> 16 at 56 x 56 30%.
+CROWDED = 48
+# Packed rows are written and read again: positions of a block, and its least bytes. With 64 channels at 128 x 128,
+# blocks of 64 KiB gain 30% over 256 KiB; with 256 channels at 32 x 32 they lose 2%.
+PACKED_POSITIONS, PACKED_BYTES = 256, 64 * 2**10
 # Larger caches gained nothing from larger panels and results; panels of 128 KiB, a quarter of an L2 of 512, cost 3 to
 # 10% at 7x7.
 PANEL_BYTES, RESULT_BYTES = 256 * 2**10, 128 * 2**10
 # From so many bytes on, prefetching the image and using weights panel by panel gain where L2 would hold them, too.
 IMAGE_BYTES, WEIGHT_BYTES = 512 * 2**10, 768 * 2**10
-# Vectors run along channels where an image has fewer positions than this many panels: rows of 49 waste a quarter of
-# four vectors. Up to the second number, where the transpose of the result is small beside a long reduction.
-SMALL_PANELS, MEDIUM_PANELS, LONG_REDUCTION = 4, 8, 1024
+# Vectors run along channels where those along positions are so empty that the transpose of the result costs less: so
+# many products for each of its vectors.
+TRANSPOSE = 8
 # Strides that need no staging, and how many taps a channel may have for that: 7x7 stride 2 on 3 channels gains 14% by
 # staging, 3x3 stride 1 on 3 channels 19%; 3x3 stride 2 and 4x4 stride 4 lose as much.
 UNSTAGED = {1: 2, 2: 6, 4: 6}
@@ -55,9 +61,6 @@ class Budgets(NamedTuple):
 
     # A packed panel.
     panel: int
-    # A 1x1 panel is the image itself where the image of a group is no larger: packing made 384 -> 96 at 56x56 8%
-    # faster; with up to 256 rows it costs 5 to 14%.
-    in_place: int
     # Results by channel before their transpose: 1x1 512 -> 2048 at 7x7 gains 15% on two threads.
     result: int
     # Images that are larger are prefetched before they are packed or read (512 -> 64 at 56x56: 60 to 73% of the peak);
@@ -68,10 +71,9 @@ class Budgets(NamedTuple):
 
 def budgets() -> Budgets:
     """For the caches of this machine."""
-    _, l2, l3 = target.caches()
+    l2 = target.caches().l2
     return Budgets(
         panel=min(l2 // 2, PANEL_BYTES),
-        in_place=min(l3 // 2, IN_PLACE_BYTES),
         result=min(l2 // 4, RESULT_BYTES),
         image=min(l2, IMAGE_BYTES),
         weight=min(l2, WEIGHT_BYTES),
@@ -108,14 +110,13 @@ def _prepare(
     positions, width = oh * ow, VECTORS * lanes
     layout = image_layout(problem)
     if by_channel is None:
-        panels = SMALL_PANELS if reduction < LONG_REDUCTION else MEDIUM_PANELS
-        by_channel = positions < panels * width and oc >= lanes
+        by_channel = _by_channel(problem, lanes)
     # The kernels mask zero padding and shuffle these strides while they pack, tap by tap; all else is staged first,
     # and so are images of few channels under large kernels, where the masks would cost more than the copy.
     few = UNSTAGED.get(problem.stride[1], 0) if problem.padding_mode == "zeros" else 0
     staged = layout.staged and prod(problem.kernel_size) > few * problem.in_channels // g
     in_rows = problem.kernel_size == (1, 1) and not layout.staged
-    in_place = in_rows and (_in_place(problem, by_channel, fits.in_place) if in_place is None else in_place)
+    in_place = in_rows and (_in_place(problem, by_channel) if in_place is None else in_place)
     kernel_area = prod(problem.kernel_size)
     # Whole channels, equally many in each block.
     in_channels = reduction // kernel_area
@@ -124,7 +125,11 @@ def _prepare(
     # Positions are cut into blocks whose panels fit the cache, for threads too unless channels share out more evenly.
     unit, o_units = (ROWS, channel_panels) if by_channel else (width, row_tiles)
     p_units = -(-positions // unit)
-    fitting = max(1, (panel_bytes or fits.panel) // (k_block * dtype.itemsize * unit))
+    if panel_bytes is None:
+        panel_bytes = fits.panel
+        if in_rows and not in_place and not by_channel:
+            panel_bytes = min(panel_bytes, max(PACKED_BYTES, PACKED_POSITIONS * k_block * dtype.itemsize))
+    fitting = max(1, panel_bytes // (k_block * dtype.itemsize * unit))
     position_blocks = -(-p_units // fitting)
     if channel_blocks is None:
         by_o, by_p = _idle(o_units, threads), _idle(problem.batch * g * p_units, threads)
@@ -153,7 +158,7 @@ def _prepare(
     # Behind the last row of a packed block, a vector may be written.
     own = round_up(block_positions, lanes) * k_block + lanes
     if by_channel:
-        own += block_positions * -(-channel_panels // channel_blocks) * width
+        own += block_positions * (-(-channel_panels // channel_blocks) * width + lanes)
     channel = layout.channel if staged else prod(problem.in_size)
     sizes = implicit.Sizes(
         batch=problem.batch, groups=g, out_channels=oc, positions=positions, out_width=ow, pitch=layout.pitch,
@@ -183,16 +188,29 @@ def _prepare(
     return Prepared(job, packed.nbytes, job.workspace_bytes, compile_s, repack)
 
 
-def _in_place(problem: Conv2dProblem, by_channel: bool, most_bytes: int) -> bool:
+def _by_channel(problem: Conv2dProblem, lanes: int) -> bool:
+    """Whether vectors run along output channels, not along positions: 49 positions fill three of four vectors."""
+    oc, positions, reduction = problem.out_channels // problem.groups, prod(problem.out_size), problem.reduction
+    across = -(-positions // lanes)
+    by_position = reduction * oc * across
+    return reduction * positions * -(-oc // lanes) + TRANSPOSE * oc * across < by_position
+
+
+def _in_place(problem: Conv2dProblem, by_channel: bool) -> bool:
     """Whether the rows of a 1x1 image are read where they are, or packed once for all channels that use them."""
     oc, reduction = problem.out_channels // problem.groups, problem.reduction
+    _, l2, l3 = target.caches()
+    roomy = l2 >= ROOMY_BYTES
     if by_channel:
-        return oc < PACKED_CHANNELS // 2 or reduction < PACKED_CHANNELS
+        return roomy or oc < PACKED_CHANNELS // 2 or reduction < PACKED_CHANNELS
     row_bytes = prod(problem.out_size) * problem.itemsize
     # Rows that meet in one set of the cache; with few channels they are not read often enough to pay for packing.
     places = together(row_bytes)
     crowded = reduction > places and oc * reduction > CROWDED * places
-    return reduction * row_bytes <= most_bytes and (oc <= ROWS or (oc < PACKED_CHANNELS and not crowded))
+    if roomy:
+        return oc <= ROWS or not (crowded and row_bytes % PAGE_BYTES == 0)
+    fits = reduction * row_bytes <= min(l3 // 2, IN_PLACE_BYTES)
+    return fits and (oc <= ROWS or (oc < PACKED_CHANNELS and not crowded))
 
 
 def _idle(units: int, threads: int) -> float:

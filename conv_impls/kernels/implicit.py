@@ -217,7 +217,7 @@ def by_channel(part, parts, operands):
         for k0 in range(0, reduction, sizes.k_block):
             depth, start = min(sizes.k_block, reduction - k0), START_C if k0 else START_BY_COLUMN
             b = plan.weight, ((group * panels + first) * reduction + k0) * width, reduction * width, width
-            c, bias = (work, result_at, columns), (plan.bias, (group * panels + first) * width)
+            c, bias = (work, result_at, columns + lanes), (plan.bias, (group * panels + first) * width)
             floor = plan.floor[1] if k0 + depth == reduction else plan.floor[0]
             a = source, base + k0 * positions + p0, one, positions, zero
             if not sizes.in_place:
@@ -240,8 +240,8 @@ def by_channel(part, parts, operands):
             for first_position in range(0, count, lanes):
                 # The last vector overlaps the one before it: AVX2 stores masked lanes slowly.
                 j = max(min(first_position, count - lanes), 0)
-                at = result_at + j * columns + channel - first * width
-                square = load_rows(work, at, columns, count - j, lanes)
+                at = result_at + j * (columns + lanes) + channel - first * width
+                square = load_rows(work, at, columns + lanes, count - j, lanes)
                 store_rows(
                     transpose(square), y, (image_group * oc + channel) * positions + p0 + j, positions, here, count - j
                 )
