@@ -21,7 +21,7 @@ from typing import NamedTuple
 from conv_impls.kernels.runtime.compile import helper, kernel
 from conv_impls.kernels.runtime.operands import Floats, Integers, of_call, of_plan
 from conv_impls.kernels.simd import lanes_of
-from conv_impls.kernels.stage import Staging, stage_rows
+from conv_impls.kernels.stage import Staging, stage_phases
 from conv_impls.kernels.tile import ROWS
 from conv_impls.kernels.tile_few import tile_by_tap
 
@@ -67,10 +67,9 @@ def _stage_band(x, image_group, span, plan, work, at):
     sizes, (counts, _, _, _) = plan.sizes, plan.staging
     for c in range(sizes.in_channels):
         for r in range(counts.phases_h):
-            for s in range(counts.phases_w):
-                to = at + c * sizes.channel + (r * counts.phases_w + s) * sizes.plane
-                rows = r * counts.plane_h + span[0], span[1]
-                stage_rows(x, image_group * sizes.in_channels + c, rows, s, plan.staging, work, to)
+            to = at + c * sizes.channel + r * counts.phases_w * sizes.plane
+            rows = r * counts.plane_h + span[0], span[1]
+            stage_phases(x, image_group * sizes.in_channels + c, rows, plan.staging, work, (to, sizes.plane))
 
 
 @kernel

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from conv_impls.kernels.runtime.compile import helper, kernel
 from conv_impls.kernels.runtime.operands import Integers, of_call, of_plan
 from conv_impls.kernels.simd import evens, lanes_of, load, load_lanes, store, store_lanes
+from conv_impls.kernels.square import load_rows, store_rows, transpose
 
 
 class StageSizes(NamedTuple):
@@ -61,9 +62,38 @@ def stage(part, parts, operands):
     images, phases_h, plane_h, phases_w = sizes.images, sizes.phases_h, sizes.plane_h, sizes.phases_w
     for c in range(part * images // parts, (part + 1) * images // parts):
         for r in range(phases_h):
-            for s in range(phases_w):
-                to = c * sizes.channel + (r * phases_w + s) * plane_h * sizes.plane_w
-                stage_rows(x, c, (r * plane_h, plane_h), s, staging, planes, to)
+            plane = plane_h * sizes.plane_w
+            stage_phases(x, c, (r * plane_h, plane_h), staging, planes, (c * sizes.channel + r * phases_w * plane, plane))
+
+
+@helper
+def stage_phases(x, c, span, staging, planes, target):
+    """`stage_rows` for all column phases; ``target`` is (at, from one phase to the next)."""
+    (to, plane), (sizes, rows, columns, inner) = target, staging
+    phases, plane_w, lanes = sizes.phases_w, sizes.plane_w, lanes_of(x)
+    # Columns that are inside the image in all phases, which for these strides follow one another.
+    low, high = 0, plane_w
+    for s in range(phases):
+        low, high = max(low, inner[2 * s]), min(high, inner[2 * s + 1])
+    if sizes.stride in (1, 2, 4) or low >= high or columns[(phases - 1) * plane_w + low] - columns[low] != phases - 1:
+        for s in range(phases):
+            stage_rows(x, c, span, s, staging, planes, to + s * plane)
+    else:
+        for a in range(span[0], span[0] + span[1]):
+            line, inside = (c * sizes.h + rows[a]) * sizes.w, rows[a] >= 0
+            for s in range(phases):
+                first, there = s * plane_w, to + s * plane
+                for b in range(low if inside else plane_w):
+                    planes[there + b] = x[line + columns[first + b]] if inside and columns[first + b] >= 0 else 0
+                for b in range(high, plane_w):
+                    planes[there + b] = x[line + columns[first + b]] if inside and columns[first + b] >= 0 else 0
+            if inside:
+                for b in range(low, high, lanes):
+                    for s in range(0, phases, lanes):
+                        here = line + columns[low] + (b - low) * sizes.stride + s
+                        square = load_rows(x, here, sizes.stride, high - b, phases - s)
+                        store_rows(transpose(square), planes, to + s * plane + b, plane, phases - s, high - b)
+            to += plane_w
 
 
 @helper
@@ -110,6 +140,17 @@ def _copy(source, at, step, target, to, count):
         near = load_lanes(source, at, 0, 2 * count - 1)
         far = load_lanes(source, at + lanes, 0, 2 * count - 1 - lanes)
         store_lanes(evens(near, far), target, to, count)
+    elif step == 4 and last >= 0:
+        for b in range(0, last, lanes):
+            here = at + 4 * b
+            near = evens(load(source, here), load(source, here + lanes))
+            far = evens(load(source, here + 2 * lanes), load(source, here + 3 * lanes))
+            store(evens(near, far), target, to + b)
+        here = at + 4 * last
+        near = evens(load(source, here), load(source, here + lanes))
+        # The three elements behind the last wanted may be outside of the image.
+        far = evens(load(source, here + 2 * lanes), load_lanes(source, here + 3 * lanes, 0, lanes - 3))
+        store(evens(near, far), target, to + last)
     else:
         for b in range(count):
             target[to + b] = source[at + b * step]
