@@ -20,6 +20,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from numba import uint64
+
 from conv_impls.kernels.runtime.compile import helper
 from conv_impls.kernels.simd import blend_lanes, evens, lanes_of, load, load_lanes, store
 from conv_impls.kernels.tile import VECTORS
@@ -44,8 +46,9 @@ class Window(NamedTuple):
 def pack_planes(source, tap_offset, k_range, span, rows, target):
     """target[to + k*row_step + j] = source[base + tap_offset[k0+k] + place(p0+j)] for k < depth, j < count.
 
-    ``rows`` is (out_width, pitch), ``target`` (array, to, row_step). Elements after ``count`` stay as they were: their
-    products are never stored.
+    ``rows`` is (out_width, pitch), ``target`` (array, to, row_step). Products of the elements after ``count`` are never
+    stored. The source goes on for a vector behind what is read, and so does the target. (Indices without a sign, since
+    Numba would look whether others count from the end.)
     """
     image, base = source
     k0, depth = k_range
@@ -60,12 +63,14 @@ def pack_planes(source, tap_offset, k_range, span, rows, target):
         start = base + p // out_width * pitch + p % out_width
         for v in range(0, run, lanes):
             here, there = start + v, to + j + v
-            if run - v >= lanes:
+            # Whole vectors need no blend where what they have too much is written later: further columns of this row,
+            # or the next row where this is its first vector.
+            if run - v >= lanes or j + v + lanes <= row_step or j + v == 0:
                 for k in range(depth):
-                    store(load(image, here + tap_offset[k0 + k]), panel, there + k * row_step)
+                    store(load(image, here + tap_offset[uint64(k0 + k)]), panel, there + k * row_step)
             else:
                 for k in range(depth):
-                    value = load_lanes(image, here + tap_offset[k0 + k], 0, run - v)
+                    value = load(image, here + tap_offset[uint64(k0 + k)])
                     blend_lanes(value, panel, there + k * row_step, run - v)
         j += run
 
