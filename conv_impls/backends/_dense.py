@@ -22,13 +22,15 @@ from conv_impls.validation import Array
 
 # Images that are packed at a time.
 IMAGES = 96
+# Vectors of output channels may be empty but for this part; with fewer channels weights would take too much memory.
+FEWEST = 4
 
 
 def covers(problem: Conv2dProblem) -> bool:
     """Whether the kernel is as large as the image, and vectors of output channels are worth while."""
     oc = problem.out_channels // problem.groups
     whole = problem.kernel_size == problem.in_size and problem.padding == NO_PADDING
-    return whole and problem.out_size == (1, 1) and oc >= vector_lanes(problem.itemsize)
+    return whole and problem.out_size == (1, 1) and oc * FEWEST >= vector_lanes(problem.itemsize)
 
 
 def prepare(

@@ -23,8 +23,9 @@ from conv_impls.kernels.tile import ROWS, START_BY_ROW, VECTORS, Product, Start,
 
 # Vectors of a tile of few rows, which has registers left for more than `VECTORS`.
 WIDTHS = 1, 2, 4, 8
-# Panels that one row meets at a time.
+# Panels that one row meets at a time, at most. Fewer where there are no more: 48 channels would read twice the weights.
 PANELS = 4
+PANEL_COUNTS = 1, 2, PANELS
 I64 = ir.IntType(64)
 
 
@@ -61,9 +62,9 @@ def tile_by_tap(typing_context, size, k, a, b, taps, c, columns, bias, floor):
 
 @intrinsic
 def tile_of_row(typing_context, k, a, b, c, columns, bias, start, floor):
-    """As `tile` for one row and `PANELS` panels: B[k, j] of panel p is array[at + p*panel + k*step + j].
+    """As `tile` for one row and one of `PANEL_COUNTS`: B[k, j] of panel p is array[at + p*panel + k*step + j].
 
-    B is (array, at, step, panel), and is read for whole panels.
+    B is (array, at, step, panel), and is read for whole panels, the fewest that hold ``columns``.
     """
     i, scalar = types.int64, c[0].dtype
     signature = types.void(i, *map(simd.operand, (a, b, c)), i, simd.operand(bias), i, scalar)
@@ -71,7 +72,12 @@ def tile_of_row(typing_context, k, a, b, c, columns, bias, start, floor):
     def codegen(context, builder, signature, arguments):
         k, a, (b, step, panel), c, columns, (bias,), start, floor = located(context, builder, signature, arguments)
         product = Product(k, a, (b, step), c, columns, Start(start, bias, floor), panel=panel)
-        emit(builder, simd.vector_ir(scalar), 1, PANELS * VECTORS, 1, product)
+        vector = simd.vector_ir(scalar)
+        vectors = I64(PANELS * VECTORS)
+        for count in reversed(PANEL_COUNTS[:-1]):
+            enough = builder.icmp_signed("<=", columns, I64(count * VECTORS * vector.count))
+            vectors = builder.select(enough, I64(count * VECTORS), vectors)
+        switch(builder, vector, [(1, count * VECTORS) for count in PANEL_COUNTS], (I64(1), vectors), 1, product)
         return context.get_dummy_value()
 
     return signature, codegen
