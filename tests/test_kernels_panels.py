@@ -15,6 +15,7 @@ from conv_impls.backends import numba_simd
 from conv_impls.backends._layout import image_layout, spread, together
 from conv_impls.kernels import panels, simd
 from conv_impls.kernels.panels import Window
+from conv_impls.kernels.runtime import target
 from conv_impls.kernels.runtime.compile import entry
 from conv_impls.kernels.tile import ROWS, VECTORS
 from conv_impls.padding import padded
@@ -70,12 +71,15 @@ class Panel:
         self.memory = np.full(self.at + depth * row + lanes(dtype), GUARD, dtype)
         self.target = self.memory, self.at, row
 
-    def holds(self, expected: Array) -> bool:
-        """Whether ``expected``, row below row, is all that was written."""
-        right = np.full_like(self.memory, GUARD)
+    def holds(self, expected: Array, *, anything_behind: bool = False) -> bool:
+        """Whether ``expected``, row below row, is all that was written; or else columns behind it and the vector behind
+        the last row may hold anything.
+        """
+        right = self.memory.copy() if anything_behind else np.full_like(self.memory, GUARD)
+        right[: self.at] = GUARD
         rows = right[self.at : self.at + self.depth * self.row].reshape(self.depth, self.row)
         rows[:, : expected.shape[1]] = expected
-        return np.array_equal(self.memory, right)
+        return np.array_equal(self.memory, right, equal_nan=True)
 
 
 def spans(positions: int, width: int) -> list[tuple[int, int]]:
@@ -84,7 +88,7 @@ def spans(positions: int, width: int) -> list[tuple[int, int]]:
 
 
 @BOTH
-def test_planes_are_packed_in_place_and_nothing_behind_is_changed(dtype: str) -> None:
+def test_planes_are_packed_in_place_and_nothing_in_front_is_changed(dtype: str) -> None:
     width, pitch, out_width, channels = VECTORS * lanes(dtype), 13, 9, 3
     planes = numbered((channels, 8, pitch), dtype)
     offsets = np.array([c * 8 * pitch + i * pitch + j for c, i, j in product(range(channels), (0, 2), (0, 1, 4))])
@@ -94,7 +98,7 @@ def test_planes_are_packed_in_place_and_nothing_behind_is_changed(dtype: str) ->
     for (p0, count), (k0, depth) in product(spans(54, width)[::7], [(0, len(offsets)), (2, 5)]):
         panel = Panel(dtype, depth, width)
         pack_planes((memory, 0), offsets, (k0, depth), (p0, count), (out_width, pitch), panel.target)
-        assert panel.holds(taken[k0 : k0 + depth, p0 : p0 + count]), (p0, count, k0)
+        assert panel.holds(taken[k0 : k0 + depth, p0 : p0 + count], anything_behind=True), (p0, count, k0)
 
 
 @BOTH
@@ -168,11 +172,15 @@ def test_images_whose_channels_are_pages_apart(size: tuple[int, int], dtype: str
             check(problem, "numba_simd", prepare=prepare)
 
 
-def test_images_of_1x1_are_read_in_place_unless_many_use_them_or_their_rows_meet() -> None:
-    def in_place(channels: int, side: int, out_channels: int, by_channel: bool = False) -> bool:
-        problem = Conv2dProblem(1, channels, (side, side), out_channels, (1, 1))
-        return numba_simd._in_place(problem, by_channel, 4 * 2**20)
+def in_place(channels: int, side: int, out_channels: int, by_channel: bool = False) -> bool:
+    problem = Conv2dProblem(1, channels, (side, side), out_channels, (1, 1))
+    return numba_simd._in_place(problem, by_channel)
 
+
+def test_images_of_1x1_are_read_in_place_unless_many_use_them_or_their_rows_meet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(target, "caches", lambda: target.Caches(32 * 2**10, 512 * 2**10, 32 * 2**20))
     assert in_place(256, 28, 64)
     assert not in_place(256, 28, 128)
     # Rows 4 KiB apart, of which 8 fit a set of the cache; with few channels, packing is not worth while.
@@ -186,3 +194,29 @@ def test_images_of_1x1_are_read_in_place_unless_many_use_them_or_their_rows_meet
     assert in_place(256, 7, 63, by_channel=True)
     assert not in_place(256, 7, 64, by_channel=True)
     assert in_place(127, 7, 64, by_channel=True)
+
+
+def test_with_a_roomy_l2_images_of_1x1_are_packed_only_where_rows_are_pages_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(target, "caches", lambda: target.Caches(48 * 2**10, 2**20, 32 * 2**20))
+    assert in_place(256, 28, 1024)
+    assert in_place(64, 112, 64)
+    assert in_place(1024, 112, 256)
+    assert not in_place(64, 128, 64)
+    assert in_place(8, 32, 127)
+    assert in_place(256, 7, 2048, by_channel=True)
+
+
+def test_vectors_run_along_channels_where_those_along_positions_would_be_empty() -> None:
+    def by_channel(channels: int, side: int, out_channels: int, lanes: int) -> bool:
+        problem = Conv2dProblem(1, channels, (side, side), out_channels, (1, 1))
+        return numba_simd._by_channel(problem, lanes)
+
+    assert by_channel(256, 7, 256, 16)
+    assert by_channel(256, 14, 256, 16)
+    # A short reduction does not pay for the transpose, and 256 positions fill their vectors.
+    assert not by_channel(64, 14, 256, 16)
+    assert not by_channel(256, 16, 256, 16)
+    # One channel of sixteen.
+    assert not by_channel(256, 7, 1, 16)

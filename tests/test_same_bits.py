@@ -226,7 +226,7 @@ def test_sizes_follow_the_caches(monkeypatch: pytest.MonkeyPatch) -> None:
         assert 0 < found[name, 256] < found[name, 1024]
     pretend(monkeypatch, 32, 1024, 8192)
     # What these sizes were when they were constants.
-    assert numba_simd.budgets() == (256 * 2**10, 4 * 2**20, 128 * 2**10, 512 * 2**10, 768 * 2**10)
+    assert numba_simd.budgets() == (256 * 2**10, 128 * 2**10, 512 * 2**10, 768 * 2**10)
 
 
 def test_an_order_that_depends_on_the_image_is_seen(registered: dict[str, Backend]) -> None:

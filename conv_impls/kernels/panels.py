@@ -140,9 +140,9 @@ def pack_image(source, channels, span, window, out_width, target):
                 # Of the elements from `column` on, those that are in the image and not behind the last one used.
                 low, high = -column, min(in_width - column, (here - 1) * sw + 1)
                 if in_row < 0 or in_row >= in_height:
-                    # A row of the padding: zeros, and no load from a page that may not be there, which is slow.
-                    in_row, high = 0, 0
-                at = base + first * channel_size + in_row * in_width + column
+                    high = 0  # a row of the padding: zeros
+                # A masked load from a page that may not be there would be slow.
+                at = base + first * channel_size + min(max(in_row, 0), in_height - 1) * in_width + column
                 there = to + tap * row_step + j + v
                 if sw == 1 and low <= 0 and high == lanes:
                     for c in range(depth):

@@ -63,7 +63,9 @@ def stage(part, parts, operands):
     for c in range(part * images // parts, (part + 1) * images // parts):
         for r in range(phases_h):
             plane = plane_h * sizes.plane_w
-            stage_phases(x, c, (r * plane_h, plane_h), staging, planes, (c * sizes.channel + r * phases_w * plane, plane))
+            stage_phases(
+                x, c, (r * plane_h, plane_h), staging, planes, (c * sizes.channel + r * phases_w * plane, plane)
+            )
 
 
 @helper

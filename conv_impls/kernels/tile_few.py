@@ -19,7 +19,7 @@ from numba.extending import intrinsic
 
 from conv_impls.kernels import simd
 from conv_impls.kernels.runtime import llvm
-from conv_impls.kernels.tile import ROWS, START_BY_ROW, VECTORS, Product, Start, emit, located, switch
+from conv_impls.kernels.tile import ROWS, START_BY_ROW, VECTORS, Product, Start, located, switch
 
 # Vectors of a tile of few rows, which has registers left for more than `VECTORS`.
 WIDTHS = 1, 2, 4, 8
