@@ -27,9 +27,10 @@ from conv_impls.validation import Array
 PACK = 8
 # Weights are read again for each row of outputs. More bytes of them than this make a product so much dearer.
 WEIGHT_BYTES, WEIGHT_PRICE = 64 * 2**10, 1.15
-# Bands have as many rows as these bytes of staged planes hold, but at least so many times those that the next band
-# stages again: with bands of one row, 64 -> 1 channels at 128 x 128 took twice the time.
-BAND_BYTES, OWN_ROWS = 128 * 2**10, 4
+# Bands have as many rows as these bytes of staged planes hold, but so many times those that the next band stages again:
+# with bands of one row, 64 -> 1 channels at 128 x 128 took twice the time. With less of them where L2 holds no more: rows
+# that are staged twice still cost less than taps that are packed nine times.
+BAND_BYTES, OWN_ROWS, LEAST_ROWS = 128 * 2**10, 4, 1
 
 
 def better(problem: Conv2dProblem, threads: int) -> bool:
@@ -47,7 +48,7 @@ def better(problem: Conv2dProblem, threads: int) -> bool:
         price(problem) * oc * oh * -(-ow // lanes) < packed
         and (not in_rows(problem) or most_vectors(min(oc, ROWS)) > VECTORS)
         and problem.batch * problem.groups * oh >= threads
-        and max(1 + shared_rows, (OWN_ROWS + 1) * shared_rows) * row_bytes <= l2
+        and max(1 + shared_rows, (LEAST_ROWS + 1) * shared_rows) * row_bytes <= l2
         and min(oc, ROWS) * problem.reduction * problem.itemsize <= l2 // 2
     )
 
@@ -86,8 +87,9 @@ def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: 
         vectors //= 2
     # Bands of rows whose planes fit the cache, equally many for each thread.
     row_bytes, shared_rows = band_rows(problem)
-    fitting = min(target.caches().l2 // 2, BAND_BYTES) // row_bytes - shared_rows
-    bands = min(oh, round_up(-(-oh // max(1, fitting, OWN_ROWS * shared_rows)), threads))
+    l2 = target.caches().l2
+    fitting, most = (size // row_bytes - shared_rows for size in (min(l2 // 2, BAND_BYTES), l2))
+    bands = min(oh, round_up(-(-oh // max(1, fitting, min(OWN_ROWS * shared_rows, most))), threads))
     plane, channel = (-(-oh // bands) + shared_rows) * layout.pitch, prod(problem.in_size)
     if staged:
         channel = spread(staging.sizes.phases_h * staging.sizes.phases_w * plane, dtype.itemsize)

@@ -125,11 +125,12 @@ def _direct(problem: Conv2dProblem, lanes: int, threads: int, eager: bool) -> fl
     across = -(-positions // lanes)
     # With few rows, the loads of a tile outnumber its products.
     loads = max(1.0, (oc + 2) / (2 * max(oc, 1)))
-    pack: float = _by_tap.PACK
+    # Vectors that packing writes for each tap: rows of the output fill their own, and panels cut them.
+    pack: float = _by_tap.PACK * (oh * -(-ow // lanes) + across // 4)
     if _by_tap.in_rows(problem):
-        pack = PACK if oc >= numba_simd.PACKED_CHANNELS else 0
-    by_position = taps * (oc * loads / TILE_EFFICIENCY + pack) * across + STORE * oc * across
-    by_channel = taps * (positions * -(-oc // lanes) / TILE_EFFICIENCY + pack * across) + TRANSPOSE * oc * across
+        pack = 0 if numba_simd._in_place(problem, numba_simd._by_channel(problem, lanes)) else PACK * across
+    by_position = taps * (oc * loads / TILE_EFFICIENCY * across + pack) + STORE * oc * across
+    by_channel = taps * (positions * -(-oc // lanes) / TILE_EFFICIENCY + pack) + TRANSPOSE * oc * across
     # Few rows load more for each product here, too: vectors of an image, half of which lie in two lines of the cache.
     rows = max(oc, 1) / -(-max(oc, 1) // TILE_ROWS)
     by_tap = taps * oc * oh * -(-ow // lanes) * _by_tap.price(problem) * (1 + FEW_ROWS / rows**1.5)
