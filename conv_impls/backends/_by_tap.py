@@ -27,9 +27,14 @@ from conv_impls.validation import Array
 PACK = 8
 # Weights are read again for each row of outputs. More bytes of them than this make a product so much dearer.
 WEIGHT_BYTES, WEIGHT_PRICE = 64 * 2**10, 1.15
+# A tile of one vector waits for its own products, so that those of rows no longer than one cost more.
+NARROW = 1.4
+# Staging a row of a phase takes the time of so many products, besides what its length takes: for 3x3 with stride 2 and
+# 16 channels to a group @28 as long as the products themselves. Rows by masked vectors, edges and all, took 10% longer.
+STAGED_ROW = 35
 # Bands have as many rows as these bytes of staged planes hold, but so many times those that the next band stages again:
-# with bands of one row, 64 -> 1 channels at 128 x 128 took twice the time. With less of them where L2 holds no more: rows
-# that are staged twice still cost less than taps that are packed nine times.
+# with bands of one row, 64 -> 1 channels at 128 x 128 took twice the time. With less of them where L2 holds no more:
+# rows that are staged twice still cost less than taps that are packed nine times.
 BAND_BYTES, OWN_ROWS, LEAST_ROWS = 128 * 2**10, 4, 1
 
 
@@ -37,20 +42,38 @@ def better(problem: Conv2dProblem, threads: int) -> bool:
     """Whether this is faster than packing panels: few output channels share one, rows are full, and the caches hold a
     band of rows and the weights of a tile.
     """
-    lanes, (oh, ow), l2 = vector_lanes(problem.itemsize), problem.out_size, target.caches().l2
-    oc, positions = problem.out_channels // problem.groups, oh * ow
-    packed = (oc + PACK) * -(-positions // lanes)
+    lanes, l2 = vector_lanes(problem.itemsize), target.caches().l2
+    oc, positions = problem.out_channels // problem.groups, prod(problem.out_size)
+    products = oc * -(-positions // lanes)
     if oc >= lanes:
-        packed = min(packed, positions * -(-oc // lanes) + PACK * -(-positions // lanes))
+        products = min(products, positions * VECTORS * -(-oc // (VECTORS * lanes)))
+    packed = problem.reduction * (products + PACK * packed_vectors(problem, lanes))
     row_bytes, shared_rows = band_rows(problem)
     # 1x1 images need no packing, but tiles of few channels are wider here: 64 to 1 channels at 112 x 112 gains 68%.
     return (
-        price(problem) * oc * oh * -(-ow // lanes) < packed
+        units(problem, lanes) < packed
         and (not in_rows(problem) or most_vectors(min(oc, ROWS)) > VECTORS)
-        and problem.batch * problem.groups * oh >= threads
+        and problem.batch * problem.groups * problem.out_size[0] >= threads
         and max(1 + shared_rows, (LEAST_ROWS + 1) * shared_rows) * row_bytes <= l2
         and min(oc, ROWS) * problem.reduction * problem.itemsize <= l2 // 2
     )
+
+
+def packed_vectors(problem: Conv2dProblem, lanes: int) -> int:
+    """Vectors that packing writes for each tap: every row of outputs fills its own, and panels cut them."""
+    oh, ow = problem.out_size
+    return oh * -(-ow // lanes) + oh * ow // (4 * lanes)
+
+
+def units(problem: Conv2dProblem, lanes: int) -> float:
+    """Products of vectors for a group of one image, by tap, and its staging in such units."""
+    (oh, ow), oc = problem.out_size, problem.out_channels // problem.groups
+    vectors = -(-ow // lanes)
+    products = price(problem) * (NARROW if vectors == 1 else 1) * problem.reduction * oc * oh * vectors
+    if problem.padding == NO_PADDING and problem.stride == (1, 1):
+        return products
+    phases = min(problem.kernel_size[1], problem.stride[1])
+    return products + STAGED_ROW * problem.in_channels // problem.groups * problem.padded_size[0] * phases
 
 
 def band_rows(problem: Conv2dProblem) -> tuple[int, int]:

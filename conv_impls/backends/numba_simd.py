@@ -193,7 +193,8 @@ def _by_channel(problem: Conv2dProblem, lanes: int) -> bool:
     oc, positions, reduction = problem.out_channels // problem.groups, prod(problem.out_size), problem.reduction
     across = -(-positions // lanes)
     by_position = reduction * oc * across
-    return reduction * positions * -(-oc // lanes) + TRANSPOSE * oc * across < by_position
+    vectors = VECTORS * -(-oc // (VECTORS * lanes))
+    return reduction * positions * vectors + TRANSPOSE * oc * across < by_position
 
 
 def _in_place(problem: Conv2dProblem, by_channel: bool) -> bool:

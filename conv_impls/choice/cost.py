@@ -119,21 +119,22 @@ def estimates(problem: Conv2dProblem, threads: int, eager: bool) -> dict[str, fl
 def _direct(problem: Conv2dProblem, lanes: int, threads: int, eager: bool) -> float:
     """Units of `conv_impls.backends.numba_simd`: the best of its four ways."""
     from conv_impls.backends import _by_tap, _dense, numba_simd
+    from conv_impls.kernels.tile import VECTORS
 
     n, g, oc = problem.batch, problem.groups, problem.out_channels // problem.groups
-    positions, taps, (oh, ow) = prod(problem.out_size), problem.reduction, problem.out_size
+    positions, taps = prod(problem.out_size), problem.reduction
     across = -(-positions // lanes)
     # With few rows, the loads of a tile outnumber its products.
     loads = max(1.0, (oc + 2) / (2 * max(oc, 1)))
-    # Vectors that packing writes for each tap: rows of the output fill their own, and panels cut them.
-    pack: float = _by_tap.PACK * (oh * -(-ow // lanes) + across // 4)
+    pack: float = _by_tap.PACK * _by_tap.packed_vectors(problem, lanes)
     if _by_tap.in_rows(problem):
         pack = 0 if numba_simd._in_place(problem, numba_simd._by_channel(problem, lanes)) else PACK * across
     by_position = taps * (oc * loads / TILE_EFFICIENCY * across + pack) + STORE * oc * across
-    by_channel = taps * (positions * -(-oc // lanes) / TILE_EFFICIENCY + pack) + TRANSPOSE * oc * across
+    vectors = VECTORS * -(-oc // (VECTORS * lanes))
+    by_channel = taps * (positions * vectors / TILE_EFFICIENCY + pack) + TRANSPOSE * oc * across
     # Few rows load more for each product here, too: vectors of an image, half of which lie in two lines of the cache.
     rows = max(oc, 1) / -(-max(oc, 1) // TILE_ROWS)
-    by_tap = taps * oc * oh * -(-ow // lanes) * _by_tap.price(problem) * (1 + FEW_ROWS / rows**1.5)
+    by_tap = _by_tap.units(problem, lanes) * (1 + FEW_ROWS / rows**1.5)
     by_tap += STORE * oc * across + STAGE * prod(problem.padded_size) * problem.in_channels / g / lanes
     if _dense.covers(problem):
         units = n * g * taps * -(-oc // lanes) / TILE_EFFICIENCY
