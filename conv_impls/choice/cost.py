@@ -32,6 +32,8 @@ PACK, STAGE, STORE, TRANSPOSE = 3, 4, 4, 8
 # Units per vector of channels and tile, for each point (image, result) and for each output (result); per point of one
 # transformed weight pair, for eager calls.
 IMAGE, RESULT, OUTPUT, WEIGHT = 12, 4, 9, 10
+# Of products and the stream of their weights, the part of the shorter one that the other does not hide: 0 to 1.
+WAITING = 0.5
 # Rows of a tile whose products hide their latency.
 LEAST_ROWS = 4
 # What the loads of a single row add to its products by tap: 64 -> 1, 3 and 8 channels take 3.2, 1.6 and 1.3 times the
@@ -110,7 +112,8 @@ def estimates(problem: Conv2dProblem, threads: int, eager: bool) -> dict[str, fl
         products, rest, weight_bytes = _winograd_units(problem, _winograd.FORMS[name][0], lanes, eager)
         rate = machine.l3_bytes_per_s if weight_bytes <= l3_bytes() else machine.memory_bytes_per_s
         stream_s = weight_bytes / rate
-        seconds[name] = max(products * unit_s, stream_s) + rest * unit_s + start_s
+        first, second = sorted((products * unit_s, stream_s))
+        seconds[name] = second + WAITING * first + rest * unit_s + start_s
         if eager:
             seconds[name] += stream_s
     return seconds
