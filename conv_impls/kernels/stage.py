@@ -55,17 +55,17 @@ class Staged(NamedTuple):
 
 @kernel
 def stage(part, parts, operands):
-    """This part's channels of the image, in planes at the beginning of the workspace."""
+    """This part's rows of the channels of the image, in planes at the beginning of the workspace."""
     x, _, planes, _ = of_call(operands)
     staging = of_plan(operands, Staged).staging
     sizes = staging.sizes
-    images, phases_h, plane_h, phases_w = sizes.images, sizes.phases_h, sizes.plane_h, sizes.phases_w
-    for c in range(part * images // parts, (part + 1) * images // parts):
-        for r in range(phases_h):
-            plane = plane_h * sizes.plane_w
-            stage_phases(
-                x, c, (r * plane_h, plane_h), staging, planes, (c * sizes.channel + r * phases_w * plane, plane)
-            )
+    phases_h, plane = sizes.phases_h, sizes.plane_h * sizes.plane_w
+    # Rows of one phase of one channel: the three channels of a photograph would share out badly.
+    pieces = sizes.images * phases_h
+    for piece in range(part * pieces // parts, (part + 1) * pieces // parts):
+        c, r = piece // phases_h, piece % phases_h
+        target = c * sizes.channel + r * sizes.phases_w * plane, plane
+        stage_phases(x, c, (r * sizes.plane_h, sizes.plane_h), staging, planes, target)
 
 
 @helper
