@@ -21,7 +21,7 @@ from harness import run_python
 from conv_impls import Conv2dProblem, conv2d
 from conv_impls.backends import numba_direct
 from conv_impls.kernels import direct
-from conv_impls.kernels.runtime import launch, team
+from conv_impls.kernels.runtime import launch, protocol, team
 from conv_impls.validation import Array
 
 BOTH = pytest.mark.parametrize("by_channel", [False, True])
@@ -216,9 +216,9 @@ def test_a_forked_child_computes_serially_instead_of_dying() -> None:
 def test_a_second_process_compiles_nothing() -> None:
     code = (
         "import json, numpy as np; from conv_impls import conv2d; from conv_impls.kernels import direct\n"
-        "from conv_impls.kernels.runtime import team\n"
+        "from conv_impls.kernels.runtime import protocol\n"
         "conv2d(np.ones((1, 4, 9, 9), 'f4'), np.ones((4, 4, 3, 3), 'f4'), backend='numba_direct', threads=2)\n"
-        "s = [k.stats for k in (direct.convolve, team.together)]\n"
+        "s = [k.stats for k in (direct.convolve, protocol.together)]\n"
         "print(json.dumps([sum(c.values()) for c in [x.cache_hits for x in s] + [x.cache_misses for x in s]]))"
     )
     first, second = (json.loads(run_python(code).stdout) for _ in range(2))
@@ -230,7 +230,7 @@ def test_a_second_process_compiles_nothing() -> None:
 def test_read_only_and_writeable_arrays_share_one_compilation() -> None:
     x, w = np.ones((1, 4, 9, 9), "f4"), np.ones((4, 4, 3, 3), "f4")
     conv2d(x, w, backend="numba_direct", threads=1)
-    runs = team.together if launch.layer() == "team" else launch._alone
+    runs = protocol.together if launch.layer() == "team" else launch._alone
     before = len(runs.signatures)
     assert before
     x.flags.writeable = w.flags.writeable = False

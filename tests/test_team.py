@@ -21,11 +21,12 @@ from counted import PARTS, PATIENCE_S, Counted, team_of_many
 from effort import Effort
 
 from conv_impls.choice import probes
-from conv_impls.kernels.runtime import atomics, cores, job, launch, team
+from conv_impls.kernels.runtime import atomics, cores, job, launch, protocol, team
 from conv_impls.kernels.runtime.job import parts_of
 from conv_impls.kernels.runtime.memory import immortal
 from conv_impls.kernels.runtime.operands import TOOK
-from conv_impls.kernels.runtime.team import IDLE, Team
+from conv_impls.kernels.runtime.protocol import IDLE
+from conv_impls.kernels.runtime.team import Team
 
 if not atomics.SUPPORTED:
     pytest.skip("the team runs on Linux, x86-64 and 64-bit Arm", allow_module_level=True)
@@ -102,9 +103,9 @@ def test_a_worker_that_does_not_come_is_not_waited_for() -> None:
     workers, counted = team_of_many(), Counted(2)
     # A box of a worker that the system does not let run.
     boxes = workers._boxes
-    workers._started, boxes[team.MOST_WORKERS, team.COUNT // 8] = 1, 1
-    boxes[0, team.THREAD // 8] = -1
-    for state in (IDLE, team.ASLEEP):
+    workers._started, boxes[protocol.MOST_WORKERS, protocol.COUNT // 8] = 1, 1
+    boxes[0, protocol.THREAD // 8] = -1
+    for state in (IDLE, protocol.ASLEEP):
         boxes[0, 0] = state
         for _ in range(3):
             counted.run(workers, 2)
@@ -162,15 +163,30 @@ def test_every_seat_has_as_many_parts_as_another() -> None:
 def test_nobody_is_woken_for_a_short_job() -> None:
     workers, counted = team_of_many(), Counted(3, loops=0)
     counted.run(workers, 3)
-    head = counted.job._idle[-1].head
-    for took, woken in ((team.ROUSE_NS - 1, False), (10 * team.ROUSE_NS, True)):
-        assert_soon(lambda: states(workers) == [team.ASLEEP] * 2)
+    head, late = counted.job._idle[-1].head, workers._boxes[-1:, protocol.LATE // 8]
+    for took, woken in ((protocol.ROUSE_NS - 1, False), (10 * protocol.ROUSE_NS, True)):
+        assert_soon(lambda: states(workers) == [protocol.ASLEEP] * 2)
         time.sleep(0.005)
-        workers._boxes[:2, team.CALLER // 8] = 0
-        head[TOOK] = took
+        workers._boxes[:2, protocol.CALLER // 8] = 0
+        head[TOOK], late[:] = took, 10**9
         counted.run(workers, 3)
         # Whoever wakes a worker leaves its number.
-        assert list(workers._boxes[:2, team.CALLER // 8] != 0) == [woken] * 2
+        assert list(workers._boxes[:2, protocol.CALLER // 8] != 0) == [woken] * 2
+        if not woken:
+            # Each such call believes less that waking takes so long.
+            assert late == 10**9 - 10**9 // protocol.AGE
+
+
+def test_how_long_waking_took_is_known_afterwards() -> None:
+    workers, counted = team_of_many(), Counted(3, loops=0)
+    counted.run(workers, 3)
+    assert_soon(lambda: states(workers) == [protocol.ASLEEP] * 2)
+    late = workers._boxes[-1:, protocol.LATE // 8]
+    late[:], counted.job._idle[-1].head[TOOK] = 0, 10 * protocol.ROUSE_NS
+    before = time.monotonic_ns()
+    counted.run(workers, 3)
+    assert_soon(lambda: late > 0)
+    assert late <= time.monotonic_ns() - before
 
 
 def test_a_job_of_a_few_microseconds_is_the_callers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +229,7 @@ def test_workers_without_work_sleep_and_wake_again() -> None:
     for _ in range(3):
         # Also one that was never called must come to rest.
         counted.run(workers, 3)
-        assert_soon(lambda: states(workers) == [team.ASLEEP] * 2)
+        assert_soon(lambda: states(workers) == [protocol.ASLEEP] * 2)
     me, spent = str(threading.get_native_id()), cpu_s()
     time.sleep(0.3)
     # A worker that looks at its box again and again would take all of that time. Other tests' workers sleep, too.
@@ -225,7 +241,7 @@ def test_workers_without_work_sleep_and_wake_again() -> None:
         assert time.monotonic() < until, "a sleeping worker was not woken"
     assert counted.right
     # Woken on another core than the caller's, they may run on all again.
-    threads = [int(word) for word in workers._boxes[:2, team.THREAD // 8]]
+    threads = [int(word) for word in workers._boxes[:2, protocol.THREAD // 8]]
     while any(os.sched_getaffinity(thread) != os.sched_getaffinity(0) for thread in threads):
         counted.run(workers, 3)
         assert time.monotonic() < until, "a woken worker stays away from a core"
@@ -259,7 +275,7 @@ def test_a_team_has_a_limit() -> None:
 
 def test_words_outlive_who_made_them() -> None:
     """While the interpreter ends, modules go before the workers do."""
-    words = immortal(2, team.LINE)
+    words = immortal(2, protocol.LINE)
     gone, at = weakref.ref(words), words.ctypes.data
     del words
     gc.collect()

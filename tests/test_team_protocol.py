@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from counted import PATIENCE_S, Counted, Operands, Sizes, team_of_many
 
-from conv_impls.kernels.runtime import atomics, team
+from conv_impls.kernels.runtime import atomics, protocol, team
 from conv_impls.kernels.runtime.compile import entry, kernel
 from conv_impls.kernels.runtime.job import Job
 from conv_impls.kernels.runtime.memory import immortal
 from conv_impls.kernels.runtime.operands import of_call, of_plan
-from conv_impls.kernels.runtime.team import IDLE
+from conv_impls.kernels.runtime.protocol import IDLE
 
 if not atomics.SUPPORTED:
     pytest.skip("the team runs on Linux, x86-64 and 64-bit Arm", allow_module_level=True)
@@ -79,39 +79,61 @@ def test_a_thread_follows_another_one_or_the_first(waiting: int) -> None:
     assert found == [{max(here)}, here]
 
 
-@pytest.mark.parametrize(("slept_ns", "expected"), [(0, False), (team.LONG_NS // 2, False), (4 * team.LONG_NS, True)])
+@pytest.mark.parametrize(
+    ("slept_ns", "expected"), [(0, False), (protocol.LONG_NS // 2, False), (4 * protocol.LONG_NS, True)]
+)
 def test_only_a_worker_that_slept_long_is_sent_to_another_core(waiting: int, slept_ns: int, expected: bool) -> None:
     here = os.sched_getaffinity(0)
-    boxes = np.zeros((1, team.LINE // 8), np.int64)
+    boxes = np.zeros((1, protocol.LINE // 8), np.int64)
     # Compiled before the clock is read.
     call_back(boxes.ctypes.data, 0, 4096, 9)
-    words = {team.STATE: team.ASLEEP, team.JOB: 4096, team.LAST_EPOCH: 9, team.THREAD: waiting}
-    for place, word in (words | {team.SINCE: time.monotonic_ns() - slept_ns}).items():
+    words = {protocol.STATE: protocol.ASLEEP, protocol.JOB: 4096, protocol.LAST_EPOCH: 9, protocol.THREAD: waiting}
+    for place, word in (words | {protocol.SINCE: time.monotonic_ns() - slept_ns}).items():
         boxes[0, place // 8] = word
     call_back(boxes.ctypes.data, 1, 4096, 9)
-    assert boxes[0, 0] == team.OFFERED
-    assert boxes[0, team.CALLER // 8] == threading.get_native_id()
+    assert boxes[0, 0] == protocol.OFFERED
+    assert boxes[0, protocol.CALLER // 8] == threading.get_native_id()
     cores = os.sched_getaffinity(waiting)
     assert sent_away(cores) if expected else cores == here
 
 
 @entry()
+def rouses(took_ns: Any, late_ns: Any, idle_ns: Any) -> Any:
+    return protocol._rouses(took_ns, late_ns, idle_ns)
+
+
+def test_workers_are_woken_for_what_takes_several_times_as_long_as_waking_took() -> None:
+    long_ago, most = 10 * protocol.SPIN_NS, protocol.ROUSE_NS
+    # The first call, and those that follow each other closely.
+    assert rouses(0, 10**9, long_ago)
+    assert rouses(1, 10**9, protocol.SPIN_NS - 1)
+    assert not rouses(1, 10**9, protocol.SPIN_NS)
+    late = most // (10 * protocol.RETURNS)
+    assert rouses(protocol.RETURNS * late + 1, late, long_ago)
+    assert not rouses(protocol.RETURNS * late, late, long_ago)
+    # Whatever it once took, and where it is not known.
+    for unusual in (0, most, 10**12):
+        assert rouses(most + 1, unusual, long_ago)
+        assert not rouses(most, unusual, long_ago)
+
+
+@entry()
 def claim(ticket_at: Any, owner: Any, first: Any, last: Any) -> Any:
-    return team._claim(ticket_at, owner, first, last)
+    return protocol._claim(ticket_at, owner, first, last)
 
 
 @entry()
 def helped(block: Any, seat: Any, seats: Any, first: Any, last: Any) -> None:
-    team._help(block, seat, seats, first, last)
+    protocol._help(block, seat, seats, first, last)
 
 
 @entry()
 def call_back(boxes: Any, workers: Any, block: Any, last: Any) -> None:
-    team._call_back(boxes, workers, block, last)
+    protocol._call_back(boxes, workers, block, last)
 
 
 def ticket(epoch: int, end: int, following: int) -> int:
-    return epoch << 2 * team.BITS | end << team.BITS | following
+    return epoch << 2 * protocol.BITS | end << protocol.BITS | following
 
 
 @pytest.mark.parametrize(
@@ -127,7 +149,7 @@ def ticket(epoch: int, end: int, following: int) -> int:
         (4, 4, 1, True, (-1, -1), (4, 4, 1)),
         (7, 4, 1, True, (-1, -1), (7, 4, 1)),
         (7, 4, 1, False, (-1, -1), (7, 4, 1)),
-        (2**34, team.MOST_PARTS, 0, True, (-1, -1), (2**34, team.MOST_PARTS, 0)),
+        (2**34, protocol.MOST_PARTS, 0, True, (-1, -1), (2**34, protocol.MOST_PARTS, 0)),
     ],
 )
 def test_a_part_is_claimed_of_this_job_alone(
@@ -140,10 +162,10 @@ def test_a_part_is_claimed_of_this_job_alone(
 
 def test_a_late_worker_touches_nothing_of_the_next_job() -> None:
     counted = Counted(2)
-    block = np.zeros((team.TICKETS + 2 * team.LINE) // 8, np.int64)
+    block = np.zeros((protocol.TICKETS + 2 * protocol.LINE) // 8, np.int64)
     # Two jobs of three phases: the worker comes for the first, epochs 1 to 3, when the second is at its second phase.
-    words = {team.TABLE: counted.job._idle[-1].address, team.OF_PHASE: 4, team.TICKETS: ticket(5, 2, 0)}
-    for place, word in (words | {team.TICKETS + team.LINE: ticket(5, 4, 2)}).items():
+    words = {protocol.TABLE: counted.job._idle[-1].address, protocol.OF_PHASE: 4, protocol.TICKETS: ticket(5, 2, 0)}
+    for place, word in (words | {protocol.TICKETS + protocol.LINE: ticket(5, 4, 2)}).items():
         block[place // 8] = word
     before = block.copy()
     helped(block.ctypes.data, 1, 2, 1, 3)
@@ -151,30 +173,36 @@ def test_a_late_worker_touches_nothing_of_the_next_job() -> None:
     assert counted.by_seat.sum() == 0
 
 
-@pytest.mark.parametrize("state", [IDLE, team.ASLEEP])
+@pytest.mark.parametrize("state", [IDLE, protocol.ASLEEP])
 @pytest.mark.parametrize("mine", [True, False])
 def test_only_workers_of_the_job_are_called_back(state: int, mine: bool) -> None:
-    boxes = np.zeros((3, team.LINE // 8), np.int64)
+    boxes = np.zeros((3, protocol.LINE // 8), np.int64)
     # A worker of ours, one that works, and one of the same block's job before.
-    boxes[:, team.STATE // 8] = state, team.BUSY, state
-    boxes[:, team.JOB // 8] = 4096 if mine else 8192
-    boxes[:, team.LAST_EPOCH // 8] = 9, 9, 6
+    boxes[:, protocol.STATE // 8] = state, protocol.BUSY, state
+    boxes[:, protocol.JOB // 8] = 4096 if mine else 8192
+    boxes[:, protocol.LAST_EPOCH // 8] = 9, 9, 6
     # No thread, so that nobody is moved to another core.
-    boxes[:, team.THREAD // 8] = -1
+    boxes[:, protocol.THREAD // 8] = -1
     before = boxes.copy()
     call_back(boxes.ctypes.data, 3, 4096, 9)
+    # When a sleeper was called; nobody else was.
+    assert (boxes[:, protocol.CALLED // 8] > 0).tolist() == [mine and state == protocol.ASLEEP, False, False]
+    boxes[:, protocol.CALLED // 8] = 0
     if mine:
-        before[0, 0] = team.OFFERED
-        before[0, team.CALLER // 8] = threading.get_native_id() if state == team.ASLEEP else 0
+        before[0, 0] = protocol.OFFERED
+        before[0, protocol.CALLER // 8] = threading.get_native_id() if state == protocol.ASLEEP else 0
     assert np.array_equal(boxes, before)
 
 
 @kernel
 def uneven(part: Any, parts: Any, operands: Any) -> None:
-    """The last part takes long, of every phase; a part of the second phase says which seat ran it."""
+    """The last part takes long, of every phase, and no part so little that one thread runs them all; a part of the second
+    phase says which seat ran it.
+    """
     x, y, work, at = of_call(operands)
     total = x[0]
-    for i in range(of_plan(operands, Operands).sizes.loops if part == parts - 1 else 1):
+    loops = of_plan(operands, Operands).sizes.loops
+    for i in range(loops if part == parts - 1 else loops // 50):
         total += x[0] / (i + total)
     y[part] = total
     work[at] += 1
@@ -189,7 +217,7 @@ def test_a_caller_sleeps_until_the_last_part_is_done() -> None:
 
     def watch() -> None:
         while not done.is_set():
-            if any(words[0, team.WAITING // 8] for words in blocks):
+            if any(words[0, protocol.WAITING // 8] for words in blocks):
                 waiting.set()
             time.sleep(0.0001)
 
