@@ -25,12 +25,12 @@ ORDERS = {
     "g96mb1ic96ih56oc96oh56kh7ph3": ("DSF", "DSF", "DSF", "DSF"),
     "mb1ic3ih224oc64oh112kh7sh2ph3": ("S5F", "S5F", "S5F", "S5F"),
     "mb1ic3ih224oc64oh224kh3ph1": ("S42", "S42", "S42", "S42"),
-    "mb1ic512ih7oc512oh7kh3ph1": ("24S", "S24", "2S4", "S24"),
+    "mb1ic512ih7oc512oh7kh3ph1": ("2S4", "S24", "S24", "S24"),
     # 1x1 (ResNet).
     "mb1ic256ih56oc64oh56kh1": ("S", "S", "S", "S"),
     # A large kernel on few channels, groups of one channel with many outputs, a huge depthwise kernel, in float64.
     "mb4ic2ih64oc1oh64kh15ph7": ("FS", "SF", "SF", "SF"),
-    "g8mb1ic8ih13oc512oh13kh7ph3": ("SDF", "DSF", "SDF", "DSF"),
+    "g8mb1ic8ih13oc512oh13kh7ph3": ("DSF", "DSF", "DSF", "DSF"),
     'g32mb1ic32ih128oc32oh114kh15ph0dt"float64"': ("DSF", "DSF", "DSF", "DSF"),
     # Groups of four channels, a batch, a batch with stride 3.
     "g8mb1ic32ih14oc16oh14kh5ph2": ("S5F", "S5F", "S5F", "S5F"),
@@ -40,13 +40,15 @@ ORDERS = {
     "mb1ic128ih56oc128oh28kh3sh2ph1": ("42S", "42S", "42S", "42S"),
     "g2mb1ic96ih27oc256oh27kh5ph2": ("5SF", "5SF", "5SF", "5SF"),
     "g2mb1ic384ih13oc384oh13kh3ph1": ("42S", "24S", "24S", "2S4"),
-    "mb1ic512ih14oc512oh7kh3sh2ph1": ("2S4", "S24", "S24", "S24"),
+    "mb1ic512ih14oc512oh7kh3sh2ph1": ("S24", "S24", "S24", "S24"),
     "mb1ic8ih128oc8oh128kh3ph1": ("S42", "S42", "S42", "S42"),
     "mb1ic64ih128oc1oh128kh3ph1": ("S42", "S42", "S42", "S42"),
     "mb1ic128ih17iw17oc128oh17ow17kh1kw7ph0pw3": ("5S", "5S", "5S", "5S"),
     # A batch, groups and strides at once, and what an eager call decides.
-    "g2mb4ic80ih8oc512oh4kh3sh2ph1": ("42S", "S24", "24S", "S24"),
+    "g2mb4ic80ih8oc512oh4kh3sh2ph1": ("24S", "S24", "2S4", "S24"),
     "mb1ic96ih13oc208oh13kh3ph1": ("42S", "24S", "42S", "24S"),
+    # Vectors along channels, where those along positions would be empty.
+    "mb1ic192ih6oc384oh6kh3ph1": ("2S4", "S24", "2S4", "S24"),
     # One output an image.
     "mb64ic256ih7oc48oh1kh7ph0": ("S5F", "S5F", "S5F", "S5F"),
 }
@@ -55,10 +57,10 @@ PICKS = {
     "g96mb1ic96ih56oc96oh56kh7ph3": ("DDDD", "DDDD"),
     "mb1ic3ih224oc64oh112kh7sh2ph3": ("SSSS", "SSSS"),
     "mb1ic3ih224oc64oh224kh3ph1": ("SSSS", "SSSS"),
-    "mb1ic512ih7oc512oh7kh3ph1": ("2S2S", "SSSS"),
+    "mb1ic512ih7oc512oh7kh3ph1": ("2SSS", "SSSS"),
     "mb1ic256ih56oc64oh56kh1": ("SSSS", "SSSS"),
     "mb4ic2ih64oc1oh64kh15ph7": ("FSSS", "SSSS"),
-    "g8mb1ic8ih13oc512oh13kh7ph3": ("SDSD", "SDSD"),
+    "g8mb1ic8ih13oc512oh13kh7ph3": ("DDDD", "DDDD"),
     'g32mb1ic32ih128oc32oh114kh15ph0dt"float64"': ("DDDD", "DDDD"),
     "g8mb1ic32ih14oc16oh14kh5ph2": ("SSSS", "SSSS"),
     "mb4ic128ih112oc64oh108kh5ph0": ("5555", "SSSS"),
@@ -66,12 +68,13 @@ PICKS = {
     "mb1ic128ih56oc128oh28kh3sh2ph1": ("4444", "SSSS"),
     "g2mb1ic96ih27oc256oh27kh5ph2": ("5555", "SSSS"),
     "g2mb1ic384ih13oc384oh13kh3ph1": ("4222", "SSSS"),
-    "mb1ic512ih14oc512oh7kh3sh2ph1": ("2SSS", "SSSS"),
+    "mb1ic512ih14oc512oh7kh3sh2ph1": ("SSSS", "SSSS"),
     "mb1ic8ih128oc8oh128kh3ph1": ("SSSS", "SSSS"),
     "mb1ic64ih128oc1oh128kh3ph1": ("SSSS", "SSSS"),
     "mb1ic128ih17iw17oc128oh17ow17kh1kw7ph0pw3": ("5555", "SSSS"),
-    "g2mb4ic80ih8oc512oh4kh3sh2ph1": ("4S2S", "SSSS"),
+    "g2mb4ic80ih8oc512oh4kh3sh2ph1": ("2S2S", "SSSS"),
     "mb1ic96ih13oc208oh13kh3ph1": ("4242", "SSSS"),
+    "mb1ic192ih6oc384oh6kh3ph1": ("2S2S", "SSSS"),
     "mb64ic256ih7oc48oh1kh7ph0": ("SSSS", "SSSS"),
 }
 SETTINGS = [(threads, eager) for threads in (1, 2) for eager in (False, True)]

@@ -196,7 +196,7 @@ def test_only_workers_of_the_job_are_called_back(state: int, mine: bool) -> None
 
 @kernel
 def uneven(part: Any, parts: Any, operands: Any) -> None:
-    """The last part takes long, of every phase, and no part so little that one thread runs them all; a part of the second
+    """The last part takes long, of every phase, and no other so little that one thread runs all; a part of the second
     phase says which seat ran it.
     """
     x, y, work, at = of_call(operands)
@@ -230,9 +230,11 @@ def test_a_caller_sleeps_until_the_last_part_is_done() -> None:
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1) as pool:
         patch.setattr(team, "immortal", recorded)
         watcher, until = pool.submit(watch), time.monotonic() + PATIENCE_S
-        while not waiting.is_set():
-            workers.call(2, x, y, job._idle[-1].address)
-            assert time.monotonic() < until, "the caller never slept"
-        done.set()
+        try:
+            while not waiting.is_set():
+                workers.call(2, x, y, job._idle[-1].address)
+                assert time.monotonic() < until, "the caller never slept"
+        finally:
+            done.set()
         watcher.result()
     assert (y > 1).all()
