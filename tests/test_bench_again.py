@@ -11,7 +11,7 @@ from scripted import BACKENDS, Answer, Session, Spoil, asked, by_backend
 from bench.machine.peaks import Peaks
 from bench.run.contender import PATIENCE, TURNS
 from bench.run.driver import AGAIN, DOUBT_S, DOUBTS, PEAK_S, Driver
-from bench.run.floor import SLACK, fewest_flops, least_s
+from bench.run.floor import SLACK, fewest_flops, least_s, seen
 from bench.run.worker import MACHINE
 from conv_impls import Conv2dProblem
 
@@ -134,7 +134,7 @@ def test_a_wrong_result_is_kept_whichever_time_it_comes(go: Session, others: tup
 def quick(name: str, threads: int, do: str, order: Answer) -> Answer | None:
     """Backend a is quicker than 50 GFLOP/s allow; more is known only when the machine is asked for longer."""
     if (name, do) == ("a", "turn"):
-        return {"samples_s": [1e-6] * 3}
+        return {"samples_s": [5e-7] * 3}
     return None
 
 
@@ -142,7 +142,7 @@ def test_too_fast_a_result_is_none_after_the_peak_was_asked_again(go: Session) -
     run, log = go(quick, layers=1)
     found = by_backend(run)
     assert {name: record.status for name, record in found.items()} == {"a": "too_fast", "b": "ok", "c": "ok"}
-    assert found["a"].reason.startswith("1e-06 s a call; this machine needs ")
+    assert found["a"].reason.startswith("5e-07 s a call; this machine needs ")
     assert (found["a"].samples_s, found["a"].median_s) == ([], None)
     peaks = [order["seconds"] for name, _, do, order in log if name == MACHINE and do == "turn"]
     assert peaks == [PEAK_S] * TURNS + [DOUBT_S] * DOUBTS
@@ -201,13 +201,30 @@ def test_the_most_a_machine_can_do_is_that_of_its_best_thread_times_their_number
 
 def test_the_least_time_of_a_call_by_hand() -> None:
     problem = Conv2dProblem.from_label("mb1ic64ih56oc64oh56kh3ph1")
-    flops = 2 * 56 * 56 * 64 * 64 * 9
-    assert least_s(problem, flops, 100e9, 0.0) == pytest.approx(flops / 100e9 / SLACK)
+    # Three taps of each row and column see the image, at both ends two.
+    flops = 2 * (3 * 56 - 2) ** 2 * 64 * 64
+    assert least_s(problem, problem.flops, 100e9, 0.0) == pytest.approx(flops / 100e9 / SLACK)
     assert least_s(problem, None, 100e9, 0.0) == pytest.approx(flops / 4 / 100e9 / SLACK), "a quarter by Winograd"
     data = 4 * (64 * 56 * 56 * 2 + 64 * 64 * 9)
     assert least_s(problem, None, 0.0, 200e9) == pytest.approx(data / 200e9 / SLACK)
     assert least_s(problem, None, 100e9, 1e9) == pytest.approx(data / 1e9 / SLACK), "the longer of both"
     assert least_s(problem, None, 0.0, 0.0) == 0.0
+
+
+def test_products_with_the_padding_may_be_left_out() -> None:
+    # Of nine taps, 12 pixels apart, the middle one alone sees an image of 10 x 10: libraries leave out the others, and
+    # were once accused.
+    problem = Conv2dProblem.from_label("mb1ic672ih10oc128oh10kh3ph12dh11")
+    middle = 2 * 100 * 672 * 128
+    assert least_s(problem, None, 100e9, 0.0) == pytest.approx(middle / 4 / 100e9 / SLACK)
+    assert least_s(problem, problem.flops, 100e9, 0.0) == pytest.approx(middle / 100e9 / SLACK)
+    # Of rows and columns, with stride and unlike sides: counted one by one.
+    uneven = problem.replace(in_size=(11, 8), stride=(3, 2), dilation=(2, 1), padding=((3, 0), (1, 4)))
+    rows = [0 <= 3 * i + 2 * tap - 3 < 11 for i in range(uneven.out_size[0]) for tap in range(3)]
+    columns = [0 <= 2 * j + tap - 1 < 8 for j in range(uneven.out_size[1]) for tap in range(3)]
+    assert seen(uneven) == pytest.approx(np.mean(rows) * np.mean(columns))
+    # Other padding shows the image.
+    assert seen(uneven.replace(padding_mode="replicate")) == 1.0
 
 
 def test_large_kernels_may_be_as_quick_as_an_fft() -> None:
