@@ -177,6 +177,17 @@ def blend_lanes(typing_context, value, array, index, count):
 
 
 @intrinsic
+def prefetch(typing_context, array, index):
+    """Fetch the line of array[index] into the caches; nothing happens where there is no such element."""
+
+    def codegen(context, builder, signature, arguments):
+        llvm.prefetch(builder, pointer(context, builder, array, *arguments))
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), codegen
+
+
+@intrinsic
 def splat(typing_context, array, index):
     """array[index] in every lane"""
 
