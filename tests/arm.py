@@ -73,7 +73,7 @@ def main(dtype: str) -> int:
     from conv_impls.kernels import depthwise_position, implicit
 
     wrong = []
-    for kernel in (implicit.by_position, implicit.by_channel, depthwise_position.convolve):
+    for kernel in (*implicit.kernels_of(False), depthwise_position.convolve):
         for assembly in kernel.inspect_asm().values():
             wrong += [f"{kernel.py_func.__qualname__}: {fault}" for fault in faults(assembly)]
     print("\n".join(wrong) or f"{dtype}: tiles use more than 16 registers and spill none")

@@ -43,7 +43,7 @@ for name in {backends}:
         if get_backend(name).supports(p) is None:
             check(p, name, 1 + turn % 2, relu=turn % 3 == 0)
 winograd_kernel = winograd.kernels_of(Tile((2, 2), (3, 3), (1, 1)))[0]
-for name, kernel in {{"implicit": implicit.by_position, "winograd": winograd_kernel}}.items():
+for name, kernel in {{"implicit": implicit.kernels_of(False)[0], "winograd": winograd_kernel}}.items():
     Path({folder!r}, name + ".s").write_text("\\n".join(kernel.inspect_asm().values()))
 print(simd.VECTOR_BYTES)
 """

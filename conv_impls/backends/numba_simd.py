@@ -22,7 +22,6 @@ from conv_impls.kernels.runtime import target
 from conv_impls.kernels.runtime.job import Job, compiled_s
 from conv_impls.kernels.runtime.memory import aligned_zeros
 from conv_impls.kernels.simd import lanes as vector_lanes
-from conv_impls.kernels.stage import stage
 from conv_impls.kernels.tile import ROWS, VECTORS
 from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import Prepared, register
@@ -133,7 +132,9 @@ def _prepare(
     position_blocks = -(-p_units // fitting)
     if channel_blocks is None:
         by_o, by_p = _idle(o_units, threads), _idle(problem.batch * g * p_units, threads)
-        channel_blocks = threads if by_o < by_p or (by_channel and by_o == by_p) else 1
+        # Threads that share out channels stage the same rows, each for itself.
+        equal = by_channel and by_o == by_p and not (staged and problem.batch * g % threads == 0)
+        channel_blocks = threads if by_o < by_p or equal else 1
     if channel_blocks == 1 and problem.batch * g % threads:
         position_blocks = min(round_up(position_blocks, threads), p_units)
     channel_blocks = min(channel_blocks, o_units)
@@ -147,24 +148,20 @@ def _prepare(
         and block_positions * -(-channel_panels // channel_blocks) * width * dtype.itemsize > fits.result
     ):
         channel_blocks *= 2
-    pack, convolve = implicit.pack_tiles, implicit.by_position
-    if by_channel:
-        pack, convolve = implicit.pack_panels, implicit.by_channel
-    kernels = [stage, convolve] if staged else [convolve]
-    compile_s = compiled_s([pack, *kernels], dtype)
-    planes = problem.batch * problem.in_channels * layout.channel if staged else 0
+    pack, convolve = (implicit.pack_tiles, implicit.pack_panels)[by_channel], implicit.kernels_of(staged)[by_channel]
+    compile_s = compiled_s([pack, convolve], dtype)
     # Behind the planes, vectors may be loaded, though never used.
-    planes += width
+    planes = round_up(problem.in_channels // g * layout.channel + width, width) if staged else 0
     # Behind the last row of a packed block, a vector may be written.
-    own = round_up(block_positions, lanes) * k_block + lanes
+    own = planes + round_up(block_positions, lanes) * k_block + lanes
     if by_channel:
         own += block_positions * (-(-channel_panels // channel_blocks) * width + lanes)
-    channel = layout.channel if staged else prod(problem.in_size)
     sizes = implicit.Sizes(
         batch=problem.batch, groups=g, out_channels=oc, positions=positions, out_width=ow, pitch=layout.pitch,
-        group_elements=problem.in_channels // g * channel, reduction=reduction, k_block=k_block,
+        in_channels=in_channels, group_elements=in_channels * prod(problem.in_size), planes=planes,
+        reduction=reduction, k_block=k_block,
         block_positions=block_positions, position_blocks=position_blocks, channel_blocks=channel_blocks,
-        together=together(prod(problem.in_size) * dtype.itemsize), staged=staged, in_rows=in_rows,
+        together=together(prod(problem.in_size) * dtype.itemsize), in_rows=in_rows,
         in_place=in_place, prefetch_image=in_rows and reduction * positions * dtype.itemsize > fits.image,
         by_panel=k_block * -(-channel_panels // channel_blocks) * width * dtype.itemsize > fits.weight,
     )  # fmt: skip
@@ -175,8 +172,8 @@ def _prepare(
     floor = np.array([-np.inf, 0.0 if relu else -np.inf], dtype)
     operands = implicit.Operands(layout.staging, packed, bias_values, floor, layout.tap_offset, window, sizes)
     job = Job(
-        kernels, dtype, operands, threads=threads, units=problem.batch * g * position_blocks * channel_blocks,
-        shared=planes, own=own,
+        [convolve], dtype, operands, threads=threads, units=problem.batch * g * position_blocks * channel_blocks,
+        own=own,
     )  # fmt: skip
     packing = Job([pack], dtype, implicit.PackOperands(implicit.Packing(g, oc, reduction)), threads=threads)
 

@@ -18,10 +18,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from conv_impls.kernels.runtime.compile import helper, kernel
+from conv_impls.kernels.runtime.compile import kernel
 from conv_impls.kernels.runtime.operands import Floats, Integers, of_call, of_plan
 from conv_impls.kernels.simd import lanes_of
-from conv_impls.kernels.stage import Staging, stage_phases
+from conv_impls.kernels.stage import Staging, stage_band
 from conv_impls.kernels.tile import ROWS
 from conv_impls.kernels.tile_few import tile_by_tap
 
@@ -61,17 +61,6 @@ class Operands(NamedTuple):
     sizes: Sizes
 
 
-@helper
-def _stage_band(x, image_group, span, plan, work, at):
-    """Rows ``span`` = (first, how many) of each phase of a group's channels, to work[at:]."""
-    sizes, (counts, _, _, _) = plan.sizes, plan.staging
-    for c in range(sizes.in_channels):
-        for r in range(counts.phases_h):
-            to = at + c * sizes.channel + r * counts.phases_w * sizes.plane
-            rows = r * counts.plane_h + span[0], span[1]
-            stage_phases(x, image_group * sizes.in_channels + c, rows, plan.staging, work, (to, sizes.plane))
-
-
 @kernel
 def convolve(part, parts, operands):
     """Bands of rows of outputs; the weights are those of `conv_impls.kernels.implicit.pack_tiles`."""
@@ -87,7 +76,8 @@ def convolve(part, parts, operands):
         top, bottom = band * out_height // bands, (band + 1) * out_height // bands
         first, base = image_group % groups * oc, at
         if sizes.staged:
-            _stage_band(x, image_group, (top, bottom - top + sizes.shared_rows), plan, work, at)
+            channels, rows = (image_group * sizes.in_channels, sizes.in_channels), bottom - top + sizes.shared_rows
+            stage_band(x, channels, (top, rows), plan.staging, work, (at, sizes.channel, sizes.plane))
         else:
             base = image_group * sizes.in_channels * sizes.channel + top * sizes.pitch
         for t in range(tiles):

@@ -26,6 +26,7 @@ Idea
     Source is the image itself where it is not padded, or padded with zeros, and column strides are 1, 2 or 4: packing
     masks padding and shuffles strides away. Everything else, or what the plan finds faster so, is first copied into
     padded planes (`conv_impls.kernels.stage`), for which the formula holds, from the first channel of image and group.
+    Each thread stages the rows that it needs: what another core has staged comes slowly from its cache.
     A 1x1 kernel without padding and stride needs no packing: B is the image. It is packed where that is faster.
 Source
     Implicit GEMM: Chetlur et al. 2014, cuDNN, arXiv:1410.0759, sec. 3.1. Packing and blocking: Goto & van de Geijn
@@ -37,6 +38,7 @@ Limits
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 from numba import int64
@@ -47,7 +49,7 @@ from conv_impls.kernels.runtime.compile import helper, kernel
 from conv_impls.kernels.runtime.operands import Floats, Integers, of_call, of_plan
 from conv_impls.kernels.simd import lanes_of
 from conv_impls.kernels.square import load_rows, store_rows, transpose
-from conv_impls.kernels.stage import Staging
+from conv_impls.kernels.stage import Staging, stage_band
 from conv_impls.kernels.tile import ROWS, START_BY_COLUMN, START_BY_ROW, START_C, VECTORS
 
 
@@ -61,8 +63,10 @@ class Sizes(NamedTuple):
     positions: int
     out_width: int
     pitch: int
-    # Elements of one group of one image of the source.
+    # Channels of a group; elements of one group of one image, and of the planes where it is staged, else 0.
+    in_channels: int
     group_elements: int
+    planes: int
     # How many k there are, and how many in a k block: whole channels, where the image is not staged.
     reduction: int
     k_block: int
@@ -72,9 +76,7 @@ class Sizes(NamedTuple):
     channel_blocks: int
     # Channels of an image that is not staged whose taps are packed before those of others.
     together: int
-    # Flags. Staged planes are read, not the image.
-    staged: int
-    # 1x1 without stride and padding: rows of B are rows of the image.
+    # Flags. 1x1 without stride and padding: rows of B are rows of the image.
     in_rows: int
     # These rows are read where they are (``in_rows`` holds), not packed.
     in_place: int
@@ -116,135 +118,168 @@ class PackOperands(NamedTuple):
 
 
 @helper
-def _fill(source, k_range, span, plan, target):
-    """Pack ``k_range`` = (first, count) of ``span`` = (first position, count) into ``target`` = (array, at, row).
-
-    ``plan`` is the `Operands`. Both numbers of ``k_range`` are multiples of kh * kw where the image is not staged.
-    """
-    if plan.sizes.staged:
-        pack_planes(source, plan.tap_offset, k_range, span, (plan.sizes.out_width, plan.sizes.pitch), target)
-    else:
-        taps, (panel, at, row) = plan.window.kh * plan.window.kw, target
-        first, end = k_range[0] // taps, (k_range[0] + k_range[1]) // taps
-        for c in range(first, end, plan.sizes.together):
-            channels, to = (c, min(plan.sizes.together, end - c)), at + (c - first) * taps * row
-            pack_image(source, channels, span, plan.window, plan.sizes.out_width, (panel, to, row))
+def stage_positions(x, image_group, p_block, blocks, plan, work, at):
+    """Stage the rows that so many position blocks of an image and group see, each at its place in planes at ``at``."""
+    sizes, counts = plan.sizes, plan.staging.sizes
+    first = p_block * sizes.block_positions
+    last = min(first + blocks * sizes.block_positions, sizes.positions) - 1
+    top, bottom = first // sizes.out_width, last // sizes.out_width + 1
+    rows = bottom - top + counts.plane_h - sizes.positions // sizes.out_width
+    target = at + top * counts.plane_w, counts.channel, counts.plane_h * counts.plane_w
+    stage_band(x, (image_group * sizes.in_channels, sizes.in_channels), (top, rows), plan.staging, work, target)
 
 
-@kernel
-def by_position(part, parts, operands):
-    """Vectors along positions: packed weights (`pack_tiles`) times panels of positions, straight into y.
+@cache
+def kernels_of(staged):
+    """`by_position` and `by_channel`, of an image as it is or staged: most layers need not wait for the other code."""
 
-    What `multiply` takes: share (rows, first tile, last tile, tiles), A (array, at, row, step, skipped steps), B
-    (array, at, panel, step), C (array, at, row), bias (array, at), and what to prefetch (array, at, step, vectors).
-    """
-    x, y, work, work_at = of_call(operands)
-    plan = of_plan(operands, Operands)
-    sizes, lanes, source = plan.sizes, lanes_of(y), work if plan.sizes.staged else x
-    groups, oc, positions, reduction = sizes.groups, sizes.out_channels, sizes.positions, sizes.reduction
-    p_blocks, o_blocks, image_groups = sizes.position_blocks, sizes.channel_blocks, sizes.batch * sizes.groups
-    width, tiles, packed_by_tile = VECTORS * lanes, -(-oc // ROWS), int64(PACKED_BY_TILE)
-    tasks = image_groups * p_blocks * o_blocks
-    # Channel blocks are the outermost loop: the weights of one stay in the cache over all position blocks.
-    # All of them meet one k block of the weights before the next, which so come from memory once.
-    first_task, mine = part * tasks // parts, (part + 1) * tasks // parts - part * tasks // parts
-    for turn in range(-(-reduction // sizes.k_block) * mine):
-        task, k0 = first_task + turn % mine, turn // mine * sizes.k_block
-        p_block, image_group = task % p_blocks, task // p_blocks % image_groups
-        o_block = task // (p_blocks * image_groups)
-        base, p0 = image_group * sizes.group_elements, p_block * sizes.block_positions
-        first_channel = image_group % groups * oc
-        count = min(sizes.block_positions, positions - p0)
-        share = oc, o_block * tiles // o_blocks, (o_block + 1) * tiles // o_blocks, tiles
-        # B is read in whole vectors, and the last panel of the last position block may be a part: it is packed, since a
-        # vector could reach past the end of the image.
-        inside = count // width * width if sizes.in_place else 0
-        out = image_group * oc * positions + p0
-        depth = min(sizes.k_block, reduction - k0)
-        start = START_C if k0 else START_BY_ROW
-        floor = plan.floor[1] if k0 + depth == reduction else plan.floor[0]
-        a = plan.weight, first_channel * reduction, reduction, packed_by_tile, k0
-        bias = plan.bias, first_channel
-        # What the products prefetch: the next position block. After the last one of an image it is of no use, and does
-        # no harm.
-        next_at = base + k0 * positions + p0 + sizes.block_positions
-        vectors_ahead = -(-count // lanes) if sizes.prefetch_image else 0
-        if inside:
-            b = source, base + k0 * positions + p0, width, positions
-            multiply(share, depth, a, b, (y, out, positions), inside, bias, start, floor,
-                     (source, next_at, positions, vectors_ahead))  # fmt: skip
-        if inside < count:
-            remaining, k_range = count - inside, (k0, depth)
-            if sizes.in_rows:
-                pack_rows((source, base), k_range, (p0 + inside, remaining), positions, (work, work_at))
-            else:  # not in place either, so ``inside`` is 0
-                for j in range(0, count, width):
-                    span, panel = (p0 + j, min(width, count - j)), (work, work_at + j * depth, width)
-                    _fill((source, base), k_range, span, plan, panel)
-            b = work, work_at, width * depth, width
-            # What comes next was prefetched by the product above.
-            multiply(share, depth, a, b, (y, out + inside, positions), remaining, bias, start, floor,
-                     (source, next_at, positions, 0 if inside else vectors_ahead))  # fmt: skip
+    @helper
+    def _fill(source, k_range, span, plan, target):
+        """Pack ``k_range`` = (first, count) of ``span`` = (first position, count) into ``target`` = (array, at, row).
 
+        ``plan`` is the `Operands`. Both numbers of ``k_range`` are multiples of kh * kw where the image is not staged.
+        """
+        if staged:
+            pack_planes(source, plan.tap_offset, k_range, span, (plan.sizes.out_width, plan.sizes.pitch), target)
+        else:
+            taps, (panel, at, row) = plan.window.kh * plan.window.kw, target
+            first, end = k_range[0] // taps, (k_range[0] + k_range[1]) // taps
+            for c in range(first, end, plan.sizes.together):
+                channels, to = (c, min(plan.sizes.together, end - c)), at + (c - first) * taps * row
+                pack_image(source, channels, span, plan.window, plan.sizes.out_width, (panel, to, row))
 
-@kernel
-def by_channel(part, parts, operands):
-    """The transposed product: positions are the rows of A, channels the columns of B; then transposed into y."""
-    x, y, work, work_at = of_call(operands)
-    plan = of_plan(operands, Operands)
-    sizes, lanes, source = plan.sizes, lanes_of(y), work if plan.sizes.staged else x
-    batch, groups, oc = sizes.batch, sizes.groups, sizes.out_channels
-    positions, reduction = sizes.positions, sizes.reduction
-    p_blocks, o_blocks = sizes.position_blocks, sizes.channel_blocks
-    # Numba would compile what takes a literal once more.
-    zero, one = int64(0), int64(1)
-    # ``width``: channels of a panel of weights. Behind the packed positions, and a vector that packing may write to,
-    # the results wait for their transpose.
-    width = VECTORS * lanes
-    panels, result_at = -(-oc // width), work_at
-    if not sizes.in_place:
-        result_at += -(-sizes.block_positions // lanes) * lanes * sizes.k_block + lanes
-    tasks = batch * groups * p_blocks * o_blocks
-    # Group and channel block are the outer loops: images share the weights of one.
-    for task in range(part * tasks // parts, (part + 1) * tasks // parts):
-        p_block, n, group_block = task % p_blocks, task // p_blocks % batch, task // (p_blocks * batch)
-        group, o_block, p0 = group_block // o_blocks, group_block % o_blocks, p_block * sizes.block_positions
-        image_group = n * groups + group
-        base = image_group * sizes.group_elements
-        first, last = o_block * panels // o_blocks, (o_block + 1) * panels // o_blocks
-        count, columns = min(sizes.block_positions, positions - p0), (last - first) * width
-        tiles = -(-count // ROWS)
-        for k0 in range(0, reduction, sizes.k_block):
-            depth, start = min(sizes.k_block, reduction - k0), START_C if k0 else START_BY_COLUMN
-            b = plan.weight, ((group * panels + first) * reduction + k0) * width, reduction * width, width
-            c, bias = (work, result_at, columns + lanes), (plan.bias, (group * panels + first) * width)
-            floor = plan.floor[1] if k0 + depth == reduction else plan.floor[0]
-            a = source, base + k0 * positions + p0, one, positions, zero
-            if not sizes.in_place:
-                for t in range(tiles):
-                    m = t * count // tiles
-                    rows = (t + 1) * count // tiles - m
-                    tile = work, work_at + m * depth, rows
-                    if sizes.in_rows:
-                        pack_tile((source, base + k0 * positions + p0 + m), depth, positions, tile)
-                    else:
-                        _fill((source, base), (k0, depth), (p0 + m, rows), plan, tile)
-                a = work, work_at, depth, int64(PACKED_BY_TILE), zero
-            if sizes.by_panel:
-                multiply_by_panel((count, tiles, last - first), depth, a, b, c, bias, start, floor)
-            else:
-                nothing_ahead = plan.weight, zero, zero, zero
-                multiply((count, zero, tiles, tiles), depth, a, b, c, columns, bias, start, floor, nothing_ahead)
-        for channel in range(first * width, min(last * width, oc), lanes):
-            here = min(lanes, oc - channel)
-            for first_position in range(0, count, lanes):
-                # The last vector overlaps the one before it: AVX2 stores masked lanes slowly.
-                j = max(min(first_position, count - lanes), 0)
-                at = result_at + j * (columns + lanes) + channel - first * width
-                square = load_rows(work, at, columns + lanes, count - j, lanes)
-                store_rows(
-                    transpose(square), y, (image_group * oc + channel) * positions + p0 + j, positions, here, count - j
+    @kernel
+    def by_position(part, parts, operands):
+        """Vectors along positions: packed weights (`pack_tiles`) times panels of positions, straight into y.
+
+        What `multiply` takes: share (rows, first tile, last tile, tiles), A (array, at, row, step, skipped steps), B
+        (array, at, panel, step), C (array, at, row), bias (array, at), and what to prefetch (array, at, step, vectors).
+        """
+        x, y, work, work_at = of_call(operands)
+        plan = of_plan(operands, Operands)
+        sizes, lanes, source = plan.sizes, lanes_of(y), work if staged else x
+        groups, oc, positions, reduction = sizes.groups, sizes.out_channels, sizes.positions, sizes.reduction
+        p_blocks, o_blocks, image_groups = sizes.position_blocks, sizes.channel_blocks, sizes.batch * sizes.groups
+        width, tiles, packed_by_tile = VECTORS * lanes, -(-oc // ROWS), int64(PACKED_BY_TILE)
+        tasks = image_groups * p_blocks * o_blocks
+        # Channel blocks are the outermost loop: the weights of one stay in the cache over all position blocks.
+        # All of them meet one k block of the weights before the next, which so come from memory once.
+        first_task, end_task, packed_at = part * tasks // parts, (part + 1) * tasks // parts, work_at + sizes.planes
+        while first_task < end_task:
+            mine = end_task - first_task
+            if staged:
+                # Of one group of one image, whose rows this thread stages for itself.
+                mine = min(mine, p_blocks - first_task % p_blocks)
+                stage_positions(
+                    x, first_task // p_blocks % image_groups, first_task % p_blocks, mine, plan, work, work_at
                 )
+            for turn in range(-(-reduction // sizes.k_block) * mine):
+                task, k0 = first_task + turn % mine, turn // mine * sizes.k_block
+                p_block, image_group = task % p_blocks, task // p_blocks % image_groups
+                o_block = task // (p_blocks * image_groups)
+                base = work_at if staged else image_group * sizes.group_elements
+                p0, first_channel = p_block * sizes.block_positions, image_group % groups * oc
+                count = min(sizes.block_positions, positions - p0)
+                share = oc, o_block * tiles // o_blocks, (o_block + 1) * tiles // o_blocks, tiles
+                # B is read in whole vectors, and the last panel of the last position block may be a part: it is packed,
+                # since a vector could reach past the end of the image.
+                inside = count // width * width if sizes.in_place else 0
+                out = image_group * oc * positions + p0
+                depth = min(sizes.k_block, reduction - k0)
+                start = START_C if k0 else START_BY_ROW
+                floor = plan.floor[1] if k0 + depth == reduction else plan.floor[0]
+                a = plan.weight, first_channel * reduction, reduction, packed_by_tile, k0
+                bias = plan.bias, first_channel
+                # What the products prefetch: the next position block. After the last one of an image it is of no use,
+                # and does no harm.
+                next_at = base + k0 * positions + p0 + sizes.block_positions
+                vectors_ahead = -(-count // lanes) if sizes.prefetch_image else 0
+                if inside:
+                    b = source, base + k0 * positions + p0, width, positions
+                    multiply(share, depth, a, b, (y, out, positions), inside, bias, start, floor,
+                             (source, next_at, positions, vectors_ahead))  # fmt: skip
+                if inside < count:
+                    remaining, k_range = count - inside, (k0, depth)
+                    if sizes.in_rows:
+                        pack_rows((source, base), k_range, (p0 + inside, remaining), positions, (work, packed_at))
+                    else:  # not in place either, so ``inside`` is 0
+                        for j in range(0, count, width):
+                            span, panel = (p0 + j, min(width, count - j)), (work, packed_at + j * depth, width)
+                            _fill((source, base), k_range, span, plan, panel)
+                    b = work, packed_at, width * depth, width
+                    # What comes next was prefetched by the product above.
+                    multiply(share, depth, a, b, (y, out + inside, positions), remaining, bias, start, floor,
+                             (source, next_at, positions, 0 if inside else vectors_ahead))  # fmt: skip
+            first_task += mine
+
+    @kernel
+    def by_channel(part, parts, operands):
+        """The transposed product: positions are the rows of A, channels the columns of B; then transposed into y."""
+        x, y, work, work_at = of_call(operands)
+        plan = of_plan(operands, Operands)
+        sizes, lanes, source = plan.sizes, lanes_of(y), work if staged else x
+        batch, groups, oc = sizes.batch, sizes.groups, sizes.out_channels
+        positions, reduction = sizes.positions, sizes.reduction
+        p_blocks, o_blocks = sizes.position_blocks, sizes.channel_blocks
+        # Numba would compile what takes a literal once more.
+        zero, one = int64(0), int64(1)
+        # ``width``: channels of a panel of weights. Behind the packed positions, and a vector that packing may write
+        # to, the results wait for their transpose.
+        width = VECTORS * lanes
+        panels, packed_at = -(-oc // width), work_at + sizes.planes
+        result_at = packed_at
+        if not sizes.in_place:
+            result_at += -(-sizes.block_positions // lanes) * lanes * sizes.k_block + lanes
+        tasks = batch * groups * p_blocks * o_blocks
+        # Group and channel block are the outer loops: images share the weights of one.
+        for task in range(part * tasks // parts, (part + 1) * tasks // parts):
+            p_block, n, group_block = task % p_blocks, task // p_blocks % batch, task // (p_blocks * batch)
+            group, o_block, p0 = group_block // o_blocks, group_block % o_blocks, p_block * sizes.block_positions
+            image_group = n * groups + group
+            base = work_at if staged else image_group * sizes.group_elements
+            if staged:
+                stage_positions(x, image_group, p_block, one, plan, work, work_at)
+            first, last = o_block * panels // o_blocks, (o_block + 1) * panels // o_blocks
+            count, columns = min(sizes.block_positions, positions - p0), (last - first) * width
+            tiles = -(-count // ROWS)
+            for k0 in range(0, reduction, sizes.k_block):
+                depth, start = min(sizes.k_block, reduction - k0), START_C if k0 else START_BY_COLUMN
+                b = plan.weight, ((group * panels + first) * reduction + k0) * width, reduction * width, width
+                c, bias = (work, result_at, columns + lanes), (plan.bias, (group * panels + first) * width)
+                floor = plan.floor[1] if k0 + depth == reduction else plan.floor[0]
+                a = source, base + k0 * positions + p0, one, positions, zero
+                if not sizes.in_place:
+                    for t in range(tiles):
+                        m = t * count // tiles
+                        rows = (t + 1) * count // tiles - m
+                        tile = work, packed_at + m * depth, rows
+                        if sizes.in_rows:
+                            pack_tile((source, base + k0 * positions + p0 + m), depth, positions, tile)
+                        else:
+                            _fill((source, base), (k0, depth), (p0 + m, rows), plan, tile)
+                    a = work, packed_at, depth, int64(PACKED_BY_TILE), zero
+                if sizes.by_panel:
+                    multiply_by_panel((count, tiles, last - first), depth, a, b, c, bias, start, floor)
+                else:
+                    nothing_ahead = plan.weight, zero, zero, zero
+                    multiply((count, zero, tiles, tiles), depth, a, b, c, columns, bias, start, floor, nothing_ahead)
+            for channel in range(first * width, min(last * width, oc), lanes):
+                here = min(lanes, oc - channel)
+                for first_position in range(0, count, lanes):
+                    # The last vector overlaps the one before it: AVX2 stores masked lanes slowly.
+                    j = max(min(first_position, count - lanes), 0)
+                    at = result_at + j * (columns + lanes) + channel - first * width
+                    square = load_rows(work, at, columns + lanes, count - j, lanes)
+                    store_rows(
+                        transpose(square),
+                        y,
+                        (image_group * oc + channel) * positions + p0 + j,
+                        positions,
+                        here,
+                        count - j,
+                    )
+
+    return by_position, by_channel
 
 
 @kernel

@@ -69,6 +69,19 @@ def stage(part, parts, operands):
 
 
 @helper
+def stage_band(x, channels, span, staging, planes, target):
+    """Rows ``span`` = (first, how many) of every phase, for ``channels`` = (first, how many) of all images' channels.
+
+    ``target`` is (at, from one channel to the next, from one phase to the next).
+    """
+    (first, count), (at, channel, plane), (sizes, _, _, _) = channels, target, staging
+    for c in range(count):
+        for r in range(sizes.phases_h):
+            rows, to = (r * sizes.plane_h + span[0], span[1]), at + c * channel + r * sizes.phases_w * plane
+            stage_phases(x, first + c, rows, staging, planes, (to, plane))
+
+
+@helper
 def stage_phases(x, c, span, staging, planes, target):
     """`stage_rows` for all column phases; ``target`` is (at, from one phase to the next)."""
     (to, plane), (sizes, rows, columns, inner) = target, staging
