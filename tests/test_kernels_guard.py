@@ -38,6 +38,9 @@ problems += [Conv2dProblem(1, c, (9, 33), 18, (k, k), (s, s), ((k // 2,) * 2,) *
              for c in (4, 17) for k, s in ((3, 2), (5, 1), (7, 2)) for mode in ("zeros", "reflect")]
 problems += [Conv2dProblem(1, 9, (size, 33), 18, (3, 3), (1, 1), ((1, 1), (0, 0))) for size in (1, 32)]
 problems += [Conv2dProblem(1, 9, (5, w), o, (k, k)) for w in (9, 19, 35, 67, 131) for o in (1, 2, 5) for k in (1, 3)]
+problems += [Conv2dProblem(1, 3, (k * rows, k * columns + extra), 18, (k, k), (k, k), dtype=dtype)
+             for k, rows, columns in ((3, 3, 40), (5, 2, 17), (16, 2, 3), (20, 1, 18)) for extra in (0, 1)
+             for dtype in ("float32", "float64")]
 problems += [Conv2dProblem(n, g * c, (k, k), g * o, (k, k), groups=g, dtype=dtype) for n in (1, 2, 9)
              for g, c, o, k in ((1, 5, 8, 1), (2, 33, 50, 1), (1, 3, 70, 3)) for dtype in ("float32", "float64")]
 

@@ -155,7 +155,7 @@ def _copy(source, at, step, target, to, count):
         near = load_lanes(source, at, 0, 2 * count - 1)
         far = load_lanes(source, at + lanes, 0, 2 * count - 1 - lanes)
         store_lanes(evens(near, far), target, to, count)
-    elif step == 4 and last >= 0:
+    elif step == 4 and last >= 0 and lanes >= 4:
         for b in range(0, last, lanes):
             here = at + 4 * b
             near = evens(load(source, here), load(source, here + lanes))
