@@ -149,3 +149,19 @@ def test_weights_that_leave_the_cache_cost_more() -> None:
     assert held.out_channels * held.reduction * 4 <= _by_tap.WEIGHT_BYTES < (held.out_channels + 1) * held.reduction * 4
     assert _by_tap.price(held) == 1
     assert _by_tap.price(held.replace(out_channels=114)) == _by_tap.price(held.replace(dtype="float64")) > 1
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        "mb1ic4ih20oc8oh20kh3ph1", "mb1ic4ih20oc8oh10kh3sh2ph1", "mb1ic4ih21oc8oh9kh3sh2ph0dh1",
+        "mb1ic4ih24oc8oh8kh3sh3ph3dh2", "mb1ic4ih64oc8oh4kh3sh16ph0", "mb1ic4ih56oc8oh28kh1sh2ph0",
+        "g2mb1ic4ih16iw48oc8oh1ow3kh16kw16sh16sw16ph0pw0",
+    ],
+)  # fmt: skip
+def test_the_rows_that_staging_writes_are_counted(label: str) -> None:
+    problem = Conv2dProblem.from_label(label)
+    sizes = image_layout(problem).staging.sizes
+    rows, width, shared = _by_tap.staged_rows(problem)
+    assert rows == problem.in_channels // problem.groups * sizes.phases_h * sizes.phases_w
+    assert (problem.out_size[0] + shared, width) == (sizes.plane_h, sizes.plane_w)

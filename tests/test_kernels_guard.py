@@ -74,6 +74,7 @@ print('survived')
 WAYS = {
     "by position": "lambda p, *given: numba_simd._prepare(effective(p), *given, False, by_channel=False)",
     "by channel": "lambda p, *given: numba_simd._prepare(effective(p), *given, False, by_channel=True)",
+    "packed": "lambda p, *given: numba_simd._prepare(effective(p), *given, False, by_channel=True, in_place=False)",
     "by tap": "lambda p, *given: _by_tap.prepare(effective(p), *given, False)",
 }
 CASES = [pytest.param(backend, "backend.prepare", id=backend) for backend in NUMBA]

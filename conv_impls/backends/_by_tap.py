@@ -29,9 +29,9 @@ PACK = 8
 WEIGHT_BYTES, WEIGHT_PRICE = 64 * 2**10, 1.15
 # A tile of one vector waits for its own products, so that those of rows no longer than one cost more.
 NARROW = 1.4
-# Staging a row of a phase takes the time of so many products, besides what its length takes: for 3x3 with stride 2 and
-# 16 channels to a group @28 as long as the products themselves. Rows by masked vectors, edges and all, took 10% longer.
-STAGED_ROW = 35
+# Staging a row of a phase, and each vector of it, takes the time of so many products: for 3x3 with stride 2 and 16
+# channels to a group @28 as long as the products themselves. Rows by masked vectors, edges and all, took 10% longer.
+STAGED_ROW, STAGED_VECTOR = 32, 4
 # Bands have as many rows as these bytes of staged planes hold, but so many times those that the next band stages again:
 # with bands of one row, 64 -> 1 channels at 128 x 128 took twice the time. With less of them where L2 holds no more:
 # rows that are staged twice still cost less than taps that are packed nine times.
@@ -51,7 +51,7 @@ def better(problem: Conv2dProblem, threads: int) -> bool:
     row_bytes, shared_rows = band_rows(problem)
     # 1x1 images need no packing, but tiles of few channels are wider here: 64 to 1 channels at 112 x 112 gains 68%.
     return (
-        units(problem, lanes) < packed
+        sum(units(problem, lanes)) < packed
         and (not in_rows(problem) or most_vectors(min(oc, ROWS)) > VECTORS)
         and problem.batch * problem.groups * problem.out_size[0] >= threads
         and max(1 + shared_rows, (LEAST_ROWS + 1) * shared_rows) * row_bytes <= l2
@@ -65,25 +65,30 @@ def packed_vectors(problem: Conv2dProblem, lanes: int) -> int:
     return oh * -(-ow // lanes) + oh * ow // (4 * lanes)
 
 
-def units(problem: Conv2dProblem, lanes: int) -> float:
+def units(problem: Conv2dProblem, lanes: int) -> tuple[float, float]:
     """Products of vectors for a group of one image, by tap, and its staging in such units."""
     (oh, ow), oc = problem.out_size, problem.out_channels // problem.groups
     vectors = -(-ow // lanes)
     products = price(problem) * (NARROW if vectors == 1 else 1) * problem.reduction * oc * oh * vectors
-    if problem.padding == NO_PADDING and problem.stride == (1, 1):
-        return products
-    phases = min(problem.kernel_size[1], problem.stride[1])
-    return products + STAGED_ROW * problem.in_channels // problem.groups * problem.padded_size[0] * phases
+    if problem.padding == NO_PADDING and problem.stride == (1, 1) and ow >= lanes:
+        return products, 0.0
+    rows, width, shared_rows = staged_rows(problem)
+    return products, rows * (oh + shared_rows) * (STAGED_ROW + STAGED_VECTOR * -(-width // lanes))
 
 
-def band_rows(problem: Conv2dProblem) -> tuple[int, int]:
-    """Bytes of one staged row of a group, all phases of it, and how many rows two bands share."""
+def staged_rows(problem: Conv2dProblem) -> tuple[int, int, int]:
+    """Staged rows that show one row of outputs, in all phases of a group; their length; the rows that bands share."""
     extents = [(k - 1) * d // s for k, d, s in zip(problem.kernel_size, problem.dilation, problem.stride, strict=True)]
     # Phases of the stride that taps see, in Python's integers: the cost model asks about any problem.
     sizes = zip(problem.kernel_size, problem.dilation, problem.stride, strict=True)
     count = prod(min(k, s // gcd(d, s)) for k, d, s in sizes)
-    row = problem.in_channels // problem.groups * count * (problem.out_size[1] + extents[1])
-    return row * problem.itemsize, extents[0]
+    return problem.in_channels // problem.groups * count, problem.out_size[1] + extents[1], extents[0]
+
+
+def band_rows(problem: Conv2dProblem) -> tuple[int, int]:
+    """Bytes of one staged row of a group, all phases of it, and how many rows two bands share."""
+    rows, width, shared_rows = staged_rows(problem)
+    return rows * width * problem.itemsize, shared_rows
 
 
 def price(problem: Conv2dProblem) -> float:

@@ -22,7 +22,8 @@ from conv_impls.validation import Array
 
 # Images that are packed at a time.
 IMAGES = 96
-# Vectors of output channels may be empty but for this part; with fewer channels weights would take too much memory.
+# Output channels may be so many times fewer than a vector has lanes: a panel of two is empty but for an eighth then.
+# With fewer channels the packed weights would take too much memory.
 FEWEST = 4
 
 
@@ -44,9 +45,9 @@ def prepare(
     k_block = reduction if batch == 1 else min(k_block, reduction)
     blocks, images = min(panels, round_up(-(-panels // PANELS), threads)), -(-batch // IMAGES)
     sizes = dense.Sizes(batch, g, oc, reduction, k_block, blocks, images)
-    # Of the last block, panels behind the last may be read, though never used.
-    packed = aligned_zeros(((g * panels + PANELS - 1) * reduction * width,), dtype)
-    bias_values = np.zeros((g * panels + PANELS - 1) * width, dtype)
+    # Of three panels four are read, though the last is never used.
+    packed = aligned_zeros(((g * panels + 1) * reduction * width,), dtype)
+    bias_values = np.zeros((g * panels + 1) * width, dtype)
     floor = np.array([-np.inf, 0.0 if relu else -np.inf], dtype)
     compile_s = compiled_s([implicit.pack_panels, dense.convolve], dtype)
     own = 0 if batch == 1 else round_up(-(-batch // images), lanes) * round_up(k_block, lanes)

@@ -48,8 +48,9 @@ PANEL_BYTES, RESULT_BYTES = 256 * 2**10, 128 * 2**10
 # From so many bytes on, prefetching the image and using weights panel by panel gain where L2 would hold them, too.
 IMAGE_BYTES, WEIGHT_BYTES = 512 * 2**10, 768 * 2**10
 # Vectors run along channels where those along positions are so empty that the transpose of the result costs less: so
-# many products for each of its vectors.
-TRANSPOSE = 8
+# many products for each of its vectors. Not where more positions than this must be packed: the weights would be read
+# again for each block of them, and 5x5 stride 3, 64 -> 64 channels, 19x19 outputs, lost 10%.
+TRANSPOSE, MOST_POSITIONS = 8, 256
 # Strides that need no staging, and how many taps a channel may have for that: 7x7 stride 2 on 3 channels gains 14% by
 # staging, 3x3 stride 1 on 3 channels 19%; 3x3 stride 2 and 4x4 stride 4 lose as much.
 UNSTAGED = {1: 2, 2: 6, 4: 6}
@@ -189,6 +190,8 @@ def _by_channel(problem: Conv2dProblem, lanes: int) -> bool:
     """Whether vectors run along output channels, not along positions: 49 positions fill three of four vectors."""
     oc, positions, reduction = problem.out_channels // problem.groups, prod(problem.out_size), problem.reduction
     across = -(-positions // lanes)
+    if positions > MOST_POSITIONS and not _by_tap.in_rows(problem):
+        return False
     by_position = reduction * oc * across
     vectors = VECTORS * -(-oc // (VECTORS * lanes))
     return reduction * positions * vectors + TRANSPOSE * oc * across < by_position

@@ -27,8 +27,8 @@ WINOGRAD = "numba_winograd_f2", "numba_winograd_f4", "numba_winograd_f2_5x5"
 MODELLED = ("numba_simd", "numba_depthwise", *WINOGRAD, "scipy_fft")
 # Part of the peak that register tiles reach on long reductions.
 TILE_EFFICIENCY = 0.92
-# Units per vector: packing weights or a 1x1 image, staging an image, storing and transposing a result.
-PACK, STAGE, STORE, TRANSPOSE = 3, 4, 4, 8
+# Units per vector: packing weights or a 1x1 image, storing and transposing a result.
+PACK, STORE, TRANSPOSE = 3, 4, 8
 # Units per vector of channels and tile, for each point (image, result) and for each output (result); per point of one
 # transformed weight pair, for eager calls.
 IMAGE, RESULT, OUTPUT, WEIGHT = 12, 4, 9, 10
@@ -137,12 +137,13 @@ def _direct(problem: Conv2dProblem, lanes: int, threads: int, eager: bool) -> fl
     by_channel = taps * (positions * vectors / TILE_EFFICIENCY + pack) + TRANSPOSE * oc * across
     # Few rows load more for each product here, too: vectors of an image, half of which lie in two lines of the cache.
     rows = max(oc, 1) / -(-max(oc, 1) // TILE_ROWS)
-    by_tap = _by_tap.units(problem, lanes) * (1 + FEW_ROWS / rows**1.5)
-    by_tap += STORE * oc * across + STAGE * prod(problem.padded_size) * problem.in_channels / g / lanes
+    products, staging = _by_tap.units(problem, lanes)
+    by_tap = products * (1 + FEW_ROWS / rows**1.5) + staging + STORE * oc * across
     if _dense.covers(problem):
         units = n * g * taps * -(-oc // lanes) / TILE_EFFICIENCY
     else:
-        units = n * g * (by_tap if _by_tap.better(problem, threads) else min(by_position, by_channel))
+        packed = by_channel if numba_simd._by_channel(problem, lanes) else by_position
+        units = n * g * (by_tap if _by_tap.better(problem, threads) else packed)
     if eager:
         units += 2 * PACK * prod(problem.weight_shape) / lanes
     return units

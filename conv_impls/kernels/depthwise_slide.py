@@ -59,10 +59,10 @@ class Sizes(NamedTuple):
     bands: int
 
 
-# Two vectors of columns at a time take 9 weights, 12 other vectors and two constants. With 32 registers they gain 27 to
-# 38% (Zen 5, 192 channels @28, 144 @56); with 16 they lose 13% or gain 4%.
+# Two vectors of columns at a time take 9 weights, 12 other vectors and two constants. With 32 registers they take a
+# quarter less time (Zen 5, 192 channels @28, 144 @56); with 16 they lose 13% or gain 4%.
 SIDE_BY_SIDE = REGISTERS == 32
-# Rows prefetched ahead: 7 to 14% of layers whose image is in L3; 4 and 16 rows gained as much.
+# Rows prefetched ahead, for stride 2 and for two vectors at a time: 4 to 13% of a layer; 4 and 16 rows gained as much.
 AHEAD = 8
 
 

@@ -32,8 +32,9 @@ Source
     Implicit GEMM: Chetlur et al. 2014, cuDNN, arXiv:1410.0759, sec. 3.1. Packing and blocking: Goto & van de Geijn
     2008, doi:10.1145/1356052.1356053, sec. 4.
 Limits
-    Threads that share out channels pack the same panels each for itself; groups of few output channels leave the tiles
-    half empty.
+    Threads that share out channels stage and pack the same panels each for itself; those that share out positions stage
+    what two parts see twice. Each image of a staged batch reads all weights. Groups of few output channels leave the
+    tiles half empty.
 """
 
 from __future__ import annotations
@@ -163,7 +164,8 @@ def kernels_of(staged):
         width, tiles, packed_by_tile = VECTORS * lanes, -(-oc // ROWS), int64(PACKED_BY_TILE)
         tasks = image_groups * p_blocks * o_blocks
         # Channel blocks are the outermost loop: the weights of one stay in the cache over all position blocks.
-        # All of them meet one k block of the weights before the next, which so come from memory once.
+        # All of them meet one k block of the weights before the next, which so come from memory once; of a staged image
+        # all that see its planes, so that each image of a batch reads the weights.
         first_task, end_task, packed_at = part * tasks // parts, (part + 1) * tasks // parts, work_at + sizes.planes
         while first_task < end_task:
             mine = end_task - first_task

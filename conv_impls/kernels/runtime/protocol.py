@@ -46,8 +46,8 @@ from conv_impls.kernels.runtime.table import address, fill, row_of, run_alone, r
 
 # A waiting thread spins so long, and then sleeps in the kernel.
 SPIN_NS = 100_000
-# Sleeping workers are woken for jobs of which no call took less than this, on all threads together, or less than
-# RETURNS times what it last took a worker to wake; on a Zen 5 that is 5 us, on an older virtual machine 40.
+# Sleeping workers are woken for jobs that take longer, on all threads together, than the lesser of this and RETURNS
+# times what waking them takes: lately each took 6 to 12 us on Zen 5, 37 us in a virtual machine on Zen 3.
 ROUSE_NS, RETURNS = 150_000, 3
 # Of that time, each call that wakes nobody takes off one part in so many.
 AGE = 64
@@ -85,7 +85,7 @@ def _spun(since):
 
 @helper
 def _rouses(took_ns, late_ns, idle_ns):
-    """Whether a job that takes so long wakes workers, the last of which was so late, so long after the last job."""
+    """Whether a job that takes so long wakes workers who will be so late, so long after the last job."""
     # Where calls follow each other closely, workers stay awake for the next.
     return took_ns == 0 or idle_ns < SPIN_NS or took_ns > min(ROUSE_NS, RETURNS * late_ns or ROUSE_NS)
 
@@ -145,16 +145,18 @@ def serve(boxes):
     box = boxes + min(mine, MOST_WORKERS - 1) * LINE
     store(box + THREAD, thread_id())
     swap_if(box + STATE, NOBODYS, IDLE)
-    since, looks, slept = nanoseconds(), 0, False
+    since, looks, slept, rested = nanoseconds(), 0, False, False
     while mine < MOST_WORKERS:
         state = load(box + STATE)
         if slept and state != ASLEEP and state != RESERVED:
             # It may have been sent to some of them.
             follow(load(box + CALLER))
-            late, known = nanoseconds() - load(box + CALLED), load(boxes + MOST_WORKERS * LINE + LATE)
-            # One that was held up changes little.
-            store(boxes + MOST_WORKERS * LINE + LATE, min(late, known + known // 4) if known else late)
-            slept = False
+            if rested:
+                late, known = nanoseconds() - load(box + CALLED), load(boxes + MOST_WORKERS * LINE + LATE)
+                # One that was held up changes little, and so does one that had only begun to sleep.
+                late = max(min(late, known + known // 4), known - known // 4) if known else late
+                store(boxes + MOST_WORKERS * LINE + LATE, late)
+            slept = rested = False
         elif state == OFFERED:
             if swap_if(box + STATE, OFFERED, BUSY):
                 epochs = load(box + FIRST_EPOCH), load(box + LAST_EPOCH)
@@ -163,7 +165,7 @@ def serve(boxes):
             since, looks = nanoseconds(), 0
         elif state == ASLEEP:
             sleep(box + STATE, ASLEEP)
-            slept = True
+            slept = rested = True
             since, looks = nanoseconds(), 0
         else:
             pause()
@@ -275,7 +277,8 @@ def together(boxes, known_cores, block, seats, x, y, table):
         if epoch == first:
             taken = _offer(boxes, workers, int64(IDLE), block, (taken, seats), (first, last))
             late_ns = load(shared + LATE)
-            if _rouses(took_ns, late_ns, began - load(shared + ENDED)):
+            # The caller wakes them one by one.
+            if _rouses(took_ns, late_ns * (seats - taken), began - load(shared + ENDED)):
                 taken = _offer(boxes, workers, int64(ASLEEP), block, (taken, seats), (first, last))
             else:
                 # What was measured once, at a bad moment perhaps, does not hold for ever.
