@@ -1,4 +1,4 @@
 """Pure compiled kernels: arrays and integers in, outputs filled; no validation, no registry.
 
-`launch` and `memory` in ``runtime`` are how a backend starts one and what it hands over.
+A backend starts a kernel with `launch` and passes it the buffers of `memory`; both are in ``runtime``.
 """

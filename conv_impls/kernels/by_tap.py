@@ -1,17 +1,17 @@
-"""Direct convolution from the image where it is: no patch is packed, each tap is one shift. Pure kernel.
+"""Direct convolution that reads the image in place: no patch is packed, each tap is one shift. Pure kernel.
 
     y[o, i, j] = sum over k of weight[o, k] * image[i*pitch + j + tap_offset[k]]
 
 Idea
-    In staged planes (`conv_impls.kernels.stage`) stride disappears, and the inputs of a row of outputs for one tap are
-    next to each other. A register tile multiplies a few output channels by vectors of positions and looks up where each
-    tap starts. With few channels the products are too few to pay for packing patches. Bands of rows are staged one by
-    one, small enough for L2, so that the padded image never reaches memory.
+    Staged planes (`conv_impls.kernels.stage`) have no stride: for one tap, the inputs of a row of outputs are
+    contiguous. A register tile multiplies a few output channels by vectors of positions. A table gives the start of
+    each tap. With few channels there are too few products to pay for packing patches. Bands of rows are staged one by
+    one. A band fits L2, so the padded image is never written to memory.
 Source
     Zhang, Franchetti & Low 2018, arXiv:1809.10170, sec. 3.
 Limits
-    Vectors end with a row: rows a little longer than whole vectors waste some of the last one. The rows that two bands
-    share are staged twice.
+    A vector does not cross the end of a row. If a row is a little longer than whole vectors, part of the last vector is
+    wasted. The rows that two bands share are staged twice.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from conv_impls.kernels.tile_few import tile_by_tap
 
 
 class Sizes(NamedTuple):
-    """Integers that `convolve` needs. ``out_channels`` and ``reduction`` are those of one group."""
+    """Integer parameters of `convolve`. ``out_channels`` and ``reduction`` are for one group."""
 
     batch: int
     groups: int
@@ -36,26 +36,26 @@ class Sizes(NamedTuple):
     out_height: int
     out_width: int
     bands: int
-    # Of a tile.
+    # Vectors of a tile.
     vectors: int
-    # Channels of a group; elements of a row, a phase and a channel of what is read: the image, or its staged bands.
+    # Channels of a group; elements of a row, a phase and a channel of the source (the image, or its staged bands).
     in_channels: int
     pitch: int
     plane: int
     channel: int
-    # Rows that a phase of a band has more than there are outputs.
+    # Rows of a phase of a band minus its output rows.
     shared_rows: int
-    # Whether bands are staged.
+    # 1 if bands are staged.
     staged: int
 
 
 class Operands(NamedTuple):
-    """What a plan of `convolve` made."""
+    """Data that a plan prepares for `convolve`."""
 
     staging: Staging
     weight: Floats
     bias: Floats
-    # One value, which the result is raised to.
+    # One value: the lower clamp of the result.
     floor: Floats
     tap_offset: Integers
     sizes: Sizes
@@ -63,7 +63,7 @@ class Operands(NamedTuple):
 
 @kernel
 def convolve(part, parts, operands):
-    """Bands of rows of outputs; the weights are those of `conv_impls.kernels.implicit.pack_tiles`."""
+    """Tasks are bands of output rows. The weights are packed by `conv_impls.kernels.implicit.pack_tiles`."""
     x, y, work, at = of_call(operands)
     plan = of_plan(operands, Operands)
     sizes, source = plan.sizes, work if plan.sizes.staged else x
@@ -90,7 +90,7 @@ def convolve(part, parts, operands):
                     vectors = sizes.vectors
                     while vectors > 1 and vectors // 2 * lanes >= out_width - end:
                         vectors //= 2
-                    # The last vectors of a row overlap those before them: AVX2 stores masked lanes slowly.
+                    # The last vectors of a row overlap the previous ones: masked stores are slow on AVX2.
                     j = max(min(end, out_width - vectors * lanes), 0)
                     b = source, base + (i - top) * sizes.pitch + j
                     tile_by_tap((rows, vectors), reduction, a, b, (plan.tap_offset, 0), (y, line + j, positions),

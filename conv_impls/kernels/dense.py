@@ -1,16 +1,16 @@
-"""One output for each image and channel, of which every pixel is a part: a dense layer. Pure kernel.
+"""Dense layer: one output per image and channel, which depends on every pixel. Pure kernel.
 
     y[n, o] = sum over k of x[n, k] * weight[o, k]
 
 Idea
-    Images are rows of the patch matrix as they are. Of a single one, each weight is used once, so that nothing but the
-    speed of reading them counts: one row of products goes through several panels of weights at a time, which keeps as
-    many loads in flight. Of several images, tiles of them meet each panel while it is in the cache.
+    Each image is already a row of the patch matrix. With a single image each weight is used once, so only the bandwidth
+    of reading the weights matters. One row is then multiplied by several panels of weights at a time, which keeps more
+    loads in flight. With several images, tiles of images reuse each panel while it is in the cache.
 Source
     Van Zee & van de Geijn 2015, BLIS, doi:10.1145/2764454, sec. 2; level 2 of BLAS: Dongarra et al. 1988,
     doi:10.1145/42288.42291.
 Limits
-    Kernels as large as the image, no padding.
+    The kernel is as large as the image. No padding.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ from conv_impls.kernels.tile_few import PANELS, tile_of_row
 
 
 class Sizes(NamedTuple):
-    """Integers that `convolve` needs. ``out_channels`` and ``reduction`` are those of one group."""
+    """Integer parameters of `convolve`. ``out_channels`` and ``reduction`` are for one group."""
 
     batch: int
     groups: int
     out_channels: int
     reduction: int
     k_block: int
-    # Blocks of a group's output channels, and of the images.
+    # Number of blocks of a group's output channels, and of the images.
     blocks: int
     image_blocks: int
 
 
 class Operands(NamedTuple):
-    """What a plan of `convolve` made."""
+    """Data that a plan prepares for `convolve`."""
 
     weight: Floats
     bias: Floats
-    # What a row is raised to before the last block, and after it.
+    # Lower clamp of a row before the last k block, and after it.
     floor: Floats
     sizes: Sizes
 
@@ -64,7 +64,7 @@ def _pack_images(x, at, step, count, depth, target):
 
 @kernel
 def convolve(part, parts, operands):
-    """Blocks of channels; the weights are those of `conv_impls.kernels.implicit.pack_panels`."""
+    """Tasks are blocks of channels and of images. `conv_impls.kernels.implicit.pack_panels` packs the weights."""
     x, y, work, at = of_call(operands)
     plan = of_plan(operands, Operands)
     batch, groups, oc, reduction, k_block, blocks, image_blocks = plan.sizes

@@ -1,15 +1,15 @@
 """Depthwise convolution across channels: lanes are channels, for images too narrow for vectors. Pure kernels.
 
 Idea
-    As many channels as lanes are transposed into a buffer, so that every load is aligned and every tap a vector of
-    weights; kernel rows in the padding are left out, and results are transposed back. Taps are summed in the order of
-    `conv_impls.kernels.depthwise_position`, in as many passes; where that goes by kernel columns, rows and columns of
-    the image are exchanged in the buffer. What depends on the row of the result alone comes from a table: worked out on
-    the way, its four divisions took 10 to 15% of a layer.
+    One channel per lane is transposed into a buffer. Every load is then aligned, and every tap is a vector of weights.
+    Kernel rows in the padding are skipped. Results are transposed back. The order of taps and the number of passes are
+    those of `conv_impls.kernels.depthwise_position`. Where that order goes by kernel columns, rows and columns of the
+    image are exchanged in the buffer. Values that depend only on the output row come from a table: computing them in
+    the loop takes four divisions, 10 to 15% of a layer.
 Source
-    The NCHWc layout of Georganas et al. 2018, arXiv:1808.05567, sec. II, made on the way.
+    The NCHWc layout of Georganas et al. 2018, arXiv:1808.05567, sec. II, created during the copy.
 Limits
-    One input channel a group, zero padding, as many output channels as input channels, a stride of 1 or 2 along rows.
+    One input channel per group, zero padding, as many output channels as input channels, stride 1 or 2 along rows.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from conv_impls.kernels.square import gather_rows, load_rows, scatter_rows, stor
 
 
 class Sizes(NamedTuple):
-    """What `convolve` counts by; rows and columns are those of the image in the workspace."""
+    """Integer parameters of `convolve`. Rows and columns are those of the image in the workspace."""
 
     batch: int
     channels: int
@@ -38,25 +38,25 @@ class Sizes(NamedTuple):
     stride_w: int
     dilation_h: int
     dilation_w: int
-    # Passes over a kernel.
+    # Number of passes over a kernel.
     passes: int
-    # Elements of a padded row of the transposed image; where the results start.
+    # Elements of a padded row of the transposed image; offset of the results.
     row: int
     out_at: int
 
 
 class Operands(NamedTuple):
-    """What a plan of `convolve` made."""
+    """Data that a plan prepares for `convolve`."""
 
-    # For each vector of channels all taps, then the bias.
+    # For each vector of channels: all taps, then the bias.
     weight: Floats
-    # What sums are raised to before the last pass, and after it.
+    # Lower clamp of the sums before the last pass, and after it.
     floor: Floats
-    # For each row of the result the first kernel row that takes part, and how many.
+    # For each output row: the first kernel row that is used, and the number of rows used.
     rows: Integers
-    # For each pass its first kernel column, how many, and whether they go by column by column, else row by row.
+    # For each pass: its first kernel column, the number of columns, and the order (1: column by column, 0: row by row).
     passes: Integers
-    # Where each position of the image is in the transposed one, and each of the result behind it.
+    # Offset of each image position in the transposed image, and of each output position in the results after it.
     places: Integers
     out_places: Integers
     sizes: Sizes
@@ -83,7 +83,7 @@ def _pass(k, work, at, kernel_at, plan):
 
 @kernel
 def convolve(part, parts, operands):
-    """This part's vectors of channels."""
+    """Convolve the vectors of channels of this part."""
     x, y, work, at = of_call(operands)
     plan = of_plan(operands, Operands)
     sizes, lanes = plan.sizes, lanes_of(y)
@@ -94,7 +94,7 @@ def convolve(part, parts, operands):
         first = block * lanes
         here, image = min(lanes, channels - first), task // blocks * channels + first
         for p in range(0, size, lanes):
-            # The last vectors begin earlier rather than end behind the image: whole ones need no masks.
+            # The last vectors start earlier instead of ending past the image: whole vectors need no masks.
             p = max(0, min(p, size - lanes))
             rows = load_rows(x, image * size + p, size, here, size - p)
             scatter_rows(transpose(rows), work, at, plan.places, p)

@@ -1,16 +1,16 @@
 """Depthwise convolution of one channel at a time: lanes along a row of the image. Pure kernels.
 
 Idea
-    Bands of rows of one channel are copied into a padded buffer that stays in L1, columns apart by stride phase, so
-    that every tap of every output vector is one load. A tile of `ROWS` x `VECTORS` outputs stays in registers while
-    kernel columns go by; each vector loaded serves all rows of the tile that it reaches, and a column's weights stay in
-    registers.
+    Bands of rows of one channel are copied into a padded buffer that stays in L1. Its columns are separated by stride
+    phase, so every tap of every output vector is one load. A tile of `ROWS` x `VECTORS` outputs stays in registers
+    during the loop over kernel columns. All rows of the tile that use a loaded vector share that load. The weights of a
+    kernel column stay in registers.
 Source
     Zhang, Lo & Lu 2020, "High performance depthwise and pointwise convolutions on mobile devices", arXiv:2001.02504,
     sec. 3.
 Limits
-    One input channel a group. Most 3x3 layers are faster without the copy, `conv_impls.kernels.depthwise_slide`, and
-    narrow images across channels, `conv_impls.kernels.depthwise_channel`.
+    One input channel per group. Most 3x3 layers are faster without the copy (`conv_impls.kernels.depthwise_slide`).
+    Narrow images are faster across channels (`conv_impls.kernels.depthwise_channel`).
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from conv_impls.kernels.simd import constant, evens, lanes_of, load, load_lanes,
 
 
 class Sizes(NamedTuple):
-    """What `convolve` counts by."""
+    """Integer parameters of `convolve`."""
 
-    # Channels of all images, of one image, and of the result for each.
+    # Channels of all images; channels of one image; output channels for each of them.
     images: int
     channels: int
     multiplier: int
@@ -39,44 +39,44 @@ class Sizes(NamedTuple):
     stride_h: int
     stride_w: int
     dilation_h: int
-    # Bands of rows of a channel.
+    # Number of bands of rows of a channel.
     bands: int
-    # A staged row: its elements, those of one stride phase, where the image begins in it, and its padding at the left.
+    # A staged row: its elements, the elements of one stride phase, the offset of the image, and the left padding.
     row: int
     pitch: int
     margin: int
     left: int
-    # Padded columns that are not zero.
+    # Number of padded columns that are not zero.
     pads: int
-    # Passes over a kernel; how far apart rows are that share their loads; elements between rows of a tile.
+    # Number of passes over a kernel; distance of rows that share loads; elements between rows of a tile.
     passes: int
     apart: int
     tile_row: int
 
 
 class Operands(NamedTuple):
-    """What a plan of `convolve` made."""
+    """Data that a plan prepares for `convolve`."""
 
-    # For each output channel its passes, each (column, row) of the kernel.
+    # For each output channel: its passes, each in the order (kernel column, kernel row).
     weight: Floats
     bias: Floats
-    # What sums are raised to before the last pass, and after it.
+    # Lower clamp of the sums before the last pass, and after it.
     floor: Floats
-    # The row of the image that each padded row shows, -1 for a zero; where each kernel column finds its staged column.
+    # The image row of each padded row (-1: zeros); the offset of the staged column of each kernel column.
     lines: Integers
     taps: Integers
-    # Pairs (staged column, column of the image) of padding that is not zero.
+    # Pairs (staged column, image column) of padding that is not zero.
     pads: Integers
-    # For each pass its number in PASSES, where it starts in the staged rows, and where in the weights of a channel.
+    # For each pass: its index in PASSES, its offset in the staged rows, and its offset in the weights of a channel.
     chunks: Integers
     sizes: Sizes
 
 
 @helper
 def _stage(x, image, first, count, plan, work, to):
-    """Padded rows ``first`` to first + count - 1 of one channel; columns of one stride phase are side by side.
+    """Stage padded rows ``first`` to first + count - 1 of one channel; columns of one stride phase are contiguous.
 
-    Zeros beside the image are there from the start and stay.
+    The zeros left and right of the image are in the buffer from the start and are never overwritten.
     """
     sizes, lanes, zero = plan.sizes, lanes_of(work), constant(work, 0.0)
     w, stride, pitch, margin, left = sizes.w, sizes.stride_w, sizes.pitch, sizes.margin, sizes.left
@@ -113,7 +113,7 @@ def _stage(x, image, first, count, plan, work, to):
 
 @helper
 def _rows(left):
-    """Of the heights of a tile, the largest that fits."""
+    """The largest tile height that fits."""
     for rows in ROWS:
         if rows <= left:
             return rows
@@ -122,7 +122,7 @@ def _rows(left):
 
 @kernel
 def convolve(part, parts, operands):
-    """For each band of rows of a channel, stage it and convolve it with all its kernels."""
+    """Stage each band of rows of a channel and convolve it with all kernels of the channel."""
     x, y, work, at = of_call(operands)
     plan = of_plan(operands, Operands)
     sizes, chunks, lanes = plan.sizes, plan.chunks, lanes_of(y)
@@ -135,7 +135,7 @@ def convolve(part, parts, operands):
         for m in range(sizes.multiplier):
             o = image % sizes.channels * sizes.multiplier + m
             out = ((image * sizes.multiplier + m) * oh + i0) * ow
-            # Rows as far apart as the taps share their loads.
+            # Rows at the distance of the taps share their loads.
             for t in range(min(apart, i1 - i0)):
                 count = (i1 - i0 - t + apart - 1) // apart
                 i = here = 0

@@ -1,14 +1,14 @@
-"""3x3 depthwise convolution straight from the image: each row is read once on the way down.
+"""3x3 depthwise convolution directly from the image: each row is read once, from top to bottom.
 
 Idea
-    A vector of columns walks down the image with the nine weights and three sums in registers: a row ends the sum of
-    one output row, goes on with that of the next and begins a third. Rows in the padding are left out, columns in the
-    padding are masked; a stride of two takes every second element in registers. Where padding is not zero, or is and
-    meets a weight that is not finite, bands of rows are first copied, padded, into a buffer of the part's own.
+    A vector of columns moves down the image with the nine weights and three sums in registers. Each image row finishes
+    the sum of one output row, continues that of the next and starts a third. Rows in the padding are skipped; columns
+    in the padding are masked. Stride 2 selects every second element in registers. If padding is not zeros, or
+    if it is zeros and a weight is not finite, each part first copies bands of rows with padding into its own buffer.
 Source
-    Zhang, Lo & Lu 2020, arXiv:2001.02504, sec. 3, where the tile stays and the image is walked instead.
+    Zhang, Lo & Lu 2020, arXiv:2001.02504, sec. 3. There the tile is fixed and the loop runs over the image.
 Limits
-    3x3, dilation 1, the same stride 1 or 2 both ways.
+    3x3, dilation 1, stride 1 or 2, the same along rows and columns.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ from conv_impls.kernels.stage import Staging, stage_rows
 
 
 class Sizes(NamedTuple):
-    """What `convolve` counts by."""
+    """Integer parameters of `convolve`."""
 
-    # Channels of all images, of one image, and of the result for each.
+    # Channels of all images; channels of one image; output channels for each of them.
     images: int
     channels: int
     multiplier: int
@@ -55,51 +55,51 @@ class Sizes(NamedTuple):
     out_h: int
     out_w: int
     stride: int
-    # Bands of rows of a channel.
+    # Number of bands of rows of a channel.
     bands: int
 
 
-# Two vectors of columns at a time take 9 weights, 12 other vectors and two constants. With 32 registers they take a
-# quarter less time (Zen 5, 192 channels @28, 144 @56); with 16 they lose 13% or gain 4%.
+# Two vectors of columns at a time need registers for 9 weights, 12 other vectors and two constants. With 32 registers
+# this takes a quarter less time (Zen 5, 192 channels @28, 144 @56); with 16 it loses 13% or gains 4%.
 SIDE_BY_SIDE = REGISTERS == 32
-# Rows prefetched ahead, for stride 2 and for two vectors at a time: 4 to 13% of a layer; 4 and 16 rows gained as much.
+# Prefetch distance in rows, for stride 2 and for two vectors at a time: 4 to 13% of a layer; 4 and 16 gained as much.
 AHEAD = 8
 
 
 class Operands(NamedTuple):
-    """What a plan of `convolve` made."""
+    """Data that a plan prepares for `convolve`."""
 
     weight: Floats
     bias: Floats
     floor: Floats
-    # Whether bands are copied, padded.
+    # 1 if bands are copied with padding.
     staged: Integers
     staging: Staging
     sizes: Sizes
 
 
 class Column(NamedTuple):
-    """One vector of columns of one channel, on its way down."""
+    """One vector of columns of one channel: the state of the loop over rows."""
 
-    # The image as it is read: its size and the padding above.
+    # The source image: its size and the padding above it.
     h: int
     w: int
     top: int
-    # Where it starts in the image and in the result, and how many columns of the result are left.
+    # Start offset in the image and in the result; number of remaining result columns.
     image: int
     out: int
     count: int
-    # Columns of the image, seen from the first tap.
+    # Range of image columns, relative to the first tap.
     low: int
     high: int
-    # Rows of the result.
+    # Range of result rows.
     i0: int
     i1: int
 
 
 @kernel
 def convolve(part, parts, operands):
-    """This part's bands of rows."""
+    """Convolve the bands of rows of this part."""
     x, y, work, at = of_call(operands)
     weight, bias, floor, staged, staging, sizes = of_plan(operands, Operands)
     bands, oh, ow = sizes.bands, sizes.out_h, sizes.out_w
@@ -139,7 +139,7 @@ def convolve(part, parts, operands):
 
 @helper
 def _down(x, y, sizes, column, weights, start, least):
-    """This column of the result; every row of the image is read once."""
+    """Compute this column of the result. Every row of the image is read once."""
     lanes, low, high = lanes_of(x), column.low, column.high
     inside = low <= 0 and high >= lanes + 2
     ending = going = start
@@ -163,7 +163,7 @@ def _down(x, y, sizes, column, weights, start, least):
 
 @helper
 def _down_side_by_side(x, y, sizes, column, weights, start, least):
-    """`_down` for two vectors of columns at a time, which share the loop."""
+    """`_down` for two vectors of columns in one loop."""
     lanes, low, high = lanes_of(x), column.low, column.high
     inside = low <= 0 and high >= 2 * lanes + 2
     ending = going = ending_right = going_right = start
@@ -199,7 +199,7 @@ def _down_side_by_side(x, y, sizes, column, weights, start, least):
 
 @helper
 def _down_by_two(x, y, sizes, column, weights, start, least):
-    """As `_down`, at stride 2: of three rows an output sees, the last is also the first of the next output."""
+    """As `_down`, at stride 2: the third input row of an output is also the first input row of the next output."""
     ending = start
     for i in range(column.i0 - 1, column.i1):
         begun, line = start, 2 * i + 1 - column.top
@@ -220,7 +220,7 @@ def _down_by_two(x, y, sizes, column, weights, start, least):
 
 @helper
 def _apart(x, at, low, high):
-    """What three taps see at stride 2."""
+    """The input vectors of the three taps of a row at stride 2."""
     lanes = lanes_of(x)
     if low <= 0 and high >= 2 * lanes + 1:
         near, far, last = load(x, at), load(x, at + lanes), splat(x, at + 2 * lanes)
@@ -228,20 +228,20 @@ def _apart(x, at, low, high):
         near, far = load_lanes(x, at, low, high), load_lanes(x, at + lanes, low - lanes, high - lanes)
         last = load_lanes(x, at + 2 * lanes, low - 2 * lanes, min(1, high - 2 * lanes))
     first = evens(near, far)
-    # Two loads fewer than evens of what is two elements on: 10% of a layer.
+    # Two loads fewer than `evens` of the vectors two elements later: saves 10% of a layer.
     return first, odds(near, far), following(first, last)
 
 
 @helper
 def _prefetch_row(x, at):
-    """Two vectors of a row that comes later, or of what is behind the image."""
+    """Prefetch two vectors of a later row. The address may be past the end of the image."""
     prefetch(x, at)
     prefetch(x, at + lanes_of(x))
 
 
 @helper
 def _add(a, b, c, one, two, three, value):
-    """One row of the kernel."""
+    """Add the products of one kernel row."""
     return fma(c, three, fma(b, two, fma(a, one, value)))
 
 

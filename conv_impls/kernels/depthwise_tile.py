@@ -1,14 +1,14 @@
-"""The register tiles of depthwise convolution: outputs kept in registers while the taps of one channel go by.
+"""The register tiles of depthwise convolution: outputs stay in registers during the loop over the taps.
 
 Idea
-    By position, lanes are columns of one channel: a kernel column's weights stay in registers, and a vector of the
-    image serves every output row that it reaches. By channel, lanes are channels: a vector of weights serves a run of
-    outputs. One generator emits every size behind a switch; phi nodes carry the accumulators, as in
+    By position, lanes are columns of one channel: the weights of a kernel column stay in registers, and every output
+    row that uses an image vector shares its load. By channel, lanes are channels: a run of outputs shares a vector of
+    weights. One generator emits every size; a switch selects one. Phi nodes carry the accumulators, as in
     `conv_impls.kernels.tile`.
 Source
     As `conv_impls.kernels.depthwise_position` and `conv_impls.kernels.depthwise_channel`.
 Limits
-    Vectors are loaded whole: the image must go on behind the last tap. Results end where the output does.
+    Image vectors are loaded whole: memory must be readable after the last tap. Stores stop at the end of the output.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from conv_impls.kernels.runtime import llvm
 from conv_impls.kernels.tile import loop
 
 I64 = ir.IntType(64)
-# Outputs of a tile by position: up to 14 accumulators, beside 7 weights, with 32 registers, and 8 with 16. Images have
-# 7 * 2^n rows more often than not; other numbers take some smaller tiles.
+# Outputs of a tile by position: up to 14 accumulators and 7 weights with 32 registers, 8 accumulators with 16. Most
+# images have 7 * 2^n rows; other heights use some smaller tiles.
 ROWS, VECTORS = (7, 4, 2, 1) if simd.REGISTERS == 32 else (4, 2, 1), 2
-# Outputs of a tile by channel: accumulators, one vector of weights, and the image comes from memory.
+# Outputs of a tile by channel. Registers hold the accumulators and one vector of weights; the image stays in memory.
 COLUMNS = 14
-# (kernel rows of one pass, vertical stride) of the tiles there are; taller kernels take several passes.
+# (kernel rows of one pass, vertical stride) of the available tiles; taller kernels take several passes.
 PASSES = ((7, 1), (5, 1), (3, 1), (1, 1), (3, 2), (1, 2))
 
 
 @intrinsic
 def position_tile(typing_context, which, size, kw, source, taps, weight, y, bias, first, floor):
-    """Y[i, j] = max(floor, start + sum over taps) for i < rows, j < columns, ``size``, in one pass of a kernel.
+    """Y[i, j] = max(floor, start + sum over taps) for i < rows, j < columns, in one pass of a kernel.
 
-    ``source`` and ``y`` are (array, at, row), ``weight`` and ``bias`` (array, at). The tap (p, q) of output (i, j) is
-    source[at + (i*stride + p)*row + taps[q] + j], its weight weight[at + q*height + p]; (height, stride) is
-    PASSES[which]. Sums start from bias[at], or from Y where not ``first``.
+    ``size`` is (rows, columns), ``source`` and ``y`` are (array, at, row), ``weight`` and ``bias`` (array, at). Tap
+    (p, q) of output (i, j) is source[at + (i*stride + p)*row + taps[q] + j]; its weight is weight[at + q*height + p];
+    (height, stride) is PASSES[which]. Sums start from bias[at] if ``first``, else from Y.
     """
     integer, dtype = types.int64, y[0].dtype
 
@@ -53,7 +53,7 @@ def position_tile(typing_context, which, size, kw, source, taps, weight, y, bias
             simd.located(context, builder, kind, value)
             for kind, value in ((source, source_v), (weight, weight_v), (y, y_v), (bias, bias_v))
         )
-        # Cast, because one loop walks it and the weights, in steps of the weights' type.
+        # Cast to the type of the weights: one loop steps through both in elements of that type.
         table = llvm.to(builder, context.make_array(taps)(context, builder, taps_v).data, scalar)
         row_bytes = [builder.mul(row_v, I64(i * llvm.itemsize(scalar))) for i in range(5)]
         least = simd.splat_ir(builder, floor_v, vector)
@@ -64,7 +64,7 @@ def position_tile(typing_context, which, size, kw, source, taps, weight, y, bias
             return llvm.at(builder, base, scalar, *terms)
 
         def below(base, rows):
-            # By fours: one pointer for each row is a chain of additions, twice as slow as the products.
+            # Steps of four rows: one pointer per row is a chain of additions, twice as slow as the products.
             rest = [row_bytes[rows % 4]] if rows % 4 else []
             return llvm.at_bytes(builder, base, *[row_bytes[4]] * (rows // 4), *rest)
 
@@ -142,11 +142,11 @@ def position_tile(typing_context, which, size, kw, source, taps, weight, y, bias
 
 @intrinsic
 def channel_tile(typing_context, columns, outer, inner, stride, source, weight, bias, y, first, floor):
-    """y[at + j*lanes] = max(floor, start + sum over taps) for j < columns, all of them vectors.
+    """y[at + j*lanes] = max(floor, start + sum over taps) for j < columns; every element is a vector.
 
-    Taps go by in two loops, ``inner`` within ``outer``: (count, step in the image, step in the weights) each. The first
-    is source[at + j*stride*lanes] times weight[at]; operands are (array, at), stride is 1 or 2. Sums start from
-    bias[at], or from y where not ``first``.
+    Two nested loops, ``outer`` and ``inner``, run over the taps: each is (count, step in the image, step in the
+    weights). The first product is source[at + j*stride*lanes] times weight[at]. Operands are (array, at); stride is 1
+    or 2. Sums start from bias[at] if ``first``, else from y.
     """
     integer, dtype = types.int64, y[0].dtype
 
@@ -168,7 +168,7 @@ def channel_tile(typing_context, columns, outer, inner, stride, source, weight, 
             return llvm.at(builder, base, scalar, *terms)
 
         done = builder.append_basic_block("columns_done")
-        # Strides are constants of the code: fourteen additions in a row took twice the time of the fourteen products.
+        # One case per stride, so that it is a constant: a chain of 14 additions took twice the time of the 14 products.
         switch = builder.switch(builder.add(builder.mul(stride_v, I64(COLUMNS)), columns_v), done)
         for stride, count in product((1, 2), range(1, COLUMNS + 1)):
             case = builder.append_basic_block(f"columns{count}s{stride}")

@@ -1,22 +1,22 @@
 """Direct convolution as shifted multiply-adds that LLVM vectorises. Pure kernel.
 
 Idea
-    Once `conv_impls.kernels.stage` has taken padding and stride away, every tap of a convolution reads the same run of
-    positions, only shifted:
+    `conv_impls.kernels.stage` removes padding and stride. Then every tap of a convolution reads the same run of
+    positions with a different shift:
 
         sums[m, j] += weight[m, k] * image[offset[k] + j]          j = 0 .. n-1, unit stride
 
-    `_update_4x6` does that for 4 rows and 6 taps at once, so that each loaded value is used several times. The formula
-    is symmetric: the unit-stride axis ``j`` may be positions, and ``m`` output channels (large images), or the other
-    way round (small images). `_convolve_part` only swaps the operands.
+    `_update_4x6` does that for 4 rows and 6 taps at once, so each loaded value is used several times. The formula is
+    symmetric. For large images the unit-stride axis ``j`` is positions and ``m`` is output channels; for small images
+    it is the reverse. `_convolve_part` only swaps the operands.
 Source
     Direct convolution without im2col: Zhang, Franchetti & Low 2018, arXiv:1809.10170, sec. 3. Blocking of the
     reduction for the caches: Goto & van de Geijn 2008, doi:10.1145/1356052.1356053, sec. 4.
 Order
-    Each sum starts at 0, takes its taps in the order (channel, row, column), one multiply-add each, and last the bias.
-    No tail, block or orientation changes that, so equal windows give equal bits wherever they are.
+    Each sum starts at 0, adds its taps in the order (channel, row, column), one multiply-add each, and adds the bias
+    last. Tails, blocks and orientation do not change this order, so equal windows give equal bits at every position.
 Limits
-    The sums live in L1: plain Numba cannot keep an array in registers. `conv_impls.kernels.tile` goes further.
+    The sums are in L1: plain Numba cannot keep an array in registers. `conv_impls.kernels.tile` can.
 
 Operands are tuples; all indices count elements of flat arrays:
 
@@ -38,57 +38,57 @@ from conv_impls.kernels.stage import Staging
 
 # Elements of one row of sums. 256 float32 = 1 KiB: 4 rows of sums and 6 rows of operands fit L1.
 BLOCK = 256
-# Rows are computed in whole chunks of 16, so that no vector width up to 16 needs a scalar tail: with the trip count
-# known to be a multiple of 16, LLVM drops the tail and, with it, the register spills (81 -> 95 GFLOP/s in L1).
+# Rows are computed in whole chunks of 16, so no vector width up to 16 needs a scalar tail. LLVM knows that the trip
+# count is a multiple of 16; it drops the tail and the register spills with it (81 -> 95 GFLOP/s in L1).
 LANES = 16
-# Rows of a task at most: 64 rows * 1 KiB of sums stay in L2.
+# Maximum rows of a task: 64 rows * 1 KiB of sums stay in L2.
 ROWS = 64
-# Taps between two visits of a row of sums; a multiple of 6. From 18 to 96 nothing changed beyond noise.
+# Taps added per pass over a row of sums; a multiple of 6. Values from 18 to 96 differ only by noise.
 TAPS = 66
 
-# 24 factors + 6 operands + 1 sum want 32 registers; with 16, 4x3 is what fits.
+# 24 factors + 6 operands + 1 sum need 32 registers; 4x3 fits 16.
 WIDE = target.registers() == 32
 
-# "contract" lets LLVM fuse a*b + c; nothing else of IEEE is given up, so NaN and Inf behave. `_accumulate` has it for
+# "contract" lets LLVM fuse a*b + c. All other IEEE rules hold, so NaN and Inf are correct. `_accumulate` sets it for
 # all updates, which are inlined: a call would pass some 50 words on the stack.
 FASTMATH = {"contract"}
 
 
 class Sizes(NamedTuple):
-    """What `convolve` counts by. A group is one of ``groups`` of channels."""
+    """Integer parameters of `convolve`. A group is one of ``groups`` of channels."""
 
-    # Images times groups; groups; output channels of a group; products summed for one output.
+    # Images times groups; groups; output channels of a group; products per output.
     images: int
     groups: int
     out_channels: int
     taps: int
-    # Of one image of the result, how long its rows are, and how far apart they are in the source.
+    # Positions of one result image; length of its rows; distance of these rows in the source.
     positions: int
     out_width: int
     pitch: int
-    # Elements of one group: of one image of the source, and of the weights.
+    # Elements of one group in one source image, and in the weights.
     image: int
     weight: int
-    # Whether vectors run along channels; elements and rows there are, and those of a task.
+    # 1 if vectors run along channels; total elements and rows; elements and rows of a task.
     by_channel: int
     across: int
     down: int
     block: int
     rows: int
-    # Whether staged planes are read.
+    # 1 if staged planes are read.
     staged: int
 
 
 class Operands(NamedTuple):
-    """What a plan of `convolve` made."""
+    """Data that a plan prepares for `convolve`."""
 
     staging: Staging
-    # (group, output channel, tap), or by channel (group, tap, output channel).
+    # (group, output channel, tap); by channel: (group, tap, output channel).
     weight: Floats
     bias: Floats
-    # What each sum is raised to at last: one number.
+    # One number: the lower clamp of each final sum.
     floor: Floats
-    # Where each tap is in the image and in the weights, and where each row of factors starts.
+    # Offset of each tap in the image and in the weights, and start of each row of factors.
     offsets: Integers
     steps: Integers
     places: Integers
@@ -99,7 +99,7 @@ class Operands(NamedTuple):
 def _update_4x6(sums, m, chunks, vectors, factors, k):
     """sums[m+i, j] += sum over t of factors[m+i, k+t] * vectors[k+t, j] for i < 4, t < 6, j < 16*chunks.
 
-    108 GFLOP/s in L1 where the FMA peak is 122 and 4x3 gets 97.
+    108 GFLOP/s in L1; the FMA peak is 122, 4x3 reaches 97.
     """
     (c, at), (v, v0, v_step), (s, s0, place, s_step) = sums, vectors, factors
     k0, k1, k2 = s0 + s_step[k], s0 + s_step[k + 1], s0 + s_step[k + 2]
@@ -109,7 +109,7 @@ def _update_4x6(sums, m, chunks, vectors, factors, k):
     a10, a11, a12, a13, a14, a15 = s[m1 + k0], s[m1 + k1], s[m1 + k2], s[m1 + k3], s[m1 + k4], s[m1 + k5]
     a20, a21, a22, a23, a24, a25 = s[m2 + k0], s[m2 + k1], s[m2 + k2], s[m2 + k3], s[m2 + k4], s[m2 + k5]
     a30, a31, a32, a33, a34, a35 = s[m3 + k0], s[m3 + k1], s[m3 + k2], s[m3 + k3], s[m3 + k4], s[m3 + k5]
-    # Unsigned indices spare the branch for negative ones, without which LLVM does not vectorise (15 -> 81 GFLOP/s).
+    # Unsigned indices avoid the branch for negative ones, which prevents vectorisation by LLVM (15 -> 81 GFLOP/s).
     u0, u1, u2 = uintp(v0 + v_step[k]), uintp(v0 + v_step[k + 1]), uintp(v0 + v_step[k + 2])
     u3, u4, u5 = uintp(v0 + v_step[k + 3]), uintp(v0 + v_step[k + 4]), uintp(v0 + v_step[k + 5])
     r0 = uintp(at + m * BLOCK)
@@ -157,7 +157,7 @@ def _update_1x3(sums, m, chunks, vectors, factors, k):
 
 @helper(inline="always")
 def _update_1x1(sums, m, chunks, vectors, factors, k):
-    """One row, one tap: what is left when the number of taps is no multiple of 3."""
+    """One row, one tap: for the remaining taps if their number is not a multiple of 3."""
     (c, at), (v, v0, v_step), (s, s0, place, s_step) = sums, vectors, factors
     a0, u0, r0 = s[s0 + place[m] + s_step[k]], uintp(v0 + v_step[k]), uintp(at + m * BLOCK)
     for j in range(uintp(chunks) * uintp(LANES)):
@@ -191,7 +191,7 @@ def _accumulate(sums, count, chunks, taps, vectors, factors):
 
 @helper
 def _store_positions(sums, span, y, sizes, bias, floor):
-    """One row of sums, positions ``span`` (first, last), into an image: without the gaps between its rows.
+    """Store one row of sums, positions ``span`` (first, last), into an image, without the gaps between its rows.
 
     ``sums``, ``y`` and ``bias`` are (array, at).
     """
@@ -209,7 +209,7 @@ def _store_positions(sums, span, y, sizes, bias, floor):
 
 @helper
 def _store_channels(sums, count, lanes, y, bias, floor):
-    """Row m, element j of the sums into position m of channel j. ``y`` is (array, at, elements of a channel)."""
+    """Store row m, element j of the sums at position m of channel j. ``y`` is (array, at, elements of a channel)."""
     (array, at), (image, to, positions), (offsets, channel) = sums, y, bias
     for j in range(lanes):
         offset, here, there = offsets[channel + j], uintp(at + j), uintp(to + j * positions)
@@ -220,7 +220,7 @@ def _store_channels(sums, count, lanes, y, bias, floor):
 
 @helper
 def _convolve_part(part, parts, source, y, sums, plan):
-    """This part's tasks: blocks of at most ``rows`` rows of at most ``block`` elements, of one group of one image."""
+    """Run the tasks of this part: blocks of at most ``rows`` rows and ``block`` elements, of one group of one image."""
     sizes, floor = plan.sizes, plan.floor[0]
     blocks, strips = -(-sizes.across // sizes.block), -(-sizes.down // sizes.rows)
     tasks, (work, at) = sizes.images * blocks * strips, sums
@@ -249,7 +249,7 @@ def _convolve_part(part, parts, source, y, sums, plan):
 
 @kernel
 def convolve(part, parts, operands):
-    """All of it, from the image or, where it was staged, from its planes."""
+    """Convolve from the image, or from its planes if it was staged."""
     x, y, work, at = of_call(operands)
     plan = of_plan(operands, Operands)
     _convolve_part(part, parts, work if plan.sizes.staged else x, y, (work, at), plan)

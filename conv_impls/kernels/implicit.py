@@ -1,39 +1,39 @@
-"""Convolution as a matrix product whose right-hand side is never stored whole: implicit GEMM. Pure kernels.
+"""Convolution as a matrix product whose right-hand side is never stored completely: implicit GEMM. Pure kernels.
 
     y[o, p] = bias[o] + sum over k of weight[o, k] * source[tap_offset[k] + place(p)]      k over taps (c, kh, kw)
     place(p) = p // out_width * pitch + p % out_width                                      p over output positions
 
 Idea
-    The sum is a matrix product C = A B: A the weights, channels by k, B the patch matrix of im2col, k by positions.
-    GEMM (general matrix-matrix product) libraries cut such a product into blocks for the caches and tiles for the
-    registers; here each block of the patch matrix is made when it is needed:
+    The sum is a matrix product C = A B: A is the weights (channels by k), B the patch matrix of im2col (k by
+    positions). GEMM (general matrix-matrix product) libraries split such a product into blocks for the caches and tiles
+    for the registers. Here each block of the patch matrix is packed when it is needed:
 
         for each k block
-            for each channel block, image and group, position block        these are the tasks that threads share out
+            for each channel block, image and group, position block        these are the tasks that threads share
                 pack the patches of this k block and position block        `_fill`, `pack_rows`
                 multiply all row tiles by all panels                       `conv_impls.kernels.product.multiply`
 
     panel        `VECTORS` vectors of columns of B, one row for each k
-    tile         up to `ROWS` rows of A by one panel, its sums in registers
-    k block      as many k as a tile adds up before it writes its sums to C; the next k block starts from them
+    tile         up to `ROWS` rows of A by one panel; its sums are in registers
+    k block      the k that a tile sums before it writes its sums to C; the next k block starts from these sums
     others       position block: the panels that fit a part of L2; channel block: output channels that share a task
 
-    Where an image has few outputs, positions cannot fill vectors. Then `by_channel` computes the transposed
-    product: A the patches, positions by k, B the weights, k by output channels; C is transposed into y at the end of
-    each task, so there the k blocks are the inner loop.
-    Either way a sum starts from the bias and takes its products in the order of k, so both give the same bits.
+    If an image has few outputs, positions cannot fill vectors. Then `by_channel` computes the transposed product: A is
+    the patches (positions by k), B the weights (k by output channels). C is transposed into y at the end of each task,
+    so there the k blocks are the inner loop.
+    In both kernels a sum starts from the bias and adds its products in the order of k, so both give the same bits.
 
-    Source is the image itself where it is not padded, or padded with zeros, and column strides are 1, 2 or 4: packing
-    masks padding and shuffles strides away. Everything else, or what the plan finds faster so, is first copied into
-    padded planes (`conv_impls.kernels.stage`), for which the formula holds, from the first channel of image and group.
-    Each thread stages the rows that it needs: what another core has staged comes slowly from its cache.
+    The source is the image itself if padding is zero or absent and the column stride is 1, 2 or 4: packing masks the
+    padding and removes the stride by shuffles. All other images, and those where the plan expects a gain, are first
+    copied into padded planes (`conv_impls.kernels.stage`); there the formula holds from the first channel of image and
+    group. Each thread stages the rows that it needs: reading rows from the cache of another core is slow.
     A 1x1 kernel without padding and stride needs no packing: B is the image. It is packed where that is faster.
 Source
     Implicit GEMM: Chetlur et al. 2014, cuDNN, arXiv:1410.0759, sec. 3.1. Packing and blocking: Goto & van de Geijn
     2008, doi:10.1145/1356052.1356053, sec. 4.
 Limits
-    Threads that share out channels stage and pack the same panels each for itself; those that share out positions stage
-    what two parts see twice. Each image of a staged batch reads all weights. Groups of few output channels leave the
+    Threads that split channels each stage and pack the same panels. Threads that split positions stage the rows that
+    two of them need twice. Each image of a staged batch reads all weights. Groups with few output channels leave the
     tiles half empty.
 """
 
@@ -55,57 +55,57 @@ from conv_impls.kernels.tile import ROWS, START_BY_COLUMN, START_BY_ROW, START_C
 
 
 class Sizes(NamedTuple):
-    """Integers that `by_position` and `by_channel` need. ``out_channels`` and ``reduction`` are those of one group."""
+    """Integer parameters of `by_position` and `by_channel`. ``out_channels`` and ``reduction`` are for one group."""
 
     batch: int
     groups: int
     out_channels: int
-    # Output pixels of one image, and of one row; elements from one to that below it, in staged planes.
+    # Output pixels of one image, and of one row; elements between rows of the staged planes.
     positions: int
     out_width: int
     pitch: int
-    # Channels of a group; elements of one group of one image, and of the planes where it is staged, else 0.
+    # Channels of a group; elements of one group of one image; elements of its planes if it is staged, else 0.
     in_channels: int
     group_elements: int
     planes: int
-    # How many k there are, and how many in a k block: whole channels, where the image is not staged.
+    # Number of k in total, and in a k block (whole channels if the image is not staged).
     reduction: int
     k_block: int
     # Positions of a block, blocks of an image, blocks of the output channels.
     block_positions: int
     position_blocks: int
     channel_blocks: int
-    # Channels of an image that is not staged whose taps are packed before those of others.
+    # If the image is not staged: number of channels that are packed together, tap by tap.
     together: int
     # Flags. 1x1 without stride and padding: rows of B are rows of the image.
     in_rows: int
-    # These rows are read where they are (``in_rows`` holds), not packed.
+    # These rows are read in place, not packed (``in_rows`` holds).
     in_place: int
-    # What comes next of a large image is prefetched; by position only.
+    # The next position block of a large image is prefetched; by position only.
     prefetch_image: int
-    # By channel, weights too large for L2: each panel meets all tiles before the next panel.
+    # By channel, weights too large for L2: each panel is multiplied by all tiles before the next panel.
     by_panel: int
 
 
 class Operands(NamedTuple):
-    """What a plan of `by_position` or `by_channel` made."""
+    """Data that a plan prepares for `by_position` or `by_channel`."""
 
-    # Unused where nothing is staged.
+    # Unused if nothing is staged.
     staging: Staging
-    # As `pack_tiles` or `pack_panels` writes them.
+    # In the layout of `pack_tiles` or `pack_panels`.
     weight: Floats
-    # For each group its output channels; for `by_channel`, then zeros up to a whole panel.
+    # The output channels of each group; for `by_channel`, padded with zeros to a whole panel.
     bias: Floats
-    # Lower limits of sums: floor[0], between two k blocks, is -inf; floor[1], at the end, is 0 with ReLU, else -inf.
+    # Lower clamp of sums: floor[0], between two k blocks, is -inf; floor[1], at the end, is 0 with ReLU, else -inf.
     floor: Floats
-    # Where each k is in the staged planes, from the first channel of its group.
+    # Offset of each k in the staged planes, from the first channel of its group.
     tap_offset: Integers
     window: Window
     sizes: Sizes
 
 
 class Packing(NamedTuple):
-    """Integers that `pack_tiles` and `pack_panels` need, as in `Sizes`."""
+    """Integer parameters of `pack_tiles` and `pack_panels`, as in `Sizes`."""
 
     groups: int
     out_channels: int
@@ -113,14 +113,14 @@ class Packing(NamedTuple):
 
 
 class PackOperands(NamedTuple):
-    """What a plan of `pack_tiles` and `pack_panels` made."""
+    """Data that a plan prepares for `pack_tiles` and `pack_panels`."""
 
     sizes: Packing
 
 
 @helper
 def stage_positions(x, image_group, p_block, blocks, plan, work, at):
-    """Stage the rows that so many position blocks of an image and group see, each at its place in planes at ``at``."""
+    """Stage the rows that ``blocks`` position blocks of an image and group read, each at its place in the planes."""
     sizes, counts = plan.sizes, plan.staging.sizes
     first = p_block * sizes.block_positions
     last = min(first + blocks * sizes.block_positions, sizes.positions) - 1
@@ -132,13 +132,13 @@ def stage_positions(x, image_group, p_block, blocks, plan, work, at):
 
 @cache
 def kernels_of(staged):
-    """`by_position` and `by_channel`, of an image as it is or staged: most layers need not wait for the other code."""
+    """`by_position` and `by_channel`, for staged images or not. Most layers then compile only one of the variants."""
 
     @helper
     def _fill(source, k_range, span, plan, target):
         """Pack ``k_range`` = (first, count) of ``span`` = (first position, count) into ``target`` = (array, at, row).
 
-        ``plan`` is the `Operands`. Both numbers of ``k_range`` are multiples of kh * kw where the image is not staged.
+        ``plan`` is the `Operands`. If the image is not staged, both numbers of ``k_range`` are multiples of kh * kw.
         """
         if staged:
             pack_planes(source, plan.tap_offset, k_range, span, (plan.sizes.out_width, plan.sizes.pitch), target)
@@ -151,10 +151,10 @@ def kernels_of(staged):
 
     @kernel
     def by_position(part, parts, operands):
-        """Vectors along positions: packed weights (`pack_tiles`) times panels of positions, straight into y.
+        """Vectors along positions: packed weights (`pack_tiles`) times panels of positions, stored directly to y.
 
-        What `multiply` takes: share (rows, first tile, last tile, tiles), A (array, at, row, step, skipped steps), B
-        (array, at, panel, step), C (array, at, row), bias (array, at), and what to prefetch (array, at, step, vectors).
+        Arguments of `multiply`: share (rows, first tile, last tile, tiles), A (array, at, row, step, skipped steps), B
+        (array, at, panel, step), C (array, at, row), bias (array, at), prefetch target (array, at, step, vectors).
         """
         x, y, work, work_at = of_call(operands)
         plan = of_plan(operands, Operands)
@@ -163,14 +163,14 @@ def kernels_of(staged):
         p_blocks, o_blocks, image_groups = sizes.position_blocks, sizes.channel_blocks, sizes.batch * sizes.groups
         width, tiles, packed_by_tile = VECTORS * lanes, -(-oc // ROWS), int64(PACKED_BY_TILE)
         tasks = image_groups * p_blocks * o_blocks
-        # Channel blocks are the outermost loop: the weights of one stay in the cache over all position blocks.
-        # All of them meet one k block of the weights before the next, which so come from memory once; of a staged image
-        # all that see its planes, so that each image of a batch reads the weights.
+        # Channel blocks are the outermost loop: the weights of one stay in the cache for all position blocks. All
+        # position blocks use one k block of the weights before the next, so weights are read from memory once. With
+        # staging these are only the blocks of the staged planes, so each image of a batch reads the weights again.
         first_task, end_task, packed_at = part * tasks // parts, (part + 1) * tasks // parts, work_at + sizes.planes
         while first_task < end_task:
             mine = end_task - first_task
             if staged:
-                # Of one group of one image, whose rows this thread stages for itself.
+                # Tasks of one group of one image. This thread stages their rows.
                 mine = min(mine, p_blocks - first_task % p_blocks)
                 stage_positions(
                     x, first_task // p_blocks % image_groups, first_task % p_blocks, mine, plan, work, work_at
@@ -183,8 +183,8 @@ def kernels_of(staged):
                 p0, first_channel = p_block * sizes.block_positions, image_group % groups * oc
                 count = min(sizes.block_positions, positions - p0)
                 share = oc, o_block * tiles // o_blocks, (o_block + 1) * tiles // o_blocks, tiles
-                # B is read in whole vectors, and the last panel of the last position block may be a part: it is packed,
-                # since a vector could reach past the end of the image.
+                # B is read in whole vectors. The last panel of the last position block may be incomplete: it is packed,
+                # because a vector could read past the end of the image.
                 inside = count // width * width if sizes.in_place else 0
                 out = image_group * oc * positions + p0
                 depth = min(sizes.k_block, reduction - k0)
@@ -192,8 +192,8 @@ def kernels_of(staged):
                 floor = plan.floor[1] if k0 + depth == reduction else plan.floor[0]
                 a = plan.weight, first_channel * reduction, reduction, packed_by_tile, k0
                 bias = plan.bias, first_channel
-                # What the products prefetch: the next position block. After the last one of an image it is of no use,
-                # and does no harm.
+                # The products prefetch the next position block. After the last block of an image the prefetch is
+                # useless but harmless.
                 next_at = base + k0 * positions + p0 + sizes.block_positions
                 vectors_ahead = -(-count // lanes) if sizes.prefetch_image else 0
                 if inside:
@@ -209,24 +209,24 @@ def kernels_of(staged):
                             span, panel = (p0 + j, min(width, count - j)), (work, packed_at + j * depth, width)
                             _fill((source, base), k_range, span, plan, panel)
                     b = work, packed_at, width * depth, width
-                    # What comes next was prefetched by the product above.
+                    # If ``inside``, the product above prefetched the next block.
                     multiply(share, depth, a, b, (y, out + inside, positions), remaining, bias, start, floor,
                              (source, next_at, positions, 0 if inside else vectors_ahead))  # fmt: skip
             first_task += mine
 
     @kernel
     def by_channel(part, parts, operands):
-        """The transposed product: positions are the rows of A, channels the columns of B; then transposed into y."""
+        """Transposed product: rows of A are positions, columns of B are channels. Results are transposed into y."""
         x, y, work, work_at = of_call(operands)
         plan = of_plan(operands, Operands)
         sizes, lanes, source = plan.sizes, lanes_of(y), work if staged else x
         batch, groups, oc = sizes.batch, sizes.groups, sizes.out_channels
         positions, reduction = sizes.positions, sizes.reduction
         p_blocks, o_blocks = sizes.position_blocks, sizes.channel_blocks
-        # Numba would compile what takes a literal once more.
+        # Typed values: Numba compiles a function again for literal arguments.
         zero, one = int64(0), int64(1)
-        # ``width``: channels of a panel of weights. Behind the packed positions, and a vector that packing may write
-        # to, the results wait for their transpose.
+        # ``width``: channels of a panel of weights. The results before their transpose are stored after the packed
+        # positions and one more vector, which packing may overwrite.
         width = VECTORS * lanes
         panels, packed_at = -(-oc // width), work_at + sizes.planes
         result_at = packed_at
@@ -268,7 +268,7 @@ def kernels_of(staged):
             for channel in range(first * width, min(last * width, oc), lanes):
                 here = min(lanes, oc - channel)
                 for first_position in range(0, count, lanes):
-                    # The last vector overlaps the one before it: AVX2 stores masked lanes slowly.
+                    # The last vector overlaps the previous one: masked stores are slow on AVX2.
                     j = max(min(first_position, count - lanes), 0)
                     at = result_at + j * (columns + lanes) + channel - first * width
                     square = load_rows(work, at, columns + lanes, count - j, lanes)
@@ -286,7 +286,7 @@ def kernels_of(staged):
 
 @kernel
 def pack_tiles(part, parts, operands):
-    """weight (group, o, k) -> for each group and tile of rows: (k, row), in the order in which `tile` reads them."""
+    """weight (group, o, k) -> for each group and tile of rows: (k, row), the order in which `tile` reads them."""
     weight, packed, _, _ = of_call(operands)
     sizes = of_plan(operands, PackOperands).sizes
     groups, oc, reduction = sizes.groups, sizes.out_channels, sizes.reduction
@@ -305,7 +305,7 @@ def pack_tiles(part, parts, operands):
 
 @kernel
 def pack_panels(part, parts, operands):
-    """weight (group, o, k) -> for each group and panel of channels: (k, channel), zeros behind the last channel."""
+    """weight (group, o, k) -> for each group and panel of channels: (k, channel), zeros after the last channel."""
     weight, packed, _, _ = of_call(operands)
     sizes = of_plan(operands, PackOperands).sizes
     groups, oc, reduction = sizes.groups, sizes.out_channels, sizes.reduction
@@ -315,7 +315,7 @@ def pack_panels(part, parts, operands):
     for task in range(part * groups * panels // parts, (part + 1) * groups * panels // parts):
         group, first = task // panels, task % panels * width
         for o in range(first, first + width, lanes):
-            # Rows behind the last channel load as zeros.
+            # Rows after the last channel are loaded as zeros.
             for k in range(0, reduction, lanes):
                 square = load_rows(weight, (group * oc + o) * reduction + k, reduction, oc - o, reduction - k)
                 to = (task * reduction + k) * width + o - first

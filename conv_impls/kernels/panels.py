@@ -1,19 +1,19 @@
-"""Panels of the patch matrix, packed when they are needed: k below k, positions side by side. Pure kernels.
+"""Panels of the patch matrix, packed when they are needed: one row per k, contiguous positions. Pure kernels.
 
     target[k, j] = source[base + tap_offset[k0 + k] + place(p0 + j)]        for k < depth, j < count
     place(p) = p // out_width * pitch + p % out_width
 
-Operands are tuples: ``source`` is (array, base), base being where this image and group begin; ``k_range`` is (k0,
-depth), ``span`` is (p0, count). Their meaning is that of `conv_impls.kernels.implicit`, which calls these.
+Operands are tuples: ``source`` is (array, base), where base is the start of this image and group; ``k_range`` is (k0,
+depth), ``span`` is (p0, count). Their meaning is that of `conv_impls.kernels.implicit`, which calls these kernels.
 
 Idea
-    Three ways to the same panel: from staged planes, where every tap is one shift; from the channels of an image as
-    they are, for 1x1 kernels; and from an image with padding and strides, which are masked and shuffled away.
+    Three ways to pack the same panel: from staged planes, where every tap is one shift; from unmodified image channels,
+    for 1x1 kernels; and from an image with padding and strides, by masks and shuffles.
 Source
     Goto & van de Geijn 2008, doi:10.1145/1356052.1356053, sec. 4; the patches: Chetlur et al. 2014, arXiv:1410.0759.
 Limits
-    An image is packed by zero padding and column strides 1, 2 and 4 only; others are staged. Up to a vector less one of
-    elements behind the last row are read and written as they were.
+    Images are packed only for zero padding and column strides 1, 2 and 4; others are staged. Up to lanes - 1 elements
+    after the last row are read and written back unchanged.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from conv_impls.kernels.tile import VECTORS
 
 
 class Window(NamedTuple):
-    """Where the taps are in an image that is not staged; ``top`` and ``left`` are its padding."""
+    """The position of the taps in an image that is not staged; ``top`` and ``left`` are its padding."""
 
     in_height: int
     in_width: int
@@ -47,8 +47,8 @@ def pack_planes(source, tap_offset, k_range, span, rows, target):
     """target[to + k*row_step + j] = source[base + tap_offset[k0+k] + place(p0+j)] for k < depth, j < count.
 
     ``rows`` is (out_width, pitch), ``target`` (array, to, row_step). Products of the elements after ``count`` are never
-    stored. The source goes on for a vector behind what is read, and so does the target. (Indices without a sign, since
-    Numba would look whether others count from the end.)
+    stored. Source and target both need one more vector after the last element. (Unsigned indices: for signed ones Numba
+    checks whether they count from the end.)
     """
     image, base = source
     k0, depth = k_range
@@ -58,13 +58,13 @@ def pack_planes(source, tap_offset, k_range, span, rows, target):
     lanes, j = lanes_of(image), 0
     while j < count:
         p = p0 + j
-        # Without a gap between rows place(p) is p, and all is one run.
+        # Without gaps between rows, place(p) is p: everything is one run.
         run = min(count - j, out_width - p % out_width) if pitch != out_width else count - j
         start = base + p // out_width * pitch + p % out_width
         for v in range(0, run, lanes):
             here, there = start + v, to + j + v
-            # Whole vectors need no blend where what they have too much is written later: further columns of this row,
-            # or the next row where this is its first vector.
+            # Whole vectors need no blend if their extra lanes are overwritten later: by later columns of this row, or
+            # by the next row if this vector is the first of the row.
             if run - v >= lanes or j + v + lanes <= row_step or j + v == 0:
                 for k in range(depth):
                     store(load(image, here + tap_offset[uint64(k0 + k)]), panel, there + k * row_step)
@@ -79,8 +79,8 @@ def pack_planes(source, tap_offset, k_range, span, rows, target):
 def pack_rows(source, k_range, span, positions, target):
     """As `pack_planes` for a 1x1 kernel, all panels of a block at once: each channel is read from p0 to p0 + count.
 
-    target[to + panel*(width*depth) + k*width + column]; ``target`` is (array, to). Channels are far apart in memory:
-    packed panel by panel, each read is of 128 bytes (AVX-512), and 384 -> 96 at 56x56 was 11% slower on Zen 4.
+    target[to + panel*(width*depth) + k*width + column]; ``target`` is (array, to). Channels are far apart in memory.
+    Packing panel by panel reads only 128 bytes at a time (AVX-512); 384 -> 96 at 56x56 was 11% slower on Zen 4.
     """
     image, base = source
     k0, depth = k_range
@@ -101,8 +101,8 @@ def pack_rows(source, k_range, span, positions, target):
 def pack_tile(source, depth, positions, target):
     """target[to + k*rows + m] = source[base + k*positions + m] for k < depth, m < rows: one tile of a 1x1 kernel.
 
-    Vectors are loaded and stored whole: masks took a tenth of a layer. What one has more than ``rows`` is overwritten
-    by the next k, or by the vectors of a smaller m. The last rows of the image are masked, since nothing is behind.
+    Vectors are loaded and stored whole: masks took a tenth of a layer. Lanes beyond ``rows`` are overwritten by the
+    next k, or by the vectors of a smaller m. The last loads are masked: whole vectors could read past the image.
     """
     image, base = source
     tiles, to, rows = target
@@ -118,9 +118,9 @@ def pack_tile(source, depth, positions, target):
 
 @helper
 def pack_image(source, channels, span, window, out_width, target):
-    """As `pack_planes`, for whole channels of an image that was not staged: padding is masked, strides are shuffled.
+    """As `pack_planes`, for whole channels of an image that is not staged: padding is masked, strides are shuffled.
 
-    ``channels`` is (first, how many). The loop over them is the inner one, so that bounds and masks are made once for
+    ``channels`` is (first, count). The loop over channels is the inner one, so bounds and masks are computed once for
     many vectors.
     """
     image, base = source
@@ -137,11 +137,11 @@ def pack_image(source, channels, span, window, out_width, target):
             for v in range(0, run, lanes):
                 here = min(lanes, run - v)
                 column = (out_column + v) * sw + tap % kw * dw - left
-                # Of the elements from `column` on, those that are in the image and not behind the last one used.
+                # Range of lanes, relative to `column`, that are inside the image and not after the last used element.
                 low, high = -column, min(in_width - column, (here - 1) * sw + 1)
                 if in_row < 0 or in_row >= in_height:
                     high = 0  # a row of the padding: zeros
-                # A masked load from a page that may not be there would be slow.
+                # Clamp the row: a masked load from an unmapped page is slow.
                 at = base + first * channel_size + min(max(in_row, 0), in_height - 1) * in_width + column
                 there = to + tap * row_step + j + v
                 if sw == 1 and low <= 0 and high == lanes:
@@ -155,7 +155,7 @@ def pack_image(source, channels, span, window, out_width, target):
                     for c in range(depth):
                         value = _every_second(image, at + c * channel_size, low, high)
                         blend_lanes(value, panel, there + c * channel_step, here)
-                else:  # 4: every second of every second; other strides are staged
+                else:  # stride 4: `_every_second` twice; other strides are staged
                     for c in range(depth):
                         near = _every_second(image, at + c * channel_size, low, high)
                         far = _every_second(image, at + c * channel_size + 2 * lanes, low - 2 * lanes, high - 2 * lanes)
@@ -165,6 +165,6 @@ def pack_image(source, channels, span, window, out_width, target):
 
 @helper
 def _every_second(source, at, low, high):
-    """Every second of 2*lanes elements, those from ``low`` to ``high``-1; the others count as zeros."""
+    """Every second of 2*lanes elements; elements outside ``low`` to ``high``-1 are zeros."""
     lanes = lanes_of(source)
     return evens(load_lanes(source, at, low, high), load_lanes(source, at + lanes, low - lanes, high - lanes))

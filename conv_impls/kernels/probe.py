@@ -1,16 +1,16 @@
-"""Kernels that do one thing as fast as the machine can, for `conv_impls.choice.probes`: multiply-adds, reads, nothing.
+"""Microbenchmark kernels for `conv_impls.choice.probes`: multiply-adds, reads, nothing (launch cost).
 
 Idea
-    Independent chains of vector multiply-adds, emitted as LLVM IR through an intrinsic, give the FMA peak: no memory is
-    touched. Two FMA units of latency 4 need eight chains; twelve fit 16 registers with the two constants, twenty-four
-    fit 32. More chains than registers are spilled, and the stores are what is measured then: 24 chains of 512 bits gave
-    37 GFLOP/s on a Zen 3 core (AVX2, 16 registers) that does 113.
-    Sums of integers give the bandwidth of reading: LLVM may reorder them, so they run in vectors.
+    Independent chains of vector multiply-adds, emitted as LLVM IR by an intrinsic, give the FMA peak: they do not use
+    memory. Two FMA units of latency 4 need eight chains. Twelve fit 16 registers with the two constants, twenty-four
+    fit 32. More chains spill, and the stores are measured instead: 24 chains of 512 bits gave 37 GFLOP/s on a Zen 3
+    core (AVX2, 16 registers) that reaches 113.
+    Sums of integers give the read bandwidth: LLVM may reorder them, so it vectorises the loop.
 Source
     The method of Agner Fog's instruction tables (latency times throughput chains in flight); LLVM language reference,
     `llvm.fma`. Bandwidth by working set: McCalpin's STREAM, and lmbench's bw_mem.
 Limits
-    Reads only; hardware that writes slower, or all of it, is not seen.
+    Bandwidth of reads only: slower writes are not measured.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CHAINS = 24 if REGISTERS == 32 else 12
 
 @intrinsic
 def _run_chains(typing_context, trips, like):
-    """Run every chain ``trips`` times in vectors of ``like``'s type; a sum is returned, or LLVM would drop them."""
+    """Run every chain ``trips`` times in vectors of ``like``'s type. The returned sum keeps LLVM from removing them."""
 
     def codegen(context, builder, signature, arguments):
         lanes = VECTOR_BYTES * 8 // like.bitwidth
@@ -61,26 +61,26 @@ def _run_chains(typing_context, trips, like):
 
 
 class Chains(NamedTuple):
-    """What `chains` counts by."""
+    """Integer parameters of `chains`."""
 
     trips: int
 
 
 class ChainsOperands(NamedTuple):
-    """What `chains` works on besides its result."""
+    """Operands of `chains` without its result."""
 
     sizes: Chains
 
 
 class Reads(NamedTuple):
-    """Elements of each part, and how often it reads them."""
+    """Elements of each part, and how many times it reads them."""
 
     count: int
     passes: int
 
 
 class ReadOperands(NamedTuple):
-    """What `read` works on besides its result."""
+    """Operands of `read` without its result."""
 
     data: Integers
     sizes: Reads
@@ -95,7 +95,7 @@ def chains(part, parts, operands):
 
 @kernel
 def read(part, parts, operands):
-    """Each part reads its own elements again and again."""
+    """Each part reads its own elements repeatedly."""
     y, (data, sizes) = of_call(operands)[1], of_plan(operands, ReadOperands)
     total, first = 0, part * sizes.count
     for _ in range(sizes.passes):
@@ -106,4 +106,4 @@ def read(part, parts, operands):
 
 @kernel
 def nothing(part, parts, operands):
-    """What remains is starting it and waiting for all parts."""
+    """Empty kernel: its time is the cost of the launch and of waiting for all parts."""

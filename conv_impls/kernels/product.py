@@ -1,12 +1,12 @@
-"""A matrix product by register tiles: rows are shared out evenly, and each tile meets every panel of B. Pure kernels.
+"""A matrix product by register tiles: rows are split evenly, each tile is multiplied by all panels of B. Pure kernels.
 
 Idea
-    Operands are packed so that a tile reads both in order. `multiply` keeps a tile's rows of A in L1 while panels of B
-    go by, `multiply_by_panel` a panel while tiles go by; both prefetch what comes next.
+    Operands are packed so that a tile reads both sequentially. `multiply` keeps the rows of A of a tile in L1 and loops
+    over panels of B. `multiply_by_panel` keeps a panel and loops over tiles. Both prefetch the next operands.
 Source
     Van Zee & van de Geijn 2015, BLIS, doi:10.1145/2764454, sec. 2: the two loops around `conv_impls.kernels.tile`.
 Limits
-    Columns beyond the last whole vector are `multiply`'s alone; panels are VECTORS vectors wide.
+    Only `multiply` supports columns after the last whole vector. Panels are VECTORS vectors wide.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from conv_impls.kernels.runtime.compile import helper
 from conv_impls.kernels.simd import lanes_of
 from conv_impls.kernels.tile import START_BY_COLUMN, VECTORS, tile
 
-# A step of A that stands for "packed tile by tile": it is then the number of rows of the tile.
+# Special value of the step of A: A is packed tile by tile, and the step is the number of rows of the tile.
 PACKED_BY_TILE = 0
 
 
 @helper
 def multiply(share, depth, a, b, c, columns, bias, start, floor, soon):
-    """Tiles ``first`` to ``last`` of the ``tiles`` that share out ``rows``, against all panels of B.
+    """Multiply tiles ``first`` to ``last`` - 1 by all panels of B; ``rows`` are split into ``tiles`` tiles.
 
-    ``share`` is (rows, first, last, tiles). Sharing rows out evenly, 64 as 13+13+13+13+12 rather than 14+14+14+14+8,
-    keeps every tile full enough to hide the latency of its products.
+    ``share`` is (rows, first, last, tiles). An even split of rows, 64 as 13+13+13+13+12 instead of 14+14+14+14+8, keeps
+    every tile full enough to hide the latency of its products.
 
-    Sums start from C, or from ``bias`` = (array, at) of rows or of columns: both ways add in the same order.
+    Sums start from C, or from ``bias`` = (array, at) of rows or of columns; all add in the same order.
 
     A is (array, at, row, step, skip): row m starts at at + m*row; with the step `PACKED_BY_TILE` the first ``skip``
-    steps of each tile are left out. B is (array, at, panel, step), C (array, at, step). Each tile prefetches one of the
-    first ``lines`` lines of every row of what comes next: ``soon`` is (array, at, step, lines).
+    steps of each tile are skipped. B is (array, at, panel, step), C (array, at, step). ``soon`` = (array, at, step,
+    lines) is the next block to prefetch: each tile prefetches one of the first ``lines`` lines of every row of it.
     """
     rows, first, last, tiles = share
     a_array, a_at, a_row, a_step, a_skip = a
@@ -56,9 +56,9 @@ def multiply(share, depth, a, b, c, columns, bias, start, floor, soon):
 
 @helper
 def multiply_by_panel(share, depth, a, b, c, bias, start, floor):
-    """As `multiply`, but each panel of B meets all tiles before the next panel, which is prefetched during that time.
+    """As `multiply`, but each panel of B is multiplied by all tiles before the next panel; these prefetch the next one.
 
-    ``share`` is (rows, tiles, panels), ``bias`` that of columns; no step of A is left out.
+    ``share`` is (rows, tiles, panels), ``bias`` is per column; no step of A is skipped.
     """
     rows, tiles, panels = share
     a_array, a_at, a_row, a_step, _ = a

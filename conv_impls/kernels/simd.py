@@ -2,15 +2,15 @@
 
 Idea
     A `Vector` value is one LLVM vector register of the array's dtype: 16 float32 with AVX-512, 8 with AVX2, 4 with SSE
-    or NEON. LLVM's mem2reg turns the local variables Numba makes of them into registers, so kernels written with these
-    calls compile to the instructions one would write by hand. Lanes and registers are those of the compile target
-    (`conv_impls.kernels.runtime.target`).
+    or NEON. Numba stores such values in local variables; LLVM's mem2reg turns these into registers. Kernels written
+    with these calls therefore compile to the same instructions as hand-written code. The number of lanes and registers
+    is that of the compile target (`conv_impls.kernels.runtime.target`).
 Source
     LLVM language reference: vector types, ``llvm.fmuladd``, ``llvm.masked.load`` and ``.store``, ``shufflevector``.
     The type itself: Numba's documentation, "Low-level extension API".
 Limits
-    Indices count elements of flat, C-contiguous arrays and are not checked. Vectors live inside one compiled function:
-    they cannot be returned to Python nor put into arrays.
+    Indices count elements of flat, C-contiguous arrays and are not checked. Vectors exist only in compiled functions:
+    they cannot be returned to Python or put into arrays.
 """
 
 from __future__ import annotations
@@ -62,18 +62,18 @@ def pointer(context, builder, kind, array, index):
 
 
 def operand(kind):
-    """The Numba type of an operand (array, at, ...), whatever integers it was made of."""
+    """The Numba type of an operand (array, at, ...), with int64 for all its integers."""
     return types.Tuple((kind[0], *[types.int64] * (len(kind) - 1)))
 
 
 def located(context, builder, kind, value):
-    """The address an operand (array, at, ...) starts at, and what else it says: steps."""
+    """The start address of an operand (array, at, ...), and its other values: steps."""
     array, at, *steps = cgutils.unpack_tuple(builder, value)
     return pointer(context, builder, kind[0], array, at), *steps
 
 
 def fma_ir(builder, a, b, c):
-    """a*b + c, fused where the target can: llvm.fma would call a library function where it cannot."""
+    """a*b + c, fused if the target has FMA. Without FMA, llvm.fma would call a library function."""
     return llvm.call(builder, f"llvm.fmuladd.{llvm.suffix(a.type)}", a.type, a, b, c)
 
 
@@ -90,7 +90,7 @@ def mask_ir(builder, vector, low, high):
     index = ir.Constant(wide, list(range(vector.count)))
 
     def spread(bound):
-        # Into the vector first: of a bound beyond 32 bits the low ones alone would be left.
+        # Clamp before the truncation to 32 bits, which would drop the high bits of a large bound.
         for symbol, limit in (("<", i64(vector.count)), (">", i64(0))):
             bound = builder.select(builder.icmp_signed(symbol, bound, limit), bound, limit)
         first = builder.insert_element(ir.Constant(wide, ir.Undefined), builder.trunc(bound, i32), i32(0))
@@ -101,7 +101,7 @@ def mask_ir(builder, vector, low, high):
 
 @intrinsic
 def lanes_of(typing_context, array):
-    """Lanes of a vector of the array's dtype: a constant, so that dividing by it is a shift."""
+    """Lanes of a vector of the array's dtype: a constant, so a division by it is a shift."""
 
     def codegen(context, builder, signature, arguments):
         return ir.IntType(64)(lanes(array.dtype.bitwidth // 8))
@@ -122,7 +122,7 @@ def load(typing_context, array, index):
 
 @intrinsic
 def load_lanes(typing_context, array, index, low, high):
-    """As `load`, but only lanes low .. high-1 are read; the others are zero and their memory is not touched."""
+    """As `load`, but only lanes low .. high-1 are read; the others are zero and their memory is not accessed."""
 
     def codegen(context, builder, signature, arguments):
         vector = vector_ir(array.dtype)
@@ -145,7 +145,7 @@ def store(typing_context, value, array, index):
 
 @intrinsic
 def store_lanes(typing_context, value, array, index, count):
-    """array[index : index + count] = value[:count]; nothing behind it is touched."""
+    """array[index : index + count] = value[:count]; memory after it is not accessed."""
 
     def codegen(context, builder, signature, arguments):
         vector = vector_ir(array.dtype)
@@ -158,9 +158,9 @@ def store_lanes(typing_context, value, array, index, count):
 
 @intrinsic
 def blend_lanes(typing_context, value, array, index, count):
-    """As `store_lanes`, but the lanes behind may be read and written as they were: for memory of one thread alone.
+    """As `store_lanes`, but may read the other lanes and write them back: only for memory of a single thread.
 
-    AVX2 stores masked lanes slowly. AVX-512 does not, while a load would wait for the store before it.
+    Masked stores are slow on AVX2. On AVX-512 they are fast, and a load would have to wait for the previous store.
     """
 
     def codegen(context, builder, signature, arguments):
@@ -178,7 +178,7 @@ def blend_lanes(typing_context, value, array, index, count):
 
 @intrinsic
 def prefetch(typing_context, array, index):
-    """Fetch the line of array[index] into the caches; nothing happens where there is no such element."""
+    """Prefetch the cache line of array[index]; an invalid address has no effect."""
 
     def codegen(context, builder, signature, arguments):
         llvm.prefetch(builder, pointer(context, builder, array, *arguments))
@@ -243,7 +243,7 @@ def _overload(symbol, apply):
         def impl(a, b):
             return apply(a, b)
 
-        # Each its own, as in `conv_impls.kernels.runtime.compile.named`.
+        # A unique name for each, as in `conv_impls.kernels.runtime.compile.named`.
         impl.__qualname__ = f"{symbol.__name__}_of_vectors"
         return impl
 
@@ -265,7 +265,7 @@ def at_least(typing_context, value, floor):
 
 @intrinsic
 def evens(typing_context, a, b):
-    """The elements with even numbers of a, then of b."""
+    """The elements with even indices of a, then of b."""
 
     def codegen(context, builder, signature, arguments):
         pick = ir.Constant(ir.VectorType(ir.IntType(32), a.lanes), [2 * i for i in range(a.lanes)])
@@ -276,7 +276,7 @@ def evens(typing_context, a, b):
 
 @intrinsic
 def odds(typing_context, a, b):
-    """The elements with odd numbers of a, then of b."""
+    """The elements with odd indices of a, then of b."""
 
     def codegen(context, builder, signature, arguments):
         pick = ir.Constant(ir.VectorType(ir.IntType(32), a.lanes), [2 * i + 1 for i in range(a.lanes)])

@@ -1,13 +1,13 @@
-"""Squares of vectors, as many rows as lanes: loaded, transposed in registers, finished and stored.
+"""Transpose blocks (as many vectors as lanes): load, transpose in registers, epilogue, store.
 
 Idea
-    What turns channels of an image into lanes and back: a 16 x 16 block costs 76 cycles with its loads and stores, a
-    third of what moving single elements would. Rows and lanes beyond the data are masked, never touched.
+    These blocks turn image channels into lanes and back. A 16 x 16 block costs 76 cycles with its loads and stores, a
+    third of the cost of moving single elements. Rows and lanes outside the data are masked and never accessed.
 Source
     LLVM language reference, ``shufflevector``; the rotation of index bits by interleaving is the perfect shuffle of
     Stone 1971, doi:10.1109/T-C.1971.223205, sec. II.
 Limits
-    All rows of a square live in registers at once: with 16 registers and 8 lanes nothing else does.
+    All rows of a block are in registers at the same time: with 16 registers and 8 lanes there is no room for more.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from conv_impls.kernels.simd import (
 
 
 def _rows(array):
-    """A square of vectors: as many rows as lanes."""
+    """The type of a transpose block: as many rows (vectors) as lanes."""
     vector = Vector(array.dtype)
     return types.UniTuple(vector, vector.lanes)
 
 
 def _branch(builder, fast, whole, part):
-    """Values of ``whole()`` where ``fast`` holds, of ``part()`` elsewhere: two blocks and phi nodes."""
+    """Values of ``whole()`` if ``fast``, else of ``part()``: two basic blocks and phi nodes."""
     blocks = [builder.append_basic_block(name) for name in ("whole", "part", "joined")]
     builder.cbranch(fast, *blocks[:2])
     results = []
@@ -56,7 +56,7 @@ def _branch(builder, fast, whole, part):
 
 @intrinsic
 def load_rows(typing_context, array, index, step, count, width):
-    """lanes vectors, one every ``step`` elements; only ``width`` lanes of the first ``count`` rows are read."""
+    """Load lanes vectors, one every ``step`` elements; only ``width`` lanes of the first ``count`` rows are read."""
     rows = _rows(array)
 
     def codegen(context, builder, signature, arguments):
@@ -72,8 +72,8 @@ def load_rows(typing_context, array, index, step, count, width):
             none = i64(0)
             used = [builder.icmp_signed("<", i64(i), count_v) for i in range(n)]
             widths = [builder.select(here, width_v, none) for here in used]
-            # No row that is left out is looked for outside the array: a masked load from a page that is not there takes
-            # hundreds of cycles. 5x5 with 72 channels @56 took 200 us for 55.
+            # Skipped rows use the base address: a masked load from an unmapped page takes hundreds of cycles. 5x5 with
+            # 72 channels @56 took 200 us instead of 55.
             inside = [builder.select(here, a, base) for here, a in zip(used, at, strict=True)]
             return [llvm.load_masked(builder, vector, a, mask_ir(builder, vector, none, w))
                     for a, w in zip(inside, widths, strict=True)]  # fmt: skip
@@ -86,7 +86,7 @@ def load_rows(typing_context, array, index, step, count, width):
 
 @intrinsic
 def store_rows(typing_context, rows, array, index, step, count, width):
-    """Row i to array[index + i*step :], only ``width`` lanes of the first ``count`` rows."""
+    """Store row i to array[index + i*step :], only ``width`` lanes of the first ``count`` rows."""
 
     def codegen(context, builder, signature, arguments):
         tuple_v, values, first, step_v, count_v, width_v = arguments
@@ -112,7 +112,7 @@ def store_rows(typing_context, rows, array, index, step, count, width):
 
 @intrinsic
 def finish_rows(typing_context, rows, bias, index, count, floor):
-    """Row i plus bias[index + i] for i < count, at least ``floor``; NaN stays NaN."""
+    """Epilogue: row i plus bias[index + i] for i < count, clamped to at least ``floor``; NaN stays NaN."""
 
     def codegen(context, builder, signature, arguments):
         tuple_v, values, first, count_v, floor_v = arguments
@@ -131,12 +131,12 @@ def finish_rows(typing_context, rows, bias, index, count, floor):
 
 @intrinsic
 def transpose(typing_context, rows):
-    """Row i, lane j becomes row j, lane i, in log2(lanes) rounds of two-register shuffles."""
+    """Transpose (row i, lane j becomes row j, lane i) in log2(lanes) rounds of two-register shuffles."""
 
     def codegen(context, builder, signature, arguments):
         n = rows.count
         values = cgutils.unpack_tuple(builder, arguments[0], n)
-        # Interleaving row i with row i + n/2 rotates the (row, lane) bits by one; log2(n) times swaps the two.
+        # Interleaving row i with row i + n/2 rotates the (row, lane) bits by one; log2(n) rounds swap row and lane.
         low = ir.Constant(ir.VectorType(ir.IntType(32), n), [i // 2 + i % 2 * n for i in range(n)])
         high = ir.Constant(ir.VectorType(ir.IntType(32), n), [n // 2 + i // 2 + i % 2 * n for i in range(n)])
         for _ in range(n.bit_length() - 1):
@@ -149,7 +149,7 @@ def transpose(typing_context, rows):
 
 @intrinsic
 def scatter_rows(typing_context, rows, array, index, table, first):
-    """Row i to array[index + table[first + i] :]"""
+    """Store row i to array[index + table[first + i] :]"""
 
     def codegen(context, builder, signature, arguments):
         tuple_v, values, index_v, table_v, first_v = arguments
@@ -166,7 +166,7 @@ def scatter_rows(typing_context, rows, array, index, table, first):
 
 @intrinsic
 def gather_rows(typing_context, array, index, table, first):
-    """lanes vectors, row i from array[index + table[first + i] :]"""
+    """Load lanes vectors, row i from array[index + table[first + i] :]"""
     rows = _rows(array)
 
     def codegen(context, builder, signature, arguments):

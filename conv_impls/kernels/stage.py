@@ -1,14 +1,14 @@
-"""Lay the padded image out so that stride disappears: one plane a stride phase. Pure kernel.
+"""Copy the padded image into a layout without stride: one plane per stride phase. Pure kernel.
 
 Idea
-    Row ``a`` of phase ``r`` is padded row ``a*sh + r``, and the same along columns. Every tap of a convolution then
-    reads the same run of positions, only shifted, whatever the padding mode, stride and dilation:
-    `conv_impls.backends._layout` says by how much, and makes the table this kernel reads.
+    Row ``a`` of phase ``r`` is padded row ``a*sh + r``; columns work the same way. Every tap of a convolution then
+    reads the same run of positions with a different shift, for every padding mode, stride and dilation.
+    `conv_impls.backends._layout` computes the shifts and the table that this kernel reads.
 Source
     Zhang, Franchetti & Low 2018, arXiv:1809.10170, sec. 3, for direct convolution on such planes.
 Limits
-    One read and one write of the image, a few percent of a dense layer; skipped where there is neither padding
-    nor stride, and where a kernel masks and shuffles for itself.
+    One read and one write of the image: a few percent of a dense layer. Not used if there is neither padding nor
+    stride, or if a kernel applies masks and shuffles itself.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from conv_impls.kernels.square import load_rows, store_rows, transpose
 
 
 class StageSizes(NamedTuple):
-    """What `stage` counts by: channels of all images, their size, phases and planes, stride along columns."""
+    """Integer parameters of `stage`: channels of all images, their size, phases and planes, stride along columns."""
 
     images: int
     # Elements from one channel to the next.
@@ -37,30 +37,30 @@ class StageSizes(NamedTuple):
 
 
 class Staging(NamedTuple):
-    """What a plan that stages made."""
+    """Data that a plan prepares for staging."""
 
     sizes: StageSizes
-    # The row of the image that each row of each phase shows, -1 for a zero; the same for columns.
+    # The image row of each row of each phase (-1: zeros); the same for columns.
     rows: Integers
     columns: Integers
-    # For each phase the range (low, high) of its columns that are inside the image, at equal steps of the stride.
+    # For each phase: the range (low, high) of its columns that are inside the image, one stride apart.
     inner: Integers
 
 
 class Staged(NamedTuple):
-    """What the operands of each kernel begin with whose image may be staged."""
+    """The first field of the operands of every kernel whose image may be staged."""
 
     staging: Staging
 
 
 @kernel
 def stage(part, parts, operands):
-    """This part's rows of the channels of the image, in planes at the beginning of the workspace."""
+    """Stage the rows of this part, into planes at the beginning of the workspace."""
     x, _, planes, _ = of_call(operands)
     staging = of_plan(operands, Staged).staging
     sizes = staging.sizes
     phases_h, plane = sizes.phases_h, sizes.plane_h * sizes.plane_w
-    # Rows of one phase of one channel: the three channels of a photograph would share out badly.
+    # A task is the rows of one phase of one channel: the three channels of a photograph alone split badly.
     pieces = sizes.images * phases_h
     for piece in range(part * pieces // parts, (part + 1) * pieces // parts):
         c, r = piece // phases_h, piece % phases_h
@@ -70,9 +70,9 @@ def stage(part, parts, operands):
 
 @helper
 def stage_band(x, channels, span, staging, planes, target):
-    """Rows ``span`` = (first, how many) of every phase, for ``channels`` = (first, how many) of all images' channels.
+    """Stage rows ``span`` = (first, count) of every phase, for ``channels`` = (first, count) of all images' channels.
 
-    ``target`` is (at, from one channel to the next, from one phase to the next).
+    ``target`` is (at, channel step, phase step).
     """
     (first, count), (at, channel, plane), (sizes, _, _, _) = channels, target, staging
     for c in range(count):
@@ -83,10 +83,10 @@ def stage_band(x, channels, span, staging, planes, target):
 
 @helper
 def stage_phases(x, c, span, staging, planes, target):
-    """`stage_rows` for all column phases; ``target`` is (at, from one phase to the next)."""
+    """`stage_rows` for all column phases; ``target`` is (at, phase step)."""
     (to, plane), (sizes, rows, columns, inner) = target, staging
     phases, plane_w, lanes = sizes.phases_w, sizes.plane_w, lanes_of(x)
-    # Columns that are inside the image in all phases, which for these strides follow one another.
+    # Columns that are inside the image in all phases; for these strides they are consecutive in the image.
     low, high = 0, plane_w
     for s in range(phases):
         low, high = max(low, inner[2 * s]), min(high, inner[2 * s + 1])
@@ -113,7 +113,7 @@ def stage_phases(x, c, span, staging, planes, target):
 
 @helper
 def stage_rows(x, c, span, s, staging, planes, to):
-    """Rows ``span`` = (first, how many) of channel ``c``, numbered as in ``staging.rows``, of column phase ``s``."""
+    """Stage rows ``span`` = (first, count) of channel ``c``, indexed as in ``staging.rows``, of column phase ``s``."""
     sizes, rows, columns, inner = staging
     plane_w = sizes.plane_w
     low, high = inner[2 * s], inner[2 * s + 1]
@@ -133,9 +133,9 @@ def stage_rows(x, c, span, s, staging, planes, to):
 
 @helper(inline="always")
 def _copy(source, at, step, target, to, count):
-    """target[to + b] = source[at + b*step] for b < count; whole vectors for the steps that are common.
+    """target[to + b] = source[at + b*step] for b < count; whole vectors for the common steps.
 
-    The last vector ends where the row does, over the one before it: CPUs without AVX-512 store masked lanes slowly.
+    The last vector ends at the end of the row and overlaps the previous one: masked stores are slow without AVX-512.
     """
     lanes = lanes_of(source)
     last = count - lanes
@@ -148,7 +148,7 @@ def _copy(source, at, step, target, to, count):
     elif step == 2 and last >= 0:
         for b in range(0, last, lanes):
             store(evens(load(source, at + 2 * b), load(source, at + 2 * b + lanes)), target, to + b)
-        # The element behind the last wanted may be outside of the image.
+        # The element after the last used one may be outside the image.
         far = load_lanes(source, at + 2 * last + lanes, 0, lanes - 1)
         store(evens(load(source, at + 2 * last), far), target, to + last)
     elif step == 2:
@@ -163,7 +163,7 @@ def _copy(source, at, step, target, to, count):
             store(evens(near, far), target, to + b)
         here = at + 4 * last
         near = evens(load(source, here), load(source, here + lanes))
-        # The three elements behind the last wanted may be outside of the image.
+        # The three elements after the last used one may be outside the image.
         far = evens(load(source, here + 2 * lanes), load_lanes(source, here + 3 * lanes, 0, lanes - 3))
         store(evens(near, far), target, to + last)
     else:

@@ -1,10 +1,10 @@
 """The register tile: rows x vectors of a matrix product kept in registers over the whole reduction.
 
 Idea
-    C[m, j] = floor_at(start[m, j] + sum over k of A[k, m] * B[k, j]): one element of A in every lane times one vector
-    of B. All accumulators are LLVM values carried by phi nodes, so they stay in registers from the first product to the
-    last. One generator emits every size up to `ROWS` x `VECTORS` behind a switch; the loop over k is not unrolled: 28
-    products for 16 loads leave room enough for its three instructions.
+    C[m, j] = floor_at(start[m, j] + sum over k of A[k, m] * B[k, j]): one broadcast element of A times one vector of B.
+    All accumulators are LLVM values carried by phi nodes, so they stay in registers from the first product to the last.
+    One generator emits every size up to `ROWS` x `VECTORS`; a switch selects one. The loop over k is not unrolled: 28
+    products per 16 loads leave enough room for its three instructions.
 Source
     Goto & van de Geijn 2008, doi:10.1145/1356052.1356053, sec. 5; Van Zee & van de Geijn 2015, BLIS,
     doi:10.1145/2764454, sec. 2.
@@ -24,24 +24,24 @@ from conv_impls.kernels import simd
 from conv_impls.kernels.runtime import llvm
 
 VECTORS = 2
-# Accumulators, two vectors of B and a broadcast: 14 x 2 with the 32 registers of AVX-512, 6 x 2 with 16. Elsewhere, as
-# on 64-bit Arm, elements of A take registers as well, several at a time: 14 x 2 spilled four vectors in each step.
+# Registers hold the accumulators, two vectors of B and a broadcast: 14 x 2 with the 32 of AVX-512, 6 x 2 with 16. On
+# other targets, as 64-bit Arm, several elements of A take registers too: 14 x 2 spilled four vectors in each step.
 ROWS = 6 if simd.REGISTERS == 16 else 14 if simd.VECTOR_BYTES == 64 else 12
 
-# Steps of B prefetched ahead of use: panels stream from L2, and their rows in place are too far apart for the hardware
-# to foresee. 3 to 8% on most layers; prefetching A as well gained nothing more.
+# Prefetch distance of B in steps. Panels stream from L2; rows read in place are too far apart for the hardware
+# prefetcher. Gains 3 to 8% on most layers; prefetching A too gained nothing more.
 AHEAD = 8
-# From so many steps on, the lines of C are prefetched before the first: 28 stores that miss take longer than a short
-# reduction (1x1 96 -> 384 at 56x56 +21%, 768 -> 3072 at 7x7 +26%).
+# From this number of steps on, the lines of C are prefetched before the first step: 28 stores that miss take longer
+# than a short reduction (1x1 96 -> 384 at 56x56 +21%, 768 -> 3072 at 7x7 +26%).
 LONG = 20
 
 I64 = ir.IntType(64)
-# What the accumulators start from: bias for each row of C, or for each column.
+# Start value of the accumulators: zero, the bias of each row or column of C, or C.
 START_ZERO, START_BY_ROW, START_BY_COLUMN, START_C = 0, 1, 2, 3
 
 
 class Start(NamedTuple):
-    """What sums start from and are raised to, as LLVM values; sums of no `Start` start at zero and stay as they are."""
+    """Start and lower clamp of the sums, as LLVM values. Without a `Start` sums start at zero and are not clamped."""
 
     kind: ir.Value
     bias: ir.Value
@@ -51,9 +51,9 @@ class Start(NamedTuple):
 class Product(NamedTuple):
     """The operands of a tile as LLVM values: pairs of an address and a step in elements, and numbers.
 
-    C is whole vectors wide where there are no ``columns``. One line of ``soon``, where there is one, is prefetched with
-    each step of the reduction. Where there are ``taps``, the address of offsets, B[k] is that far from B[0]. Of
-    several panels, each starts ``panel`` behind the one before it.
+    Without ``columns``, C is whole vectors wide. If ``soon`` (the next block) is given, each step of the reduction
+    prefetches one line of it. ``taps`` is the address of a table of offsets: B[k] is at B[0] + offset[k]. With several
+    panels, each starts ``panel`` elements after the previous one.
     """
 
     k: ir.Value
@@ -68,7 +68,7 @@ class Product(NamedTuple):
 
 
 def emit(builder, vector, rows, vectors, a_row, product):
-    """One tile of ``rows`` x ``vectors`` at the builder's place; A[k, m + 1] is ``a_row`` elements behind A[k, m]."""
+    """Emit one tile of ``rows`` x ``vectors`` at the builder; A[k, m + 1] is ``a_row`` elements after A[k, m]."""
     k, (a, a_step), (b, b_step), (c, c_step), columns, start, soon, taps, panel = product
     scalar, lanes = vector.element, vector.count
     function = builder.function
@@ -89,12 +89,12 @@ def emit(builder, vector, rows, vectors, a_row, product):
         return at(here, builder.mul(panel, I64(v // VECTORS)), v % VECTORS * lanes)
 
     def masks():
-        """Made where they are used: most tiles are whole and need none."""
+        """Masks are emitted only where they are used: most tiles are whole and need none."""
         bounds = [builder.sub(columns, I64(v * lanes)) for v in range(vectors)]
         return [simd.mask_ir(builder, vector, I64(0), bound) for bound in bounds]
 
     def started():
-        """What the sums start from."""
+        """Emit the start values of the sums."""
         entry = builder.block
         by_row, by_column, from_c, ready = (block(name) for name in ("row", "column", "c", "ready"))
         switch = builder.switch(start.kind, ready)
@@ -123,7 +123,7 @@ def emit(builder, vector, rows, vectors, a_row, product):
         return values
 
     def ask_for_c():
-        """Prefetch what a long reduction will store."""
+        """Prefetch the lines of C if the reduction is long."""
         asking, sums = block("asking"), block("sums")
         builder.cbranch(builder.icmp_signed(">=", k, ir.Constant(I64, LONG)), asking, sums)
         builder.position_at_end(asking)
@@ -133,9 +133,9 @@ def emit(builder, vector, rows, vectors, a_row, product):
         builder.position_at_end(sums)
 
     def step(values, a_here, b_here, *soon_here):
-        """values + one step of the reduction."""
+        """Add one step of the reduction to ``values``."""
         if taps is not None:
-            # 64 -> 16 channels at 56 x 56 gain 15%; wide tiles, which load more for each product, lose 20%.
+            # Prefetch: 64 -> 16 channels at 56 x 56 gain 15%; wide tiles, with more loads per product, lose 20%.
             if vectors <= VECTORS:
                 ahead = llvm.load(builder, I64, at(b_here, AHEAD * 8 // llvm.itemsize(scalar)))
                 llvm.prefetch(builder, at(b, ahead))
@@ -145,7 +145,7 @@ def emit(builder, vector, rows, vectors, a_row, product):
         for address in soon_here:
             llvm.prefetch(builder, address, level=2)
         if rows < vectors:
-            # The shorter side of the tile is what waits in registers.
+            # The operands of the shorter side of the tile stay in registers.
             left = [
                 simd.splat_ir(builder, builder.load(at(a_here, m * a_row), typ=scalar), vector) for m in range(rows)
             ]
@@ -163,8 +163,8 @@ def emit(builder, vector, rows, vectors, a_row, product):
         return result
 
     def raised(values):
-        """Values, and the floor where they are less. Most layers have no activation, and 28 comparisons are 4% of a
-        short reduction."""
+        """Clamp values to at least the floor. A branch skips it if the floor is -inf: most layers have no activation,
+        and 28 comparisons are 4% of a short reduction."""
         before, clamp, clamped = builder.block, block("clamp"), block("clamped")
         builder.cbranch(builder.fcmp_ordered("==", start.floor, ir.Constant(scalar, float("-inf"))), clamped, clamp)
         builder.position_at_end(clamp)
@@ -196,7 +196,7 @@ def emit(builder, vector, rows, vectors, a_row, product):
         walks = [(a, a_step), walk, soon] if soon else [(a, a_step), walk]
         accumulators = loop(builder, block, "k", k, walks, accumulators, at, step)
     else:
-        # A is stored in groups of `lanes` steps: within a group the next step is the next element.
+        # A is stored in groups of `lanes` steps: in a group the next step is the next element.
         def group(values, a_here, b_here):
             one = ir.Constant(I64, 1)
             return loop(
@@ -221,7 +221,7 @@ def emit(builder, vector, rows, vectors, a_row, product):
 
 
 def loop(builder, block, name, trips, walks, values, at, body):
-    """Run ``body`` ``trips`` >= 1 times over walking addresses and values in registers; returns the last values."""
+    """Run ``body`` ``trips`` >= 1 times; addresses advance, values stay in registers. Returns the last values."""
     entry, inside, after = builder.block, block(f"{name}_loop"), block(f"{name}_done")
     builder.branch(inside)
     builder.position_at_end(inside)
@@ -241,8 +241,8 @@ def loop(builder, block, name, trips, walks, values, at, body):
     for phi, value in zip(carried + addresses, results + moved, strict=True):
         phi.add_incoming(value, last)
     again = builder.cbranch(builder.icmp_signed("<", following, trips), inside, after)
-    # Unrolled by four, tiles spilled vectors and began by working out multiples of their steps: 2 to 10% of a layer. A
-    # loop over the lanes is better unrolled as a whole: its addresses are constants then, 5 to 8% of a Winograd layer.
+    # Unrolled by four, tiles spilled vectors and first computed multiples of their steps: 2 to 10% of a layer. A loop
+    # over the lanes is faster fully unrolled, because its addresses are constants: 5 to 8% of a Winograd layer.
     if not isinstance(trips, ir.Constant):
         llvm.keep_rolled(builder, again)
     builder.position_at_end(after)
@@ -250,7 +250,7 @@ def loop(builder, block, name, trips, walks, values, at, body):
 
 
 def _all_sizes(builder, vector, rows, a_row, product):
-    """Tiles of all rows behind a switch, ``VECTORS`` wide, or one vector where there are ``columns`` and no more."""
+    """A switch over tiles of all row counts, ``VECTORS`` wide, or one vector wide if ``columns`` fit one vector."""
     widths, vectors = (VECTORS,), I64(VECTORS)
     if product.columns is not None:
         wide = builder.icmp_signed(">", product.columns, I64(vector.count))
@@ -260,7 +260,7 @@ def _all_sizes(builder, vector, rows, a_row, product):
 
 
 def switch(builder, vector, sizes, size, a_row, product):
-    """The tile of these (rows, vectors) among ``sizes``."""
+    """A switch that selects the tile of ``size`` = (rows, vectors) from ``sizes``."""
     done = builder.function.append_basic_block("tiles_done")
     rows, vectors = size
     cases = builder.switch(builder.add(builder.mul(vectors, I64(ROWS + 1)), rows), done)
@@ -274,7 +274,7 @@ def switch(builder, vector, sizes, size, a_row, product):
 
 
 def located(context, builder, signature, arguments):
-    """Operands (array, at, ...) as an address and what follows; numbers as they are."""
+    """Operands (array, at, ...) become an address and the other values; numbers are unchanged."""
     return [
         simd.located(context, builder, kind, value) if isinstance(kind, types.BaseTuple) else value
         for kind, value in zip(signature.args, arguments, strict=True)
@@ -285,10 +285,10 @@ def located(context, builder, signature, arguments):
 def tile(typing_context, rows, k, a, b, c, columns, bias, start, floor, soon):
     """C[m, j] = max(floor, start + sum over k of A[k, m] * B[k, j]) for m < rows, j < columns.
 
-    Matrices are (array, at, step): B[k, j] is array[at + k*step + j] and is read for whole vectors; A[k, m] is
-    array[at + k*step + m], C[m, j] array[at + m*step + j]. ``start`` says where sums begin: at zero, at
-    array[at + m] or array[at + j] of ``bias`` = (array, at), the latter read for whole vectors, or at C itself.
-    Meanwhile the lines of C, and those that hold array[at + k*step] of ``soon``, are prefetched.
+    Matrices are (array, at, step): B[k, j] is array[at + k*step + j] and is read in whole vectors; A[k, m] is
+    array[at + k*step + m], C[m, j] array[at + m*step + j]. ``start`` selects the start of the sums: zero, array[at + m]
+    or array[at + j] of ``bias`` = (array, at), the latter read in whole vectors, or C itself. The reduction also
+    prefetches the cache lines of C, and those of array[at + k*step] of ``soon``, the next block.
     """
     i, matrices, scalar = types.int64, map(simd.operand, (a, b, c)), c[0].dtype
     signature = types.void(i, i, *matrices, i, simd.operand(bias), i, scalar, simd.operand(soon))
@@ -306,8 +306,8 @@ def tile(typing_context, rows, k, a, b, c, columns, bias, start, floor, soon):
 def tile_by_lane(typing_context, rows, k, a, b, c):
     """C[m, j] = sum over k of A[k, m] * B[k, j] for m < rows, j < VECTORS * lanes.
 
-    As `tile`, but A[k, m] is array[at + k//lanes*step + m*lanes + k%lanes], k a multiple of lanes. C is in
-    cache and is not prefetched.
+    As `tile`, but A[k, m] is array[at + k//lanes*step + m*lanes + k%lanes], and the number of k is a multiple of lanes.
+    C is in the cache and is not prefetched.
     """
     i, scalar = types.int64, c[0].dtype
 

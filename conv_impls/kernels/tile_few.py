@@ -1,9 +1,9 @@
-"""Register tiles of few rows, as many vectors wide as registers have room for, whose B is no packed panel.
+"""Register tiles of few rows, as many vectors wide as the registers allow; B is not a packed panel.
 
 Idea
-    A tile of one row and two vectors waits for its own products: two sums for a latency of four cycles and two products
-    a cycle. Few rows leave registers for eight. `tile_by_tap` reads B from an image, where a table says; `tile_of_row`
-    from several panels, which also keeps more loads in flight.
+    A tile of one row and two vectors is limited by latency: it has two sums, at a latency of four cycles and two
+    products per cycle. With few rows, registers have room for eight vectors. `tile_by_tap` reads B from an image at the
+    offsets of a table. `tile_of_row` reads B from several panels, which also keeps more loads in flight.
 Source
     As `conv_impls.kernels.tile`, which emits them.
 Limits
@@ -21,25 +21,26 @@ from conv_impls.kernels import simd
 from conv_impls.kernels.runtime import llvm
 from conv_impls.kernels.tile import ROWS, START_BY_ROW, VECTORS, Product, Start, located, switch
 
-# Vectors of a tile of few rows, which has registers left for more than `VECTORS`.
+# Widths in vectors of a tile of few rows, which has free registers for more than `VECTORS`.
 WIDTHS = 1, 2, 4, 8
-# Panels that one row meets at a time, at most. Fewer where there are no more: 48 channels would read twice the weights.
+# Maximum panels that one row is multiplied by at a time. Smaller counts exist too: with 48 channels the largest count
+# would read twice the weights.
 PANELS = 4
 PANEL_COUNTS = 1, 2, PANELS
 I64 = ir.IntType(64)
 
 
 def most_vectors(rows: int) -> int:
-    """The widest of `WIDTHS` whose accumulators, with one side of operands and a vector, fit the registers."""
+    """The largest of `WIDTHS` whose accumulators, one side of operands and one more vector fit the registers."""
     return max(v for v in WIDTHS if v <= VECTORS or rows * v + min(rows, v) + 1 <= simd.REGISTERS)
 
 
 @intrinsic
 def tile_by_tap(typing_context, size, k, a, b, taps, c, columns, bias, floor):
-    """As `tile`, but B is (array, at), and B[k, j] is array[at + offset[k] + j]: an image, read where it is.
+    """As `tile`, but B is (array, at), and B[k, j] is array[at + offset[k] + j]: an image that is read in place.
 
-    ``size`` is (rows, vectors), vectors at most `most_vectors` of rows; ``taps`` is (offset, where k = 0 is), ``bias``
-    of rows. The table goes on for `AHEAD` more offsets, which are prefetched.
+    ``size`` is (rows, vectors), vectors at most `most_vectors` of rows; ``taps`` is (offset, index of k = 0), ``bias``
+    is per row. The table needs `AHEAD` more offsets at its end, for the prefetch.
     """
     i, scalar = types.int64, c[0].dtype
     kinds = map(simd.operand, (a, b, taps, c))
@@ -64,7 +65,7 @@ def tile_by_tap(typing_context, size, k, a, b, taps, c, columns, bias, floor):
 def tile_of_row(typing_context, k, a, b, c, columns, bias, start, floor):
     """As `tile` for one row and one of `PANEL_COUNTS`: B[k, j] of panel p is array[at + p*panel + k*step + j].
 
-    B is (array, at, step, panel), and is read for whole panels, the fewest that hold ``columns``.
+    B is (array, at, step, panel). It is read in whole panels; the smallest count that covers ``columns`` is used.
     """
     i, scalar = types.int64, c[0].dtype
     signature = types.void(i, *map(simd.operand, (a, b, c)), i, simd.operand(bias), i, scalar)

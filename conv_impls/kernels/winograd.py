@@ -1,17 +1,17 @@
-"""Winograd convolution: fewer multiplications, by products of transformed tiles. Pure kernels.
+"""Winograd convolution: products of transformed tiles need fewer multiplications. Pure kernels.
 
     Y = A^T [ sum over c of (G w G^T) * (B^T x B) ] A        for each tile of outputs
 
 Idea
-    Blocks of tiles small enough for the caches go through all three steps before the next block: 16 (or a vector's
-    worth of) channels of the image are transposed so that lanes are channels, transformed, multiplied in a matrix
-    product for each point by register tiles, transformed back and transposed into y. Nothing of the transformed image
-    ever reaches memory. `conv_impls.kernels.winograd_transform` has the transforms, for strides too.
+    A block of tiles that fits the caches goes through all three steps before the next block. One vector of channels
+    (for example 16) is transposed so that lanes are channels, then transformed. Register tiles compute one matrix
+    product per point. The results are transformed back and transposed into y. The transformed image is never written to
+    memory. The transforms, also for strides, are in `conv_impls.kernels.winograd_transform`.
 Source
     Lavin & Gray 2016, arXiv:1509.09308, sec. 4.
 Limits
     Dilation 1. The error grows with the points of an axis; 3x3 with m = 2 is exact on small integers. The transformed
-    weights take points/taps times the room of the weights; of a group with few channels lanes stay empty.
+    weights need points/taps times the memory of the weights. Groups with few channels leave lanes empty.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from conv_impls.kernels.winograd_transform import transforms
 
 
 class Sizes(NamedTuple):
-    """What ``convolve`` counts by."""
+    """Integer parameters of ``convolve``."""
 
     batch: int
     groups: int
     # Of one group.
     in_channels: int
     out_channels: int
-    # The image as it is read: rows, columns, elements between rows and between channels, and its padding.
+    # The source image: rows, columns, elements between rows and between channels, and its padding.
     h: int
     w: int
     pitch: int
@@ -46,29 +46,29 @@ class Sizes(NamedTuple):
     left: int
     out_h: int
     out_w: int
-    # Elements of a seat's workspace in front of the transformed tiles.
+    # Elements of the workspace before the transformed tiles.
     rows: int
-    # Tiles of a block at most, blocks, and parts of a group's output channels.
+    # Maximum tiles of a block; number of blocks; number of parts of a group's output channels.
     block: int
     blocks: int
     o_parts: int
-    # Whether staged planes are read.
+    # 1 if staged planes are read.
     staged: int
 
 
 class Operands(NamedTuple):
-    """What a plan of ``convolve`` made."""
+    """Data that a plan prepares for ``convolve``."""
 
     staging: Staging
     weight: Floats
     bias: Floats
-    # One value, which the result is raised to.
+    # One value: the lower clamp of the result.
     floor: Floats
     sizes: Sizes
 
 
 class Transform(NamedTuple):
-    """What ``transform`` counts by."""
+    """Integer parameters of ``transform``."""
 
     groups: int
     # Of one group.
@@ -77,7 +77,7 @@ class Transform(NamedTuple):
 
 
 class TransformOperands(NamedTuple):
-    """What a plan of ``transform`` made."""
+    """Data that a plan prepares for ``transform``."""
 
     sizes: Transform
 
@@ -98,7 +98,7 @@ def _gather(source, base, sizes, corner, span, here, target):
         first, last = (low, high) if inside else (columns, columns)
         for j in range(first):
             store(zero, rows, line + j * lanes)
-        # Up to a vector less one of rows behind the last are written too.
+        # Up to lanes - 1 rows after the last are written too.
         for j in range(first, last, lanes):
             pixel = base + (top + i) * sizes.pitch + left + j
             block = load_rows(source, pixel, sizes.channel, here, last - j)
@@ -111,7 +111,7 @@ def _gather(source, base, sizes, corner, span, here, target):
 def kernels_of(tile):
     """The kernels of a `conv_impls.kernels.winograd_axes.Tile`: the convolution, the transform of its weights.
 
-    Of one tile, because with the transforms of several in one kernel the first call would wait for all of them.
+    One tile per kernel: with the transforms of several, the first call would wait for the compilation of all of them.
     """
     down_axis, across_axis = axes(tile)
     input_tile, filter_tile, output_tile = transforms(tile)
@@ -121,7 +121,7 @@ def kernels_of(tile):
 
     @helper
     def _image_block(source, sizes, tiles, group, work, at, v_at):
-        """These tiles of a group, transformed, to v_at: (tile point, group of channels, tile, channel)."""
+        """Transform these tiles of a group; store to v_at: (tile point, group of channels, tile, channel)."""
         t0, t1 = tiles
         ic = sizes.in_channels
         lanes, across, down = lanes_of(work), -(-sizes.out_w // mw), -(-sizes.out_h // mh)
@@ -142,9 +142,9 @@ def kernels_of(tile):
 
     @helper
     def _result_block(y, sizes, tiles, channel, room, ends):
-        """A vector of channels of the products, transformed back, finished and transposed into y.
+        """Transform a vector of channels of the products back, apply the epilogue and transpose into y.
 
-        ``channel`` is (group, first channel in it), ``room`` (workspace, at, where the products are), ``ends`` (bias,
+        ``channel`` is (group, first channel in it), ``room`` (workspace, at, offset of the products), ``ends`` (bias,
         floor).
         """
         (t0, t1), (group, o), (work, at, m_at), (bias, floor) = tiles, channel, room, ends
@@ -163,7 +163,7 @@ def kernels_of(tile):
             for r in range(min(mh, oh - i * mh)):
                 line = ((n * sizes.groups * oc + first) * oh + i * mh + r) * ow + j * mw
                 for first_column in range(0, here, lanes):
-                    # The last vector of a row overlaps the one before it: AVX2 stores masked lanes slowly.
+                    # The last vector of a row overlaps the previous one: masked stores are slow on AVX2.
                     q = max(min(first_column, here - lanes), 0)
                     rows = transpose(load_rows(work, at + (r * columns + q) * lanes, lanes, lanes, lanes))
                     rows = finish_rows(rows, bias, first, oc - o, floor[0])
@@ -172,7 +172,7 @@ def kernels_of(tile):
 
     @kernel
     def convolve(part, parts, operands):
-        """Blocks of tiles, from image to y."""
+        """Tasks are blocks of tiles, computed from image to y."""
         x, y, work, at = of_call(operands)
         plan = of_plan(operands, Operands)
         sizes, source = plan.sizes, work if plan.sizes.staged else x
@@ -180,7 +180,7 @@ def kernels_of(tile):
         lanes, across = lanes_of(y), -(-sizes.out_w // mw)
         width, deep = VECTORS * lanes_of(y), -(-sizes.in_channels // lanes_of(y)) * lanes_of(y)
         tiles, panels = sizes.batch * across * -(-sizes.out_h // mh), -(-oc // width)
-        # The workspace: image rows with lanes of channels, or result rows; then transformed tiles, then products.
+        # Workspace: image rows (lanes are channels) or result rows; then transformed tiles; then products.
         v_at = at + sizes.rows
         m_at = v_at + points * sizes.block * deep
         tasks = blocks * groups * o_parts
@@ -206,7 +206,7 @@ def kernels_of(tile):
 
     @kernel
     def transform(part, parts, operands):
-        """The image is the weights, the result packed: (group, panel, tile point, ic, channel of the panel)."""
+        """x is the weights, y the packed weights: (group, panel, tile point, ic, channel of the panel)."""
         weight, packed, work, at = of_call(operands)
         groups, ic, oc = of_plan(operands, TransformOperands).sizes
         lanes, taps = lanes_of(weight), taps_h * taps_w

@@ -1,15 +1,16 @@
 """Winograd convolution along one axis: the matrices of F(m, taps), for any stride.
 
 Idea
-    y = A^T [(G w) * (B^T x)] computes m outputs from as many products as the matrices have points. With stride 1 they
+    y = A^T [(G w) * (B^T x)] computes m outputs from one product per point of the matrices. With stride 1 the matrices
     follow from interpolation points (Toom-Cook). With stride s the axis splits into s phases, each a convolution of
-    stride 1: outputs are the sum of all phases, so their points stand one after another, and 3 taps at stride 2 need
-    2m + 1 points instead of 3m products. So do the pieces of a kernel with more than `MOST_TAPS`. Two axes multiply.
+    stride 1. Outputs are the sum of all phases, so the points of the phases are concatenated: 3 taps at stride 2 need
+    2m + 1 points instead of 3m products. A kernel of more than `MOST_TAPS` taps is split into pieces in the same way.
+    The point counts of the two axes multiply.
 Source
     Lavin & Gray 2016, arXiv:1509.09308, sec. 4; Toom-Cook matrices: Barabasz et al. 2018, arXiv:1803.10986, sec. 2.
     Phases of a strided convolution: Vaidyanathan 1993, Multirate Systems and Filter Banks, sec. 4.3 (polyphase).
 Limits
-    At most 7 finite points a piece: the error grows with them.
+    At most 7 finite points per piece: the error grows with the number of points.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from functools import cache
 from itertools import pairwise
 from typing import NamedTuple
 
-# Interpolation points, the first ones of which are taken; infinity is always one more. Rows of p and -p share a half of
-# their work. Of more than `PAIRED_TAPS` taps, 2 and -1/2 instead of 2 and -2 halve the largest errors (decision 0022).
-# For F(4, 3), whose transforms take a larger part of the time, pairs stay.
+# Interpolation points: the first ones are used; infinity is always one more. Rows of p and -p share half of their work.
+# For more than `PAIRED_TAPS` taps, 2 and -1/2 instead of 2 and -2 halve the largest errors (decision 0022). F(4, 3)
+# keeps the pairs, because its transforms take a larger part of the time.
 POINTS = (0, 1, -1, 2, -2, Fraction(1, 2), Fraction(-1, 2))
 ACCURATE_POINTS, PAIRED_TAPS = (0, 1, -1, 2, Fraction(-1, 2), -2, Fraction(1, 2)), 3
-# Of a piece; with more, two outputs would take points whose powers cost accuracy.
+# Maximum taps of a piece. With more, two outputs would need points whose powers reduce accuracy.
 MOST_TAPS = 5
 
 
@@ -37,12 +38,12 @@ class Tile(NamedTuple):
 
     @property
     def name(self) -> str:
-        """A text that no other tile has, as part of a name."""
+        """A unique text for this tile, used as part of a name."""
         return "_".join(f"{kind}{down}x{across}" for kind, (down, across) in zip("fks", self, strict=True))
 
 
 class Axis(NamedTuple):
-    """B^T, G and A^T as lists of rows of fractions, and how far the inputs of one tile are from those of the next."""
+    """B^T, G and A^T as lists of rows of fractions, and the input distance between neighbouring tiles."""
 
     bt: list[list[Fraction]]
     g: list[list[Fraction]]
@@ -51,12 +52,12 @@ class Axis(NamedTuple):
 
     @property
     def points(self) -> int:
-        """Products of a tile."""
+        """Number of products of a tile."""
         return len(self.bt)
 
     @property
     def span(self) -> int:
-        """Inputs of a tile."""
+        """Number of inputs of a tile."""
         return len(self.bt[0])
 
 
@@ -68,7 +69,7 @@ def axes(tile: Tile) -> tuple[Axis, Axis]:
 
 
 def pieces(taps: int, stride: int) -> list[range]:
-    """The taps of each piece: those of one phase, or a part of them."""
+    """The taps of each piece: the taps of one phase, or a part of them."""
     found = []
     for phase in range(min(stride, taps)):
         of_phase = range(phase, taps, stride)
@@ -79,17 +80,17 @@ def pieces(taps: int, stride: int) -> list[range]:
 
 
 def points(m: int, taps: int, stride: int) -> int:
-    """Products of one tile along an axis.
+    """Number of products of one tile along an axis.
 
     >>> [points(*sizes) for sizes in ((4, 3, 1), (2, 5, 1), (2, 3, 2), (2, 7, 2), (2, 7, 1), (1, 3, 1))]
     [6, 6, 5, 9, 9, 3]
     """
-    # Nothing is saved where there is one output or one tap.
+    # With one output or one tap nothing is saved.
     return sum(m + len(of) - 1 if m > 1 and len(of) > 1 else m * len(of) for of in pieces(taps, stride))
 
 
 def axis(m: int, taps: int, stride: int) -> Axis:
-    """F(m, taps) with this stride: the points of its pieces one after another."""
+    """F(m, taps) with this stride: the points of its pieces are concatenated."""
     span = (m - 1) * stride + taps
     bt, g, at = list[list[Fraction]](), list[list[Fraction]](), [list[Fraction]() for _ in range(m)]
     for of in pieces(taps, stride):
@@ -102,7 +103,7 @@ def axis(m: int, taps: int, stride: int) -> Axis:
 
 
 def _spread(row, first, stride, length):
-    """A row of a piece among those of the whole: its elements are ``stride`` apart."""
+    """Expand a row of a piece to the full length: its elements are ``stride`` apart, the others are zero."""
     whole = [Fraction(0)] * length
     whole[first : first + stride * (len(row) - 1) + 1 : stride] = row
     return whole
@@ -111,7 +112,7 @@ def _spread(row, first, stride, length):
 def matrices(m, taps):
     """(B^T, G, A^T) of F(m, taps) as lists of rows of fractions; the last point is infinity."""
     if m == 1 or taps == 1:
-        # Nothing to save: each output is its tap's input, or one output the sum of all products.
+        # Nothing to save: each output is one product, or the only output is the sum of all products.
         one = [[Fraction(int(i == j)) for j in range(m * taps)] for i in range(m * taps)]
         ones = [[Fraction(1)] * (m * taps)]
         return (one, one, ones) if m == 1 else (one, [[Fraction(1)]] * m, one)

@@ -1,12 +1,12 @@
-"""The transforms of Winograd convolution: straight-line code made from the matrices of both axes.
+"""The transforms of Winograd convolution: straight-line code generated from the matrices of both axes.
 
 Idea
-    The instructions of each transform, over a block of vectors, follow from `conv_impls.kernels.winograd_axes`. Rows of
+    Each transform of a block of vectors is generated from the matrices of `conv_impls.kernels.winograd_axes`. Rows of
     the points p and -p share their even and their odd part.
 Source
     Lavin & Gray 2016, arXiv:1509.09308, sec. 4.
 Limits
-    All of a block is in registers, or spilled, at once.
+    All values of a block are live at the same time. Those that do not fit the registers are spilled.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def _transform(tile, which):
 
         return types.void(simd.operand(source), simd.operand(target)), codegen
 
-    # Part of the name of what is made with it (`conv_impls.kernels.runtime.compile.named`).
+    # Part of the name of every kernel that uses it (`conv_impls.kernels.runtime.compile.named`).
     apply.around = f"_{tile.name}"
     return apply
 
