@@ -1,1 +1,1 @@
-"""One file, one backend, named like the file and found by being here. See CONTRIBUTING.md to add one."""
+"""One backend in each file, with the file's name; files in this folder are found. See CONTRIBUTING.md to add one."""

@@ -1,7 +1,7 @@
-"""Plans of direct convolution by tap: which problems it serves best, and what its kernel counts by.
+"""Plans of direct convolution by tap: which problems it is fastest for, and the sizes for its kernel.
 
-See `conv_impls.kernels.by_tap` for the idea and its source. `conv_impls.backends.numba_simd` asks here first: all its
-ways add in the same order, so the choice changes no bit.
+See `conv_impls.kernels.by_tap` for the idea and its source. `conv_impls.backends.numba_simd` checks this way first. All
+its ways add in the same order, so the choice changes no bit.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import Prepared
 from conv_impls.validation import Array
 
-# Packing a vector takes the time of so many products of it.
+# Cost of packing a vector, in vector products.
 PACK = 8
-# Weights are read again for each row of outputs. More bytes of them than this make a product so much dearer.
+# Weights are read again for each row of outputs. With more bytes of weights than this, a product costs WEIGHT_PRICE.
 WEIGHT_BYTES, WEIGHT_PRICE = 64 * 2**10, 1.15
-# A tile of one vector waits for its own products, so that those of rows no longer than one cost more.
+# Cost of a product if a row fits one vector: a tile of one vector waits for the latency of its own products.
 NARROW = 1.4
-# Staging a row of a phase, and each vector of it, takes the time of so many products: for 3x3 with stride 2 and 16
-# channels to a group @28 as long as the products themselves. Rows by masked vectors, edges and all, took 10% longer.
+# Cost of staging a row of a phase, and each vector of it, in vector products: for 3x3 with stride 2 and 16 channels to
+# a group @28, as long as the products themselves. Staging whole rows by masked vectors took 10% longer.
 STAGED_ROW, STAGED_VECTOR = 32, 4
-# Bands have as many rows as these bytes of staged planes hold, but so many times those that the next band stages again:
-# with bands of one row, 64 -> 1 channels at 128 x 128 took twice the time. With less of them where L2 holds no more:
-# rows that are staged twice still cost less than taps that are packed nine times.
+# Rows of a band: as many as fit BAND_BYTES of staged planes, but at least OWN_ROWS times the rows that the next band
+# stages again (with bands of one row, 64 -> 1 channels at 128 x 128 took twice the time). LEAST_ROWS times is enough if
+# L2 holds no more: rows that are staged twice still cost less than taps that are packed nine times.
 BAND_BYTES, OWN_ROWS, LEAST_ROWS = 128 * 2**10, 4, 1
 
 
 def better(problem: Conv2dProblem, threads: int) -> bool:
-    """Whether this is faster than packing panels: few output channels share one, rows are full, and the caches hold a
-    band of rows and the weights of a tile.
+    """Whether this is faster than packing panels: few output channels share a panel, rows fill their vectors, and the
+    caches hold a band of rows and the weights of a tile.
     """
     lanes, l2 = vector_lanes(problem.itemsize), target.caches().l2
     oc, positions = problem.out_channels // problem.groups, prod(problem.out_size)
@@ -60,13 +60,13 @@ def better(problem: Conv2dProblem, threads: int) -> bool:
 
 
 def packed_vectors(problem: Conv2dProblem, lanes: int) -> int:
-    """Vectors that packing writes for each tap: every row of outputs fills its own, and panels cut them."""
+    """Vectors that packing writes for each tap: each row of outputs starts a new vector, and panels cut vectors."""
     oh, ow = problem.out_size
     return oh * -(-ow // lanes) + oh * ow // (4 * lanes)
 
 
 def units(problem: Conv2dProblem, lanes: int) -> tuple[float, float]:
-    """Products of vectors for a group of one image, by tap, and its staging in such units."""
+    """Cost for a group of one image, in vector products: the products by tap, and the staging."""
     (oh, ow), oc = problem.out_size, problem.out_channels // problem.groups
     vectors = -(-ow // lanes)
     products = price(problem) * (NARROW if vectors == 1 else 1) * problem.reduction * oc * oh * vectors
@@ -77,16 +77,16 @@ def units(problem: Conv2dProblem, lanes: int) -> tuple[float, float]:
 
 
 def staged_rows(problem: Conv2dProblem) -> tuple[int, int, int]:
-    """Staged rows that show one row of outputs, in all phases of a group; their length; the rows that bands share."""
+    """Staged rows for one row of outputs, in all phases of a group; their length; the rows that two bands share."""
     extents = [(k - 1) * d // s for k, d, s in zip(problem.kernel_size, problem.dilation, problem.stride, strict=True)]
-    # Phases of the stride that taps see, in Python's integers: the cost model asks about any problem.
+    # Stride phases that taps read, in Python's integers: the cost model calls this for any problem.
     sizes = zip(problem.kernel_size, problem.dilation, problem.stride, strict=True)
     count = prod(min(k, s // gcd(d, s)) for k, d, s in sizes)
     return problem.in_channels // problem.groups * count, problem.out_size[1] + extents[1], extents[0]
 
 
 def band_rows(problem: Conv2dProblem) -> tuple[int, int]:
-    """Bytes of one staged row of a group, all phases of it, and how many rows two bands share."""
+    """Bytes of one staged row of a group, in all its phases, and the number of rows that two bands share."""
     rows, width, shared_rows = staged_rows(problem)
     return rows * width * problem.itemsize, shared_rows
 
@@ -98,22 +98,22 @@ def price(problem: Conv2dProblem) -> float:
 
 
 def in_rows(problem: Conv2dProblem) -> bool:
-    """Whether rows of the image are the patch matrix as they are."""
+    """Whether the image is already the patch matrix: 1x1 kernel, stride 1, no padding."""
     return problem.kernel_size == problem.stride == (1, 1) and problem.padding == NO_PADDING
 
 
 def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int, relu: bool) -> Prepared:
-    """One `effective` problem."""
+    """Plan of one `effective` problem."""
     dtype, g, reduction = np.dtype(problem.dtype), problem.groups, problem.reduction
     oc, (oh, ow) = problem.out_channels // g, problem.out_size
     layout = image_layout(problem)
     staging, lanes = layout.staging, vector_lanes(dtype.itemsize)
     vectors = most_vectors(-(-oc // -(-oc // ROWS)))
-    # The caller's image is read in whole vectors, none of which may reach behind its last row.
+    # The caller's image is read in whole vectors, which must not pass the end of its last row.
     staged = layout.staged or ow < lanes
     while not staged and vectors * lanes > ow:
         vectors //= 2
-    # Bands of rows whose planes fit the cache, equally many for each thread.
+    # Bands of rows whose planes fit the cache, the same number for each thread.
     row_bytes, shared_rows = band_rows(problem)
     l2 = target.caches().l2
     fitting, most = (size // row_bytes - shared_rows for size in (min(l2 // 2, BAND_BYTES), l2))
@@ -127,13 +127,13 @@ def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: 
         plane=plane, channel=channel, shared_rows=shared_rows, staged=staged,
     )  # fmt: skip
     offsets = tap_offsets(problem, channel, plane, layout.pitch, staging.sizes.phases_w)
-    # The tile prefetches what comes some taps later.
+    # The tile prefetches AHEAD taps ahead.
     offsets = np.pad(offsets, (0, AHEAD), mode="edge")
     packed, bias_values = aligned_zeros((g * reduction * oc,), dtype), np.zeros(g * oc, dtype)
     floor = np.array([0.0 if relu else -np.inf], dtype)
     operands = by_tap.Operands(staging, packed, bias_values, floor, offsets, sizes)
     compile_s = compiled_s([implicit.pack_tiles, by_tap.convolve], dtype)
-    # Behind the planes, vectors may be loaded, though never used.
+    # Vectors may be loaded past the end of the planes, but are never used.
     own = staged * (problem.in_channels // g * channel + WIDTHS[-1] * lanes)
     job = Job([by_tap.convolve], dtype, operands, threads=threads, units=problem.batch * g * bands, own=own)
     packing = Job(

@@ -1,7 +1,7 @@
-"""Plans of layers with one output for each image and channel: when they are that, and what the kernel counts by.
+"""Plans of layers with one output for each image and channel: which problems they cover, and the kernel's sizes.
 
-See `conv_impls.kernels.dense` for the idea and its source. `conv_impls.backends.numba_simd` asks here first: all its
-ways add in the same order, so the choice changes no bit.
+See `conv_impls.kernels.dense` for the idea and its source. `conv_impls.backends.numba_simd` checks this way first. All
+its ways add in the same order, so the choice changes no bit.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import Prepared
 from conv_impls.validation import Array
 
-# Images that are packed at a time.
+# Maximum number of images packed together.
 IMAGES = 96
-# Output channels may be so many times fewer than a vector has lanes: a panel of two is empty but for an eighth then.
-# With fewer channels the packed weights would take too much memory.
+# Output channels may be 4 times fewer than the lanes of a vector: a panel of two vectors is then one eighth full. With
+# fewer channels the packed weights would take too much memory.
 FEWEST = 4
 
 
 def covers(problem: Conv2dProblem) -> bool:
-    """Whether the kernel is as large as the image, and vectors of output channels are worth while."""
+    """Whether the kernel is as large as the image, and there are enough output channels for vectors."""
     oc = problem.out_channels // problem.groups
     whole = problem.kernel_size == problem.in_size and problem.padding == NO_PADDING
     return whole and problem.out_size == (1, 1) and oc * FEWEST >= vector_lanes(problem.itemsize)
@@ -37,7 +37,7 @@ def covers(problem: Conv2dProblem) -> bool:
 def prepare(
     problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int, relu: bool, k_block: int
 ) -> Prepared:
-    """One problem that `covers`; several images are packed ``k_block`` elements at a time."""
+    """Plan of one problem that `covers` accepts; several images are packed ``k_block`` elements at a time."""
     dtype, g, reduction, batch = np.dtype(problem.dtype), problem.groups, problem.reduction, problem.batch
     lanes, oc = vector_lanes(dtype.itemsize), problem.out_channels // g
     width = VECTORS * lanes
@@ -45,7 +45,7 @@ def prepare(
     k_block = reduction if batch == 1 else min(k_block, reduction)
     blocks, images = min(panels, round_up(-(-panels // PANELS), threads)), -(-batch // IMAGES)
     sizes = dense.Sizes(batch, g, oc, reduction, k_block, blocks, images)
-    # Of three panels four are read, though the last is never used.
+    # Of three panels four are read, but the last is never used.
     packed = aligned_zeros(((g * panels + 1) * reduction * width,), dtype)
     bias_values = np.zeros((g * panels + 1) * width, dtype)
     floor = np.array([-np.inf, 0.0 if relu else -np.inf], dtype)

@@ -1,7 +1,7 @@
-"""How a depthwise problem is computed: which of the three ways, in which order, and in bands of how many rows.
+"""Choices for a depthwise problem: one of three ways, the order of summation, and the rows of a band.
 
-For `conv_impls.backends.numba_depthwise`, and for whoever asks what its workspace will take. All ways add the products
-of an output in one order, that of `heights`, so that its bits do not depend on the way.
+For `conv_impls.backends.numba_depthwise`, and to predict its workspace. All ways add the products of an output in the
+same order, that of `heights`, so its bits do not depend on the way.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ from conv_impls.kernels.simd import lanes as vector_lanes
 from conv_impls.problem import Conv2dProblem
 
 Way = Literal["slide", "position", "channel"]
-# Bands of each thread, at the least.
+# Minimum number of bands for each thread.
 BANDS = 4
-# A staged band of rows is as many as fit half of L1, in tiles of several rows; but tiles make it no larger than this: a
-# stride of 47,000 on as many rows and columns would stage 270 GiB.
+# A staged band has as many rows as fit half of L1, rounded to tiles of several rows. The rounding makes it no larger
+# than this: a stride of 47,000 on as many rows and columns would stage 270 GiB.
 MOST_BAND_BYTES = 2**20
-# Rows of up to this many outputs waste too much of a vector.
+# Rows of up to this many outputs leave too many lanes of a vector empty.
 NARROW = 14
-# Other kernels than those that slide are faster across channels for longer rows, too: with vectors of 32 bytes 5x5 with
-# 120 channels at 28x28 takes 93 us and 126 along rows, with stride 2 and 72 channels 96 and 167, 7x7 with 192 channels
-# 215 and 307. At 56x56 both take the same time.
+# Kernels that do not slide are faster across channels for longer rows, too. With vectors of 32 bytes, across channels
+# and along rows: 5x5 with 120 channels at 28x28 takes 93 and 126 us, with stride 2 and 72 channels 96 and 167, 7x7 with
+# 192 channels 215 and 307. At 56x56 both take the same time.
 NARROW_OTHERS, FULL = 28, 0.75
-# So does the slide, in parts of a vector of 64 bytes: 384 channels of 14x14 take 25 us, and 38 across channels; 960 of
-# 7x7 take 42 and 29. With vectors of 32 bytes it is NARROW again: 51 and 42 us at 14x14.
+# The same bound for the slide with vectors of 64 bytes, as a fraction of the lanes. Slide and across channels: 384
+# channels of 14x14 take 25 and 38 us; 960 of 7x7 take 42 and 29. With vectors of 32 bytes the bound is NARROW: 51 and
+# 42 us at 14x14.
 NARROW_SLIDE = 5 / 8
 
 
@@ -40,7 +41,7 @@ def supports(problem: Conv2dProblem) -> str | None:
 
 
 def usual_band_bytes() -> int:
-    # Half of L1 for the staged band of rows; the rest is for the result and what is read ahead.
+    # Half of L1 for the staged band of rows; the rest is for the result and prefetched data.
     return target.caches().l1 // 2
 
 
@@ -52,7 +53,7 @@ def workspace(problem: Conv2dProblem, threads: int) -> int:
 def cut_of(
     problem: Conv2dProblem, lanes: int, threads: int, way: Way | None = None, band_bytes: int | None = None
 ) -> SlideCut | PositionCut | ChannelCut:
-    """How an `effective` problem is shared out, by the way that should be fastest for it or by another one."""
+    """How an `effective` problem is divided into tasks, for the way expected to be fastest or for a given one."""
     way, band_bytes = way or way_of(problem, lanes), band_bytes or usual_band_bytes()
     if way == "slide":
         return slide_cut(problem, threads, band_bytes)
@@ -66,7 +67,7 @@ def way_of(problem: Conv2dProblem, lanes: int) -> Way:
         bound = NARROW_SLIDE * lanes
     along = 0 if by_columns(problem) else 1
     narrow = problem.out_size[1] <= bound and problem.in_channels >= lanes and problem.stride[along] <= 2
-    # For longer rows, the transposed image of a vector of channels stays in L2, and few lanes are empty.
+    # Longer rows: only if the transposed image of a vector of channels fits L2 and few lanes are empty.
     if problem.out_size[1] > NARROW:
         narrow &= lanes * prod(problem.padded_size) * problem.itemsize <= target.caches().l2
         narrow &= FULL * round_up(problem.in_channels, lanes) <= problem.in_channels
@@ -82,10 +83,10 @@ def slides(problem: Conv2dProblem) -> bool:
 
 
 def heights(problem: Conv2dProblem) -> list[int]:
-    """Kernel rows of each pass, from the top down: the order in which every way sums an output.
+    """Kernel rows of each pass, from top to bottom: the order in which every way sums an output.
 
-    Within a pass columns go by from the left, and in each of them its rows from the top. What slides goes row by row,
-    and so do kernels whose neighbouring outputs share no row; of the others, each pass is as tall as tiles are.
+    A pass goes over columns from the left, and over the rows of each column from the top. Sliding kernels go row by
+    row, and so do kernels whose neighbouring outputs share no row. For other kernels, a pass is as tall as a tile.
     """
     (kh, _), sh = problem.kernel_size, problem.stride[0]
     found: list[int] = []
@@ -96,19 +97,19 @@ def heights(problem: Conv2dProblem) -> list[int]:
 
 
 def shares(problem: Conv2dProblem) -> bool:
-    """Whether outputs below each other, as far apart as the taps, see rows in common."""
+    """Whether outputs below each other, at the distance of the taps, read some of the same rows."""
     return problem.stride[0] == 1 or (problem.stride[0] == 2 and problem.dilation[0] == 1)
 
 
 def by_columns(problem: Conv2dProblem) -> bool:
-    """Whether sums go by kernel columns, in one pass at least."""
+    """Whether at least one pass sums by kernel columns."""
     return max(heights(problem)) > 1
 
 
 def across_channels(problem: Conv2dProblem) -> Conv2dProblem:
-    """The problem as it is stored across channels: rows and columns exchanged if sums go by columns.
+    """The problem as stored for the way across channels: rows and columns exchanged if sums go by columns.
 
-    Tiles run along rows there, and whole rows of a kernel are left out where they are in the padding.
+    Tiles run along rows there, and kernel rows that are completely in the padding are skipped.
     """
     if not by_columns(problem):
         return problem
@@ -117,10 +118,10 @@ def across_channels(problem: Conv2dProblem) -> Conv2dProblem:
 
 
 def _band(problem: Conv2dProblem, row_bytes: int, band_bytes: int) -> int:
-    """Rows of the result whose padded rows, of so many bytes, fit ``band_bytes``; a tile at the least, if that fits.
+    """Rows of the result whose padded rows, of ``row_bytes`` each, fit ``band_bytes``; at least a tile, if that fits.
 
-    And so many that the rows under a kernel, which the next band stages again, are half of those staged at most: with
-    one row of the result a band, 3x3 kernels with dilation 300 took three times as long.
+    Also enough rows that those under a kernel, which the next band stages again, are at most half of the staged rows:
+    with one row of the result in a band, 3x3 kernels with dilation 300 took three times as long.
     """
     extent, stride = (problem.kernel_size[0] - 1) * problem.dilation[0], problem.stride[0]
     fitting, most = ((size // row_bytes - extent - 1) // stride + 1 for size in (band_bytes, MOST_BAND_BYTES))
@@ -128,7 +129,7 @@ def _band(problem: Conv2dProblem, row_bytes: int, band_bytes: int) -> int:
 
 
 class SlideCut(NamedTuple):
-    """Tasks that threads share out, bands of rows of a channel, and elements of work of each thread."""
+    """Number of tasks, bands of rows of a channel, and elements of workspace of each thread."""
 
     tasks: int
     bands: int
@@ -137,19 +138,19 @@ class SlideCut(NamedTuple):
 
 def slide_cut(problem: Conv2dProblem, threads: int, band_bytes: int) -> SlideCut:
     rows, width, images = problem.out_size[0], problem.padded_size[1], problem.batch * problem.in_channels
-    # Few images are cut into bands, so that every thread has its share.
+    # If there are few images, they are cut into bands, so that every thread gets work.
     bands = min(rows, -(-BANDS * threads // images)) if threads > 1 else 1
-    # Bands that are copied only where weights are not finite may be slow, but must not take much memory.
+    # With zero padding, bands are copied only if weights are not finite: may be slow, but must not use much memory.
     most = band_bytes if problem.padding_mode != "zeros" else MOST_BAND_BYTES
     bands = max(bands, -(-rows // _band(problem, width * problem.itemsize, most)))
     return SlideCut(images * bands, bands, round_up(((-(-rows // bands) - 1) * problem.stride[0] + 3) * width, 64))
 
 
 class PositionCut(NamedTuple):
-    """Tasks, bands of rows of a channel, and how a row of one is staged.
+    """Tasks, bands of rows of a channel, and the layout of a staged row.
 
-    It has ``row`` elements: one run of ``pitch`` for each stride phase, in which the image starts on a cache line,
-    ``margin`` from its beginning. ``area`` are elements of work of each thread.
+    A row has ``row`` elements: one run of ``pitch`` elements for each stride phase. In a run the image starts on a
+    cache line, at offset ``margin``. ``area`` is the workspace of each thread, in elements.
     """
 
     tasks: int
@@ -170,12 +171,12 @@ def position_cut(problem: Conv2dProblem, lanes: int, band_bytes: int) -> Positio
     bands = -(-oh // _band(problem, row * problem.itemsize, band_bytes))
     deep = (-(-oh // bands) - 1) * sh + extent_h + 1
     tasks = problem.batch * problem.in_channels * bands
-    # Whole vectors are loaded behind the last tap of a row, though never used.
+    # Whole vectors may be loaded past the last tap of a row, but are never used.
     return PositionCut(tasks, bands, row, pitch, margin, round_up(deep * row + VECTORS * lanes, 64))
 
 
 class ChannelCut(NamedTuple):
-    """Tasks; rows and columns of the transposed image; where the results begin behind it; elements of work a thread."""
+    """Tasks; rows and columns of the transposed image; offset of the results after it; workspace elements a thread."""
 
     tasks: int
     rows: int
@@ -187,7 +188,7 @@ class ChannelCut(NamedTuple):
 def channel_cut(problem: Conv2dProblem, lanes: int) -> ChannelCut:
     problem = across_channels(problem)
     left, w, ow = problem.padding[1][0], problem.in_size[1], problem.out_size[1]
-    # Without the padding at its right where no output sees it.
+    # Without the padding at the right if no output reads it.
     seen = (ow - 1) * problem.stride[1] + (problem.kernel_size[1] - 1) * problem.dilation[1] + 1
     rows, columns = problem.padded_size[0], max(left + w, seen)
     out_at = (rows * columns + 1) * lanes

@@ -1,7 +1,7 @@
-"""Where kernels find things: tables of the padded, strided image, made once a plan.
+"""Memory layout for kernels: tables of the padded, strided image, made once for each plan.
 
-A staged image has one plane for each stride phase (`conv_impls.kernels.stage`), so that tap (c, p, q) of every output
-sits at one offset, ``tap_offset``, from the output's own position ``i*pitch + j``.
+A staged image has one plane for each stride phase (`conv_impls.kernels.stage`). So tap (c, p, q) of every output has
+the same offset, ``tap_offset``, from the output's own position ``i*pitch + j``.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from conv_impls.kernels.stage import Staging
 
 Table = NDArray[np.int64]
-# Addresses a page apart fall into one set of L1 on every CPU known here; 8 of them fit, or 12.
+# Addresses a page apart map to the same set of L1 on every CPU known here; a set has 8 or 12 ways.
 PAGE_BYTES, LINE_BYTES, WAYS = 4096, 64, 8
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The image as kernels read it.
+    """Layout of the image for kernels.
 
     Attributes
     ----------
@@ -35,9 +35,9 @@ class Layout:
     channel, pitch : int
         Elements of one channel, and of one row of a plane.
     tap_offset : ndarray of shape (C_in/groups * kH * kW,)
-        Where the tap of output (0, 0) is, from the first channel of its group.
+        Offset of the tap of output (0, 0) from the first channel of its group.
     staging : Staging
-        What `conv_impls.kernels.stage` reads.
+        Operands of `conv_impls.kernels.stage`.
     """
 
     staged: bool
@@ -48,48 +48,48 @@ class Layout:
 
 
 def round_up(value: int, multiple: int) -> int:
-    """The least multiple that is not below ``value``."""
+    """The smallest multiple that is not below ``value``."""
     return -(-value // multiple) * multiple
 
 
 def share(parts: int, most: int, threads: int) -> int:
-    """``parts``, or a few more, so that threads get equally many; at most ``most``, and one part stays one."""
+    """``parts``, or a few more, so that all threads get the same number; at most ``most``, and one part stays one."""
     return parts if parts == 1 else min(round_up(parts, threads), most)
 
 
 def together(channel_bytes: int) -> int:
-    """Of how many channels, so many bytes apart, the innermost cache has room for an element at the same place."""
+    """Number of channels, ``channel_bytes`` apart, whose elements at the same position fit the innermost cache."""
     return WAYS * PAGE_BYTES // gcd(channel_bytes, PAGE_BYTES)
 
 
 def spread(elements: int, itemsize: int) -> int:
-    """As many elements, or a line of the cache more, so that channels so far apart do not meet in one set."""
+    """Size of a channel, padded by a cache line if channels would map to the same cache set."""
     return elements + LINE_BYTES // itemsize if elements * itemsize % (PAGE_BYTES // 2) == 0 else elements
 
 
 def effective(problem: Conv2dProblem) -> Conv2dProblem:
-    """The same computation with steps no longer than it needs, so that what is staged does not follow long ones.
+    """The same computation with the shortest possible stride and dilation, so that the staged image stays small.
 
-    A stride longer than the image leads to no second output either; taps so far apart that at most one of them sees the
-    image may as well be a little less far apart, all others in less padding of zeros.
+    A stride longer than the image gives only one output, so it can be shortened. If at most one tap reads the image,
+    the dilation can be shortened too, with less padding of zeros for the other taps.
     """
     stride = tuple(min(s, size) for s, size in zip(problem.stride, problem.padded_size, strict=True))
     dilation, padding = zip(*(_nearer(problem, axis) for axis in (0, 1)), strict=True)
-    # Most problems are their own, and need no second check.
+    # Most problems do not change, and need no second validation.
     if (stride, dilation, padding) == (problem.stride, problem.dilation, problem.padding):
         return problem
     return problem.replace(stride=stride, dilation=dilation, padding=padding)
 
 
 def _nearer(problem: Conv2dProblem, axis: int) -> tuple[int, tuple[int, int]]:
-    """Dilation and padding of one axis, with taps no further apart than it takes."""
+    """Dilation and padding of one axis, with the shortest distance of taps that gives the same result."""
     kernel, size, (before, after) = problem.kernel_size[axis], problem.in_size[axis], problem.padding[axis]
     dilation, span = problem.dilation[axis], (problem.out_size[axis] - 1) * problem.stride[axis]
-    # So far from a tap of which some output sees the image, the next one sees none of it.
+    # At this distance from a tap that reads the image for some output, the next tap reads none of it.
     least = size + span + 1
     if kernel == 1 or dilation <= least or problem.padding_mode != "zeros":
         return dilation if kernel > 1 else 1, (before, after)
-    # The first tap that is not above the image for all outputs, and where the first output finds it.
+    # The first tap that is not above the image for all outputs, and its position for the first output.
     tap = max(0, -(-(before - span) // dilation))
     at = tap * dilation - before
     if tap >= kernel or at >= size:
@@ -118,7 +118,7 @@ def image_layout(problem: Conv2dProblem) -> Layout:
 
 
 def sources(problem: Conv2dProblem, axis: int) -> Table:
-    """Source row (column) of each row (column) of each stride phase; -1 is a zero. Shape (phases, plane size)."""
+    """Source row (column) of each row (column) of each stride phase; -1 means zero. Shape (phases, plane size)."""
     extent, stride = (problem.kernel_size[axis] - 1) * problem.dilation[axis], problem.stride[axis]
     first = phases(problem, axis)[:, None]
     padded_row = np.arange(problem.out_size[axis] + extent // stride) * stride + first
@@ -129,7 +129,7 @@ def sources(problem: Conv2dProblem, axis: int) -> Table:
 
 
 def phases(problem: Conv2dProblem, axis: int) -> Table:
-    """The stride phases of padded rows (columns) that taps see, in order."""
+    """The stride phases of padded rows (columns) that taps read, in order."""
     return np.unique(np.arange(problem.kernel_size[axis]) * problem.dilation[axis] % problem.stride[axis])
 
 
@@ -139,12 +139,12 @@ def inner_columns(problem: Conv2dProblem, width: int) -> Table:
     phase = phases(problem, 1)
     low = np.clip(-(-(left - phase) // stride), 0, width)
     high = np.clip((left + size - 1 - phase) // stride + 1, 0, width)
-    # A phase that shows none of the image gets an empty range at an index that exists.
+    # A phase that contains no part of the image gets an empty range at a valid index.
     return np.where(high > low, np.stack([low, high]), 0).T.copy()
 
 
 def tap_offsets(problem: Conv2dProblem, channel: int, plane: int, pitch: int, phases_w: int) -> Table:
-    """Where each tap (c, p, q) finds the window of output (0, 0) in the staged image; shape (C_in/groups*kH*kW,)."""
+    """Offset of each tap (c, p, q) for output (0, 0) in the staged image; shape (C_in/groups*kH*kW,)."""
     (kh, kw), (sh, sw), (dh, dw) = problem.kernel_size, problem.stride, problem.dilation
     row, col = np.arange(kh) * dh, np.arange(kw) * dw
     phase = np.searchsorted(phases(problem, 0), row % sh)[:, None] * phases_w

@@ -1,7 +1,7 @@
-"""What the Winograd backends share: which problems they take, how tiles are cut into blocks, weights into panels.
+"""Common code of the Winograd backends: supported problems, blocks of tiles, panels of weights.
 
-See `conv_impls.kernels.winograd` for the idea and its source. A block of tiles is as many as the caches hold of both
-its transformed image and its products, but enough of them to use each transformed weight for many products.
+See `conv_impls.kernels.winograd` for the idea and its source. The transformed image and the products of a block of
+tiles fit the caches, but a block has enough tiles to use each transformed weight for many products.
 Limits: tiles start at the first output, so the bits of an output depend on its position.
 """
 
@@ -19,8 +19,8 @@ from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import Prepared
 from conv_impls.validation import Array
 
-# Transformed image and products of a block fit L2, and a half of one of 1 MiB; fewer than 28 tiles would read the
-# weights too often. A half of an L2 of 512 KiB cost VGG's conv1_2 5%.
+# Transformed image and products of a block fit L2, or half of an L2 of 1 MiB. Fewer than 28 tiles would read the
+# weights too often. Using only half of an L2 of 512 KiB cost VGG's conv1_2 5%.
 BLOCK_BYTES, BLOCK_TILES = 512 * 2**10, 28
 
 
@@ -31,17 +31,17 @@ FORMS = {
     "numba_winograd_f6": (6, range(2, 4)),
     "numba_winograd_f2_5x5": (2, range(4, 6)),
 }
-# Points of an axis, and strides. A transform is straight-line code for all points of both axes, compiled for each
-# kernel size and stride: those that networks have.
+# Maximum points of an axis, and strides that networks use. A transform is straight-line code for all points of both
+# axes, compiled for each kernel size and stride.
 MOST_POINTS, STRIDES = 9, (1, 2)
 
-# Of a group. Lanes are channels; with 4, direct summation is still 2.8 times as fast, and with 1 F(4x4) may break the
-# bound of its class (decision 0004).
+# Minimum channels of a group, because lanes are channels. With 4, direct summation is still 2.8 times as fast; with 1,
+# F(4x4) may exceed the error bound of its class (decision 0004).
 LEAST_CHANNELS = 4
 
 
 def supports(m: int, taps: range, problem: Conv2dProblem) -> str | None:
-    """None, or why F(m x m) for kernels or phases of so many taps does not apply."""
+    """None, or the reason why F(m x m) for kernels or phases with ``taps`` taps does not apply."""
     (kh, kw), (sh, sw) = problem.kernel_size, problem.stride
     if problem.dilation != (1, 1):
         return f"dilation {problem.dilation}; only 1"
@@ -62,7 +62,7 @@ def supports(m: int, taps: range, problem: Conv2dProblem) -> str | None:
 
 
 def tile_of(m: int, problem: Conv2dProblem) -> Tile:
-    """Tiles of m outputs along each axis, of one where the kernel has one tap."""
+    """Tiles of m outputs along each axis; one output if the kernel has one tap along it."""
     taps = problem.kernel_size
     down, across = (m if k > 1 else 1 for k in taps)
     return Tile((down, across), taps, problem.stride)
@@ -74,12 +74,12 @@ def tiles_across(problem: Conv2dProblem, tile: Tile) -> tuple[int, int]:
 
 
 def _padded(problem: Conv2dProblem) -> Conv2dProblem:
-    """The problem whose staged image is the padded one as it is: the transforms have the strides."""
+    """The problem with stride 1, whose staged image is the padded image itself: the transforms apply the strides."""
     return problem.replace(stride=(1, 1))
 
 
 class Cut(NamedTuple):
-    """Blocks of tiles, tiles of each; elements of the workspace: the staged image; for each thread rows, and all."""
+    """Number of blocks, tiles of a block; workspace elements of the staged image, and of each thread (rows, total)."""
 
     blocks: int
     block: int
@@ -89,7 +89,7 @@ class Cut(NamedTuple):
 
 
 def cut(tile: Tile, problem: Conv2dProblem, threads: int, lanes: int, width: int, most: int | None = None) -> Cut:
-    """How a problem is cut into blocks of ``most`` tiles, and what that takes; panels are ``width`` channels wide."""
+    """Blocks of at most ``most`` tiles for a problem, and their workspace; panels are ``width`` channels wide."""
     down_axis, across_axis = axes(tile)
     down, across = tiles_across(problem, tile)
     products, tiles = down_axis.points * across_axis.points, problem.batch * down * across
@@ -98,11 +98,11 @@ def cut(tile: Tile, problem: Conv2dProblem, threads: int, lanes: int, width: int
         most = max(BLOCK_TILES, min(target.caches().l2, BLOCK_BYTES) // (products * (deep + width) * problem.itemsize))
     blocks = share(-(-tiles // most), tiles, threads)
     block = -(-tiles // blocks)
-    # Rows of the image with lanes of channels, in the same place those of the result; transformed tiles; products.
+    # Rows of the image with channels as lanes, reused for the rows of the result; transformed tiles; products.
     image = down_axis.span * ((across - 1) * across_axis.step + across_axis.span + lanes)
     rows = round_up(max(image, tile.m[0] * (across * tile.m[1] + lanes)) * lanes, lanes)
     area = round_up(rows + products * block * (deep + width), 64)
-    # Zeros around the image are masked; other padding is staged, and vectors may be loaded behind it.
+    # Zero padding is done by masks. Other padding is staged, and vectors may be loaded past its end.
     planes = 0
     if problem.padding_mode != "zeros":
         planes = round_up(problem.batch * problem.in_channels * image_layout(_padded(problem)).channel + width, 64)
@@ -170,6 +170,6 @@ def prepare(
         bias_values[:] = 0 if bias is None else bias
 
     repack(weight, bias)
-    # Products of the tiles, those cut at the edges included; the transforms, additions mostly, are not counted.
+    # Products of all tiles, including tiles cut at the edges. The transforms, mostly additions, are not counted.
     executed = 2.0 * products * problem.batch * prod(tiles_across(problem, tile)) * ic * oc * groups
     return Prepared(job, packed.nbytes, job.workspace_bytes, compile_s, repack, executed_flops=executed)

@@ -1,10 +1,10 @@
 """The backend that a cost model, calibrated on this machine's measured limits, expects to be fastest.
 
 The model is `conv_impls.choice.cost`. It chooses among direct summation, Winograd F(2x2), F(4x4) and F(2x2, 5x5),
-depthwise and FFT; precision "strict" leaves it the direct ones, and whoever would take more memory than
-`workspace_bound` is left out.
-What `conv_impls.plan(..., tune=True)` has measured comes before it.
-Limits: F(6x6) is never chosen, because its error is larger than what a user would take for granted.
+depthwise and FFT. Precision "strict" allows only the direct ones. Backends that would need more memory than
+`workspace_bound` are excluded.
+A winner measured by `conv_impls.plan(..., tune=True)` has priority over the model.
+Limits: F(6x6) is never chosen, because its error is larger than a user would expect.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from conv_impls.kernels.runtime import target
 from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import get_backend, register
 
-# What is left where NUMBA_DISABLE_JIT is set, best first; the model's numbers are of compiled code.
+# Backends used if NUMBA_DISABLE_JIT is set, best first; the model's numbers are for compiled code.
 UNCOMPILED = ("numpy_strided", "scipy_fft", "numpy_im2col")
 
 
@@ -26,7 +26,7 @@ UNCOMPILED = ("numpy_strided", "scipy_fft", "numpy_im2col")
     source="Williams, Waterman & Patterson 2009, doi:10.1145/1498765.1498785",
     accuracy="image",
     nan_spread="that of the backend it picks, the image at most",
-    # It may pick another backend for another number of threads.
+    # The choice may depend on the number of threads.
     deterministic="no",
     threads="argument",
 )
@@ -40,9 +40,9 @@ def candidates(problem: Conv2dProblem, precision: str, threads: int, eager: bool
 
 
 def _able(problem: Conv2dProblem, precision: str, threads: int, eager: bool) -> Iterator[str]:
-    """One at a time, so that a choice imports no backend behind the one it takes.
+    """Yield one at a time, so that a choice imports no backend after the chosen one.
 
-    numba_simd and numpy_im2col predict nothing, so one backend is always left.
+    numba_simd and numpy_im2col predict no workspace, so one backend is always left.
     """
     for name in _ranked(problem, threads, eager) if target.compiles() else UNCOMPILED:
         backend = get_backend(name)

@@ -1,9 +1,9 @@
 """Depthwise convolution by explicit vectors: along the rows of one channel, or across channels where rows are short.
 
-See `conv_impls.kernels.depthwise_slide`, for most 3x3 layers, `conv_impls.kernels.depthwise_channel`, for narrow
-images, and `conv_impls.kernels.depthwise_position`, for all others: the ideas, their sources and the loops. Which of
-them, and how many rows are staged at once, says `conv_impls.backends._depthwise`. Here: the tables that say where
-padding, taps and weights are.
+For the ideas, their sources and the loops see `conv_impls.kernels.depthwise_slide` (most 3x3 layers),
+`conv_impls.kernels.depthwise_channel` (narrow images) and `conv_impls.kernels.depthwise_position` (all others).
+`conv_impls.backends._depthwise` chooses among them, and the number of rows staged at once. This file makes the tables
+with the positions of padding, taps and weights.
 Limits: one input channel a group; any number of output channels a group.
 """
 
@@ -62,14 +62,14 @@ def _prepare(
         case cuts.ChannelCut():
             made = _by_channel(problem, floor, cut, lanes)
     compile_s = compiled_s([made.kernel], dtype)
-    # A thread without a task would have a workspace all the same.
+    # No more threads than tasks: a thread without a task would still get a workspace.
     job = Job([made.kernel], dtype, made.operands, threads=min(threads, cut.tasks), units=cut.tasks, own=cut.area)
     made.pack(weight, bias)
     return Prepared(job, made.packed_bytes, job.workspace_bytes, compile_s, made.pack)
 
 
 def _all_finite(weight: Array) -> bool:
-    """Whether no weight is NaN or infinite; huge ones may count as infinite. A third of the time of `np.isfinite`."""
+    """Whether no weight is NaN or infinite; huge weights may count as infinite. Takes 1/3 of `np.isfinite`'s time."""
     return isfinite(np.vdot(weight, weight))
 
 
@@ -79,7 +79,7 @@ class Made(NamedTuple):
     kernel: Callable[..., None]
     operands: NamedTuple
     packed_bytes: int
-    # (weight, bias) -> None: into the operands, a bias of -0.0 as 0.0, which leaving rows out would leave as it is.
+    # (weight, bias) -> None: packs into the operands. Changes a bias of -0.0 to 0.0: skipped rows would leave it -0.0.
     pack: Callable[[Array, Array | None], None]
 
 
@@ -98,10 +98,10 @@ def _slide(problem: Conv2dProblem, floor: Array, cut: cuts.SlideCut) -> Made:
     def pack(weight: Array, bias: Array | None) -> None:
         packed[:] = weight.reshape(-1)
         bias_values[:] = 0 if bias is None else bias + 0
-        # Rows in the padding are left out, unless they are copied.
+        # Rows in the padding are skipped, unless the band is copied (staged).
         staged[0] = padded or not _all_finite(packed)
 
-    # The stride is the kernel's affair: one phase, with all rows.
+    # The kernel handles the stride itself: staging has one phase, with all rows.
     staging = image_layout(problem.replace(stride=(1, 1))).staging
     operands = depthwise_slide.Operands(packed, bias_values, floor, staged, staging, sizes)
     return Made(depthwise_slide.convolve, operands, packed.nbytes, pack)
@@ -155,18 +155,18 @@ def _by_channel(problem: Conv2dProblem, floor: Array, cut: cuts.ChannelCut, lane
     out_row, out_column = np.divmod(np.arange(max(oh * ow, lanes)), ow)
     if exchange:
         row, column, out_row, out_column = column, row, out_column, out_row
-    # What a vector holds behind the last position goes to one place behind the image.
+    # Lanes after the last position are stored in one dummy place after the image.
     places = np.where(np.arange(len(row)) < h * w, (top + row) * columns + left + column, rows * columns) * lanes
     out_places = np.where(np.arange(len(out_row)) < oh * ow, out_row * turned.out_size[1] + out_column, 0) * lanes
     packed = aligned_zeros((-(-channels // lanes), kh * kw + 1, lanes), floor.dtype)
-    # The kernel rows of which each row of the result sees the image, or one that sees zeros; NaN times zero is NaN.
+    # For each row of the result, the kernel rows that read the image, or one that reads zeros; NaN times zero is NaN.
     (size, _), (taps, _), (step, _), (apart, _) = turned.in_size, turned.kernel_size, turned.stride, turned.dilation
     above = np.arange(turned.out_size[0]) * step - top
     low = np.clip(-(above // apart), 0, taps)
     high = np.clip((size - 1 - above) // apart + 1, low, taps)
     seeing = np.stack([np.where(low < high, low, 0), np.maximum(high - low, 1)], 1)
     seen = np.empty_like(seeing)
-    # Passes of one row each need no sums in memory between them: they are one pass that goes row by row.
+    # Passes of one row each need no sums in memory between them, so they are merged into one pass that goes row by row.
     tall = [height for height in heights if height > 1]
     passes = [(sum(tall[:k]), height, 0) for k, height in enumerate(tall)]
     if not exchange:
@@ -175,7 +175,7 @@ def _by_channel(problem: Conv2dProblem, floor: Array, cut: cuts.ChannelCut, lane
         passes.append((sum(tall), kh - sum(tall), 1))
 
     def pack(weight: Array, bias: Array | None) -> None:
-        """For each vector of channels all taps, then the bias."""
+        """Pack, for each vector of channels, all taps, then the bias."""
         rows = np.zeros((packed.shape[0] * lanes, kh * kw + 1), floor.dtype)
         rows[:channels, :-1] = (weight.swapaxes(2, 3) if exchange else weight).reshape(channels, -1)
         rows[:channels, -1] = 0 if bias is None else bias + 0

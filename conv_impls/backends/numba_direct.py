@@ -1,10 +1,10 @@
 """Direct convolution compiled by Numba: threads over images and output channels, unit-stride inner loops, LLVM SIMD.
 
-The padded image is staged once, without strides, and every tap becomes a shifted multiply-add over it; see
-`conv_impls.kernels.direct` for the idea, its source and the loops. Here: which axis the vectors run along, how the work
-is cut, and how the weights are laid out.
-Limits: plain Numba keeps its sums in L1, not in registers: about a third to a half of the FMA peak on dense layers
-(`results/`).
+The padded image is staged once, without strides, and every tap becomes a shifted multiply-add over it. See
+`conv_impls.kernels.direct` for the idea, its source and the loops. This file chooses the axis of the vectors, the tasks
+and the layout of the weights.
+Limits: plain Numba keeps its sums in L1, not in registers. It reaches about a third to a half of the FMA peak on dense
+layers (`results/`).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import Prepared, register
 from conv_impls.validation import Array
 
-# Vectors run along channels where an image is this small: at 7x7 the rows are too short (66 -> 128 GFLOP/s), at 14x14
-# both are level, at 28x28 the strided stores of the other orientation cost more than they gain.
+# Vectors run along channels if an image is this small. At 7x7 rows are too short for vectors (66 -> 128 GFLOP/s along
+# channels), at 14x14 both are equal, at 28x28 the strided stores cost more than vectors along channels gain.
 CHANNEL_POSITIONS = 256
 CHANNEL_MINIMUM = 64
 
@@ -50,7 +50,7 @@ def _prepare(
     if by_channel is None:
         by_channel = positions <= CHANNEL_POSITIONS and oc >= CHANNEL_MINIMUM
     layout = image_layout(problem)
-    # Positions as the source has them: with gaps where its rows are longer.
+    # Positions in the layout of the source: with gaps if its rows are longer.
     span = (oh - 1) * layout.pitch + ow
     if by_channel:
         across, down, wide = oc, positions, round_up(oc, direct.LANES)
@@ -63,18 +63,18 @@ def _prepare(
         across, down = span, oc
         blocks = -(-across // direct.BLOCK)
         block = round_up(-(-across // blocks), direct.LANES)
-        # Half of what ROWS allows: a 56x56 image of 64 channels then gives 26 tasks, which two threads can share.
+        # Half of ROWS: a 56x56 image of 64 channels then gives 26 tasks, which two threads can share.
         rows = _rows(direct.ROWS // 2, down, images * blocks, threads)
         places, steps = np.arange(oc) * taps, np.arange(taps)
         unpacked = packed = aligned_zeros((g, oc, taps), dtype)
-    # The image itself will do where it needs no staging and its last chunk of lanes ends where it ends.
+    # The image is read in place if it needs no staging and its last chunk of lanes ends exactly at its end.
     staged = layout.staged or (not by_channel and span % direct.LANES != 0)
-    # Behind the planes, a last chunk may be loaded, though never used.
+    # A last chunk may be loaded past the end of the planes, but is never used.
     planes = round_up(problem.batch * problem.in_channels * layout.channel + direct.LANES, 64) if staged else 0
     kernels = [stage, direct.convolve][not staged :]
     compile_s = compiled_s(kernels, dtype)
     offsets = np.zeros(problem.out_channels, dtype)
-    # An image whose rows have no gaps is one long row.
+    # An image without gaps between its rows is treated as one long row.
     out_width, pitch = (positions, positions) if layout.pitch == ow else (ow, layout.pitch)
     sizes = direct.Sizes(
         images=images, groups=g, out_channels=oc, taps=taps, positions=positions, out_width=out_width, pitch=pitch,

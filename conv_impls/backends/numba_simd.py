@@ -1,10 +1,9 @@
 """Direct convolution by explicit vectors: register tiles of a matrix product that is packed panel by panel, in cache.
 
-Any kernel size, stride, dilation, groups and padding mode; see `conv_impls.kernels.implicit` for the idea, its source
-and the loops. Here: along which axis the vectors run, how large the panels are, and how the weights are packed. Where
-few output channels share a panel, `conv_impls.kernels.by_tap` reads the image where it is.
-Limits: groups with few output channels and short rows fill the tiles badly; depthwise layers have a backend of their
-own.
+Any kernel size, stride, dilation, groups and padding mode. See `conv_impls.kernels.implicit` for the idea, its source
+and the loops. This file chooses the axis of the vectors, the panel sizes and the packing of the weights. If few output
+channels share a panel, `conv_impls.kernels.by_tap` reads the image in place.
+Limits: groups with few output channels and short rows fill the tiles badly. Depthwise layers have their own backend.
 """
 
 from __future__ import annotations
@@ -27,50 +26,50 @@ from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import Prepared, register
 from conv_impls.validation import Array
 
-# Products of a sum between two writes of it, whatever the caches. What follows goes on from what was written, in the
-# dtype, so that not even these change the bits.
+# Products added to a sum between two writes of it, independent of the caches. The next block continues from the written
+# value, in the same dtype, so the blocks do not change the bits.
 K_BLOCK = 768
-# An L2 of so many bytes holds a block of a 1x1 image whose rows lie far apart. Reading it in place then gains 1 to 10%
-# (Zen 5, vectors of 512 and 256 bits) over packing, unless rows are whole pages apart.
+# An L2 of at least this size holds a block of a 1x1 image whose rows are far apart. Reading it in place then gains 1 to
+# 10% (Zen 5, vectors of 512 and 256 bits) over packing, unless rows are whole pages apart.
 ROOMY_BYTES = 2**20
-# With a smaller L2, packing a 1x1 image gains where many output channels use it: 2 to 27% with 256 (Zen 3); with 16 it
+# With a smaller L2, packing a 1x1 image gains if many output channels use it: 2 to 27% with 256 (Zen 3); with 16 it
 # loses up to 30%. 384 rows 12 KB apart were read at half speed in some places of memory.
 PACKED_CHANNELS, IN_PLACE_BYTES = 128, 4 * 2**20
-# Where rows meet in one set of the cache packing gains more: 16 -> 64 channels at 96 x 96 a factor of 3.0 on Zen 3, 1.2
-# on Zen 5. With fewer products for each element it loses: 256 -> 16 at 56 x 56 30%.
+# If rows map to the same cache set, packing gains more: 16 -> 64 channels at 96 x 96 a factor of 3.0 on Zen 3, 1.2 on
+# Zen 5. With fewer products for each element it loses: 256 -> 16 at 56 x 56 30%.
 CROWDED = 48
-# Packed rows are written and read again: positions of a block, and its least bytes. With 64 channels at 128 x 128,
-# blocks of 64 KiB gain 30% over 256 KiB; with 256 channels at 32 x 32 they lose 2%.
+# Block of packed rows, which are written and read again: its positions, and its minimum bytes. With 64 channels at
+# 128 x 128, blocks of 64 KiB gain 30% over 256 KiB; with 256 channels at 32 x 32 they lose 2%.
 PACKED_POSITIONS, PACKED_BYTES = 256, 64 * 2**10
 # Larger caches gained nothing from larger panels and results; panels of 128 KiB, a quarter of an L2 of 512, cost 3 to
 # 10% at 7x7.
 PANEL_BYTES, RESULT_BYTES = 256 * 2**10, 128 * 2**10
-# From so many bytes on, prefetching the image and using weights panel by panel gain where L2 would hold them, too.
+# Above these sizes, prefetching the image and using weights panel by panel gain even if L2 could hold them.
 IMAGE_BYTES, WEIGHT_BYTES = 512 * 2**10, 768 * 2**10
-# Vectors run along channels where those along positions are so empty that the transpose of the result costs less: so
-# many products for each of its vectors. Not where more positions than this must be packed: the weights would be read
-# again for each block of them, and 5x5 stride 3, 64 -> 64 channels, 19x19 outputs, lost 10%.
+# Vectors run along channels if vectors along positions have so many empty lanes that the transpose of the result costs
+# less (TRANSPOSE products for each vector of the result). Not if more positions than MOST_POSITIONS must be packed: the
+# weights would be read again for each block, and 5x5 stride 3, 64 -> 64 channels, 19x19 outputs, lost 10%.
 TRANSPOSE, MOST_POSITIONS = 8, 256
-# Strides that need no staging, and how many taps a channel may have for that: 7x7 stride 2 on 3 channels gains 14% by
-# staging, 3x3 stride 1 on 3 channels 19%; 3x3 stride 2 and 4x4 stride 4 lose as much.
+# Strides that need no staging, and the maximum ratio of taps to channels for that: 7x7 stride 2 on 3 channels gains 14%
+# by staging, 3x3 stride 1 on 3 channels 19%; 3x3 stride 2 and 4x4 stride 4 lose as much.
 UNSTAGED = {1: 2, 2: 6, 4: 6}
 
 
 class Budgets(NamedTuple):
-    """Bytes that follow the caches; none of them splits a sum."""
+    """Sizes in bytes that depend on the caches; none of them splits a sum."""
 
     # A packed panel.
     panel: int
     # Results by channel before their transpose: 1x1 512 -> 2048 at 7x7 gains 15% on two threads.
     result: int
-    # Images that are larger are prefetched before they are packed or read (512 -> 64 at 56x56: 60 to 73% of the peak);
-    # larger weights are used panel by panel, each for all positions (768 -> 3072 at 7x7 +11%).
+    # Larger images are prefetched before they are packed or read (512 -> 64 at 56x56: 60 to 73% of the peak). Larger
+    # weights are used panel by panel, each for all positions (768 -> 3072 at 7x7 +11%).
     image: int
     weight: int
 
 
 def budgets() -> Budgets:
-    """For the caches of this machine."""
+    """The sizes for the caches of this machine."""
     l2 = target.caches().l2
     return Budgets(
         panel=min(l2 // 2, PANEL_BYTES),
@@ -111,18 +110,18 @@ def _prepare(
     layout = image_layout(problem)
     if by_channel is None:
         by_channel = _by_channel(problem, lanes)
-    # The kernels mask zero padding and shuffle these strides while they pack, tap by tap; all else is staged first,
-    # and so are images of few channels under large kernels, where the masks would cost more than the copy.
+    # The kernels mask zero padding and shuffle these strides while they pack, tap by tap. Other padding and strides are
+    # staged first, and so are images of few channels with large kernels: the masks would cost more than the copy.
     few = UNSTAGED.get(problem.stride[1], 0) if problem.padding_mode == "zeros" else 0
     staged = layout.staged and prod(problem.kernel_size) > few * problem.in_channels // g
     in_rows = problem.kernel_size == (1, 1) and not layout.staged
     in_place = in_rows and (_in_place(problem, by_channel) if in_place is None else in_place)
     kernel_area = prod(problem.kernel_size)
-    # Whole channels, equally many in each block.
+    # Whole channels, the same number in each block.
     in_channels = reduction // kernel_area
     k_block = -(-in_channels // -(-in_channels // max(k_block // kernel_area, 1))) * kernel_area
     row_tiles, channel_panels = -(-oc // ROWS), -(-oc // width)
-    # Positions are cut into blocks whose panels fit the cache, for threads too unless channels share out more evenly.
+    # Positions are cut into blocks whose panels fit the cache, and among threads, unless channels divide more evenly.
     unit, o_units = (ROWS, channel_panels) if by_channel else (width, row_tiles)
     p_units = -(-positions // unit)
     if panel_bytes is None:
@@ -133,7 +132,7 @@ def _prepare(
     position_blocks = -(-p_units // fitting)
     if channel_blocks is None:
         by_o, by_p = _idle(o_units, threads), _idle(problem.batch * g * p_units, threads)
-        # Threads that share out channels stage the same rows, each for itself.
+        # If threads divide the channels, each of them stages the same rows again.
         equal = by_channel and by_o == by_p and not (staged and problem.batch * g % threads == 0)
         channel_blocks = threads if by_o < by_p or equal else 1
     if channel_blocks == 1 and problem.batch * g % threads:
@@ -141,7 +140,7 @@ def _prepare(
     channel_blocks = min(channel_blocks, o_units)
     block_positions = -(-positions // position_blocks) if by_channel else -(-p_units // position_blocks) * width
     position_blocks = -(-positions // block_positions)
-    # Little is packed twice for it, so that results waiting to be transposed can be kept few.
+    # Smaller blocks of channels keep the results before the transpose small; little is packed twice for this.
     while (
         in_rows
         and by_channel
@@ -151,9 +150,9 @@ def _prepare(
         channel_blocks *= 2
     pack, convolve = (implicit.pack_tiles, implicit.pack_panels)[by_channel], implicit.kernels_of(staged)[by_channel]
     compile_s = compiled_s([pack, convolve], dtype)
-    # Behind the planes, vectors may be loaded, though never used.
+    # Vectors may be loaded past the end of the planes, but are never used.
     planes = round_up(problem.in_channels // g * layout.channel + width, width) if staged else 0
-    # Behind the last row of a packed block, a vector may be written.
+    # A vector may be written past the last row of a packed block.
     own = planes + round_up(block_positions, lanes) * k_block + lanes
     if by_channel:
         own += block_positions * (-(-channel_panels // channel_blocks) * width + lanes)
@@ -198,14 +197,14 @@ def _by_channel(problem: Conv2dProblem, lanes: int) -> bool:
 
 
 def _in_place(problem: Conv2dProblem, by_channel: bool) -> bool:
-    """Whether the rows of a 1x1 image are read where they are, or packed once for all channels that use them."""
+    """Whether the rows of a 1x1 image are read in place (True), or packed once for all channels that use them."""
     oc, reduction = problem.out_channels // problem.groups, problem.reduction
     _, l2, l3 = target.caches()
     roomy = l2 >= ROOMY_BYTES
     if by_channel:
         return roomy or oc < PACKED_CHANNELS // 2 or reduction < PACKED_CHANNELS
     row_bytes = prod(problem.out_size) * problem.itemsize
-    # Rows that meet in one set of the cache; with few channels they are not read often enough to pay for packing.
+    # Rows that map to the same cache set; with few channels they are not read often enough to pay for packing.
     places = together(row_bytes)
     crowded = reduction > places and oc * reduction > CROWDED * places
     if roomy:
@@ -215,5 +214,5 @@ def _in_place(problem: Conv2dProblem, by_channel: bool) -> bool:
 
 
 def _idle(units: int, threads: int) -> float:
-    """Part of their time that threads wait when so many equal units are shared out."""
+    """Fraction of the time that threads are idle with this many equal units of work."""
     return 1 - units / round_up(units, threads)

@@ -1,8 +1,8 @@
 """Winograd convolution with the tile a cost model expects to be fastest: F(2x2, 3x3), F(4x4, 3x3) or F(2x2, 5x5).
 
-F(4x4) does fewer products; F(2x2) wastes fewer tiles on small images and reads weights of less than half the size: on
-7x7 images the weights of F(4x4) take longer to arrive than its products. The model is `conv_impls.choice.cost`.
-Limits: those of the three, see `conv_impls.kernels.winograd`; F(6x6) is used only where it is named.
+F(4x4) does fewer products. F(2x2) wastes fewer tiles on small images, and its weights have less than half the size: on
+7x7 images, reading the weights of F(4x4) takes longer than its products. The model is `conv_impls.choice.cost`.
+Limits: those of the three, see `conv_impls.kernels.winograd`. F(6x6) is used only if selected by name.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Winograd F(2x2, 3x3): 16 products where direct convolution needs 36, exact on small integers.
 
-The mildest of the family: 2.25 times fewer products, errors like those of direct summation. Also 2x2 and 6x6, and
-3x3 to 6x6 with stride 2, by the same interpolation points.
+The smallest gain and error of the family: 2.25 times fewer products, errors like those of direct summation. Also 2x2
+and 6x6, and 3x3 to 6x6 with stride 2, by the same interpolation points.
 See `conv_impls.kernels.winograd` for the idea and the loops.
 """
 

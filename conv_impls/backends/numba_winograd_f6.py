@@ -1,6 +1,6 @@
 """Winograd F(6x6, 3x3): 64 products where direct convolution needs 324.
 
-Errors about thirty times those of direct summation: only for those who ask for it by name.
+Errors are about thirty times those of direct summation, so it is used only if selected by name.
 See `conv_impls.kernels.winograd` for the idea and the loops.
 """
 

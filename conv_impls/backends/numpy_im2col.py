@@ -1,10 +1,10 @@
 """Patches copied to columns, element by element, then one matrix product.
 
-The copy is Caffe's im2col written out in Python: no slice moves two elements at once, so that this rung shows what the
-matrix product alone buys, and the next one, numpy_strided, what it buys to let NumPy do the copying as well.
+The copy is Caffe's im2col written in Python: no slice copies two elements at once. So this step of the ladder shows the
+gain of the matrix product alone. The next step, numpy_strided, shows the gain if NumPy copies too.
 Source: Chellapilla, Puri & Simard 2006, "High performance convolutional neural networks for document processing",
-sec. 3. Limits: the columns take kH*kW/(sh*sw) times the memory of the image; the bits of an output depend on the size
-of the product, as BLAS cuts it.
+sec. 3. Limits: the columns take kH*kW/(sh*sw) times the memory of the image. The bits of an output depend on the size
+of the product, because BLAS blocks it by size.
 """
 
 from __future__ import annotations

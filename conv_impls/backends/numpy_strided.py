@@ -1,8 +1,8 @@
 """Patches as a strided view, so that NumPy copies them without a Python loop, then one matrix product.
 
 Source: numpy.lib.stride_tricks.sliding_window_view (NumPy 1.20); the matrix product of numpy_im2col.
-Limits: the reshape to columns still copies, kH*kW/(sh*sw) times the memory of the image; the bits of an output
-depend on the size of the product, as BLAS cuts it.
+Limits: the reshape to columns still copies, kH*kW/(sh*sw) times the memory of the image. The bits of an output
+depend on the size of the product, because BLAS blocks it by size.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: 
 
     def call(x: Array, out: Array) -> None:
         cols = columns(x, problem).reshape(n, g, problem.reduction, positions)
-        # Inf times zero is no error of whoever called: Inf and NaN stand in y, as they do from every other backend.
+        # No warning for Inf times zero: it is no error of the caller. Inf and NaN are in y, as with other backends.
         with np.errstate(all="ignore"):
-            # Straight into the output: a product of its own and a copy cost a third more on 1x1 layers.
+            # Directly into the output: a temporary product and a copy cost a third more on 1x1 layers.
             np.matmul(kernels, cols, out=out.reshape(n, g, oc // g, positions))
             if bias is not None:
                 out += bias[:, None, None]

@@ -1,7 +1,7 @@
-"""The definition, written down: for every image, output channel, row and column, patch times kernel, summed.
+"""The definition as code: for every image, output channel, row and column, patch times kernel, summed.
 
-Source: the sum in Dumoulin & Visin 2016, arXiv:1603.07285, sec. 1. Limits: none but time, a few microseconds for
-each output element; this is the ground rung that every speed-up is counted from.
+Source: the sum in Dumoulin & Visin 2016, arXiv:1603.07285, sec. 1. Limits: only time, a few microseconds for each
+output element. This is the baseline of all speed-ups.
 """
 
 from __future__ import annotations

@@ -2,13 +2,13 @@
 
     Y[o] = sum over c of X[c] * conj(W[o, c])        cross-correlation, hence the conjugate
 
-The padded image is cut into overlapping tiles, of which each gives the outputs that do not wrap around (overlap-save);
-`conv_impls.choice.cost.fft_size` weighs many small transforms against few large ones, down to one of the whole image.
+The padded image is cut into overlapping tiles. Each tile gives the outputs that do not wrap around (overlap-save).
+`conv_impls.choice.cost.fft_size` chooses between many small transforms and few large ones, or one of the whole image.
 Strides subsample the result. Sources: Mathieu, Henaff & LeCun 2014, arXiv:1312.5851, sec. 2; overlap-save: Oppenheim &
 Schafer, "Discrete-time signal processing", sec. 8.7.3.
-Limits: the spectra of all C_out*C_in kernels are kept up to `KEPT_BYTES`, and beyond it made anew at each call, block
-by block; a stride throws work away; the rounding error follows the norm of the whole image, and one NaN reaches all
-outputs of its tiles, the whole image at most; tiles follow the size of the image, and so do the bits of an output.
+Limits: the spectra of all C_out*C_in kernels are cached up to `KEPT_BYTES`; above it they are computed again at each
+call, block by block. A stride wastes work. The rounding error grows with the norm of the whole image. One NaN reaches
+all outputs of its tiles, at most the whole image. Tiles, and so the bits of an output, depend on the image size.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import Prepared, register
 from conv_impls.validation import Array
 
-# Spectra held at once: large enough for long transforms, small beside the memory of any machine.
+# Maximum size of the spectra of a block: large enough for long transforms, small compared to any machine's memory.
 BLOCK_BYTES = 64 * 2**20
-# Spectra a plan keeps at most; 512 to 512 channels at 14x14 would take 380 MB where the weights take 9.
+# Maximum size of the cached spectra of a plan; 512 to 512 channels at 14x14 would take 380 MB, the weights take 9.
 KEPT_BYTES = 256 * 2**20
 
 
@@ -37,8 +37,8 @@ class Tiling(NamedTuple):
     """How a problem is cut into transforms.
 
     Rows and columns of a transform (``size``), of its outputs, of the tiles of an image (``grid``) and of the padded
-    image under all tiles (``covered``). ``block`` output channels are transformed at once. ``kept`` says whether a plan
-    keeps the spectra of the kernels.
+    image under all tiles (``covered``). ``block`` output channels are transformed at once. ``kept``: whether a plan
+    caches the spectra of the kernels.
     """
 
     size: tuple[int, int]
@@ -56,34 +56,34 @@ def tiling(problem: Conv2dProblem) -> Tiling:
     th, tw = ((length - e) // s + 1 for length, e, s in zip(size, _extent(problem), problem.stride, strict=True))
     down, across = -(-problem.out_size[0] // th), -(-problem.out_size[1] // tw)
     covered = (down - 1) * th * sh + size[0], (across - 1) * tw * sw + size[1]
-    # Spectra of the kernels of a block, and what becomes of all tiles under them, stay within bounds together.
+    # BLOCK_BYTES limits the spectra of the kernels of a block together with its products for all tiles.
     images, point = problem.batch * down * across, g * _spectrum(size) * 2 * problem.itemsize
     block = min(oc, max(1, BLOCK_BYTES // ((ic + 3 * images) * point)))
     return Tiling(size, (th, tw), (down, across), covered, block, oc * ic * point <= KEPT_BYTES)
 
 
 def _extent(problem: Conv2dProblem) -> tuple[int, int]:
-    """Rows and columns of a kernel with the zeros of its dilation."""
+    """Rows and columns of a kernel, including the zeros of its dilation."""
     (kh, kw), (dh, dw) = problem.kernel_size, problem.dilation
     return dh * (kh - 1) + 1, dw * (kw - 1) + 1
 
 
 def _spectrum(size: tuple[int, int]) -> int:
-    """Frequencies of a real transform."""
+    """Number of frequencies of a real transform."""
     return size[0] * (size[1] // 2 + 1)
 
 
 def _call_bytes(problem: Conv2dProblem, cut: Tiling) -> int:
-    """Workspace of a call: the most that one of its steps takes, with what is left of the step before it."""
+    """Workspace of a call: the maximum over its steps, including the arrays left from the step before."""
     images, channels, item = problem.batch * prod(cut.grid), problem.in_channels, problem.itemsize
-    # Padding writes the image, and again where tiles go on behind its end; modes other than zeros gather it in one
+    # Padding copies the image once, and again if tiles extend past its end. Modes other than zeros gather it in one
     # order of axes and copy it to another.
     plane, end = problem.batch * channels * item, tuple(map(max, cut.covered, problem.padded_size))
     image = plane * prod(problem.padded_size) if problem.padding != NO_PADDING else 0
     longer = plane * prod(end) if end != problem.padded_size else 0
     padding = image + max(longer, image if problem.padding_mode != "zeros" else 0)
-    # A copy of the tiles, where it is one, takes less than their spectra. Those are copied from one order of axes to
-    # another. So are the products; the inverse transform copies them, and its result needs memory of its own.
+    # A copy of the tiles, if one is made, takes less than their spectra. The spectra are copied from one order of axes
+    # to another. So are the products: the inverse transform copies them, and its result needs its own memory.
     point, block = _spectrum(cut.size) * 2 * item, problem.groups * cut.block
     seen, mixed, result = images * channels * point, images * block * point, images * block * prod(cut.size) * item
     kernels = 0 if cut.kept else block * channels // problem.groups * point
@@ -94,7 +94,7 @@ def _call_bytes(problem: Conv2dProblem, cut: Tiling) -> int:
 
 def _workspace(problem: Conv2dProblem, threads: int) -> int:
     problem = effective(problem)
-    # Kernels with a large dilation are mostly zeros, and larger than anything else.
+    # Kernels with a large dilation, mostly zeros, are larger than all other arrays.
     spread = prod((*problem.weight_shape[:2], *_extent(problem))) * problem.itemsize
     return _call_bytes(problem, tiling(problem)) + spread
 
@@ -125,11 +125,11 @@ def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: 
         return turned
 
     packed_bytes = g * oc * ic * spectrum * 2 * problem.itemsize
-    # A call that finds its spectra needs the kernels no more.
+    # With cached spectra, a call does not need the kernels.
     kernels_of = {first: spectra(first) for first in range(0, oc, block)}.__getitem__ if kept else spectra
 
     def tiles(x: Array) -> Array:
-        """Overlapping tiles of the padded image, zeros behind its end: (N * down * across, C_in, *size)."""
+        """Overlapping tiles of the padded image, zeros after its end: (N * down * across, C_in, *size)."""
         image = padded(x, problem.padding, problem.padding_mode)
         short = [(0, max(0, want - have)) for want, have in zip(covered, image.shape[2:], strict=True)]
         image = np.pad(image, ((0, 0), (0, 0), *short)) if any(end for _, end in short) else image
@@ -139,7 +139,7 @@ def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: 
         return seen.reshape(-1, problem.in_channels, *size)
 
     def call(x: Array, out: Array) -> None:
-        # Inf times zero is no error of whoever called: Inf and NaN stand in y, as they do from every other backend.
+        # No warning for Inf times zero: it is no error of the caller. Inf and NaN are in y, as with other backends.
         with np.errstate(all="ignore"):
             compute(x, out)
 
@@ -154,7 +154,7 @@ def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: 
             out += bias[:, None, None]
 
     def outputs(seen: Array, kernels: Array) -> Array:
-        """Outputs of a block of channels; a function, so that nothing of one block is left at the next."""
+        """Outputs of a block of channels; a function, so that arrays of a block are freed before the next."""
         mixed = (seen @ kernels).transpose(2, 0, 3, 1).reshape(-1, g, kernels.shape[3], size[0], size[1] // 2 + 1)
         full = fft.irfft2(mixed, size, workers=threads, overwrite_x=True)[..., : th * sh : sh, : tw * sw : sw]
         whole = full.reshape(n, down, across, *full.shape[1:]).transpose(0, 3, 4, 1, 5, 2, 6)

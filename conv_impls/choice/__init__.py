@@ -1,1 +1,1 @@
-"""How `auto` chooses: a cost model, the limits of this machine, winners of measurements, and where those are kept."""
+"""How `auto` chooses: a cost model, the limits of this machine, winners of tuning, and the files that store them."""

@@ -1,11 +1,11 @@
-"""Predicted seconds of each fast backend on one problem, from what the machine can do at best.
+"""Cost model: predicted seconds of each fast backend on one problem, from the measured limits of the machine.
 
-The unit of work is one multiply-add of a vector. Each backend is a sum of such units (products, packing, transforms),
-divided by the measured peak, and of bytes divided by the measured bandwidth where weights must stream from memory. The
-constants are cycles counted in the assembly, rounded to what the layers of four networks showed; docs/decisions/0006
-has the fit and its regret. Source: the roofline model, Williams, Waterman & Patterson 2009,
-doi:10.1145/1498765.1498785. Limits: good to about 20%, which is enough to rank algorithms that differ by more;
-`conv_impls.plan` can measure instead.
+The unit of work is one multiply-add of a vector. The cost of a backend is a sum of such units (products, packing,
+transforms), divided by the measured peak. If weights must stream from memory, their bytes divided by the measured
+bandwidth are added. The constants are cycles counted in the assembly, adjusted to measurements of the layers of four
+networks; docs/decisions/0006 has the fit and its regret. Source: the roofline model, Williams, Waterman & Patterson
+2009, doi:10.1145/1498765.1498785. Limits: accurate to about 20%, which is enough to rank algorithms that differ by
+more; `conv_impls.plan` can measure instead.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from conv_impls.problem import Conv2dProblem
 if TYPE_CHECKING:
     from conv_impls.backend import Backend
 
-# The backends `estimates` knows.
+# The backends that `estimates` covers.
 WINOGRAD = "numba_winograd_f2", "numba_winograd_f4", "numba_winograd_f2_5x5"
 MODELLED = ("numba_simd", "numba_depthwise", *WINOGRAD, "scipy_fft")
-# Part of the peak that register tiles reach on long reductions.
+# Fraction of the peak that register tiles reach on long reductions.
 TILE_EFFICIENCY = 0.92
 # Units per vector: packing weights or a 1x1 image, storing and transposing a result.
 PACK, STORE, TRANSPOSE = 3, 4, 8
@@ -36,42 +36,42 @@ IMAGE, RESULT, OUTPUT, WEIGHT = 12, 4, 9, 10
 WAITING = 0.5
 # Rows of a tile whose products hide their latency.
 LEAST_ROWS = 4
-# What the loads of a single row add to its products by tap: 64 -> 1, 3 and 8 channels take 3.2, 1.6 and 1.3 times the
-# time of the products.
+# Relative cost of the loads of a single row, added to its products by tap: 64 -> 1, 3 and 8 channels take 3.2, 1.6 and
+# 1.3 times the time of the products.
 FEW_ROWS = 2
-# Of a tile of 16 registers; larger ones differ little here.
+# Rows of a tile with 16 registers; larger tiles differ little here.
 TILE_ROWS = 6
-# Lane units per point and level of a transformed plane, and per point of a product of two, which goes slower in groups.
+# Lane units per point and level of a transformed plane, and per point of a product of two planes (slower in groups).
 FFT_PLANE, FFT_PRODUCT, FFT_GROUPED_PRODUCT = 17, 90, 300
-# Part of a product's cost that the second and later tiles of a call pay; tiles as multiples of the kernel's extent.
+# Fraction of a product's cost for the second and later tiles of a call; tile sizes as multiples of the kernel's extent.
 FFT_REUSE = 0.1
 FFT_TILES = 1.5, 2.0, 3.0, 4.0, 6.0
 FFT_THREADS = 1.0, 0.8
 FFT_CALL_S = 5e-5
-# Below so many taps FFT never won, and its module, slow to import, is not asked.
+# With fewer taps FFT never won, so its module, slow to import, is not used.
 FFT_TAPS = 25
-# Starting the threads of a kernel takes no longer than this where they have cores to run on.
+# Upper bound of the time to start the threads of a kernel, if they have cores to run on.
 START_S = 2e-5
 # Units of a depthwise product.
 DEPTHWISE_UNIT = 1.3
 
 
-# Bytes that a backend may take beside the arrays of its problem, as a multiple of those and as a constant.
+# Maximum workspace of a backend: a multiple of the bytes of the problem's arrays, plus a constant.
 WORKSPACE_TIMES, WORKSPACE_BYTES = 4, 256 * 2**20
 
 
 def workspace_bound(problem: Conv2dProblem) -> int:
-    """Bytes of workspace beyond which `auto` takes no backend, however fast it should be."""
+    """Maximum workspace in bytes of a backend that `auto` selects, even if it should be the fastest."""
     arrays = sum(map(prod, (problem.input_shape, problem.weight_shape, problem.output_shape)))
     return WORKSPACE_TIMES * arrays * problem.itemsize + WORKSPACE_BYTES
 
 
-# Remembered, because eager calls ask each time where a winner of tuning is known.
+# Cached, because eager calls check this each time if a winner of tuning is known.
 @lru_cache(maxsize=4096)
 def fits(backend: Backend, problem: Conv2dProblem, threads: int) -> bool:
-    """Whether a backend keeps within that bound; one that predicts nothing counts as if it did.
+    """Whether a backend's predicted workspace is within that bound; without a prediction, the answer is yes.
 
-    Problems without a product need no workspace, and no backend is asked for them.
+    Problems without a product need no workspace, so no backend predicts it for them.
     """
     if backend.workspace is None or not problem.macs:
         return True
@@ -79,7 +79,7 @@ def fits(backend: Backend, problem: Conv2dProblem, threads: int) -> bool:
 
 
 def estimates(problem: Conv2dProblem, threads: int, eager: bool) -> dict[str, float]:
-    """Seconds of one call by each backend of the cost model that supports the problem.
+    """Predicted seconds of one call, for each backend of the cost model that supports the problem.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def estimates(problem: Conv2dProblem, threads: int, eager: bool) -> dict[str, fl
         Whether the weights are packed within the call.
     """
     machine = limits(threads, problem.dtype)
-    # Here, because they import numba.
+    # Imported here, because they import numba.
     from conv_impls.backends import _winograd
     from conv_impls.kernels.simd import lanes as vector_lanes
 
@@ -127,7 +127,7 @@ def _direct(problem: Conv2dProblem, lanes: int, threads: int, eager: bool) -> fl
     n, g, oc = problem.batch, problem.groups, problem.out_channels // problem.groups
     positions, taps = prod(problem.out_size), problem.reduction
     across = -(-positions // lanes)
-    # With few rows, the loads of a tile outnumber its products.
+    # With few rows, a tile has more loads than products.
     loads = max(1.0, (oc + 2) / (2 * max(oc, 1)))
     pack: float = _by_tap.PACK * _by_tap.packed_vectors(problem, lanes)
     if _by_tap.in_rows(problem):
@@ -135,7 +135,7 @@ def _direct(problem: Conv2dProblem, lanes: int, threads: int, eager: bool) -> fl
     by_position = taps * (oc * loads / TILE_EFFICIENCY * across + pack) + STORE * oc * across
     vectors = VECTORS * -(-oc // (VECTORS * lanes))
     by_channel = taps * (positions * vectors / TILE_EFFICIENCY + pack) + TRANSPOSE * oc * across
-    # Few rows load more for each product here, too: vectors of an image, half of which lie in two lines of the cache.
+    # Few rows need more loads for each product here, too: vectors of the image, half of which cross a cache line.
     rows = max(oc, 1) / -(-max(oc, 1) // TILE_ROWS)
     products, staging = _by_tap.units(problem, lanes)
     by_tap = products * (1 + FEW_ROWS / rows**1.5) + staging + STORE * oc * across
@@ -165,7 +165,7 @@ def _winograd_units(problem: Conv2dProblem, m: int, lanes: int, eager: bool) -> 
 
 
 def _depthwise(problem: Conv2dProblem, lanes: int) -> float:
-    # Vectors go along rows or across channels, and are as full as the better of the two.
+    # Vectors run along rows or across channels; use the way with fewer empty lanes.
     full = max(n / (-(-n // lanes) * lanes) for n in (problem.out_size[1], problem.groups))
     return (DEPTHWISE_UNIT * problem.macs / full + STORE * prod(problem.output_shape)) / lanes
 

@@ -1,16 +1,15 @@
-"""The limits of this machine, remembered and judged: what a cost model divides work by.
+"""The limits of this machine for the cost model: measured, stored, and checked for plausibility.
 
-They are measured (`conv_impls.choice.probes`) at first need and kept in ``limits.json`` of `conv_impls.choice.userdir`,
-for one CPU, Numba and version of the package. One measuring may meet a busy machine, and a file may say anything.
-Therefore
-    a file holds the last `KEPT` moments with their dates, and the best of them counts. The next process that needs a
-    number measures one more where the last is older than `CHECKED_S`: after a minute, an hour, then once a day;
-    numbers must fit each other (`believed`): what is outside the bounds gives way to the bound. Ratios of rates differ
-    little between machines, and only ratios decide between backends, so a file that is wrong by any factor cannot
-    lead far astray (tests/test_claims_limits.py).
+They are measured (`conv_impls.choice.probes`) when first needed and stored in ``limits.json`` of
+`conv_impls.choice.userdir`, for one CPU, Numba version and package version. A measurement may run on a busy machine,
+and a file may contain anything. Therefore
+    a file holds the last `KEPT` measurements with their dates, and the best of them counts. The next process that needs
+    a number measures again if the last one is older than `CHECKED_S`: after a minute, an hour, then once a day;
+    numbers must fit each other (`believed`): a number outside its bounds is clamped to the bound. Ratios of rates
+    differ little between machines, and only ratios decide between backends. So a file that is wrong by any factor
+    changes the choice only a little (tests/test_claims_limits.py).
 Source: the roofline model, Williams, Waterman & Patterson 2009, doi:10.1145/1498765.1498785.
-Limits: a process keeps the numbers it began with. A machine whose ratios are outside the bounds is taken for the
-nearest one inside.
+Limits: a process keeps the numbers it started with. Ratios of a machine outside the bounds are clamped to the bounds.
 """
 
 from __future__ import annotations
@@ -29,22 +28,22 @@ from conv_impls._version import __version__
 from conv_impls.choice import probes, userdir
 
 FILE = "limits.json"
-# A modest desktop core, for where measuring fails.
+# A modest desktop core, used if measuring fails.
 FALLBACK = {
     "float32": 50e9, "float64": 25e9, "cache": 50e9, "l3": 20e9, "memory": 10e9, "call_s": 5e-6,
 }  # fmt: skip
-# Moments kept, and the age of the last at which one more is measured, by how many there are.
+# Maximum number of stored measurements, and the age of the last one at which to measure again, by their number.
 KEPT = 4
 CHECKED_S = 0, 60, 3600, 24 * 3600
-# Operations a second in float32 of each thread, and seconds of a start: no CPU with an FPU is outside.
+# Bounds of float32 operations a second of each thread, and of seconds of a start: no CPU with an FPU is outside.
 CORE_FLOPS, START_S = (1e9, 1e12), (1e-8, 1e-4)
-# Of n threads as many are worth one alone, at least: hardware threads share a core, and many cores clock lower.
+# n threads are at least as fast as n / SHARED single ones: hardware threads share a core, and many cores clock lower.
 SHARED = 4
-# float32 operations in the time of one float64: two on all vector units, a little more or less when measured.
+# float32 operations in the time of one float64 operation: two on all vector units, a little more or less if measured.
 DOUBLES = 1.6, 2.5
-# float32 operations in the time in which one byte is read. Memory gives one core a byte in 2 to 12 operations, and as
-# many cores as share a channel or two longer: up to so many threads, within these bounds. Wider ones hold choices that
-# cost a layer twice its time where the number is wrong; these cost a machine outside of them less.
+# float32 operations in the time of reading one byte. From memory, one core reads a byte in 2 to 12 operations; cores
+# that share a memory channel or two need more. MEMORY: maximum number of threads -> bounds. With wider bounds, a wrong
+# number could select a backend that takes twice the time; these bounds cost a machine outside of them less.
 CACHE, L3 = (0.25, 4), (0.25, 12)
 MEMORY = {4: (4, 13), 8: (15, 20), inf: (30, 45)}
 
@@ -53,7 +52,7 @@ Numbers = dict[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Best rates of all threads together, and the seconds one start of a kernel on them costs."""
+    """Best rates of all threads together, and the seconds to start a kernel on them."""
 
     flops_per_s: float
     cache_bytes_per_s: float
@@ -64,7 +63,7 @@ class Limits:
 
 @cache
 def limits(threads: int, dtype: str) -> Limits:
-    """The limits of this machine, as they are believed.
+    """The limits of this machine, within plausible bounds.
 
     Parameters
     ----------
@@ -88,12 +87,12 @@ def of(numbers: Numbers, dtype: str) -> Limits:
 
 
 def believed(single: Numbers, several: Numbers, threads: int) -> Numbers:
-    """What is believed of the numbers of one thread and of several: each within the bounds that the others set.
+    """Clamp the numbers of several threads to plausible bounds, derived from the other numbers.
 
     Parameters
     ----------
     single, several : dict
-        Keys as in `FALLBACK`; the same twice for one thread.
+        Keys as in `FALLBACK`; for one thread, pass the same dict twice.
     threads : int
 
     Returns
@@ -113,17 +112,17 @@ def believed(single: Numbers, several: Numbers, threads: int) -> Numbers:
 
 
 def stored(quiet: bool = True) -> dict[int, list[dict[str, Any]]]:
-    """The moments of the file by number of threads, the newest first; measures nothing.
+    """The stored measurements by number of threads, the newest first; measures nothing.
 
     Parameters
     ----------
     quiet : bool
-        Without a warning where the file is broken.
+        No warning if the file is broken.
 
     Returns
     -------
     dict
-        Moments have the keys of `FALLBACK`, and a ``date``; empty where the file is missing, broken or of other
+        Measurements have the keys of `FALLBACK`, and a ``date``. Empty if the file is missing, broken or of other
         versions.
     """
     found = userdir.read(FILE, _stamp(), quiet)
@@ -132,20 +131,20 @@ def stored(quiet: bool = True) -> dict[int, list[dict[str, Any]]]:
 
 
 def renew(threads: int) -> None:
-    """Measure now, and forget what was measured before for this number of threads."""
+    """Measure now, and delete earlier measurements for this number of threads."""
     with _turn, userdir.locked(FILE):
         _measure_into([], threads)
         _known.pop(threads, None)
     limits.cache_clear()
 
 
-# Best numbers by number of threads, since this process first asked.
+# Best numbers by number of threads, as first read or measured by this process.
 _known: dict[int, Numbers] = {}
 _turn = threading.RLock()
 
 
 def _measured(threads: int) -> Numbers:
-    """The best of the moments of the file, with one of now where that is due: one thread of one process measures."""
+    """The best stored measurement, after measuring again if due; only one thread of one process measures."""
     with _turn:
         if threads not in _known:
             _known[threads] = _best_of(threads)
@@ -159,7 +158,7 @@ def _best_of(threads: int) -> Numbers:
         userdir.reject(FILE, f"has no positive numbers for {threads} threads")
     if _due(moments):
         with userdir.locked(FILE):
-            # Another process may have measured while this one waited for its turn.
+            # Another process may have measured while this one waited for the lock.
             moments = stored().get(threads, [])
             if _due(moments):
                 moments = _measure_into(moments, threads)
@@ -167,7 +166,7 @@ def _best_of(threads: int) -> Numbers:
 
 
 def _measure_into(moments: list[dict[str, Any]], threads: int) -> list[dict[str, Any]]:
-    """These moments and one of now, which are remembered; one more of several is as short as it can be."""
+    """Measure now, store the result before the earlier ``moments``, return all; a repeated measurement is short."""
     try:
         numbers = probes.measure(threads, 1 if moments else probes.ROUNDS)
     except Exception as error:
@@ -180,12 +179,12 @@ def _measure_into(moments: list[dict[str, Any]], threads: int) -> list[dict[str,
 
 
 def best(moments: list[dict[str, Any]]) -> Numbers:
-    """The best of several moments: whatever disturbs a measurement makes it slower."""
+    """The best of several measurements: any disturbance makes a measurement slower."""
     return probes.best([{name: moment[name] for name in FALLBACK} for moment in moments])
 
 
 def _moments(found: Any) -> list[dict[str, Any]]:
-    """Those of a list that are whole; the newest first, as they are written."""
+    """The valid measurements of a list, in the order of the file: the newest first."""
     return [one for one in found if _whole(one)][:KEPT] if isinstance(found, list) else []
 
 
@@ -199,11 +198,11 @@ def _whole(moment: Any) -> bool:
 
 
 def due_at(moments: list[dict[str, Any]]) -> float:
-    """Seconds since 1970 at which one more moment is to be measured."""
+    """Time of the next measurement, in seconds since 1970."""
     if not moments:
         return 0.0
     date = datetime.fromisoformat(moments[0]["date"]).timestamp()
-    # A date to come is no date.
+    # A date in the future is invalid: measure now.
     return date + CHECKED_S[min(len(moments), len(CHECKED_S) - 1)] if date <= time.time() else 0.0
 
 
@@ -228,7 +227,7 @@ def _per(flops: float, bounds: tuple[float, float]) -> tuple[float, float]:
 
 
 def _forked() -> None:
-    """A fork may come while another thread, which the child lacks, holds the lock."""
+    """New lock in the child: at the fork, a thread that the child does not have may hold the old one."""
     global _turn
     _turn = threading.RLock()
 

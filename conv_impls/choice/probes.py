@@ -1,10 +1,10 @@
-"""What this machine can do at best, measured: multiply-adds, reads by size of the working set, cost of a start.
+"""Measured limits of this machine: multiply-add rate, read bandwidth by size of the working set, cost of a start.
 
-`measure` runs every probe in several short rounds with all others in between, so that a disturbance of some hundredths
-of a second spoils one round, not the result. Source: the roofline model, Williams, Waterman & Patterson 2009,
+`measure` runs every probe in several short rounds with all others in between. A disturbance of some hundredths of a
+second then affects one round, not the result. Source: the roofline model, Williams, Waterman & Patterson 2009,
 doi:10.1145/1498765.1498785.
-Limits: the best of a short while, on a machine that may be busy (`conv_impls.choice.limits` judges the numbers and asks
-for more moments); bandwidth is of reading.
+Limits: the best of a short time, on a machine that may be busy (`conv_impls.choice.limits` checks the numbers and
+repeats the measurement later); bandwidth is of reading.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from numpy.typing import NDArray
 
 from conv_impls.kernels.runtime import target
 
-# Working sets: what each thread's own cache holds, what a shared cache holds at most, what no cache does.
+# Working sets: fits each thread's own cache; maximum for a shared cache; fits no cache.
 CACHE_BYTES, L3_BYTES, MEMORY_BYTES = 256 * 2**10, 8 * 2**20, 128 * 2**20
-# A thread reads this much a run at least, so that starting it (some us) does not count even in L1.
+# A thread reads at least this much a run, so that its start (some us) is negligible even in L1.
 READ_BYTES = 16 * 2**20
 # Rounds, and seconds of each of the six numbers in each; the best run, not the mean, is the limit.
 ROUNDS, PROBE_S = 3, 0.007
 
 
 def measure(threads: int, rounds: int = ROUNDS) -> dict[str, float]:
-    """All numbers for one number of threads; 0.1 s and more a round, and seconds where the probes must be compiled.
+    """Measure all limits for one number of threads; 0.1 s or more a round, and seconds if probes must be compiled.
 
     Parameters
     ----------
@@ -55,12 +55,12 @@ def measure(threads: int, rounds: int = ROUNDS) -> dict[str, float]:
 
 
 def l3_bytes() -> int:
-    """The working set that stands for the shared cache of this machine."""
+    """Size of the working set that represents the shared cache of this machine."""
     return min(target.caches().l3, L3_BYTES)
 
 
 def best(found: list[dict[str, float]]) -> dict[str, float]:
-    """Of several measurements the highest rates and the least seconds."""
+    """The highest rates and the minimum seconds of several measurements."""
     return {name: (min if name == "call_s" else max)(one[name] for one in found) for name in found[0]}
 
 
@@ -75,7 +75,7 @@ def fma_flops_per_s(threads: int, dtype: str, seconds: float) -> float:
 
 
 def working_set(size_bytes: int) -> NDArray[np.int64]:
-    """Memory for `read_bytes_per_s`: written once, for pages never written are all one page of zeros."""
+    """Memory for `read_bytes_per_s`; written once, because all unwritten pages map to one page of zeros."""
     from conv_impls.kernels.runtime.memory import aligned_zeros
 
     # Aligned: vectors that straddle cache lines read L1 at half its rate (94 for 210 GB/s on Zen 4).
@@ -85,7 +85,7 @@ def working_set(size_bytes: int) -> NDArray[np.int64]:
 
 
 def read_bytes_per_s(threads: int, data: NDArray[np.int64], seconds: float) -> float:
-    """Best rate at which the threads together read ``data``, each its own part again and again."""
+    """Best read rate of all threads together; each reads its own part of ``data`` repeatedly."""
     from conv_impls.kernels import probe
 
     # Parts of whole cache lines: eight numbers.
@@ -97,32 +97,32 @@ def read_bytes_per_s(threads: int, data: NDArray[np.int64], seconds: float) -> f
 
 
 def launch_s(threads: int, seconds: float) -> float:
-    """Least seconds of starting a kernel on the threads and waiting for all of them."""
+    """Minimum seconds to start a kernel on the threads and wait for all of them."""
     from conv_impls.kernels import probe
 
     return _least_s(probe.nothing, "float64", probe.ChainsOperands(probe.Chains(0)), threads, seconds)
 
 
 def _usable(threads: int) -> int:
-    # Imported here: Numba takes half a second.
+    # Imported here: importing Numba takes half a second.
     from conv_impls.kernels.runtime.launch import usable
 
     return usable(threads)
 
 
 def _least_s(kernel: Any, dtype: str, operands: Any, threads: int, seconds: float) -> float:
-    """Seconds of the fastest call of those that fit ``seconds``, at least two after the first."""
+    """Seconds of the fastest call; repeats for ``seconds``, at least two calls after the first."""
     from conv_impls.kernels.runtime.job import Job
 
-    # A part for each thread: more would move from one core's cache to another's.
+    # One part for each thread: more parts would move data between the caches of cores.
     threads = _usable(threads)
     job = Job([kernel], np.dtype(dtype), operands, threads=threads)
-    # Whatever the dtype: a second one would compile what starts a job once more.
+    # float32 for every dtype: a second dtype would compile the launch code again.
     y = np.zeros(threads, dtype).view(np.float32)
     job(y, y)
     best_s, runs, until = float("inf"), 0, time.perf_counter() + seconds
     while runs < 2 or time.perf_counter() < until:
-        # The least job goes to all threads, too.
+        # Otherwise a very short job would run on one thread.
         job.forget()
         start = time.perf_counter()
         job(y, y)

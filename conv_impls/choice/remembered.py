@@ -1,6 +1,6 @@
-"""What the package remembers of this machine, in lines for people: limits and winners of tuning, with their files.
+"""Readable report of the data stored for this machine: limits and winners of tuning, with their files.
 
-Limits: shows what the files hold for this CPU and these versions; nothing is measured.
+Limits: shows only the data for this CPU and these versions; nothing is measured.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from conv_impls.choice import limits, tuning, userdir
 from conv_impls.kernels.runtime import target
 
-# Each number: its name for people, the factor and unit it is shown in.
+# Each number: its displayed name, factor and unit.
 SHOWN = {
     "float32": ("float32 multiply-adds", 1e-9, "GFLOP/s"),
     "float64": ("float64 multiply-adds", 1e-9, "GFLOP/s"),
@@ -24,7 +24,7 @@ SHOWN = {
 
 
 def lines() -> Iterator[str]:
-    """One after another: the CPU, its limits by number of threads, the winners of tuning."""
+    """Lines of the report: the CPU, its limits by number of threads, the winners of tuning."""
     about = ", ".join(f"{name} {value}" for name, value in target.identity().items())
     yield f"CPU      {about or 'unknown'}"
     yield f"limits   {userdir.folder() / limits.FILE}"

@@ -1,10 +1,10 @@
-"""Which backend was fastest for a problem on this machine: measured by `tune`, remembered, looked up by `winner`.
+"""The fastest backend for a problem on this machine: measured and stored by `tune`, looked up by `winner`.
 
 The likely backends (`conv_impls.backends.auto.candidates`) are prepared for the same weights and timed in turns, so
-that a change of clock or load meets all of them. Winners are kept in ``tuning.json`` of `conv_impls.choice.userdir`,
-under a stamp of the package's version and the kernels' sources: another version measures again.
-Limits: what another process has found since this one began to look is not seen; planned weights are measured, and the
-winner serves `conv2d` too, which packs them at each call.
+that a change of clock or load affects all of them. Winners are stored in ``tuning.json`` of
+`conv_impls.choice.userdir`, with a stamp of the package version and the kernels' sources: another version measures
+again. Limits: winners that another process stores after the first look-up are not seen. Calls with planned weights
+are measured, but the winner is also used by `conv2d`, which packs the weights at each call.
 """
 
 from __future__ import annotations
@@ -32,28 +32,28 @@ FILE = "tuning.json"
 MOST_CANDIDATES = 4
 # Each candidate is timed for about this long in total, in this many rounds at least and at most.
 CANDIDATE_S, LEAST_ROUNDS, MOST_ROUNDS = 0.1, 3, 50
-# One that takes this many times the least is not timed again.
+# A candidate that takes more than this many times the minimum is not timed again.
 HOPELESS = 3.0
 # Winograd and FFT differ from direct summation by less than this, a wrong result by more; relative to the largest |y|.
 AGREEMENT = {"float32": 1e-2, "float64": 1e-6}
 
 
 def winner(problem: Conv2dProblem, precision: str, threads: int) -> str | None:
-    """The backend remembered for this problem, whatever its name; None where none was measured."""
+    """The stored backend for this problem (the problem's name is ignored); None if none was measured."""
     known = _winners()
     return known.get(_key(problem, precision, threads)) if known else None
 
 
 def winners() -> dict[tuple[Conv2dProblem, str, int], str]:
-    """All that is remembered: the winner for each problem, precision and number of threads."""
+    """All stored winners, by problem, precision and number of threads."""
     return {question: name for key, name in _winners().items() if (question := _question(key))}
 
 
 def tune(problem: Conv2dProblem, precision: str, threads: int) -> str:
-    """Measure the candidates, remember the fastest and return its name."""
+    """Measure the candidates, store the fastest and return its name."""
     from conv_impls.backends.auto import candidates
 
-    # Not the caller's weights: a NaN among them would make every result look wrong, denormals every time long.
+    # Not the caller's weights: with a NaN every result would look wrong, and denormals would slow down every call.
     rng = np.random.default_rng(0)
     x, weight = (rng.standard_normal(s).astype(problem.dtype) for s in (problem.input_shape, problem.weight_shape))
     out = np.empty(problem.output_shape, problem.dtype)
@@ -73,7 +73,7 @@ def tune(problem: Conv2dProblem, precision: str, threads: int) -> str:
 
 
 def _fastest(calls: dict[str, Call], x: Array, out: Array) -> str:
-    """Name of the call with the least time: on a busy machine, the median depends on which threads lost their cores."""
+    """Name of the call with minimum time: on a busy machine, the median depends on which threads lost their cores."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(LEAST_ROUNDS):
         for name, taken in times.items():
@@ -88,7 +88,7 @@ def _fastest(calls: dict[str, Call], x: Array, out: Array) -> str:
 
 
 def _seconds(call: Call, x: Array, out: Array) -> float:
-    # The one before finds the caches and the threads as the previous backend left them, and is not counted.
+    # Warm-up call, not counted: it starts with the caches and threads as the previous backend left them.
     call(x, out)
     start = time.perf_counter()
     call(x, out)
@@ -113,13 +113,13 @@ def _stamp() -> str:
 
 @lru_cache(maxsize=4096)
 def _key(problem: Conv2dProblem, precision: str, threads: int) -> str:
-    # Equal problems differ in name at most, so the one that came first may stand for all, once its name is off.
+    # Equal problems differ only in their name, so the key of the first one without its name is valid for all.
     compiled = "" if target.compiles() else " uncompiled"
     return f"{problem.replace(name='').label} {precision} {threads}{compiled}"
 
 
 def _question(key: str) -> tuple[Conv2dProblem, str, int] | None:
-    """What `_key` made a text of; None where it did not."""
+    """Inverse of `_key`; None if the text is not from `_key`."""
     from conv_impls.problem import Conv2dProblem
 
     with suppress(ConvError, ValueError):

@@ -1,14 +1,13 @@
-"""What the package remembers of this machine between processes: JSON files in one folder of the user's.
+"""Persistent data about this machine: JSON files in one folder of the user.
 
-The folder is ``$CONV_IMPLS_CACHE_DIR``, else ``$XDG_CACHE_HOME/conv_impls``, else ``~/.cache/conv_impls``, for its
-owner alone. A file holds the facts of every CPU that shares the folder, each under a stamp of what they depend on:
+The folder is ``$CONV_IMPLS_CACHE_DIR``, else ``$XDG_CACHE_HOME/conv_impls``, else ``~/.cache/conv_impls``, accessible
+only to its owner. A file holds the facts of every CPU that shares the folder, with a stamp of their dependencies:
 
     {cpu: {"stamp": text, "facts": {key: value}}}
 
-Nothing here fails or blocks a call: what is no such file, however it is spoiled, counts as empty, with one warning, and
-where nothing can be written the facts live as long as the process. A file is replaced as a whole, so readers never see
-half of one. Limits: of two processes that add a fact at the same moment, one may lose its own, unless they take turns
-(`locked`).
+Nothing here fails or blocks a call. A broken file of any kind counts as empty, with one warning. If nothing can be
+written, the facts live as long as the process. A file is replaced as a whole, so readers never see half of one.
+Limits: if two processes add a fact at the same moment, one fact may be lost, unless they use the lock (`locked`).
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ from typing import Any
 
 from conv_impls.errors import ConvError
 
-# No file of ours is nearly as large: a winner of tuning takes 100 bytes.
+# Our files are much smaller: a winner of tuning takes 100 bytes.
 MOST_BYTES = 16 * 2**20
-# A turn takes a second or two, ten where its probes are compiled on a busy machine.
+# The lock is held for a second or two, or ten if the probes are compiled on a busy machine.
 TURN_S, POLL_S = 30.0, 0.01
 
 
 def folder() -> Path:
-    """Where the files are; it need not exist."""
+    """Folder of the files; it may not exist."""
     if own := os.environ.get("CONV_IMPLS_CACHE_DIR"):
         return Path(own)
     try:
@@ -44,7 +43,7 @@ def folder() -> Path:
 
 
 def check_writable(fn: str) -> None:
-    """Refuse, in words, to look for facts that could not be remembered."""
+    """Raise ConvError if the folder is not writable: new facts could not be stored."""
     with suppress(OSError):
         folder().mkdir(mode=0o700, parents=True, exist_ok=True)
     if not os.access(folder(), os.W_OK | os.X_OK) or not folder().is_dir():
@@ -54,7 +53,7 @@ def check_writable(fn: str) -> None:
 
 
 def read(name: str, stamp: str, quiet: bool = False) -> dict[str, Any]:
-    """The facts of this CPU in file ``name``, if they are there and carry this stamp."""
+    """The facts of this CPU in file ``name``, if they exist and have this stamp."""
     reason = "is of another version of the package, its kernels or Numba"
     try:
         entry = _load(name).get(_cpu(), {"stamp": stamp, "facts": {}})
@@ -74,7 +73,7 @@ _said: set[str] = set()
 
 
 def reject(name: str, reason: str) -> None:
-    """Say, once a process, that a file counts as empty."""
+    """Warn, once a process, that a file counts as empty."""
     text = f"{folder() / name} {reason}; it is ignored, and replaced when there is something new to remember"
     if text not in _said:
         _said.add(text)
@@ -82,7 +81,7 @@ def reject(name: str, reason: str) -> None:
 
 
 def add(name: str, stamp: str, facts: dict[str, Any]) -> None:
-    """Add facts of this CPU to those of this stamp in file ``name``; does nothing where nothing can be written."""
+    """Add facts of this CPU to those of this stamp in file ``name``; does nothing if nothing can be written."""
     import json
 
     facts = read(name, stamp, quiet=True) | facts
@@ -104,10 +103,10 @@ def add(name: str, stamp: str, facts: dict[str, Any]) -> None:
 
 @contextmanager
 def locked(name: str) -> Iterator[None]:
-    """A turn of this process with file ``name``: others wait for its end, for `TURN_S` at most.
+    """Lock file ``name`` for this process: other processes wait until it is released, at most `TURN_S`.
 
-    The lock goes with the process that holds it, however that ends. Where there is none to be had (a folder that cannot
-    be written, a system without flock) everybody goes on at once.
+    The system releases the lock when the process ends for any reason. If no lock is possible (a folder that cannot be
+    written, a system without flock), all processes continue without it.
     """
     lock: int | None = None
     with suppress(OSError, ImportError):
@@ -127,14 +126,14 @@ def locked(name: str) -> Iterator[None]:
         yield
     finally:
         if lock is not None:
-            # A child that was forked meanwhile shares the lock, and would keep it.
+            # A child forked while the lock is held shares it, and would keep it.
             with suppress(OSError):
                 fcntl.flock(lock, fcntl.LOCK_UN)
             os.close(lock)
 
 
 def _load(name: str) -> dict[str, Any]:
-    """The content of a file, which must be an ordinary one; opening it never waits for another process."""
+    """The content of a file, which must be a regular file; opening it never waits for another process."""
     import json
 
     opened = os.open(folder() / name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -155,7 +154,7 @@ def _load(name: str) -> dict[str, Any]:
 
 @cache
 def _cpu() -> str:
-    """Everything of this CPU that code or limits depend on: its identity, what Numba compiles for, number of cores."""
+    """Hash of all that code or limits depend on: the CPU's identity, Numba's compilation target, number of cores."""
     import hashlib
 
     from conv_impls.kernels.runtime import target

@@ -1,1 +1,1 @@
-"""What runs kernels: threads, start, disk cache, aligned memory, and the CPU they are compiled for."""
+"""The runtime of the kernels: threads, launch, disk cache, aligned memory, and the CPU they are compiled for."""

@@ -1,10 +1,10 @@
-"""Words that threads share, by address: atomic access, and sleeping until one changes. Linux on x86-64 and 64-bit Arm.
+"""Atomic access to words that threads share, and waiting until a word changes. Linux on x86-64 and 64-bit Arm.
 
 Idea
-    An address is an int64, so that a thread keeps no array of another. All accesses are sequentially consistent: the
-    few there are in a job cost less than proving that fewer would do.
+    An address is an int64, so that no thread holds a reference to an array of another thread. All accesses are
+    sequentially consistent. A job has few of them, so a weaker order would not be worth its proof.
 Source
-    LLVM language reference, "Atomic Memory Ordering Constraints"; futex(2); the system calls' numbers are those of
+    LLVM language reference, "Atomic Memory Ordering Constraints"; futex(2). The system call numbers come from
     arch/x86/entry/syscalls and include/uapi/asm-generic/unistd.h of Linux.
 Limits
     A futex is 32 bits: `sleep` compares the low half of a word. Both architectures are little-endian.
@@ -31,10 +31,10 @@ FUTEX, SET_AFFINITY, AFFINITY, SIGNALS, PID, TID = CALLS.get(MACHINE, (0,) * 6)
 # FUTEX_WAIT and FUTEX_WAKE, private to the process.
 WAIT, WAKE = 128, 129
 CLOCK_MONOTONIC, SIG_BLOCK = 1, 0
-# Signals that every thread takes: of its own faults (ILL, TRAP, ABRT, BUS, FPE, SEGV), PROF, and the two that glibc
-# sends to each thread, as for setuid, and waits for.
+# Signals that every thread must accept: its own faults (ILL, TRAP, ABRT, BUS, FPE, SEGV), PROF, and the two signals
+# that glibc sends to each thread (for setuid, for example) and waits for.
 EACH_THREADS = sum(1 << number - 1 for number in (4, 5, 6, 7, 8, 11, 27, 32, 33))
-# A mask of 8,192 cores, as many as Linux knows.
+# A mask of 8,192 cores, the most that Linux supports.
 MASK_WORDS = 128
 
 
@@ -43,14 +43,14 @@ def _word(builder, address):
 
 
 def _syscall(builder, *arguments):
-    """The system call of these 64-bit numbers; libc has the one name for all of them."""
+    """A system call with these 64-bit numbers, through libc's `syscall`."""
     kind = ir.FunctionType(I64, [I64], var_arg=True)
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, "syscall"), arguments)
 
 
 @intrinsic
 def load(typing_context, address):
-    """The word at an address."""
+    """Load the word at an address."""
 
     def codegen(context, builder, signature, arguments):
         return builder.load_atomic(_word(builder, arguments[0]), "seq_cst", 8)
@@ -60,7 +60,7 @@ def load(typing_context, address):
 
 @intrinsic
 def store(typing_context, address, value):
-    """Put a word at an address."""
+    """Store a word at an address."""
 
     def codegen(context, builder, signature, arguments):
         builder.store_atomic(arguments[1], _word(builder, arguments[0]), "seq_cst", 8)
@@ -71,7 +71,7 @@ def store(typing_context, address, value):
 
 @intrinsic
 def add(typing_context, address, value):
-    """Add to the word at an address; returns what was there before."""
+    """Atomic add to the word at an address; returns the old value."""
 
     def codegen(context, builder, signature, arguments):
         return builder.atomic_rmw("add", _word(builder, arguments[0]), arguments[1], "seq_cst")
@@ -81,7 +81,7 @@ def add(typing_context, address, value):
 
 @intrinsic
 def swap_if(typing_context, address, expected, value):
-    """Put ``value`` where ``expected`` is; returns whether it was there."""
+    """Compare-and-swap: store ``value`` if the word equals ``expected``; returns whether it did."""
 
     def codegen(context, builder, signature, arguments):
         word, expected_v, value_v = _word(builder, arguments[0]), *arguments[1:]
@@ -92,7 +92,7 @@ def swap_if(typing_context, address, expected, value):
 
 @intrinsic
 def pause(typing_context):
-    """Leave the core's other thread, and the memory bus, alone for a moment."""
+    """Spin-wait hint: leaves the core to its other hardware thread, and the memory bus idle, for a moment."""
 
     def codegen(context, builder, signature, arguments):
         name, hint = ("llvm.x86.sse2.pause", ()) if MACHINE == "x86_64" else ("llvm.aarch64.hint", (I32(1),))
@@ -104,7 +104,7 @@ def pause(typing_context):
 
 @intrinsic
 def sleep(typing_context, address, value):
-    """Wait in the kernel until somebody wakes this address; not at all where its low 32 bits are not those of value."""
+    """Futex wait until a wake-up of this address; returns at once if its low 32 bits differ from those of value."""
 
     def codegen(context, builder, signature, arguments):
         word, value_v = arguments
@@ -116,7 +116,7 @@ def sleep(typing_context, address, value):
 
 @intrinsic
 def wake(typing_context, address):
-    """Wake whoever sleeps at this address."""
+    """Futex wake: wakes all threads that sleep at this address."""
 
     def codegen(context, builder, signature, arguments):
         _syscall(builder, I64(FUTEX), arguments[0], I64(WAKE), I64(2**31 - 1), I64(0), I64(0), I64(0))
@@ -127,7 +127,7 @@ def wake(typing_context, address):
 
 @intrinsic
 def nanoseconds(typing_context):
-    """A clock that never goes back."""
+    """The monotonic clock."""
 
     def codegen(context, builder, signature, arguments):
         kind = ir.FunctionType(I32, [I32, I64.as_pointer()])
@@ -141,7 +141,7 @@ def nanoseconds(typing_context):
 
 
 def _affinity(builder, thread):
-    """The cores of a thread: (mask, its address, its bytes, a negative number where the system does not tell)."""
+    """The affinity of a thread: (mask, its address, its length in bytes, negative if the system call fails)."""
     mask = cgutils.alloca_once(builder, I64, MASK_WORDS)
     at = builder.ptrtoint(mask, I64)
     return mask, at, _syscall(builder, I64(AFFINITY), thread, I64(8 * MASK_WORDS), at)
@@ -149,7 +149,7 @@ def _affinity(builder, thread):
 
 @intrinsic
 def cores(typing_context):
-    """How many cores the calling thread may run on; 0 where the system does not tell."""
+    """Number of cores that the calling thread may run on; 0 if the system call fails."""
 
     def codegen(context, builder, signature, arguments):
         mask, _, length = _affinity(builder, I64(0))
@@ -165,7 +165,7 @@ def cores(typing_context):
 
 @intrinsic
 def thread_id(typing_context):
-    """The system's number of the calling thread."""
+    """The thread ID (gettid) of the calling thread."""
 
     def codegen(context, builder, signature, arguments):
         return _syscall(builder, I64(TID))
@@ -175,7 +175,7 @@ def thread_id(typing_context):
 
 @intrinsic
 def block_signals(typing_context):
-    """Let other threads have the signals that are sent to the process."""
+    """Block signals sent to the process, so that other threads handle them."""
 
     def codegen(context, builder, signature, arguments):
         blocked = cgutils.alloca_once_value(builder, I64(~EACH_THREADS))
@@ -187,7 +187,7 @@ def block_signals(typing_context):
 
 @intrinsic
 def follow(typing_context, thread):
-    """Give the calling thread the cores of another one; where that has ended, those of the process's first thread."""
+    """Copy the affinity of another thread to the calling one; if that thread has ended, that of the main thread."""
 
     def codegen(context, builder, signature, arguments):
         _, at, found = _affinity(builder, arguments[0])
@@ -203,7 +203,7 @@ def follow(typing_context, thread):
 
 @intrinsic
 def keep_off(typing_context, thread):
-    """Have a thread wake on another core of the calling thread's than the one that this runs on."""
+    """Restrict a thread to the calling thread's cores without the current one, so that it wakes on another core."""
 
     def codegen(context, builder, signature, arguments):
         mask, at, length = _affinity(builder, I64(0))
@@ -220,6 +220,6 @@ def keep_off(typing_context, thread):
 
 
 def _set_affinity(builder, thread, length, at):
-    """A mask of no cores is refused, and so is one that was not read."""
+    """Linux rejects an empty mask. A mask that could not be read is passed with length 0, so it is rejected too."""
     read = builder.icmp_signed(">", length, I64(0))
     _syscall(builder, I64(SET_AFFINITY), thread, builder.select(read, length, I64(0)), at)

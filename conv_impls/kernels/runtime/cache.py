@@ -1,15 +1,15 @@
-"""A disk cache of compiled kernels that knows every source of them, and never fails a call.
+"""A disk cache of compiled kernels whose stamp covers all their sources. A cache error never fails a call.
 
 Idea
-    Numba's cache (`cache=True`) looks at the one file a function stands in: after an edit of a function that it calls
-    in another file, the old machine code still runs. Here the stamp of an entry also covers all files of this folder,
-    and since kernels import nothing else, nothing else can change what they compile to.
-    A file that cannot be read is compiled anew and replaced, one that cannot be written is done without; either is
-    told by one RuntimeWarning a process. Numba itself lets EOFError and a full disk out of the call.
+    Numba's cache (`cache=True`) checks only the file that defines a function. If a function in another file that it
+    calls changes, the old machine code still runs. Here the stamp of an entry covers all files of this folder.
+    Kernels import nothing else, so nothing else can change their machine code.
+    If a file cannot be read, the kernel is compiled again and the file replaced. If a file cannot be written, the
+    cache is skipped. Both give one RuntimeWarning a process. Numba itself raises EOFError and disk-full errors.
 Source
     Numba's documentation, "Notes on Caching"; the hooks are those of `numba.core.caching`.
 Limits
-    Options read from the environment (NUMBA_OPT and the like) are no part of the stamp, as in Numba.
+    Options read from the environment (NUMBA_OPT and similar) are not part of the stamp, as in Numba.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from numba.core.caching import CompileResultCacheImpl, FunctionCache, NullCache
 from numba.core.runtime import rtsys
 
 FOLDER = Path(__file__).parents[1]
-# What a kind of layer takes to compile (docs/performance.md, "The first call").
+# Compile time of one kind of layer (docs/performance.md, "The first call").
 KIND_S = 3
 
 
@@ -36,26 +36,26 @@ def sources_hash() -> str:
     """Hash of all sources of this folder and of llvmlite's version; Numba adds its own version to every entry."""
     digest = hashlib.sha256(llvmlite.__version__.encode())
     for path in sorted(FOLDER.rglob("*.py")):
-        # The length keeps two files apart from the same bytes cut elsewhere.
+        # The length makes the file boundaries part of the hash.
         source = path.read_bytes()
         digest.update(f"{path.relative_to(FOLDER)} {len(source)}\n".encode() + source)
     return digest.hexdigest()
 
 
 def keep(dispatcher: Any) -> Any:
-    """The same dispatcher, whose machine code is kept on disk."""
-    if not hasattr(dispatcher, "py_func"):  # NUMBA_DISABLE_JIT, under which nothing is compiled
+    """The same dispatcher, with its machine code cached on disk."""
+    if not hasattr(dispatcher, "py_func"):  # NUMBA_DISABLE_JIT: nothing is compiled
         return dispatcher
     try:
         dispatcher._cache = _KernelCache(dispatcher.py_func)
-    except Exception as error:  # Numba found no folder that it may write to
+    except Exception as error:  # Numba found no writable folder
         dispatcher._cache = NullCache()
         _warn(error)
     return dispatcher
 
 
 class _StampedImpl(CompileResultCacheImpl):
-    """Where a compiled kernel lives on disk, and what it was made from."""
+    """The files of a compiled kernel, with a stamp of its sources and CPU."""
 
     def __init__(self, py_func):
         super().__init__(py_func)
@@ -66,7 +66,7 @@ class _StampedImpl(CompileResultCacheImpl):
         return self._origin(cres.library.codegen), super().reduce(cres)
 
     def rebuild(self, target_context, payload):
-        # Numba writes the index before the data: a process that ends in between leaves an older version's under it.
+        # Numba writes the index before the data. If a process ends in between, the new index points to old data.
         origin, reduced = payload
         if origin != self._origin(target_context.codegen()):
             raise ValueError("machine code of other sources or of another CPU")
@@ -80,15 +80,15 @@ class _KernelCache(FunctionCache):
     _impl_class = _StampedImpl
 
     def _index_key(self, sig, codegen):
-        # Numba adds all that a function has from around it, pickled, and pickled helpers differ in each process. The
-        # stamp knows their code, and `named` of compile.py puts the rest into the name.
+        # Numba adds the pickled closure variables of a function, and pickled helpers differ in each process. The stamp
+        # covers the code of helpers, and `named` of compile.py puts the other closure variables into the name.
         return sig, codegen.magic_tuple()
 
     def load_overload(self, sig, target_context):
         found = None
         try:
-            # Numba first sets up all that a compilation needs, a third of the time of a first plan; machine code needs
-            # the runtime's symbols alone, and a compilation does the rest itself.
+            # Numba's own load first sets up everything for a compilation: a third of the time of a first plan. Loaded
+            # machine code needs only the runtime's symbols, and a compilation does the rest itself.
             rtsys.initialize(target_context)
             with self._guard_against_spurious_io_errors():
                 found = self._load_overload(sig, target_context)
@@ -97,7 +97,7 @@ class _KernelCache(FunctionCache):
             self._forget()
             _announce()
             return None
-        # Two processes that save two signatures at the same moment may give both the same file name.
+        # Two processes that save different signatures at the same moment may use the same file name.
         if found is None or found.signature.args != tuple(sig):
             _announce()
             return None
@@ -110,7 +110,7 @@ class _KernelCache(FunctionCache):
             _warn(error)
 
     def _forget(self):
-        """Empty the index, which may be what was broken: saving reads it first."""
+        """Empty the index, because the index may be the broken file, and saving reads it first."""
         with suppress(OSError):
             self.flush()
 
@@ -119,7 +119,7 @@ _announced = False
 
 
 def _announce() -> None:
-    """Say once a process, before the first compilation, why the call takes its time."""
+    """Log once a process, before the first compilation, why the call is slow."""
     global _announced
     if not _announced:
         _announced = True

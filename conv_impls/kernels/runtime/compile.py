@@ -1,4 +1,4 @@
-"""How functions are compiled: kernels, what they call, and what Python calls.
+"""Decorators that compile functions: kernels, their helpers, and entries called by Python.
 
     @kernel             called by its address, through a `conv_impls.kernels.runtime.job.Job`
     @helper             called by kernels and other helpers
@@ -6,14 +6,14 @@
     @routine            called by C with one integer, a thread's start routine
 
 Idea
-    Numba optimizes each function that a kernel calls and makes machine code of it, with a wrapper for Python, although
-    LLVM copies all of it into the kernel, optimizes it there and makes machine code again. A helper stays bitcode, as
-    Numba wrote it, which callers link.
+    Numba optimizes each function that a kernel calls and generates its machine code, with a wrapper for Python. This
+    work is wasted: LLVM inlines the function into the kernel, optimizes it there and generates machine code again.
+    Here a helper stays bitcode, as Numba wrote it, and callers link it.
 Source
     Numba's documentation, "Customizing the Compiler".
 Limits
-    A helper has no machine code: Python that calls it gets a TypeError. It cannot print, raise with values, or run in
-    parallel. To debug one, make it an `entry` for that time.
+    A helper has no machine code: a call from Python raises a TypeError. It cannot print, raise with values, or run in
+    parallel. To debug a helper, make it an `entry` temporarily.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from numba.core.typed_passes import NativeLowering
 
 from conv_impls.kernels.runtime.cache import keep
 
-# All of them only compute: a division is not preceded by a check for zero, and arrays, of which none is made or kept,
-# are not counted by reference (36 calls less in `convolve` of `implicit`).
+# Compiled functions only compute: no check for zero before a division, and no reference counts of arrays, because they
+# create and keep none (36 fewer calls in `convolve` of `implicit`).
 PURE = {"error_model": "numpy", "_nrt": False}
 NO_CODE = ctypes.cast(ctypes.pythonapi.PyErr_BadArgument, ctypes.c_void_p).value
 INSIDE = PURE | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
 def kernel(function: Callable[..., None]) -> Any:
-    """A function (part, parts, operands), compiled when a `Job` asks for its address."""
+    """A function (part, parts, operands), compiled when a `Job` needs its address."""
     return keep(njit(pipeline_class=_ForOthers, **INSIDE)(named(function)))
 
 
@@ -51,12 +51,12 @@ def entry(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
 
 def routine(function: Callable[[int], None]) -> Any:
-    """A function of one int64, whose address is `c_address`."""
+    """A function of one int64; `c_address` returns its address."""
     return keep(njit(pipeline_class=_ForOthers, **PURE, no_cpython_wrapper=True)(named(function)))
 
 
 def c_address(function: Any) -> int:
-    """Where the machine code of a `routine` starts, as C calls it."""
+    """Address of the machine code of a `routine`, for calls from C."""
     function.compile((types.int64,))
     (compiled,) = function.overloads.values()
     address: int = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_cfunc_wrapper_name)
@@ -64,7 +64,7 @@ def c_address(function: Any) -> int:
 
 
 def start_thread(address: int, argument: int) -> bool:
-    """Whether a native thread that calls the code at this address with this number was started."""
+    """Start a native thread that calls the code at this address with this number; returns whether it started."""
     thread, libc = ctypes.c_ulong(), ctypes.CDLL(None)
     if libc.pthread_create(ctypes.byref(thread), None, ctypes.c_void_p(address), ctypes.c_void_p(argument)):
         return False
@@ -73,16 +73,16 @@ def start_thread(address: int, argument: int) -> bool:
 
 
 def helper(function: Callable[..., Any] | None = None, **options: Any) -> Any:
-    """As ``numba.njit(**options)``, for functions that only compiled ones call."""
+    """As ``numba.njit(**options)``, for functions that only compiled functions call."""
     made = njit(pipeline_class=_ForCallers, **INSIDE, **options)
     return (lambda later: made(named(later))) if function is None else made(named(function))
 
 
 def named(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same function, whose name says what it was made with, if it was made inside of a function.
+    """The same function; for a closure, the closure variables are appended to its name.
 
-    Files and symbols have this name. LLVM takes the first of several symbols of one name, so two functions that share
-    one would run each other's machine code in a process that loads both from disk.
+    Files and symbols have this name. LLVM takes the first of several symbols with the same name. Two functions with
+    one name would run each other's machine code in a process that loads both from disk.
     """
     around = "".join(_mark(cell.cell_contents) for cell in function.__closure__ or ())
     function.__dict__["around"] = around
@@ -100,7 +100,7 @@ def _mark(value: Any) -> str:
 
 
 class _Whole(JITCodeLibrary):
-    """A compiled function, optimized with all that it calls and not also by itself."""
+    """A compiled function, optimized only once: together with all functions that it calls."""
 
     def _optimize_functions(self, ll_module):
         ll_module.data_layout = self._codegen._data_layout
@@ -136,7 +136,7 @@ class _LowerForCallers(NativeLowering):
         state.flags.no_compile = True
         super().run_pass(state)
         fndesc, _, _, env = found = state["cr"]
-        # What callers know the function by. Where its machine code would be, Python gets a TypeError.
+        # The object that callers use for the function. A call from Python raises a TypeError: there is no machine code.
         name = make_function(fndesc.lookup_module(), fndesc.qualname, "", NO_CODE, env, (library,))
         state.targetctx.insert_user_function(name, fndesc, [library])
         state["cr"] = found._replace(cfunc=name)
@@ -147,7 +147,7 @@ class _ForOthers(CompilerBase):
     lower = _LowerForOthers
 
     def compile_extra(self, func):
-        # Collections looked through hundreds of thousands of objects that are all still in use.
+        # Garbage collections scanned hundreds of thousands of objects, all of them still in use.
         collects = gc.isenabled()
         try:
             gc.disable()
@@ -159,7 +159,7 @@ class _ForOthers(CompilerBase):
     def define_pipelines(self):
         passes = DefaultPassBuilder.define_nopython_pipeline(self.state)
         plain = [(self.lower if one is NativeLowering else one, why) for one, why in passes.passes]
-        # One that a Numba to come calls otherwise would be done without in silence.
+        # If a later Numba renames the pass, the replacement must not be skipped silently.
         assert plain != passes.passes or self.state.flags.auto_parallel.enabled
         passes.passes = plain
         passes.finalize()

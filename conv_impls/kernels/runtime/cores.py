@@ -1,10 +1,10 @@
-"""How many cores this process may use now: those of the thread's affinity, and what the control groups' quota leaves.
+"""Number of cores this process may use now, from the thread's affinity and the control groups' CPU quota.
 
-A thread beyond that waits for the core of another one, a scheduler's slice of milliseconds at a time. Both may change
-while the process runs (taskset, a container's limits), so calls ask again.
+An extra thread waits for the core of another thread, for scheduler time slices of milliseconds. Both limits may change
+while the process runs (taskset, a container's limits), so every call checks them.
 Source: sched_setaffinity(2); Linux, "Control Group v2", cpu.max, and "CFS Bandwidth Control" for version 1.
-Limits: the quota is read once a second, since its files take some ten microseconds. It is rounded to whole cores: a
-process with a quota of 1.4 uses one, one of 1.6 two, which then rest for a fifth of the time.
+Limits: the quota is read at most once a second, because reading its files takes some ten microseconds. It is rounded to
+whole cores: with a quota of 1.4 a process uses one core; with 1.6 it uses two, which are idle a fifth of the time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 QUOTA_AGE_S = 1.0
-# (when it was read, cores), replaced as one.
+# (time of reading, cores), replaced as one tuple.
 _quota = (-QUOTA_AGE_S, 1)
 
 
@@ -26,7 +26,7 @@ def affinity() -> int:
 
 
 def granted() -> int:
-    """Cores that the quota is worth, at least 1."""
+    """The quota in whole cores, at least 1."""
     global _quota
     read, whole = _quota
     now = time.monotonic()
@@ -37,25 +37,25 @@ def granted() -> int:
 
 
 def quota(root: Path = Path("/")) -> float:
-    """Cores' worth of time a second that the control groups grant, infinity where they set no limit.
+    """CPU quota of the control groups in cores (CPU seconds per second); infinity without a limit.
 
     Parameters
     ----------
     root : Path
-        Where ``proc`` and ``sys`` are.
+        Folder that contains ``proc`` and ``sys``.
     """
     return min(_limits(root), default=float("inf"))
 
 
 def _limits(root: Path) -> Iterator[float]:
-    """Of each group that this process is in, and of the groups around it."""
+    """Limits of each group that this process is in, and of their parent groups."""
     base = root / "sys/fs/cgroup"
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if controllers and "cpu" not in controllers.split(","):
             continue
-        # A container may see its own group as the root, under a path that exists only outside.
+        # A container may see its own group as the root, while the path in /proc exists only outside the container.
         inside = Path(path.strip().lstrip("/"))
         for group in (inside, *inside.parents):
             if controllers:
@@ -66,7 +66,7 @@ def _limits(root: Path) -> Iterator[float]:
                 pair = limit, period
             with suppress(ValueError):
                 limit_us, period_us = map(int, pair)
-                # Version 1 writes -1 for none, version 2 "max".
+                # No limit: version 1 writes -1, version 2 "max".
                 if limit_us > 0 and period_us > 0:
                     yield limit_us / period_us
 

@@ -1,17 +1,17 @@
-"""`Job`: a compiled kernel with all that it works on, called with an image and a result.
+"""`Job`: a compiled kernel with all its operands, called with an image and a result.
 
 Idea
-    Numba compiles the body of every ``prange`` several times over: 31 s instead of 10 for the Winograd kernels. Here a
+    Numba compiles the body of every ``prange`` several times: 31 s instead of 10 for the Winograd kernels. Here a
     kernel is compiled once, for one thread and for many, and called by its address:
 
         kernel(part, parts, operands)        operands: a row of addresses for each seat
 
-    A job has a kernel for each of its phases; all parts of one end before any of the next begins. A seat is a thread
-    that takes part in a call; it has a workspace of its own, which serves all parts that it runs.
+    A job has one kernel for each phase. All parts of a phase end before the next phase begins. A seat is a thread that
+    takes part in a call. It has its own workspace, which it reuses for all parts that it runs.
 Source
     Numba's documentation, "Notes on the calling convention".
 Limits
-    Addresses carry no lengths: what a kernel may touch is settled where its `Job` is made.
+    Addresses carry no lengths. The code that creates a `Job` must make its arrays large enough.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from conv_impls.kernels.runtime.launch import launch
 from conv_impls.kernels.runtime.memory import LINE_BYTES, aligned_zeros, read_only
 from conv_impls.kernels.runtime.operands import KERNELS, OWN, PLAN, TOOK, WIDTH, WORK
 
-# Workspaces that wait for the next calls, at most, in number and in bytes; one may always wait. A burst of calls leaves
-# no more, and calls beyond these pay for a workspace each.
+# Idle workspaces kept for the next calls: at most this number and these bytes, but always one. This bounds the memory
+# after a burst of calls. A call that finds no idle workspace allocates one.
 MOST_IDLE, IDLE_BYTES = 8, 64 * 2**20
-# A job of which a call took less, on all threads together, is the caller's alone: to hand it out takes 2 us.
+# A job whose call took less than this (wall time x threads) runs on the caller alone: starting threads takes 2 us.
 ALONE_NS = 12_000
-# Parts for each thread, at most: who comes late, or loses its core, then holds up a small one.
+# At most this many parts for each thread. Small parts limit the delay by a thread that starts late or loses its core.
 PARTS_A_SEAT = 4
-# Units of each part from which on it does not matter that parts end within one.
+# With at least this many units in each part, it does not matter that parts end inside a unit.
 MANY_UNITS = 4
-# Rows of the table of operands, in lines of their own; cores fetch pairs of lines.
+# Rows of the operand table are multiples of this: no shared cache lines, and cores fetch lines in pairs.
 ROW_BYTES = 128
 
 
 def address_of(function: Any, dtype: np.dtype[Any]) -> int:
-    """Where the machine code of a kernel starts, after compiling it for this dtype or loading it from disk."""
+    """Address of the machine code of a kernel, compiled for this dtype or loaded from disk if necessary."""
     scalar = types.float32 if dtype == np.float32 else types.float64
     signature = types.int64, types.int64, types.CPointer(scalar)
     if signature not in function.overloads:
@@ -54,7 +54,7 @@ def address_of(function: Any, dtype: np.dtype[Any]) -> int:
 
 
 def compiled_s(kernels: Sequence[Any], dtype: np.dtype[Any]) -> float:
-    """Seconds of compiling kernels, or of loading them from disk."""
+    """Compile kernels or load them from disk; returns the seconds."""
     start = time.perf_counter()
     for kernel in kernels:
         address_of(kernel, dtype)
@@ -62,7 +62,7 @@ def compiled_s(kernels: Sequence[Any], dtype: np.dtype[Any]) -> float:
 
 
 def parts_of(units: int, threads: int) -> int:
-    """Parts of a phase: several for each thread, if all have equally many whole units, or so many that none counts.
+    """Parts of a phase: several for each thread, if all have equally many whole units, or many units.
 
     >>> parts_of(64, 2), parts_of(12, 2), parts_of(9, 2)
     (8, 6, 2)
@@ -74,7 +74,7 @@ def parts_of(units: int, threads: int) -> int:
 
 
 class Place(NamedTuple):
-    """What one call in flight works in: workspace, table of operands, its address, its first row for a quick look."""
+    """Memory of one call in flight: workspace, operand table, the table's address, its first row for fast access."""
 
     work: NDArray[Any]
     table: NDArray[np.int64]
@@ -83,9 +83,9 @@ class Place(NamedTuple):
 
 
 class Job:
-    """Kernels with all operands but image and result: call it with those, from any number of threads.
+    """Kernels with all operands except image and result. Call it with these two, from any number of threads.
 
-    It is never changed, so a copy is the job itself. Its addresses mean nothing in another process.
+    A job is immutable, so a copy is the job itself. Its addresses are not valid in another process.
 
     Parameters
     ----------
@@ -93,14 +93,14 @@ class Job:
         One for each phase, decorated by `conv_impls.kernels.runtime.compile.kernel`.
     dtype : dtype
     plan : NamedTuple
-        What they get by `of_plan`. Arrays are kept alive; only a repack changes them.
+        Operands that kernels read by `of_plan`. Arrays are kept alive; only a repack changes them.
     threads : int
-        At most.
+        Maximum number of threads.
     units : int
-        Pieces of work that share nothing: a part should have whole ones.
+        Independent units of work. A part should have whole units.
     shared, own : int
-        Elements of the workspace of each call in flight: those all seats share, and those of each seat. They start as
-        zeros; each begins on a cache line.
+        Workspace of each call in flight, in elements: shared by all seats, and for each seat. It starts as zeros; each
+        area begins on a cache line.
     """
 
     __slots__ = ("_dtype", "_head", "_idle", "_kept", "_length", "_own", "_row", "_shared", "_threads")
@@ -111,18 +111,18 @@ class Job:
     ) -> None:  # fmt: skip
         self._dtype, self._threads = dtype, threads
         self._kept = list(_leaves(plan))
-        # A kernel would read anything else as if it were one of these.
+        # A kernel would read any other dtype as one of these two.
         assert {array.dtype for array in self._kept} <= {self._dtype, np.dtype(np.int64)}
         line = LINE_BYTES // self._dtype.itemsize
         self._shared, self._own = (-(-length // line) * line for length in (shared, own))
-        # Not rounded behind the last: a kernel that goes beyond its own is to be seen (tests/test_kernels_guard.py).
+        # The last area is not rounded up, so that an overrun of a kernel is detected (tests/test_kernels_guard.py).
         self._length = self._shared + (threads - 1) * self._own + own
         self._row = [0] * PLAN + [array.ctypes.data for array in self._kept]
         addresses = [address_of(kernel, dtype) for kernel in kernels]
         width = -(-8 * max(len(self._row), KERNELS + len(addresses)) // ROW_BYTES) * ROW_BYTES
         self._head = [len(addresses), parts_of(units, threads), width, 0, *addresses]
-        # Idle workspaces are on a stack. A call takes one and puts it back, so calls in flight never share one. The
-        # deque drops the oldest one itself: two threads that first compared lengths could both append.
+        # Stack of idle workspaces. A call takes one and puts it back, so calls in flight never share one. `maxlen`
+        # drops the oldest one atomically: with a length check in Python, two threads could both append.
         most = min(MOST_IDLE, IDLE_BYTES // max(1, self.workspace_bytes))
         self._idle = deque([self._make()], maxlen=max(1, most))
 
@@ -146,11 +146,11 @@ class Job:
 
     @property
     def workspace_bytes(self) -> int:
-        """Bytes each call in flight needs."""
+        """Workspace of each call in flight, in bytes."""
         return self._length * self._dtype.itemsize
 
     def forget(self) -> None:
-        """Have the next call go to all threads, as the first one does, however short it is."""
+        """Forget the measured time: the next call uses all threads, as the first one does, however short it is."""
         for place in tuple(self._idle):
             place.head[TOOK] = 0
 
@@ -159,7 +159,7 @@ class Job:
             mine = self._idle.pop()
         except IndexError:
             mine = self._make()
-        # Flat, so that one compilation serves every rank.
+        # Flat, so that one compilation is enough for every rank.
         x, out = read_only(x.reshape(-1)), out.reshape(-1)
         launch(1 if 0 < mine.head[TOOK] < ALONE_NS else self._threads, x, out, mine.address)
         self._idle.append(mine)

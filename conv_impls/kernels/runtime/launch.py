@@ -1,9 +1,9 @@
-"""Start a compiled kernel on some threads, safely: by a team of our own, or by Numba's threads where there is none.
+"""Run a compiled kernel on several threads, safely: on our own `Team`, or on Numba's threads where it is not supported.
 
 Source: Numba's documentation, "The Threading Layers", section "Setting the Number of Threads".
-Limits: the workqueue layer aborts when entered twice, so of several calls one has it, and the others run on one thread;
-inside a user's own `prange` on that layer a call ends the process. Any forked child runs on one thread,
-since the workers stay with the parent, and OpenMP would end a child whose parent had started threads.
+Limits: the workqueue layer aborts when entered twice. Of several calls one uses it, and the others run on one thread.
+Inside a user's own `prange` on that layer, a call ends the process. Any forked child runs on one thread: the workers
+exist only in the parent, and OpenMP would end a child whose parent had started threads.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from conv_impls.kernels.runtime.operands import KERNELS, PHASES
 from conv_impls.kernels.runtime.table import address, fill, row_of, run_alone, run_part, word
 from conv_impls.kernels.runtime.team import Team
 
-# Which threads kernels run on: "team", our own, or "numba", those of Numba's layer. Read once a process.
+# Selects the threads: "team" (our own) or "numba" (Numba's threading layer). Read once a process.
 VARIABLE = "CONV_IMPLS_THREADING_LAYER"
 LAYERS = ("team", "numba")
 _turn = threading.Lock()
@@ -43,19 +43,19 @@ if hasattr(os, "register_at_fork"):
 
 
 def usable(threads: int) -> int:
-    """How many threads a kernel gets where it asks for this many."""
+    """Number of threads that a kernel really gets for this request."""
     threads = _allowed(threads)
     return threads if threads == 1 else min(threads, affinity())
 
 
 def _allowed(threads: int) -> int:
-    """What is left of so many threads without the affinity, which the team looks at itself."""
+    """The request, limited by everything except the affinity, which the team checks itself."""
     return 1 if _forked or threads == 1 else min(threads, numba.config.NUMBA_NUM_THREADS, granted())
 
 
 @cache
 def layer() -> str:
-    """Which of `LAYERS` serves this process."""
+    """The one of `LAYERS` that this process uses."""
     wanted = os.environ.get(VARIABLE, "")
     if wanted not in ("", *LAYERS):
         raise ValueError(f"{VARIABLE}: expected {' or '.join(LAYERS)}, got {wanted!r}; unset it for the usual choice")
@@ -63,10 +63,10 @@ def layer() -> str:
 
 
 def launch(threads: int, x: Any, y: Any, table: int) -> None:
-    """Run the job of a table (`conv_impls.kernels.runtime.operands`) on at most so many threads."""
+    """Run the job of a table (`conv_impls.kernels.runtime.operands`) on at most this many threads."""
     threads, team = _allowed(threads), layer() == "team"
     if threads == 1:
-        # Another function would be compiled in the middle of calls.
+        # With a team, not `_alone`: it would be compiled in the middle of calls.
         (_team.alone if team else _alone)(x, y, table)
     elif team:
         _team.call(threads, x, y, table)
@@ -88,7 +88,7 @@ def _together(threads, x, y, table):
 
 
 def _by_numba(threads: int, x: Any, y: Any, table: int) -> None:
-    """On Numba's threads, a part each."""
+    """Run on Numba's threads, with one part for each."""
     before, threads = numba.get_num_threads(), min(threads, affinity())
     queue, mine = numba.threading_layer() == "workqueue", False
     try:
@@ -99,7 +99,7 @@ def _by_numba(threads: int, x: Any, y: Any, table: int) -> None:
         numba.set_num_threads(threads)
         _together(threads, x, y, table)
     finally:
-        # One call of C, before which Python looks at no signal; `numba.set_num_threads` could be interrupted.
+        # One C call, before which Python handles no signal; `numba.set_num_threads` could be interrupted.
         parallel._set_num_threads(before)
         if mine:
             _turn.release()

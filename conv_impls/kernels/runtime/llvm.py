@@ -1,11 +1,11 @@
-"""Memory access in LLVM IR, spelled so that the LLVM of every supported Numba reads it.
+"""Memory access in LLVM IR, in a syntax that the LLVM of every supported Numba reads.
 
 Idea
-    Numba 0.61 has LLVM 15, whose pointers carry the type of what they point to; Numba 0.62 to 0.65 have LLVM 20, which
-    does without; LLVM 22 has also moved the alignment of masked loads and stores out of their operands. Each LLVM reads
-    the older spelling and upgrades it, so this file writes the oldest one for all, and no generator knows a version: an
-    address is a pointer to the scalars it steps over, and is cast here to what is loaded or stored.
-    Loops say for themselves that they are to stay as they are written (`keep_rolled`).
+    Numba 0.61 has LLVM 15 with typed pointers. Numba 0.62 to 0.65 have LLVM 20 with opaque pointers. LLVM 22 has also
+    moved the alignment of masked loads and stores out of their operands. Each LLVM reads the older syntax and upgrades
+    it. So this file always writes the oldest syntax, and no code generator depends on a version: an address is a
+    pointer to scalars, and is cast here to the type that is loaded or stored.
+    Metadata of a loop disables its unrolling (`keep_rolled`).
 Source
     LLVM language reference, "llvm.loop"; "Opaque Pointers"; the upgrades are those of llvm/lib/IR/AutoUpgrade.cpp.
 Limits
@@ -32,7 +32,7 @@ def itemsize(kind):
 
 
 def suffix(vector):
-    """How LLVM spells a vector type in the names of its intrinsics."""
+    """Suffix for a vector type in the names of LLVM intrinsics."""
     return f"v{vector.count}f{8 * itemsize(vector)}"
 
 
@@ -42,7 +42,7 @@ def to(builder, address, kind):
 
 
 def at(builder, address, scalar, *steps):
-    """The address so many scalars further on; a step is a Python integer or a 64-bit value."""
+    """The address plus ``steps`` scalars; a step is a Python integer or a 64-bit value."""
     for step in steps:
         step = step if isinstance(step, ir.Value) else I64(step)
         address = builder.gep(address, [step], source_etype=scalar)
@@ -63,7 +63,7 @@ def store(builder, value, address):
 
 
 def load_masked(builder, vector, address, mask):
-    """Lanes outside the mask are zero, and their memory is not touched."""
+    """Masked load: lanes outside the mask are zero, and their memory is not accessed."""
     place, zero = to(builder, address, vector), ir.Constant(vector, [0.0] * vector.count)
     return call(builder, f"llvm.masked.load.{suffix(vector)}.p0", vector, place, I32(itemsize(vector)), mask, zero)
 
@@ -75,13 +75,13 @@ def store_masked(builder, value, address, mask):
 
 
 def prefetch(builder, address, *, write=False, level=1):
-    """Ask for the cache line of an address that need not be valid, into this level of cache."""
+    """Prefetch the cache line of an address into this cache level; the address may be invalid."""
     numbers = I32(int(write)), I32(4 - level), I32(1)
     call(builder, "llvm.prefetch.p0", ir.VoidType(), to(builder, address, I8), *numbers)
 
 
 class _LoopId(ir.values.MDValue):
-    """Metadata of one loop: LLVM wants a node that is unlike all others and begins with itself."""
+    """Metadata of one loop: LLVM requires a distinct node whose first operand is the node itself."""
 
     def descr(self, buf):
         rest = ", ".join(operand.get_reference() for operand in self.operands)
@@ -89,7 +89,7 @@ class _LoopId(ir.values.MDValue):
 
 
 def keep_rolled(builder, branch):
-    """Have LLVM not unroll the loop that this branch, its last instruction, closes."""
+    """Prevent LLVM from unrolling the loop that ends with this branch."""
     module = builder.module
     rule = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
     branch.set_metadata("llvm.loop", _LoopId(module, [rule], name=str(len(module.metadata))))

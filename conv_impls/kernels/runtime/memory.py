@@ -1,4 +1,4 @@
-"""Arrays as kernels like them: starting on a cache line, and of one type whoever made them."""
+"""Arrays for kernels: aligned to a cache line, and of one Numba type."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def aligned_zeros(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
 
 
 def read_only(array: NDArray[Any]) -> NDArray[Any]:
-    """A read-only view: one array type, so one compilation, whatever flags the caller's array has."""
+    """A read-only view: one array type, so one compilation, for any flags of the caller's array."""
     view = array.view()
     view.flags.writeable = False
     return view
 
 
 def immortal(lines: int, line_bytes: int) -> NDArray[np.int64]:
-    """Words that are never freed: threads read them while the interpreter ends, and a late one a job that has ended."""
+    """Words that are never freed: threads read them during interpreter exit, and a late thread after its job ended."""
     words = aligned_zeros((lines, line_bytes // 8), np.int64)
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(words))
     return words

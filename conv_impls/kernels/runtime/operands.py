@@ -1,11 +1,11 @@
-"""What a kernel works on, by name: a table with a row of addresses for each seat, read inside of compiled code.
+"""Operands of a kernel, by name: a table with a row of addresses for each seat, read inside compiled code.
 
     kernel(part, parts, operands)        operands: the row of the seat that runs this part
 
-Image, result and workspace come from `of_call`, all that the plan made from `of_plan`, as the NamedTuple defined
+`of_call` returns image, result and workspace. `of_plan` returns the operands of the plan, as the NamedTuple defined
 with the kernel. The dtype is that of the pointer ``operands``.
-Limits: addresses carry no lengths: what a kernel may touch is settled where its `conv_impls.kernels.runtime.job.Job`
-is made.
+Limits: addresses carry no lengths. The code that creates a `conv_impls.kernels.runtime.job.Job` must make its arrays
+large enough.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from numpy.typing import NDArray
 from conv_impls.kernels.runtime import llvm
 
 I64 = ir.IntType(64)
-# What the operands of a plan may be: flat arrays of the dtype, flat arrays of int64, or a NamedTuple of integers.
+# Allowed operands of a plan: flat arrays of the dtype, flat arrays of int64, or a NamedTuple of integers.
 Floats = Annotated[NDArray[Any], "dtype"]
 Integers = Annotated[NDArray[np.int64], "int64"]
-# Columns of a seat's row: image, result, workspace of the call, and where in it the seat's own begins; what the plan
-# made follows.
+# Columns of a seat's row: image, result, workspace of the call, start of the seat's own workspace in it. The operands
+# of the plan follow.
 X, Y, WORK, OWN, PLAN = 0, 1, 2, 3, 4
-# Columns of the first row, which is the job's: its phases, the most parts of one, bytes of a row, the least nanoseconds
-# that a call took on all threads together, 0 before the first, and the addresses of the phases' kernels.
+# Columns of the first row, which describes the job: number of phases, maximum parts of a phase, bytes of a row, minimum
+# wall time x threads of a call in ns (0 before the first call), and the addresses of the phases' kernels.
 PHASES, PARTS, WIDTH, TOOK, KERNELS = 0, 1, 2, 3, 4
 
 
 @intrinsic
 def of_call(typing_context, operands):
-    """(image, result, workspace, at): flat arrays of the operands' dtype; from work[at] on the seat works alone."""
+    """(image, result, workspace, at): flat arrays of the operands' dtype; work[at:] belongs to this seat."""
     array = types.Array(operands.dtype, 1, "C")
     kind = types.Tuple((array, array, array, types.int64))
 
@@ -48,7 +48,7 @@ def of_call(typing_context, operands):
 
 @intrinsic
 def of_plan(typing_context, operands, names):
-    """What the plan made, as the NamedTuple ``names``: `Floats`, `Integers`, NamedTuples of int, or of all these."""
+    """Operands of the plan, as the NamedTuple ``names``: `Floats`, `Integers`, NamedTuples of int, or of all these."""
     kind = _kind(names.instance_class, operands.dtype)
 
     def codegen(context, builder, signature, arguments):
@@ -58,7 +58,7 @@ def of_plan(typing_context, operands, names):
 
 
 def _kind(declared, dtype):
-    """Numba's type of an operand that was declared so."""
+    """Numba's type of an operand with this declaration."""
     if declared in (Floats, Integers):
         return types.Array(dtype if declared == Floats else types.int64, 1, "C")
     fields = get_type_hints(declared, include_extras=True).values()
@@ -68,7 +68,7 @@ def _kind(declared, dtype):
 
 
 def _operand(context, builder, kind, operands, slots):
-    """An operand, whose addresses stand in the next ``slots``."""
+    """An operand, whose addresses are in the next ``slots``."""
     if isinstance(kind, types.Array):
         return _array(context, builder, kind, operands, next(slots))
     if isinstance(kind, types.NamedUniTuple):
@@ -78,12 +78,12 @@ def _operand(context, builder, kind, operands, slots):
 
 
 def _integer(builder, table, index):
-    """An element of a table of int64, as operands are."""
+    """An element of an int64 table, such as a row of operands."""
     return llvm.load(builder, I64, llvm.at(builder, llvm.to(builder, table, I64), I64, index))
 
 
 def _array(context, builder, kind, operands, slot):
-    """The array whose address stands in ``slot``; its length is not known."""
+    """The array whose address is in ``slot``; its length is not known."""
     array = context.make_array(kind)(context, builder)
     data = builder.inttoptr(_integer(builder, operands, slot), array.data.type)
     itemsize = I64(kind.dtype.bitwidth // 8)
@@ -94,7 +94,7 @@ def _array(context, builder, kind, operands, slot):
 
 
 def _integers(context, builder, kind, operands, slot):
-    """The integers whose address stands in ``slot``."""
+    """The integers whose address is in ``slot``."""
     table = builder.inttoptr(_integer(builder, operands, slot), I64.as_pointer())
     values = [_integer(builder, table, i) for i in range(kind.count)]
     return context.make_tuple(builder, kind, values)

@@ -1,20 +1,20 @@
-"""What threads of a team do for a job: each begins with its own parts, then takes from others what nobody began.
+"""Work stealing among the threads of a team: each runs its own parts first, then steals parts that nobody began.
 
 Idea
-    A worker is a native thread inside one compiled function, with a box of its own. A call offers its job to idle
-    workers by their boxes and works like everybody else. Each thread of a job has a seat, and each seat owns a share of
-    the parts of the work, usually the same thread the same share at every call, so that a core finds its part of the
-    weights in its caches. The share is a ticket, one 64-bit word
+    A worker is a native thread inside one compiled function, with its own box. A call writes an offer of its job into
+    the boxes of idle workers, and works on the job too. Each thread of a job has a seat, and each seat owns a share of
+    the parts. A thread usually gets the same share at every call, so a core finds its part of the weights in its
+    caches. The share is a ticket, one 64-bit word
 
         epoch << 28 | end << 14 | next
 
-    of which the owner claims the next part and others, with none left, the last one, by one compare-and-swap; the epoch
-    proves that the part belongs to this phase of this job. Another word counts the parts that are done. The caller
-    waits for parts that somebody began, never for a worker who did not come: it does those parts itself and takes the
-    offer back. A job cannot end while a claimed part is open, so all that it reads stays in place.
+    The owner claims the next part by one compare-and-swap. Other threads, with no parts left, claim the last part. The
+    epoch proves that the part belongs to this phase of this job. Another word counts the parts that are done. The
+    caller waits only for parts that were begun. If a worker does not come, the caller does its parts and withdraws the
+    offer. A job cannot end while a claimed part is open, so its operands stay valid.
 Source
-    Blumofe & Leiserson 1999, doi:10.1145/324133.324234 (work stealing); futex(2). Decision 0009 says how long a waiting
-    thread spins, and what was tried; a search of all interleavings of an earlier version found each part run once.
+    Blumofe & Leiserson 1999, doi:10.1145/324133.324234 (work stealing); futex(2). Decision 0009: spin time of a waiting
+    thread, and experiments. An exhaustive search of the interleavings of an earlier version: each part runs once.
 Limits
     Linux on x86-64 and 64-bit Arm (`conv_impls.kernels.runtime.atomics`). 2^14 - 1 parts a phase; epochs last for 2^35
     phases of one block. The caller wakes sleeping workers one by one, 8 to 15 us each in a virtual machine.
@@ -44,55 +44,55 @@ from conv_impls.kernels.runtime.compile import PURE, entry, helper, routine
 from conv_impls.kernels.runtime.operands import KERNELS, PARTS, PHASES, TOOK
 from conv_impls.kernels.runtime.table import address, fill, row_of, run_alone, run_part, word
 
-# A waiting thread spins so long, and then sleeps in the kernel.
+# A waiting thread spins this long, then sleeps in the kernel.
 SPIN_NS = 100_000
-# Sleeping workers are woken for jobs that take longer, on all threads together, than the lesser of this and RETURNS
-# times what waking them takes: lately each took 6 to 12 us on Zen 5, 37 us in a virtual machine on Zen 3.
+# Sleeping workers are woken if the job's wall time x threads is above the smaller of ROUSE_NS and RETURNS times the
+# recent wake-up latency: 6 to 12 us for each worker on Zen 5, 37 us in a virtual machine on Zen 3.
 ROUSE_NS, RETURNS = 150_000, 3
-# Of that time, each call that wakes nobody takes off one part in so many.
+# Each call that wakes nobody reduces the stored wake-up latency by 1/AGE.
 AGE = 64
-# A worker that slept longer is woken on another core than the caller's.
+# A worker that slept longer than this is woken on another core than the caller's.
 LONG_NS = 3_000_000
-# Parts take at least so long, where a job could have more of them.
+# Minimum time of a part: a short job gets fewer parts.
 PART_NS = 25_000
-# Looks at a word between two looks at the clock.
+# Loads of a word between two reads of the clock.
 LOOKS = 64
-# Bits of a ticket's numbers.
+# Bits of the part numbers in a ticket.
 BITS = 14
 MOST_PARTS = (1 << BITS) - 1
-# Bytes between words of different threads: two lines, because cores fetch pairs.
+# Bytes between words of different threads: two cache lines, because cores fetch lines in pairs.
 LINE = 128
-# Places of the words of a box, in bytes; the epochs are those of the job's first and last phase.
+# Offsets of the words of a box, in bytes; the epochs are those of the job's first and last phase.
 STATE, JOB, SEAT, SEATS, FIRST_EPOCH, LAST_EPOCH, THREAD, SINCE, CALLER, CALLED = range(0, 80, 8)
-# The state of a box, each change but the last two a compare-and-swap: no worker has it; its worker looks for offers
-# (from NOBODYS, BUSY, or an offer taken back); it sleeps (from IDLE); a caller writes the box (from IDLE or ASLEEP);
-# the box holds an offer (from RESERVED, by the caller); its worker works (from OFFERED, until it is IDLE again).
+# States of a box, in order; each change except the last two is a compare-and-swap. No worker has it; its worker polls
+# for offers (from NOBODYS, BUSY, or a withdrawn offer); it sleeps (from IDLE); a caller writes the box (from IDLE or
+# ASLEEP); the box holds an offer (from RESERVED, by the caller); its worker works (from OFFERED, until IDLE again).
 NOBODYS, IDLE, ASLEEP, RESERVED, OFFERED, BUSY = range(6)
-# Places of the words that all share, behind the last box: boxes that have a worker, when the last job ended, and about
-# how long the last worker that was woken took.
+# Offsets of the shared words, after the last box: number of boxes with a worker, end time of the last job, and recent
+# wake-up latency of a worker (smoothed).
 COUNT, ENDED, LATE = 0, 64, 72
-# Places of the words of a job's block; a ticket for each seat follows.
+# Offsets of the words of a job's block; a ticket for each seat follows.
 DONE, WAITING, TABLE, OF_PHASE, TICKETS = 0, 8, LINE, LINE + 8, 2 * LINE
-# No machine has more workers than this.
+# Maximum number of workers.
 MOST_WORKERS = 1024
 
 
 @helper
 def _spun(since):
-    """Whether a thread that waits since then is to sleep."""
+    """Whether a thread that waits since this time should sleep."""
     return nanoseconds() - since > SPIN_NS
 
 
 @helper
 def _rouses(took_ns, late_ns, idle_ns):
-    """Whether a job that takes so long wakes workers who will be so late, so long after the last job."""
-    # Where calls follow each other closely, workers stay awake for the next.
+    """Whether to wake workers: from the job's time, their wake-up latency, and the idle time since the last job."""
+    # If calls follow each other closely, workers stay awake for the next one.
     return took_ns == 0 or idle_ns < SPIN_NS or took_ns > min(ROUSE_NS, RETURNS * late_ns or ROUSE_NS)
 
 
 @helper
 def _claim(ticket_at, owner, first, last):
-    """(epoch, part) of a ticket; the part is -1 where none is left, the epoch where the ticket is of another job."""
+    """Claim (epoch, part) of a ticket; part is -1 if none is left, epoch is -1 if the ticket is of another job."""
     while True:
         ticket = load(ticket_at)
         epoch, end, part = ticket >> 2 * BITS, ticket >> BITS & MOST_PARTS, ticket & MOST_PARTS
@@ -106,9 +106,9 @@ def _claim(ticket_at, owner, first, last):
 
 @helper
 def _help(block, seat, seats, first, last):
-    """Do parts of the job of epochs ``first`` to ``last``, from this seat, until none is left.
+    """Run parts of the job of epochs ``first`` to ``last``, from this seat, until none is left.
 
-    Waits for the next phase as `_spun` says and then gives up; the caller calls a worker back.
+    Spins for the next phase until `_spun`, then returns. The caller offers the next phase to the worker again.
     """
     tries, epoch = 0, first
     since, looks = 0, 0
@@ -120,7 +120,7 @@ def _help(block, seat, seats, first, last):
             run_part(load(word(table, KERNELS + found - first)), part, parts, row_of(table, seat))
             if add(block + DONE, 1) + 1 == parts and load(block + WAITING):
                 wake(block + DONE)
-            # Its own come first, also when they are handed out later than those it has just helped with.
+            # Own parts come first, also if they are handed out after the stolen part.
             tries, epoch, since = 0, found, 0
         elif found < 0:
             return
@@ -138,9 +138,9 @@ def _help(block, seat, seats, first, last):
 
 @routine
 def serve(boxes):
-    """A worker's life: take a box, wait for offers and help."""
+    """Main loop of a worker: take a box, wait for offers and run them."""
     block_signals()
-    # More than there are boxes only after an interrupt between the start of a thread and its count.
+    # More workers than boxes are possible only after an interrupt between the start of a thread and its count.
     mine = add(boxes + MOST_WORKERS * LINE + COUNT, 1)
     box = boxes + min(mine, MOST_WORKERS - 1) * LINE
     store(box + THREAD, thread_id())
@@ -149,11 +149,11 @@ def serve(boxes):
     while mine < MOST_WORKERS:
         state = load(box + STATE)
         if slept and state != ASLEEP and state != RESERVED:
-            # It may have been sent to some of them.
+            # `keep_off` may have restricted this worker to some of the caller's cores.
             follow(load(box + CALLER))
             if rested:
                 late, known = nanoseconds() - load(box + CALLED), load(boxes + MOST_WORKERS * LINE + LATE)
-                # One that was held up changes little, and so does one that had only begun to sleep.
+                # Limit the change to a quarter: one wake-up may be delayed, or the worker had only begun to sleep.
                 late = max(min(late, known + known // 4), known - known // 4) if known else late
                 store(boxes + MOST_WORKERS * LINE + LATE, late)
             slept = rested = False
@@ -178,14 +178,14 @@ def serve(boxes):
 
 @helper
 def _publish(box, state):
-    """Let the worker of a reserved box, which was in this state, see its offer."""
+    """Publish the offer in a reserved box, whose state was ``state``, to its worker."""
     if state == ASLEEP:
         store(box + CALLER, thread_id())
         store(box + CALLED, nanoseconds())
         if load(box + CALLED) - load(box + SINCE) > LONG_NS:
-            # In a virtual machine a core that rests counts as taken, and the worker would wake on the caller's: after
-            # 10 ms a 3x3 layer took 3.1 ms on two threads, 2.9 on one, and takes 2.0 this way. After shorter sleeps the
-            # scheduler chooses: moving the worker displaced threads of other libraries.
+            # In a virtual machine an idle core counts as taken, and the worker would wake on the caller's core: after
+            # 10 ms a 3x3 layer took 3.1 ms on two threads and 2.9 on one; with `keep_off` it takes 2.0. After shorter
+            # sleeps the scheduler chooses: moving the worker displaced threads of other libraries.
             keep_off(load(box + THREAD))
     store(box + STATE, OFFERED)
     if state == ASLEEP:
@@ -194,7 +194,7 @@ def _publish(box, state):
 
 @helper
 def _offer(boxes, workers, state, block, place, epochs):
-    """Offer the job to workers in this state, for ``place`` = (free seat, seats); returns the first still free."""
+    """Offer the job to workers in this state, for ``place`` = (free seat, seats); returns the next free seat."""
     seat, seats = place
     for worker in range(workers):
         if seat >= seats:
@@ -213,13 +213,13 @@ def _offer(boxes, workers, state, block, place, epochs):
 
 @helper
 def _call_back(boxes, workers, block, last):
-    """Offer the next phase to workers that waited for it too long, each at its seat."""
+    """Offer the next phase to workers that stopped waiting for it, each with its old seat."""
     for worker in range(workers):
         box = boxes + worker * LINE
         state = load(box + STATE)
         mine = load(box + JOB) == block and load(box + LAST_EPOCH) == last
         if mine and state in (IDLE, ASLEEP) and swap_if(box + STATE, state, RESERVED):
-            # Another call may have had the worker, and its box, in between.
+            # Another call may have used the worker and its box in between.
             if load(box + JOB) == block and load(box + LAST_EPOCH) == last:
                 _publish(box, state)
             else:
@@ -231,7 +231,7 @@ def _begin(block, epoch, parts, seats):
     """Hand out the parts of a phase."""
     store(block + DONE, 0)
     store(block + OF_PHASE, parts)
-    # The caller's last: else the first worker would take the caller's parts before it has its own.
+    # The caller's ticket last: otherwise the first worker would steal the caller's parts before it has its own.
     for seat in range(seats - 1, -1, -1):
         share = (seat + 1) * parts // seats << BITS | seat * parts // seats
         store(block + TICKETS + seat * LINE, epoch << 2 * BITS | share)
@@ -239,13 +239,13 @@ def _begin(block, epoch, parts, seats):
 
 @helper
 def _wait(block, parts):
-    """Until all parts of the phase are done, which others may be at."""
+    """Wait until all parts of the phase are done; other threads may still run some."""
     since, looks = nanoseconds(), 0
     while load(block + DONE) < parts:
         pause()
         looks += 1
         if looks % LOOKS == 0 and _spun(since):
-            # Whoever has the last part may need this core for it.
+            # The thread that runs the last part may need this core.
             store(block + WAITING, 1)
             done = load(block + DONE)
             if done < parts:
@@ -255,9 +255,12 @@ def _wait(block, parts):
 
 @entry(nogil=True, **PURE)
 def together(boxes, known_cores, block, seats, x, y, table):
-    """Run the job of a table (`conv_impls.kernels.runtime.operands`) on at most so many threads; 0 cores asks."""
+    """Run the job of a table (`conv_impls.kernels.runtime.operands`) on at most ``seats`` threads.
+
+    With ``known_cores`` 0, the number of cores is read from the affinity.
+    """
     began, took_ns = nanoseconds(), load(word(table, TOOK))
-    # The cores of the calling thread's affinity at this moment: a third of a microsecond.
+    # Reading the affinity of the calling thread takes a third of a microsecond.
     seats = min(seats, known_cores or cores())
     if seats <= 1:
         run_alone(table, address(x), address(y))
@@ -266,7 +269,7 @@ def together(boxes, known_cores, block, seats, x, y, table):
     store(block + TABLE, table)
     parts, phases = load(word(table, PARTS)), load(word(table, PHASES))
     if took_ns:
-        # As many for each seat, so that all end at the same time.
+        # The same number for each seat, so that all end at the same time.
         parts = min(parts, max(1, took_ns // (PART_NS * seats)) * seats)
     first = (load(block + TICKETS) >> 2 * BITS) + 1
     last = first + phases - 1
@@ -277,24 +280,24 @@ def together(boxes, known_cores, block, seats, x, y, table):
         if epoch == first:
             taken = _offer(boxes, workers, int64(IDLE), block, (taken, seats), (first, last))
             late_ns = load(shared + LATE)
-            # The caller wakes them one by one.
+            # The latencies add up: the caller wakes the workers one by one.
             if _rouses(took_ns, late_ns * (seats - taken), began - load(shared + ENDED)):
                 taken = _offer(boxes, workers, int64(ASLEEP), block, (taken, seats), (first, last))
             else:
-                # What was measured once, at a bad moment perhaps, does not hold for ever.
+                # Let an old measurement decay: it may have been an outlier.
                 store(shared + LATE, late_ns - late_ns // AGE)
         else:
             _call_back(boxes, workers, block, last)
         _help(block, int64(0), seats, first, epoch)
         _wait(block, parts)
-    # A worker that has not begun is not waited for. This may take back the offer of another call, which came to the
-    # same worker in between; that call then works without it.
+    # Withdraw offers that no worker took. This may withdraw an offer that another call made to the same worker in
+    # between; that call then runs without this worker.
     for worker in range(workers):
         box = boxes + worker * LINE
         if load(box + STATE) == OFFERED and load(box + JOB) == block:
             swap_if(box + STATE, OFFERED, IDLE)
     ended = nanoseconds()
-    # The least, because a call after a pause finds the caches cold, which more threads do not mend.
+    # Keep the minimum: a call after a pause has cold caches, and more threads do not help against that.
     took = max(1, (ended - began) * taken)
     if took_ns == 0 or took < took_ns:
         store(word(table, TOOK), took)

@@ -1,7 +1,8 @@
-"""The table of a job, as compiled code reads it: what to run, on what, and running it on one thread.
+"""Access of compiled code to the table of a job (kernels and operands), and running a job on one thread.
 
-The first row is the job's, each other one a seat's; `conv_impls.kernels.runtime.operands` has the columns, and
-`conv_impls.kernels.runtime.job.Job` makes the table. Here it is an address, so that a thread keeps no array of another.
+The first row describes the job, each other row a seat. `conv_impls.kernels.runtime.operands` defines the columns, and
+`conv_impls.kernels.runtime.job.Job` creates the table. Here it is an address, so that no thread holds a reference to an
+array of another thread.
 Source: Numba's documentation, "Notes on the calling convention".
 """
 
@@ -25,7 +26,7 @@ def run_part(typing_context, kernel_at, part, parts, operands):
 
     def codegen(context, builder, signature, arguments):
         target, *numbers, table = arguments
-        # Numba's convention wants a place for the result and one for the error; kernels return None and raise nothing.
+        # Numba's convention requires pointers for the result and the error; kernels return None and raise nothing.
         result, error = (cgutils.alloca_once(builder, cgutils.voidptr_t) for _ in range(2))
         pointer = builder.inttoptr(table, I64.as_pointer())
         kind = ir.FunctionType(I32, [result.type, error.type, I64, I64, pointer.type])
@@ -38,7 +39,7 @@ def run_part(typing_context, kernel_at, part, parts, operands):
 
 @intrinsic
 def word(typing_context, table, column):
-    """Where a word of a table's first row is."""
+    """Address of a word in a table's first row."""
 
     def codegen(context, builder, signature, arguments):
         table_v, column_v = arguments
@@ -49,13 +50,13 @@ def word(typing_context, table, column):
 
 @helper
 def row_of(table, seat):
-    """Where a seat's row starts."""
+    """Address of a seat's row."""
     return table + (seat + 1) * load(word(table, WIDTH))
 
 
 @intrinsic
 def address(typing_context, array):
-    """Where an array's elements are; ``array.ctypes.data`` takes 0.3 s more to compile."""
+    """Address of an array's elements; ``array.ctypes.data`` takes 0.3 s more to compile."""
 
     def codegen(context, builder, signature, arguments):
         return builder.ptrtoint(context.make_array(array)(context, builder, arguments[0]).data, I64)
@@ -65,7 +66,7 @@ def address(typing_context, array):
 
 @helper
 def fill(table, seats, x, y):
-    """Put the addresses of image and result into the rows of so many seats."""
+    """Store the addresses of image and result in the rows of ``seats`` seats."""
     for seat in range(seats):
         store(word(row_of(table, seat), X), x)
         store(word(row_of(table, seat), Y), y)
@@ -73,8 +74,8 @@ def fill(table, seats, x, y):
 
 @helper
 def run_alone(table, x, y):
-    """The whole job on the calling thread, one part a phase."""
-    # Not constants: Numba compiles a helper again for each constant argument.
+    """Run the whole job on the calling thread, one part a phase."""
+    # int64 variables, not constants: Numba compiles a helper again for each constant argument.
     fill(table, int64(1), x, y)
     for phase in range(load(word(table, PHASES))):
         run_part(load(word(table, KERNELS + phase)), 0, 1, row_of(table, int64(0)))

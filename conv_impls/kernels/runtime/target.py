@@ -1,15 +1,16 @@
-"""The CPU that kernels are compiled for, features and registers; identity and caches of the one they run on.
+"""Features and registers of the CPU that kernels are compiled for; identity and caches of the CPU they run on.
 
 Idea
-    Features are what Numba hands to LLVM, asked of Numba itself, so ``NUMBA_CPU_NAME``, ``NUMBA_CPU_FEATURES`` and
-    ``NUMBA_ENABLE_AVX`` count, and a CPU that LLVM cannot describe has none. What every CPU of an architecture has is
-    not a feature there: SSE2 on x86-64, NEON on 64-bit Arm, both with vectors of 16 bytes.
-    Numba is imported by what needs it: the caches are known without.
+    Features are those that Numba passes to LLVM, read from Numba itself. So ``NUMBA_CPU_NAME``, ``NUMBA_CPU_FEATURES``
+    and ``NUMBA_ENABLE_AVX`` have an effect, and a CPU that LLVM does not know has no features. The baseline of an
+    architecture is not listed as a feature: SSE2 on x86-64, NEON on 64-bit Arm, both with vectors of 16 bytes.
+    Functions that need Numba import it themselves: reading the caches does not need it.
 Source
     `numba.core.codegen`; x86-64 and AArch64 procedure call standards for the registers; Linux's
     Documentation/ABI/testing/sysfs-devices-system-cpu for the caches.
 Limits
-    Caches are read on Linux, elsewhere they are those of a modest desktop CPU. Scalable vectors (SVE) are not used.
+    Caches are read on Linux only; elsewhere, sizes of a modest desktop CPU are used. Scalable vectors (SVE) are not
+    used.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 CPUINFO, CPUS = Path("/proc/cpuinfo"), Path("/sys/devices/system/cpu")
-# What tells one CPU from another, on x86 and on Arm; virtual machines show one name for many of them.
+# Fields that identify a CPU, on x86 and on Arm; virtual machines show the same model name for many CPUs.
 IDENTITY = ("cpu family", "model", "stepping", "CPU implementer", "CPU variant", "CPU part")
-# Architectures of 64 bits, by LLVM's names, that have at least 32 vector registers whatever their features.
+# 64-bit architectures, by LLVM's names, that always have at least 32 vector registers.
 MANY_REGISTERS = ("aarch64", "arm64", "powerpc64le", "ppc64le", "s390x")
 
 
@@ -36,19 +37,19 @@ class Caches(NamedTuple):
     l3: int
 
 
-# Where the system says nothing.
+# Default if the system gives no sizes.
 USUAL = Caches(32 * 2**10, 2**20, 8 * 2**20)
 
 
 @cache
 def features() -> dict[str, bool]:
-    """Instruction set extensions by LLVM's names, such as "avx512f", and whether kernels use each."""
+    """Instruction set extensions by LLVM's names, such as "avx512f", and whether kernels use them."""
     return {item[1:]: item[0] == "+" for item in _features().split(",") if item[:1] in ("+", "-")}
 
 
 @cache
 def name() -> str:
-    """What Numba compiles for, as one text: the CPU by LLVM's name, and its features."""
+    """Numba's compilation target as one string: the CPU by LLVM's name, and its features."""
     from llvmlite import binding
     from numba import config
 
@@ -58,14 +59,14 @@ def name() -> str:
 def vector_bytes() -> int:
     """Bytes of the widest vector register that kernels use."""
     known = features()
-    # 512 bits only where all of AVX-512 that a tail needs is there.
+    # 512 bits only if the CPU has all AVX-512 extensions that a tail needs.
     if known.get("avx512f") and known.get("avx512vl"):
         return 64
     return 32 if known.get("avx2") else 16
 
 
 def registers() -> int:
-    """Vector registers of that width that kernels may count on: 16 or 32."""
+    """Number of vector registers of that width: 16 or 32."""
     return 32 if vector_bytes() == 64 or architecture() in MANY_REGISTERS else 16
 
 
@@ -83,14 +84,14 @@ def caches() -> Caches:
     found = {level: size_bytes(size) for level, size, _ in caches_of(0)}
     if not found:
         return USUAL
-    # A level that is not there is as large as the one in front of it.
+    # A missing level gets the size of the level before it.
     l1 = found.get("L1", USUAL.l1)
     l2 = found.get("L2", l1)
     return Caches(l1, l2, found.get("L3", l2))
 
 
 def identity() -> dict[str, str]:
-    """What tells this CPU from another: family, model and stepping or their like, and the size of each cache."""
+    """Identity of this CPU: family, model and stepping or similar fields, and the size of each cache."""
     # The lines of the first core.
     fields = (line.partition(":") for line in text_of(CPUINFO).partition("\n\n")[0].splitlines())
     known = {field.strip(): value.strip() for field, _, value in fields if field.strip() in IDENTITY}
@@ -117,7 +118,7 @@ def size_bytes(size: str) -> int:
 
 
 def text_of(path: Path) -> str:
-    """A file's text without surrounding space, or "" where the file cannot be read."""
+    """A file's text without surrounding space, or "" if the file cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
@@ -125,7 +126,7 @@ def text_of(path: Path) -> str:
 
 
 def compiles() -> bool:
-    """Whether Numba compiles at all: debuggers and coverage have it not (``NUMBA_DISABLE_JIT``)."""
+    """Whether Numba compiles at all; debuggers and coverage turn it off (``NUMBA_DISABLE_JIT``)."""
     numba = sys.modules.get("numba")
     if numba is not None:
         return not numba.config.DISABLE_JIT

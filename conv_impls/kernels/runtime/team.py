@@ -1,12 +1,12 @@
 """`Team`: workers that live as long as the process, and blocks of memory for the jobs in flight.
 
 Idea
-    What the threads do is compiled, in `conv_impls.kernels.runtime.protocol`. Here is what Python has to do with it:
-    start native threads when they are first needed, and lend each call a block.
+    The code of the threads is compiled (`conv_impls.kernels.runtime.protocol`). This file is the Python part: it starts
+    native threads when they are first needed, and gives each call a block from a pool.
 Source
     Decision 0009.
 Limits
-    Linux; as many workers as the system lets us have.
+    Linux; the system may limit the number of workers.
 """
 
 from __future__ import annotations
@@ -28,31 +28,31 @@ class Team:
     Parameters
     ----------
     most : int
-        Workers at most.
+        Maximum number of workers.
     cores : int
-        How many cores a call may use; 0 asks for the affinity of the calling thread.
+        Number of cores a call may use; 0 reads the affinity of the calling thread.
     """
 
     def __init__(self, most: int = MOST_WORKERS, cores: int = 0) -> None:
-        # The last box is nobody's: words that all share.
+        # The last box has no worker: it holds the shared words.
         self._boxes = immortal(MOST_WORKERS + 1, LINE)
         self._at, self._most, self._cores = int(self._boxes.ctypes.data), most, cores
         # A signal handler may call while the thread that it interrupts starts workers.
         self._lock, self._started = threading.RLock(), 0
-        # By seats: where they are.
+        # Addresses of free blocks, by number of seats.
         self._blocks = defaultdict[int, deque[int]](deque)
 
     def start(self, workers: int) -> None:
-        """Have so many workers at least, or as many as the system lets us have.
+        """Start workers until there are at least this many, or as many as the system allows.
 
-        Native threads, of which Python knows nothing: none waits for the interpreter's lock, which it may never get
-        while the interpreter ends, and none is a greenlet where gevent has replaced Python's threads.
+        Workers are native threads, unknown to Python. They never wait for the interpreter's lock, which a thread may
+        never get during interpreter exit. They are not greenlets if gevent has replaced Python's threads.
         """
         address = c_address(serve)
         with self._lock:
             while self._started < min(workers, self._most):
                 if not start_thread(address, self._at):
-                    # Not asked again at every call.
+                    # Do not try again at every call.
                     self._most = self._started
                     break
                 self._started += 1
@@ -62,7 +62,7 @@ class Team:
         together(self._at, 1, 0, 1, x, y, table)
 
     def call(self, seats: int, x: NDArray[Any], y: NDArray[Any], table: int) -> None:
-        """Run the job of this table on at most so many threads, the caller among them."""
+        """Run the job of this table on at most ``seats`` threads, including the caller."""
         if self._started < min(seats - 1, self._most):
             self.start(seats - 1)
         blocks = self._blocks[seats]
