@@ -1,4 +1,4 @@
-"""2-D convolution for NumPy arrays, computed by a ladder of backends: loops, im2col, FFT, Numba, SIMD, Winograd.
+"""2-D convolution for NumPy arrays, with backends from loops to im2col, FFT, Numba, SIMD and Winograd.
 
     >>> import numpy as np
     >>> from conv_impls import conv2d

@@ -1,4 +1,4 @@
-"""`conv2d`, and the steps it has in common with `conv_impls.planned`: validate, settle the backend, prepare, run."""
+"""`conv2d`, and the steps it shares with `conv_impls.planned`: validate, select the backend, prepare, run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import resolve
 from conv_impls.validation import Array, Pair, Sides
 
-# Where the threads of kernels are started.
+# The module that starts the threads of the kernels.
 LAUNCH = "conv_impls.kernels.runtime.launch"
 
 
@@ -47,47 +47,47 @@ def conv2d(
     weight : ndarray of shape (C_out, C_in/groups, kH, kW), x's dtype
     bias : ndarray of shape (C_out,), x's dtype, optional
     stride, dilation : int or (h, w), each >= 1
-        Dilation 1 means none.
+        Dilation 1 means no dilation.
     padding : int, (h, w), ((top, bottom), (left, right)), "same" or "valid"
-        "same" needs stride 1; an odd total puts the extra row or column at the bottom or right.
+        "same" needs stride 1. If the total is odd, the extra row or column goes to the bottom or right.
     groups : int
-        Divides C_in and C_out; group g of the outputs sees group g of the inputs.
+        Must divide C_in and C_out. Output group g depends only on input group g.
     padding_mode : {"zeros", "reflect", "replicate", "circular"}
-        Reflect pads less than the size, circular at most it.
+        "reflect" needs a padding smaller than the image size, "circular" one of at most the image size.
     backend : str
-        A name of `conv_impls.backends`.
+        "auto", or any other name in `conv_impls.backends()`.
     precision : {"standard", "strict"}
-        "strict" allows direct summation only; "standard" also Winograd and FFT within their published bounds, which
-        spread rounding errors, and a NaN, over a tile of outputs or over the whole image.
+        "strict" allows direct summation only. "standard" also allows Winograd and FFT, within their published error
+        bounds. These spread rounding errors, and any NaN, over a tile of outputs or over the whole image.
     threads : int, optional
-        At most this many; all cores by default, or ``NUMBA_NUM_THREADS`` where that is less. Backends on BLAS follow
-        BLAS's own setting instead.
+        Maximum number of threads. Default: all cores, or ``NUMBA_NUM_THREADS`` if that is less. BLAS backends use the
+        thread setting of BLAS instead.
     activation : {None, "relu"}
-        "relu" gives max(y, 0), without a second pass over y where the backend can; NaN stays NaN.
+        "relu" returns max(y, 0). Backends that can fuse it need no second pass over y. NaN stays NaN.
     out : ndarray of y's shape and dtype, C-contiguous, optional
-        Filled and returned; it may overlap the inputs.
+        Output array; it is filled and returned. It may overlap the inputs.
 
     Returns
     -------
     y : ndarray of shape (N, C_out, H_out, W_out) or (C_out, H_out, W_out)
-        x's dtype, C-contiguous, freshly owned unless ``out`` was given.
+        Has x's dtype and is C-contiguous. A new array, unless ``out`` was given.
         H_out = (H + top + bottom - dilation*(kH-1) - 1)//stride + 1.
 
     Notes
     -----
-    What was prepared for a problem is kept for its next call, which packs its own weights into it: 256 MiB at most, the
-    least recently used goes first, `clear_cache` frees it. Weights that stay the same are packed once by `plan`.
+    Prepared convolutions are cached per problem (LRU, at most 256 MiB). A cache hit only repacks the weights.
+    `clear_cache` frees the cache. For constant weights, use `plan`: it packs them once.
 
     Raises
     ------
     ProblemError
-        A value or shape is wrong (also a ValueError).
+        If a value or shape is wrong (also a ValueError).
     DTypeError
-        A type or dtype is wrong (also a TypeError).
+        If a type or dtype is wrong (also a TypeError).
     UnsupportedError
-        The backend asked for cannot do this problem.
+        If the selected backend does not support this problem.
     UnknownBackendError
-        There is no such backend.
+        If no backend has this name.
 
     Examples
     --------
@@ -105,7 +105,7 @@ def conv2d(
     check.choice(fn, "precision", precision, check.PRECISIONS)
     count, relu = thread_count(fn, threads), is_relu(fn, activation)
     shape = result_shape(fn, out, problem, single)
-    # The backend comes last, so that a wrong argument reads the same whichever one was named.
+    # The backend is selected last, so that the error for a wrong argument does not depend on it.
     chosen = settle(fn, backend, problem, precision, count, eager=True)
     x, weight = check.laid_out(x), check.laid_out(weight)
     key = chosen, problem, count, relu
@@ -116,7 +116,7 @@ def conv2d(
 
 
 def thread_count(fn: str, threads: int | None) -> int:
-    """At least 1, at most what kernels get here: usable cores, ``NUMBA_NUM_THREADS``, 1 after a fork."""
+    """Number of threads to use: >= 1, limited by usable cores and ``NUMBA_NUM_THREADS``; 1 after a fork."""
     wanted = min(affinity(), granted())
     if threads is not None:
         wanted = min(check.integer(fn, "threads", threads, 1), wanted)
@@ -128,20 +128,20 @@ def thread_count(fn: str, threads: int | None) -> int:
 
 
 def usable(threads: int) -> int:
-    """What is left of so many threads where kernels are started; as many before any is."""
-    # Not imported for this, since Numba takes half a second, and not every backend needs it.
+    """Limit ``threads`` to what the launch module can use; unchanged while that module is not loaded."""
+    # Not imported here: importing Numba takes half a second, and not every backend needs it.
     launch = sys.modules.get(LAUNCH)
     return threads if launch is None else int(launch.usable(threads))
 
 
 def settle(fn: str, name: str, problem: Conv2dProblem, precision: str, threads: int, eager: bool) -> Backend:
-    """As `registry.resolve`, with "auto" giving way to what `tuning` found fastest on this machine."""
+    """Like `registry.resolve`, but "auto" prefers the backend that `tuning` measured as fastest on this machine."""
     winner = tuning.winner(problem, precision, threads) if name == "auto" else None
     if winner is not None:
         from conv_impls.choice.cost import fits
 
-        # A plug-in may be gone, or a backend refuse what it took, or now need more memory than auto allows: auto then
-        # decides as if nothing had been measured.
+        # The tuned backend may be uninstalled, may now reject this problem, or may need more memory than auto allows.
+        # Then auto decides as if nothing had been measured.
         with suppress(UnknownBackendError, UnsupportedError):
             chosen = resolve(fn, winner, problem, precision, threads, eager)
             if fits(chosen, problem, threads):
@@ -150,12 +150,12 @@ def settle(fn: str, name: str, problem: Conv2dProblem, precision: str, threads: 
 
 
 def is_relu(fn: str, activation: str | None) -> bool:
-    """Whether max(y, 0) is to follow."""
+    """Whether the activation is ReLU."""
     return activation is not None and check.choice(fn, "activation", activation, check.ACTIVATIONS) == "relu"
 
 
 def result_shape(fn: str, out: Array | None, problem: Conv2dProblem, single: bool) -> tuple[int, ...]:
-    """The shape of the result, after checking ``out`` against it."""
+    """Return the shape of the result; check ``out`` against it."""
     shape = problem.output_shape[1 if single else 0 :]
     if out is not None:
         check.output(fn, out, shape, np.dtype(problem.dtype))
@@ -165,7 +165,7 @@ def result_shape(fn: str, out: Array | None, problem: Conv2dProblem, single: boo
 def prepare(
     backend: Backend, problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int, relu: bool
 ) -> Prepared:
-    """Prepare, sparing every backend the problems without a product: what is left of them is the bias."""
+    """Prepare a convolution. Problems without any product never reach a backend: their output is the bias."""
     if problem.macs:
         return backend.prepare(problem, weight, bias, threads, relu)
 
@@ -184,7 +184,7 @@ def compute(
     out: Array | None,
     inputs: tuple[Array, ...],
 ) -> Array:
-    """Run into ``out``, by way of a temporary where it overlaps an input, or into a fresh array."""
+    """Run into ``out`` or a new array. If ``out`` overlaps an input, the result goes through a temporary."""
     direct = out is not None and not any(np.may_share_memory(out, source) for source in inputs)
     y = out if out is not None and direct else np.empty(shape, problem.dtype)
     prepared.call(x, y if y.ndim == 4 else y[None])

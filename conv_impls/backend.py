@@ -1,6 +1,6 @@
-"""`Backend`: one way to compute a convolution, how it is called, and what a reader should know of it.
+"""`Backend`: one implementation of convolution, how it is called, and its documented properties.
 
-Limits: it knows nothing of names and of other backends; those are the business of `conv_impls.registry`.
+Limits: lookup by name and selection among backends are in `conv_impls.registry`.
 """
 
 from __future__ import annotations
@@ -25,35 +25,37 @@ Deterministic = Literal["output", "call", "no"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Backend:
-    """One way to compute a convolution, and what a reader should know of it.
+    """One implementation of convolution and its properties.
 
     Attributes
     ----------
     name, idea, source : str
-        The idea in one line; where it comes from, with the section.
+        The name to pass to `get_backend`; the idea in one line; the publication it follows, with the section.
     accuracy : {"direct", "tile2", "tile2_5x5", "tile4", "tile6", "image"}
-        What the rounding error is bounded by: the sum of |products| of each output ("direct"), of its tile (Winograd:
-        "tile", m and, where it matters, the kernel), or the norms of the whole image (FFT).
+        Which quantity bounds the rounding error: the sum of |products| of each output ("direct"), the sums of its tile
+        (Winograd: "tile", m and, where it matters, the kernel), or the norms of the whole image ("image", FFT).
         `conv_impls.reference.error_bound` has the formulas.
     nan_spread : str
-        Which outputs a NaN in the input reaches.
+        Which outputs a NaN in the input affects.
     deterministic : {"output", "call", "no"}
-        What gives equal bits. "output": the window that an output sees, its weights, and the channels, groups, kernel
-        size, stride, dilation and dtype; position, image size, threads and caches change nothing, so that an image may
-        be computed in pieces. "call": the same call, on any number of threads. "no": not even that.
+        When results are bitwise equal. "output": an output depends only on its input window, its weights, and the
+        channels, groups, kernel size, stride, dilation and dtype. Position, image size, threads and caches have no
+        effect, so an image may be computed in pieces. "call": for the same call, on any number of threads. "no": never
+        guaranteed.
     threads : str
-        Who decides on the threads: "argument", "BLAS", "none".
+        What sets the number of threads: "argument", "BLAS", or "none".
     supports : callable
-        problem -> None, or the reason why not, in words.
+        ``supports(problem)`` returns None, or the reason why the problem is not supported.
     fuses_relu : bool
-        Whether ``prepare`` takes ``relu`` and applies max(y, 0) itself, rather than leave it to a second pass.
+        Whether ``prepare`` takes ``relu`` and applies max(y, 0) itself, without a second pass over the output.
     mode : {"planned", "eager"}
-        Whether weights are made ready once, or handed over at each call.
+        Whether weights are prepared once ("planned") or passed at each call ("eager").
     workspace : callable, optional
-        problem, threads -> bytes that a call needs in addition to its arrays, computed before any is allocated. "auto"
-        skips a backend that needs too many, and asks only for problems that have a product. None: not known.
+        ``workspace(problem, threads)`` returns the bytes that a call needs in addition to its arrays. It allocates
+        nothing. "auto" skips a backend that needs too much; it calls this only for problems with a product. None: not
+        known.
     compiled : bool
-        Whether it runs code that Numba compiles; ``supports`` then also knows whether Numba does.
+        Whether it runs code that Numba compiles. ``supports`` then also checks that Numba compilation is enabled.
     """
 
     name: str
@@ -74,7 +76,7 @@ class Backend:
     def prepare(
         self, problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int, relu: bool = False
     ) -> Prepared:
-        """Get ready for one problem and one set of weights; the arrays must not change afterwards."""
+        """Prepare for one problem and one set of weights; the arrays must not change afterwards."""
         if relu and not self.fuses_relu:
             return rectified(self.prepare(problem, weight, bias, threads))
         if self.kind == "prepare":
@@ -88,7 +90,7 @@ class Backend:
             return Prepared(prepared)
 
         def call(x: Array, out: Array) -> None:
-            # Whoever called reads Inf and NaN from y; compiled backends raise nothing either.
+            # Inf and NaN are visible in y, so NumPy's warnings are off; compiled backends do not warn either.
             with np.errstate(all="ignore"):
                 y = self.function(x, weight, bias, problem)
             if getattr(y, "shape", None) != problem.output_shape or y.dtype != out.dtype:

@@ -1,9 +1,9 @@
-"""Prepared convolutions between two calls of `conv2d`: the next call of the same problem replaces the weights only.
+"""LRU cache of prepared convolutions for `conv2d`: the next call of the same problem only replaces the weights.
 
-Tables, workspace and its page faults cost 0.3 ms and more a call; packing weights into a convolution that is ready
-costs what the weights cost. An entry is taken out of the store while a call uses it, so no two calls share one; a call
-that raises does not put it back. The least recently used go first when there are too many, or too many bytes.
-Limits: backends whose `Prepared` has ``repack`` and tells its bytes; those of tables are not counted.
+Tables, workspace and its page faults cost 0.3 ms or more per call. Repacking weights into a prepared convolution costs
+only the packing. An entry leaves the cache while a call uses it, so no two calls share one. A call that raises does not
+put it back. The least recently used entries are evicted when there are too many entries or too many bytes.
+Limits: only backends whose `Prepared` has ``repack`` and reports its bytes; the bytes of tables are not counted.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ Key = tuple[Backend, Conv2dProblem, int, bool]
 
 MAX_BYTES = 256 * 2**20
 MAX_ENTRIES = 256
-# As many calls of one problem at once find an entry each.
+# Maximum entries for one problem: this many concurrent calls of it each find one.
 MAX_ALIKE = 8
 
 
 class Store:
-    """Entries at rest, the least recently used key first."""
+    """Unused entries, the least recently used key first."""
 
     def __init__(self) -> None:
-        # A signal handler may convolve, too.
+        # Reentrant, because a signal handler may also call conv2d.
         self._lock = threading.RLock()
         self._waiting: dict[Key, list[Prepared]] = {}
         self.entries = self.bytes = 0
@@ -39,7 +39,7 @@ class Store:
             return self._pop(key) if key in self._waiting else None
 
     def put(self, key: Key, prepared: Prepared) -> None:
-        """Keep an entry, as the most recent one, if it can serve again."""
+        """Store an entry as the most recently used one, if it can be reused."""
         size = _bytes(prepared)
         if prepared.repack is None or size is None or size > MAX_BYTES:
             return
@@ -69,7 +69,7 @@ def _bytes(prepared: Prepared) -> int | None:
 
 
 def take(key: Key, weight: Array, bias: Array | None) -> Prepared | None:
-    """A convolution prepared for this key, now with these weights; None where there is none at rest."""
+    """Take the convolution cached for this key and repack it with these weights; None if there is none."""
     prepared = _store.take(key)
     if prepared is not None and prepared.repack is not None:
         prepared.repack(weight, bias)
@@ -77,12 +77,12 @@ def take(key: Key, weight: Array, bias: Array | None) -> Prepared | None:
 
 
 def put(key: Key, prepared: Prepared) -> None:
-    """Put back what `take` gave, or what was prepared in its place."""
+    """Put back an entry from `take`, or a newly prepared one."""
     _store.put(key, prepared)
 
 
 def clear_cache() -> None:
-    """Free the memory that `conv_impls.conv2d` keeps for its next calls, 256 MiB at most.
+    """Free the cache of prepared convolutions that `conv_impls.conv2d` reuses (at most 256 MiB).
 
     Returns
     -------
@@ -97,6 +97,6 @@ def clear_cache() -> None:
 
 
 _store = Store()
-# A fork may come while another thread, which the child lacks, holds the lock.
+# Another thread may hold the lock during a fork; that thread does not exist in the child.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=clear_cache)

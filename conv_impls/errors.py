@@ -1,20 +1,20 @@
-"""The error tree. Every error of the library derives from `ConvError` and from the built-in a caller would catch.
+"""The error tree. Every error of the library derives from `ConvError` and from the matching built-in exception.
 
 ConvError
 ├── ProblemError(ValueError)                a value or shape is wrong
 ├── DTypeError(TypeError)                   a type or dtype is wrong
-├── UnsupportedError(NotImplementedError)   this backend cannot do this problem; the text says why
-├── UnknownBackendError(LookupError)        no backend of that name; the text lists the known ones
+├── UnsupportedError(NotImplementedError)   this backend cannot do this problem; the text gives its reason
+├── UnknownBackendError(LookupError)        no backend has that name; the text lists the known ones
 └── BackendError(RuntimeError)              a backend (plug-in) broke its contract
 """
 
 
 class ConvError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base class of every error that this package raises on purpose."""
 
 
 class ProblemError(ConvError, ValueError):
-    """A value or shape is wrong; the text names the argument, what was expected and what came."""
+    """A value or shape is wrong; the text names the argument, the expected value and the actual one."""
 
 
 class DTypeError(ConvError, TypeError):
@@ -22,11 +22,11 @@ class DTypeError(ConvError, TypeError):
 
 
 class UnsupportedError(ConvError, NotImplementedError):
-    """The backend asked for by name cannot do this problem; the text gives its reason."""
+    """The selected backend does not support this problem; the text gives the reason."""
 
 
 class UnknownBackendError(ConvError, LookupError):
-    """No backend has that name; the text lists the known ones, closest first."""
+    """No backend has that name; the text lists the known names, closest first."""
 
 
 class BackendError(ConvError, RuntimeError):

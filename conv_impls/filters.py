@@ -1,6 +1,6 @@
-"""A bank of classic image filters, and the one call that applies them.
+"""Classic image filters (`KERNELS`), and `apply_kernel`, which applies one.
 
-The first five are those of the "convolutions from scratch" lesson; Sobel and Scharr answer to edges, positive from
+The first five are those of the "convolutions from scratch" lesson. Sobel and Scharr detect edges: positive from
 dark to bright in reading order. Sources: Sobel & Feldman 1968 (talk); Prewitt 1970; Scharr 2000 (thesis);
 Gaussian: binomial coefficients.
 """
@@ -44,7 +44,7 @@ KERNELS: Mapping[str, Array] = MappingProxyType(
 
 
 def apply_kernel(img2d: Array, kernel: Array, *, padding_mode: str = "zeros") -> Array:
-    """Filter one grey image, keeping its size.
+    """Filter one grayscale image; the output has the same size.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def apply_kernel(img2d: Array, kernel: Array, *, padding_mode: str = "zeros") ->
     kernel : ndarray of shape (kH, kW)
         For example from `KERNELS`; converted to the image's dtype.
     padding_mode : {"zeros", "reflect", "replicate", "circular"}
-        What is beyond the border; "zeros" makes the border itself an edge.
+        How the image continues beyond its border. With "zeros" the border itself acts as an edge.
 
     Returns
     -------
@@ -62,7 +62,7 @@ def apply_kernel(img2d: Array, kernel: Array, *, padding_mode: str = "zeros") ->
     Raises
     ------
     ProblemError, DTypeError
-        If an array is not 2-D or holds no real numbers.
+        If an array is not 2-D or its dtype is not real.
 
     Examples
     --------

@@ -1,8 +1,8 @@
-"""The two adjoints of convolution, and transposed convolution, which is one of them. Readable first, on im2col.
+"""The two gradients (adjoints) of convolution, and transposed convolution, on im2col. Written for readability.
 
-With cols = im2col(x), a convolution is y = W @ cols. So dW = dy @ cols^T, and dx = col2im(W^T @ dy): the same matrix
-product turned around, then every column added back where it came from. Convolution being bilinear, three inner products
-agree exactly: <conv(x, w), g> = <x, conv2d_input(w, g)> = <w, conv2d_weight(x, g)>.
+With cols = im2col(x), a convolution is y = W @ cols. So dW = dy @ cols^T, and dx = col2im(W^T @ dy): the transposed
+matrix product, then every column is added back to its window. Convolution is bilinear, so these are equal:
+<conv(x, w), g> = <x, conv2d_input(w, g)> = <w, conv2d_weight(x, g)>. Transposed convolution is conv2d_input.
 Source: Chellapilla, Puri & Simard 2006, sec. 3; names and arguments of torch.nn.grad and torch.nn.functional.
 Limits: the columns take kH*kW/(sh*sw) times the memory of the image.
 """
@@ -36,22 +36,22 @@ def conv2d_input(
     Parameters
     ----------
     input_size : sequence
-        (N, C_in, H, W) or (C_in, H, W) of the input.
+        Shape of the input: (N, C_in, H, W) or (C_in, H, W).
     weight : ndarray of shape (C_out, C_in/groups, kH, kW), float32 or float64
     grad_output : ndarray of shape (N, C_out, H_out, W_out) or (C_out, H_out, W_out), same dtype
     stride, padding, dilation, groups, padding_mode
-        Those of the convolution.
+        The arguments of the forward convolution.
 
     Returns
     -------
     ndarray of shape ``input_size``
-        Pixels that no window covers get exactly 0; with reflect, replicate or circular padding the gradient of the
-        border is added onto the pixels it was copied from.
+        Pixels that no window covers get exactly 0. With reflect, replicate or circular padding, the gradient of the
+        border is added to the pixels it was copied from.
 
     Raises
     ------
     ProblemError, DTypeError
-        As `conv_impls.conv2d`, and if ``grad_output`` has not the shape of its output.
+        As for `conv_impls.conv2d`, or if ``grad_output`` does not have the shape of its output.
 
     Examples
     --------
@@ -88,10 +88,10 @@ def conv2d_weight(
     ----------
     x : ndarray of shape (N, C_in, H, W) or (C_in, H, W), float32 or float64
     weight_size : sequence
-        (C_out, C_in/groups, kH, kW).
+        Shape of the weight: (C_out, C_in/groups, kH, kW).
     grad_output : ndarray of shape (N, C_out, H_out, W_out) or (C_out, H_out, W_out), same dtype
     stride, padding, dilation, groups, padding_mode
-        Those of the convolution.
+        The arguments of the forward convolution.
 
     Returns
     -------
@@ -101,7 +101,7 @@ def conv2d_weight(
     Raises
     ------
     ProblemError, DTypeError
-        As `conv_impls.conv2d`, and if ``grad_output`` has not the shape of its output.
+        As for `conv_impls.conv2d`, or if ``grad_output`` does not have the shape of its output.
 
     Examples
     --------
@@ -141,10 +141,11 @@ def conv_transpose2d(
     weight : ndarray of shape (C_in, C_out/groups, kH, kW), same dtype
     bias : ndarray of shape (C_out,), same dtype, optional
     stride, padding, dilation : int or (h, w)
-        Those of the convolution this is the adjoint of.
+        The arguments of the forward convolution whose adjoint this is.
     output_padding : int or (h, w)
-        Rows and columns added at the bottom and right, less than stride or dilation.
+        Rows and columns added at the bottom and right; less than stride or dilation.
     groups : int
+        Must divide C_in.
 
     Returns
     -------
@@ -185,7 +186,7 @@ def conv_transpose2d(
     if min(*out_size, *full_size) < 1:
         check.fail(fn, "padding", "an output of at least 1x1", f"{out_size[0]}x{out_size[1]}", f"padding={sides}")
     check.total_bytes(fn, "output_padding", shape, weight.itemsize)
-    # Every window of the forward convolution is inside the full size; padding crops that, output_padding extends it.
+    # The full size holds every window of the forward convolution; padding crops it, output_padding extends it.
     full_shape = (n, shape[1], full_size[0], full_size[1])
     problem = Conv2dProblem.of_shapes(fn, full_shape, weight.shape, weight.itemsize, steps, 0, gaps, count, "zeros")
     whole = _input_gradient(problem, weight, x)[:, :, sides[0] :, sides[1] :]
@@ -199,7 +200,7 @@ def conv_transpose2d(
 
 
 def _grad_output(fn: str, grad_output: Array, problem: Conv2dProblem, like: Array, single: bool) -> Array:
-    """``grad_output`` as a batch, of the output's shape and of the other array's dtype."""
+    """Check ``grad_output`` (shape of the output, dtype of ``like``) and return it as a batch."""
     grad_output = check.array(fn, "grad_output", grad_output, (3,) if single else (4,), "like the output")
     check.same_dtype(fn, "grad_output", grad_output, "the other array", like)
     shape = problem.output_shape[1:] if single else problem.output_shape

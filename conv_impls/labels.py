@@ -1,13 +1,14 @@
-"""One convolution as one line of text, in the grammar of oneDNN's benchdnn: read exactly as benchdnn does, and written.
+"""One convolution as one line of text: parse and write labels in the grammar of oneDNN's benchdnn.
 
     g2mb1_ic64ih56_oc64oh28_kh3sh2ph1_n"res2a"
 
-Source: oneDNN, tests/benchdnn, `str2desc` (conv/conv_aux.cpp) and `sanitize_desc` (common.cpp). Dilation counts from 0;
-mb is 2 and g is 1 where they are missing. A missing output size follows from the padding, and a missing padding from
-the output size. h is copied to w where no w value is given, and nowhere else. The name is all text behind ``n``.
-Limits: 2-D only. Two tokens of ours, written where they are not the default, carry what benchdnn keeps outside its
-descriptor: ``dt"float64"`` and ``pm"reflect"``. What is refused here although benchdnn reads it is listed in
-docs/decisions/0005-labels.md.
+Source: oneDNN, tests/benchdnn, `str2desc` (conv/conv_aux.cpp) and `sanitize_desc` (common.cpp). Labels are parsed
+exactly as there. Dilation counts from 0. Defaults: mb 2, g 1. A missing output size is computed from the padding, and a
+missing padding from the output size. h is copied to w only if no w value is given at all. The name is all text after
+``n``.
+Limits: 2-D only. Two added tokens, written only for values that are not the default, hold what benchdnn keeps outside
+its descriptor: ``dt"float64"`` and ``pm"reflect"``. docs/decisions/0005-labels.md lists what benchdnn accepts and this
+parser refuses.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
     from conv_impls.problem import Conv2dProblem
 
 NUMBERS = r"(g|mb|[io]c|[iokspd][dhw])([0-9]{1,18})"
-# One "_" may follow a token; the name runs to the end of the text.
+# One "_" may follow a token; the name extends to the end of the text.
 _TOKEN = re.compile(rf'(?:{NUMBERS}|(dt|pm)"([^"]*)")_?|n(.*)', re.DOTALL)
-# Values of an axis that say nothing: an axis that has no others is not there. -1 stands for a padding to be found.
+# Default values of an axis: an axis with only these is not given. -1 means a padding that is to be computed.
 _NONE = {"i": 0, "k": 0, "o": 0, "s": 1, "p": -1, "d": 0}
 EXAMPLE = 'mb1ic64ih56oc64oh56kh3ph1n"name"'
 
@@ -41,12 +42,12 @@ class Axis(NamedTuple):
 
 
 def is_label(text: str) -> bool:
-    """Whether a text begins as a label does."""
+    """Whether a text begins like a label."""
     return re.match(NUMBERS, text) is not None
 
 
 def read(text: str) -> tuple[Any, ...]:
-    """The arguments of `Conv2dProblem` that a label stands for."""
+    """Parse a label into the arguments of `Conv2dProblem`."""
     if not isinstance(text, str):
         check.fail_type("from_label", "text", "a str", type(text).__name__)
     numbers, words = _tokens(text)
@@ -64,7 +65,7 @@ def read(text: str) -> tuple[Any, ...]:
 
 
 def warn(text: str, problem: Conv2dProblem) -> None:
-    """Warn of a padding that is likely a slip: the windows at the edge read nothing but padding."""
+    """Warn if a padding is likely a mistake: windows at the edge read only padding."""
     extents = [(k - 1) * d + 1 for k, d in zip(problem.kernel_size, problem.dilation, strict=True)]
     if any(max(sides) > extent for sides, extent in zip(problem.padding, extents, strict=True)):
         got = f"from_label: padding: expected at most the size of the dilated kernel, got {problem.padding}"
@@ -72,7 +73,7 @@ def warn(text: str, problem: Conv2dProblem) -> None:
 
 
 def write(problem: Conv2dProblem) -> str:
-    """The label of a problem, with everything that benchdnn needs to read the same."""
+    """The label of a problem, complete enough for benchdnn to read the same problem."""
     p = problem
     fields = {
         "i": p.in_size, "o": p.out_size, "k": p.kernel_size, "s": p.stride,
@@ -96,13 +97,13 @@ def _fail(text: str, argument: str, expected: str, got: object, facts: str = "")
 
 
 def _tokens(text: str) -> tuple[dict[str, int], dict[str, str]]:
-    """Split a label into numbers and words, refusing what is no token and what comes twice."""
+    """Split a label into numbers and words; refuse unknown and repeated tokens."""
     numbers: dict[str, int] = {}
     words: dict[str, str] = {}
     at = 0
     while at < len(text):
         match = _TOKEN.match(text, at)
-        # A word that is no label may well begin with n, but nothing comes before its "name".
+        # A name needs a number before it: other words may begin with n, too.
         if match is None or not (numbers or match[1]):
             facts = f"position {at} of {text!r}; tokens are g mb ic ih iw oc oh ow kh kw sh sw ph pw dh dw n dt pm"
             check.fail("from_label", "text", f"a benchdnn label such as {EXAMPLE}", repr(text[at : at + 12]), facts)
@@ -130,7 +131,7 @@ def _axes(text: str, numbers: dict[str, int]) -> tuple[Axis, Axis]:
 
 
 def _given(axis: dict[str, int]) -> bool:
-    # A padding of 0 says as little as none.
+    # A padding of 0 counts as not given.
     return any(max(axis[t], 0) != max(none, 0) for t, none in _NONE.items())
 
 
@@ -145,15 +146,15 @@ def _axis(text: str, axis: str, value: dict[str, int], why: str) -> Axis:
     p = 0 if p < 0 and not o else p
     o = o or _quotient(i - extent + 2 * p, s) + 1
     if o < 1:
-        # `Conv2dProblem` says what is wrong.
+        # `Conv2dProblem` raises the error.
         return Axis(i, k, s, (p, p), d + 1)
-    # Rows the windows span beyond the input: what both paddings supply together.
+    # Rows that the windows span beyond the input: the sum of both paddings.
     missing = (o - 1) * s - i + extent
     if p < 0 and missing < -1:
         _fail(text, f"p{axis}", "a value", "none", f"it would be {_quotient(missing, 2)} by o{axis}={o}; ")
     before = max(0, missing // 2) if p < 0 else p
     after = missing - before
-    # oneDNN's own condition: what the windows leave over is less than a step.
+    # oneDNN's own condition: the windows leave less than one stride unused.
     if after <= -s:
         facts = f"i{axis}={i}, k{axis}={k}, s{axis}={s}, p{axis}={before}, d{axis}={d}; "
         _fail(text, f"o{axis}", "the output size of the other values", o, facts)
@@ -161,5 +162,5 @@ def _axis(text: str, axis: str, value: dict[str, int], why: str) -> Axis:
 
 
 def _quotient(a: int, b: int) -> int:
-    """Toward zero, as C divides: a kernel that reaches a little beyond the image still has one output."""
+    """Division toward zero, as in C: a kernel slightly larger than the image still has one output."""
     return a // b if a >= 0 else -(-a // b)

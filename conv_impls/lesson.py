@@ -1,9 +1,9 @@
-"""The names of the "convolutions from scratch" lesson, thin over the library, so that its snippets run unchanged:
+"""The names of the "convolutions from scratch" lesson, as thin wrappers, so that its snippets run unchanged:
 
     from conv_impls.lesson import *
 
-As in the lesson, images are (C, H, W) (batches (N, C, H, W) work too) and padding is one number. Unlike there, integer
-arrays are taken as float64, and mixed dtypes are promoted as NumPy would.
+As in the lesson, images are (C, H, W) (batches (N, C, H, W) work too) and padding is one number. Unlike the lesson,
+integer arrays are converted to float64, and mixed dtypes are promoted as in NumPy.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = [
 
 
 def pad2d(x: Array, p: int) -> Array:
-    """Zeros around the last two axes: (..., H, W) -> (..., H+2p, W+2p), any dtype.
+    """Pad the last two axes with zeros: (..., H, W) -> (..., H+2p, W+2p), any dtype.
 
     >>> pad2d(np.ones((1, 1), int), 1)
     array([[0, 0, 0],
@@ -43,7 +43,7 @@ def pad2d(x: Array, p: int) -> Array:
 def conv2d_naive(
     x: Array, w: Array, b: Array | None = None, stride: int = 1, padding: int = 0, groups: int = 1
 ) -> Array:
-    """The ground truth: backend python_loops. x (C_in, H, W), w (C_out, C_in/groups, kH, kW), b (C_out,).
+    """Reference convolution: backend python_loops. x (C_in, H, W), w (C_out, C_in/groups, kH, kW), b (C_out,).
 
     >>> conv2d_naive(np.ones((1, 3, 3)), np.ones((2, 1, 3, 3))).ravel()
     array([9., 9.])
@@ -53,7 +53,7 @@ def conv2d_naive(
 
 
 def im2col(x: Array, kh: int, kw: int, stride: int = 1, padding: int = 0) -> tuple[Array, int, int]:
-    """Every window of x (C, H, W) as a column: (C*kh*kw, h_out*w_out), h_out, w_out.
+    """Copy every window of x (C, H, W) to a column; returns cols (C*kh*kw, h_out*w_out), h_out, w_out.
 
     >>> cols, h_out, w_out = im2col(np.arange(9).reshape(1, 3, 3), 2, 2)
     >>> cols.shape, h_out, w_out
@@ -68,7 +68,7 @@ def im2col(x: Array, kh: int, kw: int, stride: int = 1, padding: int = 0) -> tup
 def conv2d_im2col(
     x: Array, w: Array, b: Array | None = None, stride: int = 1, padding: int = 0, groups: int = 1
 ) -> Array:
-    """The same by columns and one matrix product: backend numpy_strided.
+    """The same result by im2col and one matrix product: backend numpy_strided.
 
     >>> x, w = np.ones((4, 5, 5)), np.ones((4, 1, 3, 3))
     >>> bool((conv2d_im2col(x, w, groups=4) == conv2d_naive(x, w, groups=4)).all())
@@ -97,8 +97,8 @@ def conv2d_im2col_backward(
 def synthetic_step_image(size: int = 16) -> Array:
     """(1, size, size) float32: 0 on the left half, 1 from column size//2 on.
 
-    A 3x3 Sobel-x with padding 1 answers 4 at columns 7 and 8 of the 16-column image (3 in the first and last row), and,
-    because the zeros of the padding are an edge of their own, -4 (and -3) at column 15; elsewhere 0.
+    A 3x3 Sobel-x with padding 1 gives 4 at columns 7 and 8 of the 16-column image (3 in the first and last row). It
+    gives -4 (and -3) at column 15, because the zero padding forms an edge there. It gives 0 everywhere else.
 
     >>> apply_kernel(synthetic_step_image()[0], KERNELS["sobel_x"])[:2, 6:].astype(int)
     array([[ 0,  3,  3,  0,  0,  0,  0,  0,  0, -3],
@@ -110,9 +110,9 @@ def synthetic_step_image(size: int = 16) -> Array:
 
 
 def _floats(*arrays: Array | None) -> tuple[Array, ...]:
-    """One floating dtype for all: integers count as float64. What holds no real numbers is left for `conv2d` to refuse.
+    """Convert to one floating dtype; integers become float64. `conv2d` refuses arrays that are not real.
 
-    None stays None, typed away for the callers' sake.
+    None stays None; the return type hides it to keep the callers simple.
     """
     given = [a if a is None or isinstance(a, np.ndarray) else np.asarray(a) for a in arrays]
     kinds = {a.dtype.kind for a in given if a is not None}

@@ -1,9 +1,9 @@
-"""Padding as an index map: which source row or column each padded one shows, -1 where it shows a zero.
+"""Padding as an index map: the source row or column of each padded row or column, -1 for a zero.
 
-One map a side serves everything: gathering pads (`pad2d`), scattering with addition is the adjoint (`fold2d`: what
-reflect, replicate and circular copied is folded back onto its source), and a kernel can read through it.
+One map per axis has three uses. Gathering through it pads (`pad2d`). Scatter-add through it is the adjoint (`fold2d`:
+values that reflect, replicate or circular copied are added back to their source). A kernel can read through it.
 Source: numpy.pad's modes constant, reflect, edge and wrap.
-Limits: reflect pads less than the size, circular at most it.
+Limits: reflect needs padding < size, circular needs padding <= size.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def source_index(size: int, before: int, after: int, mode: str) -> NDArray[np.in
 
 
 def source_at(at: NDArray[np.intp], size: int, mode: str) -> NDArray[np.intp]:
-    """Source position of some positions, which count from the first of the image; -1 for a zero."""
+    """Source position of the positions ``at``, where 0 is the first of the image; -1 for a zero."""
     if mode == "zeros":
         return np.where((at >= 0) & (at < size), at, -1)
     if mode == "reflect":
@@ -33,25 +33,26 @@ def source_at(at: NDArray[np.intp], size: int, mode: str) -> NDArray[np.intp]:
 
 
 def pad2d(x: Array, padding: int | Pair | Sides, mode: str = "zeros") -> Array:
-    """Pad the last two axes.
+    """Pad the last two axes of an array.
 
     Parameters
     ----------
     x : ndarray of shape (..., H, W)
         Any dtype.
     padding : int, (h, w) or ((top, bottom), (left, right))
-        Each >= 0; for "reflect" less than the size, for "circular" at most it.
+        Each >= 0. "reflect" needs padding < size, "circular" padding <= size.
     mode : {"zeros", "reflect", "replicate", "circular"}
+        As numpy.pad's "constant", "reflect", "edge" and "wrap".
 
     Returns
     -------
     ndarray of shape (..., top + H + bottom, left + W + right)
-        A fresh array of x's dtype.
+        A new array of x's dtype.
 
     Raises
     ------
     ProblemError
-        If the mode is unknown, the padding negative or too large for the mode.
+        If the mode is unknown, or the padding is negative or too large for the mode.
 
     Examples
     --------
@@ -74,7 +75,7 @@ def pad2d(x: Array, padding: int | Pair | Sides, mode: str = "zeros") -> Array:
 
 
 def padded(x: Array, sides: Sides, mode: str) -> Array:
-    """`pad2d` for arguments already checked; returns x itself where there is nothing to pad."""
+    """`pad2d` for checked arguments; returns x itself if there is nothing to pad."""
     if sides == NO_PADDING:
         return x
     h, w = x.shape[-2:]
@@ -88,7 +89,7 @@ def padded(x: Array, sides: Sides, mode: str) -> Array:
 
 
 def fold2d(x: Array, size: Pair, sides: Sides, mode: str) -> Array:
-    """The adjoint of `padded`: (..., top+H+bottom, left+W+right) -> (..., H, W), borders added onto their source."""
+    """The adjoint of `padded`: (..., top+H+bottom, left+W+right) -> (..., H, W), borders added to their source."""
     out = x
     for axis, (length, (before, after)) in zip((-2, -1), zip(size, sides, strict=True), strict=True):
         out = _fold_axis(np.moveaxis(out, axis, 0), length, before, after, mode)

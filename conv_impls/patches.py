@@ -1,4 +1,4 @@
-"""Images as columns of patches, and back: `im2col` copies every window to a column, `col2im` adds them where they were.
+"""Images as columns of patches: `im2col` copies every window to a column, `col2im` adds columns back to their windows.
 
 The two are adjoint: <im2col(x), c> = <x, col2im(c)>. Source: Chellapilla, Puri & Simard 2006, "High performance
 convolutional neural networks for document processing", sec. 3; the layout is that of torch.nn.functional.unfold.
@@ -17,7 +17,7 @@ from conv_impls.validation import Array, Pair, Sides
 
 
 def windows(x: Array, problem: Conv2dProblem) -> Array:
-    """Read-only view (N, C, H_out, W_out, kH, kW) of a padded image: no copy, the strides repeat elements."""
+    """Read-only view (N, C, H_out, W_out, kH, kW) of a padded image. No copy: strides repeat the elements."""
     extent = tuple(d * (k - 1) + 1 for d, k in zip(problem.dilation, problem.kernel_size, strict=True))
     view = np.lib.stride_tricks.sliding_window_view(x, extent, axis=(2, 3))
     (sh, sw), (dh, dw) = problem.stride, problem.dilation
@@ -25,20 +25,20 @@ def windows(x: Array, problem: Conv2dProblem) -> Array:
 
 
 def columns(x: Array, problem: Conv2dProblem) -> Array:
-    """(N, C*kH*kW, H_out*W_out) of a valid image batch; one copy, as large as the columns."""
+    """(N, C*kH*kW, H_out*W_out) of a checked image batch; makes one copy, of the size of the columns."""
     view = windows(padded(x, problem.padding, problem.padding_mode), problem)
     n, c, oh, ow, kh, kw = view.shape
     return view.transpose(0, 1, 4, 5, 2, 3).reshape(n, c * kh * kw, oh * ow)
 
 
 def scatter(cols: Array, problem: Conv2dProblem) -> Array:
-    """Adjoint of `columns`: add every column back onto the window it came from; (N, C, H, W)."""
+    """Adjoint of `columns`: add every column back to the window it came from; (N, C, H, W)."""
     (oh, ow), (kh, kw), (sh, sw), (dh, dw) = problem.out_size, problem.kernel_size, problem.stride, problem.dilation
     taps = cols.reshape(problem.batch, problem.in_channels, kh, kw, oh, ow)
     image = np.zeros((problem.batch, problem.in_channels, *problem.padded_size), cols.dtype)
     for i in range(kh):
         for j in range(kw):
-            # One tap touches each padded pixel at most once, so a strided += adds up overlaps between taps only.
+            # One tap writes each padded pixel at most once, so a strided += is safe; only different taps overlap.
             image[:, :, i * dh : i * dh + oh * sh : sh, j * dw : j * dw + ow * sw : sw] += taps[:, :, i, j]
     return fold2d(image, problem.in_size, problem.padding, problem.padding_mode)
 
@@ -52,7 +52,7 @@ def im2col(
     dilation: int | Pair = 1,
     padding_mode: str = "zeros",
 ) -> Array:
-    """Copy every window of the image to a column.
+    """Copy every window of an image to a column.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def im2col(
     Returns
     -------
     ndarray of shape (N, C*kH*kW, H_out*W_out) or (C*kH*kW, H_out*W_out)
-        Rows run over channel, kernel row, kernel column; columns over output row, output column.
+        Rows are ordered by channel, kernel row, kernel column; columns by output row, output column.
 
     Raises
     ------
@@ -73,7 +73,7 @@ def im2col(
 
     Notes
     -----
-    Costs kH*kW/stride**2 times the image in memory: that is what it trades for one matrix product.
+    The result takes kH*kW/stride**2 times the memory of the image. In return, the convolution is one matrix product.
 
     Examples
     --------
@@ -88,7 +88,7 @@ def im2col(
     arguments = kernel_size, stride, padding, dilation, padding_mode
     problem = _problem("im2col", "x", x.shape, x.itemsize, *arguments)
     cols = columns(x, problem)
-    # A 1x1 window needs no copy, and comes as the read-only view that the windows are.
+    # For a 1x1 window, cols is still the read-only view of the windows.
     cols = cols if cols.flags.writeable else cols.copy()
     return cols[0] if single else cols
 
@@ -103,13 +103,13 @@ def col2im(
     dilation: int | Pair = 1,
     padding_mode: str = "zeros",
 ) -> Array:
-    """Add every column back onto the window it came from: the adjoint of `im2col`, not its inverse.
+    """Add every column back to the window it came from: the adjoint of `im2col`, not its inverse.
 
     Parameters
     ----------
     cols : ndarray of shape (N, C*kH*kW, H_out*W_out) or (C*kH*kW, H_out*W_out), float32 or float64
     input_size : tuple
-        (N, C, H, W) or (C, H, W) of the image that `im2col` would have been given.
+        Shape of the image: (N, C, H, W) or (C, H, W).
     kernel_size, stride, padding, dilation, padding_mode
         As in `im2col`.
 
@@ -121,7 +121,7 @@ def col2im(
     Raises
     ------
     ProblemError, DTypeError
-        If an argument is wrong or ``cols`` has not the shape `im2col` would give.
+        If an argument is wrong, or ``cols`` does not have the shape that `im2col` returns.
 
     Examples
     --------
@@ -156,7 +156,7 @@ def _problem(
     dilation: int | Pair,
     padding_mode: str,
 ) -> Conv2dProblem:
-    """The depthwise problem whose windows these are."""
+    """The depthwise problem with the same windows."""
     kernel = check.pair(fn, "kernel_size", kernel_size, 1)
     if shape[1] == 0:
         check.fail(fn, image_name, "at least one channel", 0)

@@ -1,10 +1,10 @@
-"""`plan` and `Plan`: a convolution with constant weights, ready to run, and a value like any other.
+"""`plan` and `Plan`: a convolution with constant weights, prepared once, that can be copied and pickled.
 
-A plan never changes, so it is its own copy. Addresses and compiled code mean nothing in another process, so a pickle
-carries what the plan was made from (`Recipe`), and `restore` plans again where it arrives. This holds for everything
-built on pickle: copies, multiprocessing, cloudpickle, joblib, Dask.
-Limits: a plan holds the weights twice, packed and as given; a backend that a program registers by itself must be
-registered in the other process, too.
+A plan is immutable, so a copy is the plan itself. Addresses and compiled code are not valid in another process, so a
+pickle contains the arguments of the plan (`Recipe`), and `restore` calls `plan` again when it is loaded. This applies
+to everything built on pickle: multiprocessing, cloudpickle, joblib, Dask.
+Limits: a plan holds the weights twice, packed and as given. A backend that a program registers by itself must also be
+registered in the other process.
 """
 
 from __future__ import annotations
@@ -25,54 +25,56 @@ from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import backends
 from conv_impls.validation import Array
 
-# Of what `restore` reads: one more where an older version could not read it.
+# Version of the pickle format; increment it when older versions of the package cannot read the new format.
 FORMAT = 1
 
 
 class Recipe(NamedTuple):
-    """What a plan was made from: two plans are equal if this is, and this is what a pickle carries."""
+    """The arguments a plan was made from. Plans with equal recipes are equal; a pickle contains the recipe."""
 
     problem: Conv2dProblem
     # Copies of the caller's arrays.
     weight: Array
     bias: Array | None
-    # What runs, after "auto" has chosen, and the module that registered it.
+    # The backend that runs, after "auto" has chosen, and the module that registered it.
     backend: str
     module: str
-    # As asked for: another machine may give more, or fewer.
+    # The argument, not the actual number: another machine may have more cores, or fewer.
     threads: int | None
     activation: str | None
 
 
 class Plan:
-    """A convolution ready to run: weights copied, packed and compiled for once, at `plan` time.
+    """A convolution that is ready to run: `plan` has copied and packed the weights and compiled the kernels.
 
-    Calling it is right from several threads at once, and follows no later change of the weight array. It cannot be
-    changed, so a copy is the plan itself. A pickle carries problem, weight, bias, activation, the threads asked for and
-    the name of the backend, and plans again where it arrives; no compiled code travels. Plans that were made
-    from equal values are equal.
+    Call it as ``plan(x, out=None) -> y``. It is thread-safe, and later changes of the weight array have no effect. It
+    is immutable, so a copy is the plan itself. A pickle contains the problem, weight, bias, activation, ``threads``
+    argument and name of the backend, but no compiled code; unpickling calls `plan` again. Plans made from equal
+    arguments are equal.
 
     Attributes
     ----------
     problem : Conv2dProblem
+        The problem that it computes.
     backend : str
         The backend that runs, after "auto" has chosen.
     threads : int
-        As many as its kernels run on: 1 in a process that was forked since.
-    packed_bytes, workspace_bytes : int or None
-        Memory for the weights, both packed and as they are pickled, and for each call in flight; None where the backend
-        does not tell.
+        The number of threads that its kernels use; 1 in a process that was forked after `plan`.
+    packed_bytes : int or None
+        Memory for the weights, packed and as given; None if the backend does not report it.
+    workspace_bytes : int or None
+        Memory for each concurrent call; None if the backend does not report it.
     compile_s, prepare_s : float
-        Seconds spent compiling (0 where the cache had it), and packing.
+        Seconds spent compiling (0 on a cache hit) and packing.
     prepared : Prepared
-        What the backend made, with what else it tells of itself. Its own ``packed_bytes`` counts packed weights only.
+        The backend's result, with its other reported costs. Its own ``packed_bytes`` counts packed weights only.
 
     Raises
     ------
     UnknownBackendError
-        When unpickled, if no backend of that name is registered there.
+        On unpickling, if no backend of that name is registered in the process.
     ProblemError
-        When unpickled, if a version of this package wrote the pickle that this one cannot read.
+        On unpickling, if the version of the package that wrote the pickle used another format.
     """
 
     __slots__ = (
@@ -109,7 +111,7 @@ class Plan:
 
     @property
     def threads(self) -> int:
-        """As many as its kernels run on."""
+        """The number of threads that its kernels use."""
         return usable(self._threads)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
@@ -119,8 +121,8 @@ class Plan:
         raise AttributeError(f"a Plan cannot be changed, so {name!r} cannot be deleted")
 
     def __call__(self, x: Array, out: Array | None = None) -> Array:
-        """Convolve x, of the planned shape and dtype; see `conv2d` for ``out`` and the result."""
-        # Arrays that need neither a copy nor a word are told by their attributes alone: 1 us where `_checked` takes 10.
+        """Convolve x, which has the planned shape and dtype; see `conv2d` for ``out`` and the result."""
+        # Fast path: valid arrays are recognized from their attributes (1 us; `_checked` takes 10).
         if type(x) is np.ndarray and x.shape == self._input_shape and x.dtype == self._dtype:
             flags = x.flags
             if flags.c_contiguous and flags.aligned:
@@ -137,7 +139,7 @@ class Plan:
         return self._checked(x, out)
 
     def _checked(self, x: Array, out: Array | None) -> Array:
-        """Any x and ``out``: refused in words, or copied to where a kernel may work on them."""
+        """Slow path: check x and ``out``; raise, or copy them to a layout that a kernel accepts."""
         x, single = check.described_images("plan", "x", x)
         problem = self.problem
         if x.shape != problem.input_shape:
@@ -156,7 +158,7 @@ class Plan:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Plain values by name: neither a field more nor a class that moved makes an old pickle unreadable.
+        # Plain values by name: old pickles stay readable when a field is added or a class moves.
         problem = {field.name: getattr(self.problem, field.name) for field in fields(self.problem)}
         return restore, ({"format": FORMAT, "version": __version__, **self._recipe._asdict(), "problem": problem},)
 
@@ -167,7 +169,7 @@ class Plan:
         return hash((self.problem, self.backend, self._recipe.threads, self._recipe.activation))
 
     def _value(self) -> tuple[Any, ...]:
-        """The recipe with arrays as bytes, in which a NaN equals itself and -0.0 is not 0.0."""
+        """The recipe with arrays as bytes, so that a NaN equals itself and -0.0 differs from 0.0."""
         return tuple(part.tobytes() if isinstance(part, np.ndarray) else part for part in self._recipe)
 
     def __repr__(self) -> str:
@@ -175,7 +177,7 @@ class Plan:
 
 
 def restore(state: dict[str, Any]) -> Plan:
-    """Plan again what `Plan.__reduce__` wrote. Pickles hold this function by its name, so it stays where it is."""
+    """Make the plan that `Plan.__reduce__` wrote. Pickles refer to this function by name: do not move or rename it."""
     if state["format"] != FORMAT:
         facts = f"written by conv_impls {state['version']}, read by {__version__}; use one version on both sides"
         check.fail("plan", "pickle", f"format {FORMAT}", state["format"], facts)
@@ -201,30 +203,31 @@ def plan(
     activation: str | None = None,
     tune: bool = False,
 ) -> Plan:
-    """Prepare one convolution for many calls with constant weights.
+    """Prepare one convolution once, for many calls with constant weights.
 
     Parameters
     ----------
     problem : Conv2dProblem
         From `Conv2dProblem.from_arrays` or `Conv2dProblem.from_label`.
     weight : ndarray of shape (C_out, C_in/groups, kH, kW), the problem's dtype
-        Copied: later changes do not matter.
+        It is copied; later changes have no effect.
     bias : ndarray of shape (C_out,), same dtype, optional
     backend, precision, threads, activation
         As in `conv2d`.
     tune : bool
-        Measure the likely backends now, take the fastest, and remember it on this machine: from then on "auto" takes it
-        for this problem, precision and number of threads, in every process.
+        Measure the likely backends now, use the fastest, and store the choice on this machine. From then on "auto" uses
+        it for this problem, precision and number of threads, in every process.
 
     Returns
     -------
     Plan
-        ``Plan(x, out=None) -> y``. It may be copied and pickled, and so sent to other processes and machines.
+        A callable ``(x, out=None) -> y``. It can be copied and pickled, so it can be sent to other processes and
+        machines.
 
     Raises
     ------
     ProblemError, DTypeError, UnsupportedError, UnknownBackendError
-        As `conv2d`.
+        As for `conv2d`.
 
     Examples
     --------

@@ -1,6 +1,6 @@
-"""`Prepared`: what a backend made for one problem and one set of weights, and what it tells of it.
+"""`Prepared`: a backend's prepared convolution for one problem and one set of weights, with its reported costs.
 
-Limits: it is of the process that made it. What goes to another process is the `conv_impls.Plan`, which prepares there.
+Limits: valid only in the process that made it. To send one to another process, pickle the `conv_impls.Plan`.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ Call = Callable[[Array, Array], None]
 
 
 class Bound(NamedTuple):
-    """A call on one image in a library's own tensor: what ``Prepared.bind`` returns.
+    """A call bound to one image in a library's own tensor; returned by ``Prepared.bind``.
 
     Attributes
     ----------
     call : callable
-        () -> whatever the library returns. This is what is timed.
+        ``call()`` returns the library's result. Only this is timed.
     read : callable
-        What ``call`` returned -> y as an array. It is right directly after that call; later calls may reuse the memory.
+        ``read(result of call)`` returns y as an array. It is valid directly after that call; later calls may reuse the
+        memory.
     rebind : callable, optional
-        x -> None: copies another image of the same shape and dtype into the tensor, outside the clock. It must not
-        write to the array that was bound before. Without it a new image needs a new ``bind``.
+        ``rebind(x)`` copies another image of the same shape and dtype into the tensor; it is not timed. It must not
+        write to the array that was bound before. Without it, a new image needs a new ``bind``.
     """
 
     call: Callable[[], Any]
@@ -35,7 +36,7 @@ class Bound(NamedTuple):
     rebind: Callable[[Array], None] | None = None
 
 
-# A plain tuple of two or three does as well; ``Bound(*bind(x))`` is the full form of each.
+# A plain tuple of two or three is accepted as well; ``Bound(*bind(x))`` converts any of them.
 Binding = (
     Bound
     | tuple[Callable[[], Any], Callable[[Any], Array]]
@@ -45,21 +46,31 @@ Binding = (
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What a backend's ``prepare`` may return instead of a bare callable, to report its costs.
+    """A prepared convolution; a backend's ``prepare`` may return it instead of a bare callable, to report its costs.
 
-    ``call(x, out)`` fills ``out`` (N, C_out, H_out, W_out) from ``x`` (N, C_in, H, W), both C-contiguous; it must be
-    right from several threads at once. Bytes that are not told are None. ``repack(weight, bias)``, where there is one,
-    replaces the weights, which spares `conv2d` all else that ``prepare`` does when it meets a problem again. `conv2d`
-    keeps what can repack and tells its bytes, and never hands one to two calls at once.
+    It is valid only in this process: a copy is the object itself, and pickling raises. Pickle the `conv_impls.Plan`
+    instead.
 
-    Three more for those who measure: the ``algorithm`` in the words of a library that picks one by itself;
-    ``executed_flops``, multiplications and additions really done, None for those of the definition; and, where a
-    library has tensors of its own, ``bind(x)``, which puts x into one and returns `Bound` (call, read, rebind) or the
-    plain tuple (call, read). What two calls of ``bind`` return is independent: their calls may alternate, and each
-    computes from its own image.
-
-    It is of this process, which its functions and addresses belong to: a copy is the object itself, and a pickle is
-    refused. What travels is the `conv_impls.Plan`.
+    Attributes
+    ----------
+    call : callable
+        ``call(x, out)`` fills ``out`` (N, C_out, H_out, W_out) from ``x`` (N, C_in, H, W), both C-contiguous. It must
+        be thread-safe.
+    packed_bytes, workspace_bytes : int or None
+        Memory for the packed weights, and for each concurrent call; None if not known.
+    compile_s : float
+        Seconds spent compiling.
+    repack : callable, optional
+        ``repack(weight, bias)`` replaces the weights. `conv2d` caches objects that have it and report their bytes: a
+        cache hit repacks and skips the rest of ``prepare``. No two calls use one object at once.
+    algorithm : str
+        For libraries that choose an algorithm themselves: its name there.
+    executed_flops : float, optional
+        Multiplications and additions really executed; None for those of the definition.
+    bind : callable, optional
+        For libraries with their own tensors: ``bind(x)`` copies x into a tensor and returns `Bound` (call, read,
+        rebind) or the plain tuple (call, read). Two results of ``bind`` are independent: their calls may alternate, and
+        each computes from its own image.
     """
 
     call: Call
@@ -82,7 +93,7 @@ class Prepared:
 
 
 def rectified(prepared: Prepared) -> Prepared:
-    """The same followed by max(y, 0), which leaves NaN as it is."""
+    """The same convolution followed by max(y, 0); NaN stays NaN."""
     compute = prepared.call
 
     def call(x: Array, out: Array) -> None:

@@ -1,6 +1,6 @@
-"""`Conv2dProblem`: every fact about one convolution, in one frozen object; `conv_impls.labels` spells it in one line.
+"""`Conv2dProblem`: all parameters of one convolution in a frozen object; `conv_impls.labels` writes it as one line.
 
-Source: the shapes and their arithmetic are those of torch.nn.functional.conv2d, with padding per side as in ONNX.
+Source: shapes and output sizes as in torch.nn.functional.conv2d, with padding per side as in ONNX.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SIZES = ("in_size", "kernel_size")
 
 @dataclass(frozen=True, slots=True)
 class Conv2dProblem:
-    """One 2-D convolution: sizes, stride, padding, dilation, groups, dtype.
+    """The parameters of one 2-D convolution: sizes, stride, padding, dilation, groups, dtype.
 
     Parameters
     ----------
@@ -31,15 +31,15 @@ class Conv2dProblem:
     in_size, kernel_size : (int, int)
         (H, W) and (kH, kW), each >= 1.
     stride, dilation : (int, int)
-        Each >= 1; dilation 1 means none.
+        Each >= 1. Dilation 1 means no dilation.
     padding : ((int, int), (int, int))
         ((top, bottom), (left, right)), each >= 0.
     groups : int
-        Divides both channel counts.
+        Must divide in_channels and out_channels.
     padding_mode : {"zeros", "reflect", "replicate", "circular"}
     dtype : {"float32", "float64"}
     name : str
-        For people only: two problems that differ in name alone are equal.
+        A display name. It is ignored by ==: problems that differ only in name are equal.
 
     Raises
     ------
@@ -70,7 +70,7 @@ class Conv2dProblem:
 
     def __post_init__(self) -> None:
         fn = "Conv2dProblem"
-        # Python integers throughout: a NumPy one of 32 bits would wrap in the products below.
+        # Convert to Python integers: a 32-bit NumPy integer would overflow in the products below.
         for argument in ("batch", "in_channels", "out_channels"):
             object.__setattr__(self, argument, check.integer(fn, argument, getattr(self, argument), 0))
         check.integer(fn, "groups", self.groups, 1)
@@ -120,7 +120,7 @@ class Conv2dProblem:
         Raises
         ------
         ProblemError, DTypeError
-            As `conv_impls.conv2d` would.
+            As for `conv_impls.conv2d`.
 
         Examples
         --------
@@ -144,14 +144,14 @@ class Conv2dProblem:
         groups: int,
         padding_mode: str,
     ) -> Conv2dProblem:
-        """As `from_arrays`, for arrays `validation` has described; ``fn`` is the function the user called."""
+        """Like `from_arrays`, for arrays that `validation.described` has checked; ``fn`` is the user's function."""
         check.same_dtype(fn, "weight", weight, "x", x)
         arguments = stride, padding, dilation, groups, padding_mode
         try:
             hash(arguments)
-        except TypeError:  # a list or an array is a fine argument, but no key
+        except TypeError:  # a list or an array is a valid argument, but not hashable
             return cls.of_shapes(fn, x.shape, weight.shape, x.itemsize, *arguments)
-        # True == 1 == 1.0, and only one of them is a stride: the text tells them apart.
+        # True == 1 == 1.0, but only 1 is a valid stride: repr distinguishes them in the cache key.
         return _remembered(repr(arguments), fn, x.shape, weight.shape, x.itemsize, *arguments)
 
     @classmethod
@@ -168,9 +168,9 @@ class Conv2dProblem:
         padding_mode: object,
         names: check.Names = check.ARRAYS,
     ) -> Conv2dProblem:
-        """The problem of these shapes, which are tuples of integers >= 0, and of arguments as the user gave them.
+        """Make a problem from shapes (tuples of integers >= 0) and from arguments as the user gave them.
 
-        They are checked here, once, in the words of the function ``fn``; the constructor would do so again.
+        They are checked here; errors name the function ``fn``. The constructor, which would check again, is bypassed.
         """
         arguments = stride, padding, dilation, groups, padding_mode
         full = check.convolution(fn, x_shape, weight_shape, itemsize, *arguments, names)
@@ -181,30 +181,30 @@ class Conv2dProblem:
 
     @classmethod
     def from_label(cls, text: str) -> Conv2dProblem:
-        """Read one benchdnn descriptor.
+        """Parse one benchdnn descriptor.
 
         Parameters
         ----------
         text : str
             For example ``g32mb1ic128ih56oc128oh56kh3ph1n"name"``. One ``_`` may separate tokens. The output size or
-            the padding may be left out; mb is then 2, g 1. h counts for w as well where no w value is given at all.
-            The name is everything behind ``n``, with or without quotes.
+            the padding may be omitted. Defaults: mb 2, g 1. h values also apply to w if no w value is given at all.
+            The name is all text after ``n``, with or without quotes.
 
         Returns
         -------
         Conv2dProblem
-            Its padding at the bottom and right is the least that gives the output size, so that
-            ``from_label(p.label)`` computes what ``p`` computes.
+            Its padding at the bottom and right is the smallest that gives the output size.
+            ``from_label(p.label)`` computes the same as ``p``.
 
         Raises
         ------
         ProblemError
-            If the text does not parse, is 1-D or 3-D, misses ic, ih, oc or kh, or its sizes contradict each other.
+            If the text does not parse, is 1-D or 3-D, lacks ic, ih, oc or kh, or has inconsistent sizes.
 
         Warns
         -----
         UserWarning
-            If a padding is larger than the dilated kernel, which is likely a slip.
+            If a padding is larger than the dilated kernel, which is likely a mistake.
 
         Examples
         --------
@@ -217,7 +217,7 @@ class Conv2dProblem:
 
     @property
     def label(self) -> str:
-        """The problem as one benchdnn descriptor; equal labels compute the same."""
+        """The problem as one benchdnn descriptor; problems with equal labels compute the same."""
         return labels.write(self)
 
     @property
@@ -261,7 +261,7 @@ class Conv2dProblem:
 
     @property
     def flops(self) -> int:
-        """Nominal floating-point operations, 2 a multiply-add; rates from them are *effective* for FFT and Winograd."""
+        """Nominal floating-point operations, 2 per multiply-add; rates from them are *effective* for FFT, Winograd."""
         return 2 * self.macs
 
     @property
@@ -271,16 +271,16 @@ class Conv2dProblem:
 
     @property
     def min_bytes(self) -> int:
-        """Bytes any method moves: input and weight read once, output written once."""
+        """Minimum bytes that any method moves: input and weight read once, output written once."""
         return self.itemsize * (prod(self.input_shape) + prod(self.weight_shape) + prod(self.output_shape))
 
     def replace(self, **changes: Any) -> Conv2dProblem:
-        """A copy with some fields changed, checked anew."""
+        """Return a copy with some fields changed; all fields are checked again."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return Conv2dProblem(**(values | changes))
 
 
-# Remembered, because checking takes 30 us and eager calls ask each time; refusals are not.
+# Cached: checking takes 30 us, and every eager call needs it. Errors are not cached.
 @lru_cache(maxsize=4096)
 def _remembered(spelling: str, *arguments: Any) -> Conv2dProblem:
     return Conv2dProblem.of_shapes(*arguments)

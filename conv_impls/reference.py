@@ -1,11 +1,11 @@
-"""The definition in float64, whole or at chosen outputs, and the error any honest method may make. Never a backend.
+"""The definition in float64, for all or selected outputs, and error bounds for correct methods. Never a backend.
 
     y[n, o, i, j] = b[o] + sum over c, p, q of w[o, c, p, q] * xpad[n, g*C_in/groups + c, i*sh + p*dh, j*sw + q*dw]
 
-`reference` sums tap by tap, `reference_at` output by output: two routes to one answer, tested against each other.
+`reference` sums tap by tap, `reference_at` output by output. The two are independent and tested against each other.
 Sources of the bounds: dot products, Higham 2002, "Accuracy and stability of numerical algorithms", sec. 3.1; FFT,
 ibid. sec. 24.1, in the mean-square form with the norms of whole transforms; Winograd, Barabasz et al. 2018,
-arXiv:1803.10986, whose growth with the tile is measured here. All factors leave room over measured errors
+arXiv:1803.10986, with the growth per tile size measured here. All factors have a margin over measured errors
 (docs/decisions/0004-error-bounds.md).
 """
 
@@ -24,20 +24,20 @@ from conv_impls.validation import Array
 Float64 = NDArray[np.float64]
 Index = NDArray[np.intp]
 
-# Accuracy classes of Winograd F(m x m): m, and the least factor of u S; less than a third of it was measured on normal
-# and uniform data of 16 channels and more.
+# Accuracy classes of Winograd F(m x m): m, and the minimum factor of u S. Measured errors on normal and uniform data
+# with 16 or more channels were below a third of it.
 TILES = {"tile2": (2, 16), "tile2_5x5": (2, 96), "tile4": (4, 96), "tile6": (6, 256)}
-# 2e-5 in float32, as benchdnn allows Winograd (tests/benchdnn/conv/conv.cpp, setup_cmp); up to 6e-6 was measured.
-# Operands rounded to float16 are at 4e-4.
+# 2e-5 in float32, benchdnn's limit for Winograd (tests/benchdnn/conv/conv.cpp, setup_cmp); at most 6e-6 was measured.
+# Operands rounded to float16 give 4e-4.
 NORM_EPS = 168
 
 
 def reference(
     x: Array, weight: Array, bias: Array | None, problem: Conv2dProblem, dtype: type[np.floating[Any]] = np.float64
 ) -> Float64:
-    """The whole output (N, C_out, H_out, W_out), computed in ``dtype``; inputs as `validation` leaves them.
+    """The whole output (N, C_out, H_out, W_out), computed in ``dtype``; inputs are validated.
 
-    Cost: a matrix product by BLAS for each tap of the kernel, and memory for one copy of the image at a time.
+    Cost: one BLAS matrix product per tap of the kernel, and memory for one copy of the image at a time.
     """
     (oh, ow), (sh, sw), (dh, dw) = problem.out_size, problem.stride, problem.dilation
     n, o, c, g = problem.batch, problem.out_channels, problem.in_channels, problem.groups
@@ -83,12 +83,12 @@ def sample_outputs(problem: Conv2dProblem, count: int, seed: int = 0) -> Index:
 def error_bound(
     x: Array, weight: Array, bias: Array | None, problem: Conv2dProblem, accuracy: str, at: Index
 ) -> Float64:
-    """The largest |error| a method of this accuracy class may have at each output of ``at``; shape (S,).
+    """The largest |error| allowed for this accuracy class at each output of ``at``; shape (S,).
 
     With u the unit roundoff, r the products in one output and S = sum |x||w| + |b| over its own window:
     "direct" summation in any order: min(gamma(r+1), max(8, 4 sqrt(r+1)) u) S; Winograd's classes of `TILES`:
     max(4 sqrt(r+1), K) u times the largest S of its tile, K of `TILES`; one transform of the "image" (FFT of P x Q
-    points): 2 u log2(P Q) sum over channels of ||x_c|| ||w_c||, which knows nothing of the window.
+    points): 2 u log2(P Q) sum over channels of ||x_c|| ||w_c||, which does not depend on the window.
     """
     magnitudes, factor = (np.abs(x), np.abs(weight), None if bias is None else np.abs(bias)), _factor(problem, accuracy)
     if accuracy == "direct":
@@ -103,7 +103,7 @@ def error_bound(
 def error_bounds(x: Array, weight: Array, bias: Array | None, problem: Conv2dProblem, accuracy: str) -> Float64:
     """`error_bound` at every output: an array that broadcasts to (N, C_out, H_out, W_out).
 
-    S is summed in float32 here, whose own rounding a factor of 1.001 covers.
+    S is summed in float32 here; a factor of 1.001 covers its rounding.
     """
     magnitudes, factor = (np.abs(x), np.abs(weight), None if bias is None else np.abs(bias)), _factor(problem, accuracy)
     if accuracy == "image":
@@ -116,16 +116,16 @@ def error_bounds(x: Array, weight: Array, bias: Array | None, problem: Conv2dPro
 
 
 def norm_bound(problem: Conv2dProblem, accuracy: str) -> float:
-    """The largest ||error|| / ||y|| over any good number of outputs of normal data: it sees rounded operands.
+    """The largest ||error|| / ||y|| over many outputs of normal data; it detects operands of reduced precision.
 
-    As benchdnn allows Winograd; direct sums of very many products may need more, as their bound at each output does.
+    This is benchdnn's limit for Winograd. Direct sums of very many products may need more, like their `error_bound`.
     """
     eps = float(np.finfo(problem.dtype).eps)
     return max(NORM_EPS * eps, 2 * sqrt(problem.reduction + 1) * eps if accuracy == "direct" else 0.0)
 
 
 def _factor(problem: Conv2dProblem, accuracy: str) -> float:
-    """What an accuracy class multiplies S, its tile's largest S, or the norms by."""
+    """The factor of an accuracy class for S, for the largest S of the tile, or for the norms."""
     u = float(np.finfo(problem.dtype).eps) / 2
     terms = problem.reduction + 1
     if accuracy == "direct":
@@ -138,7 +138,7 @@ def _factor(problem: Conv2dProblem, accuracy: str) -> float:
 
 
 def _tile_maxima(sums: Float64, m: int) -> Float64:
-    """Each output's largest S of its m x m tile; the shape of ``sums`` (N, C_out, H_out, W_out)."""
+    """For each output, the largest S of its m x m tile; shape of ``sums`` (N, C_out, H_out, W_out)."""
     rows, columns = sums.shape[2:]
     tiles = np.pad(sums, ((0, 0), (0, 0), (0, -rows % m), (0, -columns % m)))
     tiles = tiles.reshape(*sums.shape[:2], -(-rows // m), m, -(-columns // m), m).max((3, 5))
@@ -147,7 +147,7 @@ def _tile_maxima(sums: Float64, m: int) -> Float64:
 
 
 def _largest_of_tile(x: Array, weight: Array, bias: Array | None, problem: Conv2dProblem, m: int, at: Index) -> Float64:
-    """The largest output of the m x m tile, cut at the edges, that each of ``at`` is in; shape (S,)."""
+    """For each output of ``at``, the largest output of its m x m tile (cut at the edges); shape (S,)."""
     whole = np.repeat(at[:, None], m * m, axis=1)
     inside = np.stack(np.divmod(np.arange(m * m), m), axis=1)
     whole[..., 2:] = np.minimum(whole[..., 2:] // m * m + inside, np.array(problem.out_size) - 1)
@@ -156,7 +156,7 @@ def _largest_of_tile(x: Array, weight: Array, bias: Array | None, problem: Conv2
 
 
 def _points(problem: Conv2dProblem) -> float:
-    """Twice the points of an FFT that holds the padded image and the dilated kernel: its logarithm is never 0."""
+    """Twice the points of an FFT of padded image and dilated kernel; the factor 2 keeps its logarithm above 0."""
     points = 2.0
     for padded_size, k, d in zip(problem.padded_size, problem.kernel_size, problem.dilation, strict=True):
         points *= padded_size + d * (k - 1)

@@ -1,9 +1,9 @@
 """Backends by name: `@register`, `backends()`, `get_backend()`.
 
-A backend is found by being there: every file of ``backends/`` is one, named like its file, and so is every entry point
-of the group ``conv_impls.backends`` of an installed package. Files that start with ``_`` are what several share. Both
-are imported on first use, and a broken import is loud. `register` at run time adds one more. A name stands for one
-backend: a second registration is refused.
+Backends are discovered: every file of ``backends/`` is one, named like its file, and so is every entry point of the
+group ``conv_impls.backends`` of an installed package. Files that start with ``_`` are shared code. Backends are
+imported on first use, and import errors propagate. `register` adds one at run time. Names are unique: a second
+registration is refused.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
-# Imported before the function `backends` takes that name in the package, and not again, so the function stays.
+# Imported before the package binds this name to the function `backends`: a later first import would rebind it.
 from conv_impls import backends as folder
 from conv_impls.backend import Accuracy, Deterministic, Mode, Supports, Workspace
 from conv_impls.backend import Backend as Backend
 from conv_impls.errors import BackendError, UnknownBackendError, UnsupportedError
 from conv_impls.kernels.runtime import target
 
-# A backend's file finds all it needs here.
+# Re-exported, so that a backend's file needs only this module.
 from conv_impls.prepared import Binding as Binding
 from conv_impls.prepared import Bound as Bound
 from conv_impls.prepared import Call as Call
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 ENTRY_POINTS = "conv_impls.backends"
-# Command lines separate names by commas, and versions by "@".
+# Command-line options use "," between names and "@" before versions.
 NAME = re.compile(r"[\w.-]+")
 NO_COMPILER = "NUMBA_DISABLE_JIT is set, and it runs code that Numba compiles; unset it, or take backend 'auto'"
-# A backend is one function; its parameter names say which of the three kinds it is.
+# A backend is one function; its parameter names determine which of the three kinds it is.
 RUN = ("x", "weight", "bias", "problem")
 PREPARE = ("problem", "weight", "bias", "threads")
 FUSED = (*PREPARE, "relu")
@@ -70,28 +70,28 @@ def register(
     Parameters
     ----------
     name : str
-        For a file of ``backends/``, the name of the file.
+        The name of the backend. In a file of ``backends/``, it must be the name of the file.
     idea, source, accuracy, nan_spread, deterministic, threads, supports, workspace
-        See `Backend`. Without ``supports`` every problem is taken. ``deterministic`` may be a bool: True is "call",
-        False "no".
+        See `Backend`. Without ``supports``, every problem is accepted. ``deterministic`` may be a bool: True means
+        "call", False means "no".
     mode : {"planned", "eager"}, optional
-        See `Backend`; by default a ``run`` is eager, the others are planned.
+        See `Backend`. Default: "eager" for a ``run`` function, "planned" for the others.
     compiled : bool
-        Whether it runs code that Numba compiles: it then refuses every problem where ``NUMBA_DISABLE_JIT`` is set.
+        Whether it runs code that Numba compiles. It then refuses every problem if ``NUMBA_DISABLE_JIT`` is set.
 
     Returns
     -------
     callable
-        A decorator for one of three kinds of function, told apart by their parameter names:
+        A decorator for one of three kinds of function, which are distinguished by their parameter names:
         ``run(x, weight, bias, problem) -> y``; ``prepare(problem, weight, bias, threads) -> callable(x, out)`` or
-        `Prepared`, with a fifth parameter ``relu`` (bool) where it can apply max(y, 0) itself;
-        ``choose(problem, precision, threads, eager) -> name`` of the backend to use, where ``eager`` says that the
-        weights are prepared for one call only; equal questions are asked once.
+        `Prepared`, with a fifth parameter ``relu`` (bool) if it can apply max(y, 0) itself;
+        ``choose(problem, precision, threads, eager) -> name`` of the backend to use. ``eager`` means that the weights
+        are prepared for one call only. Results of ``choose`` are cached.
 
     Raises
     ------
     BackendError
-        If the name is taken or is no name, an argument has a wrong value, or the parameters are none of the lists.
+        If the name is invalid or taken, an argument has a wrong value, or the parameters match none of these kinds.
 
     Examples
     --------
@@ -146,7 +146,7 @@ def register(
 
 
 def _where_compiled(supports: Supports) -> Supports:
-    """The same, but no problem is supported where Numba compiles nothing."""
+    """Wrap ``supports`` so that it refuses every problem when Numba compilation is disabled."""
 
     def answer(problem: Conv2dProblem) -> str | None:
         return supports(problem) if target.compiles() else NO_COMPILER
@@ -164,7 +164,7 @@ def _points() -> dict[str, EntryPoint]:
 
 @cache
 def sources() -> dict[str, str]:
-    """Module of every backend that can be found without importing it."""
+    """Name -> module of every backend that can be found without importing it."""
     files = {m.name: f"{folder.__name__}.{m.name}" for m in iter_modules(folder.__path__) if not m.name.startswith("_")}
     for name, point in _points().items():
         if name in files:
@@ -173,7 +173,7 @@ def sources() -> dict[str, str]:
 
 
 def backends() -> tuple[str, ...]:
-    """Names of all backends, sorted; nothing is imported for it.
+    """Names of all backends, sorted; no backend is imported.
 
     Returns
     -------
@@ -188,7 +188,7 @@ def backends() -> tuple[str, ...]:
 
 
 def get_backend(name: str) -> Backend:
-    """The backend of that name, imported on first use.
+    """Return the backend with this name; it is imported on first use.
 
     Parameters
     ----------
@@ -201,7 +201,7 @@ def get_backend(name: str) -> Backend:
     Raises
     ------
     UnknownBackendError
-        If there is none; the text lists the known names, closest first.
+        If no backend has this name; the text lists the known names, closest first.
     BackendError
         If its file does not register it.
 
@@ -231,13 +231,13 @@ def get_backend(name: str) -> Backend:
 
 
 def resolve(fn: str, name: str, problem: Conv2dProblem, precision: str, threads: int, eager: bool) -> Backend:
-    """The backend that will compute ``problem``: follows "choose" backends and refuses, in words, what cannot be."""
+    """The backend that will compute ``problem``: follows "choose" backends; raises if the problem is unsupported."""
     if not isinstance(name, str):
         fail_type(fn, "backend", "a name (str)", type(name).__name__)
     return _settled(fn, get_backend(name), problem, precision, threads, eager)
 
 
-# Remembered, because eager calls ask each time and a cost model takes 0.1 ms; refusals are not.
+# Cached: every eager call needs it, and a cost model takes 0.1 ms. Errors are not cached.
 @lru_cache(maxsize=4096)
 def _settled(fn: str, backend: Backend, problem: Conv2dProblem, precision: str, threads: int, eager: bool) -> Backend:
     asked: list[Any] = []

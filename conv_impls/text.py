@@ -1,20 +1,20 @@
-"""Text of any origin -> text that can be shown: no escape sequence, no control character, nothing that hides itself.
+"""Make untrusted text safe to display: no escape sequences, no control characters, no invisible characters.
 
-What a terminal, a table or a page shows goes through `visible` where it leaves the program, not where it arises: names
-and reasons are stored as they are. Limits: it says nothing of HTML or of formulas, which mean something elsewhere.
+Text for a terminal, a table or a page goes through `visible` at output, not at input: names and reasons are stored
+unchanged. Limits: it does not escape HTML or spreadsheet formulas.
 """
 
 from __future__ import annotations
 
 
 def visible(text: str, lines: bool = True) -> str:
-    r"""The same text; what cannot be printed is spelled as Python would, ``\x1b``.
+    r"""Replace characters that cannot be printed by Python escapes such as ``\x1b``.
 
     Parameters
     ----------
     text : str
     lines : bool
-        Whether line feeds and tabs stay, as a message of several lines needs.
+        Whether to keep line feeds and tabs, for messages of several lines.
 
     Examples
     --------

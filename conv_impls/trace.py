@@ -1,9 +1,9 @@
-"""What a stack of layers does to an image, before any weight exists: sizes, receptive fields, parameters, cost.
+"""Analyze a stack of layers without weights: output sizes, receptive fields, parameters, cost.
 
     receptive field:   rf += (extent - 1) * jump, extent = dilation*(k - 1) + 1;      jump *= stride
 Source: Araujo, Norris & Sim 2019, "Computing receptive fields of convolutional neural networks", Distill,
 doi:10.23915/distill.00021, sec. 2. Limits: one chain of layers, no branches; the larger axis gives the receptive field
-where the two differ.
+if the two differ.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class LayerTrace:
-    """What one layer gives: output (C, H, W), receptive field, effective stride, parameters, MACs, warnings."""
+    """The result for one layer: output (C, H, W), receptive field, effective stride, parameters, MACs, warnings."""
 
     layer: Layer
     text: str
@@ -61,14 +61,14 @@ class LayerTrace:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """A traced stack; iterate over ``layers``, print it for a table."""
+    """The result for a stack of layers; iterate over ``layers``, or print it as a table."""
 
     input: tuple[int, int, int]
     layers: tuple[LayerTrace, ...]
 
     @property
     def parameters(self) -> int:
-        """Parameters of the whole stack."""
+        """Number of parameters of the whole stack."""
         return sum(layer.parameters for layer in self.layers)
 
     @property
@@ -100,26 +100,27 @@ class Trace:
 
 
 def trace(input_size: Sequence[int], layers: str | Sequence[Layer]) -> Trace:
-    """Follow one image through a stack of layers.
+    """Compute sizes, receptive fields, parameters and MACs of a stack of layers.
 
     Parameters
     ----------
     input_size : (C, H, W)
+        Size of the input image, each >= 1.
     layers : str or sequence of `Layer`
-        As text, layers separated by ``;``: ``conv OUT kK [sS] [pP|psame] [dD] [gG|dw] [nobias]`` (``dw`` is depthwise:
-        one group a channel), ``maxpool kK [sS] [pP]``, ``avgpool ...``. A pool's stride defaults to its kernel.
+        In text, ``;`` separates layers: ``conv OUT kK [sS] [pP|psame] [dD] [gG|dw] [nobias]`` (``dw`` is depthwise:
+        one group per channel), ``maxpool kK [sS] [pP]``, ``avgpool ...``. The stride of a pool defaults to its kernel.
         Any number may be ``NxM`` for (h, w).
 
     Returns
     -------
     Trace
-        ``.layers`` (one `LayerTrace` each), ``.parameters``, ``.macs``, ``.warnings``; ``str()`` gives a table. A stack
-        whose size falls to zero is followed no further, with a warning.
+        ``.layers`` (one `LayerTrace` each), ``.parameters``, ``.macs``, ``.warnings``; ``str()`` gives a table. If a
+        size falls to zero, the trace stops there with a warning.
 
     Raises
     ------
     ProblemError
-        If the text does not parse, or channels and groups do not fit.
+        If the text does not parse, or the channels are not divisible by the groups.
 
     Examples
     --------
@@ -161,7 +162,7 @@ def _step(layer: Layer, text: str, size: tuple[int, int, int], field: Pair, jump
         fields.append(field[axis] + (extent - 1) * jump[axis])
         jumps.append(jump[axis] * layer.stride[axis])
         name, lines = ("height", "rows") if axis == 0 else ("width", "columns")
-        # What is left over below the last window is real image only where the padding there is smaller.
+        # Rows after the last window belong to the image only as far as they exceed the padding there.
         unseen = max(0, room % layer.stride[axis] - layer.padding[axis][1])
         if room < 0:
             warnings.append(
@@ -207,7 +208,7 @@ def _parse(text: str) -> tuple[Layer, str]:
     seen: set[str] = set()
     for word in words:
         match = _SPEC.fullmatch(word)
-        # A pool takes k, s and p alone; a group count is one number; nothing is said twice or in two ways.
+        # A pool takes only k, s and p; a group count is one number; each value may be given once.
         key = match and (match[4] or match[1])
         said = {"psame": "p", "dw": "g"}.get(key or "", key)
         foreign = kind != "conv" and said not in ("k", "s", "p")
@@ -233,7 +234,7 @@ def _parse(text: str) -> tuple[Layer, str]:
 
 
 def _given(layer: Layer) -> tuple[Layer, str]:
-    """A layer given as an object, with a few words for the table."""
+    """A layer given as an object, with its text for the table."""
     if not isinstance(layer, Layer):
         check.fail_type("trace", "layers", "text or Layer objects", type(layer).__name__, GRAMMAR)
     out = f" {layer.out_channels}" if layer.kind == "conv" else ""

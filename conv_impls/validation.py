@@ -1,8 +1,8 @@
-"""Arguments -> plain values, arrays -> what a kernel may trust. The only place that words input errors.
+"""Validate arguments and arrays, so that kernels need no checks. All texts of input errors are written here.
 
-Every text reads ``<function>: <argument>: expected <what>, got <value> (<the facts the check used>)``. The checks run
-before any large allocation or compilation and do not know which backend was asked for, so its name cannot change them.
-Nothing here imports the rest of the package but `errors`.
+Every text has the form ``<function>: <argument>: expected <what>, got <value> (<the facts the check used>)``. The
+checks run before any large allocation or compilation, and do not depend on the backend. Of the package, this module
+imports only `errors`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from conv_impls.errors import DTypeError, ProblemError
 Array = NDArray[Any]
 Pair = tuple[int, int]
 Sides = tuple[Pair, Pair]
-# What the function at hand calls the image (or its size) and the kernel, for texts that speak of them.
+# Argument names for the image (or its size) and the kernel in the calling function, for error texts.
 Names = tuple[str, str]
 
 DTYPES = ("float32", "float64")
@@ -27,12 +27,12 @@ PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 PRECISIONS = ("strict", "standard")
 ACTIVATIONS = ("relu",)
 ARRAYS: Names = ("x", "weight")
-# Above this no address space holds an array; products below it cannot wrap a 64-bit index.
+# No address space holds a larger array; below this limit, a 64-bit index cannot overflow.
 MAX_BYTES = 2**47
 
 
 def fail(fn: str, argument: str, expected: str, got: object, facts: str = "") -> NoReturn:
-    """Raise `ProblemError` in the one shape every text has."""
+    """Raise `ProblemError` with a text of the common form."""
     raise ProblemError(_text(fn, argument, expected, got, facts))
 
 
@@ -70,7 +70,7 @@ def pair(fn: str, argument: str, value: object, minimum: int) -> Pair:
 
 
 def sides(fn: str, value: object, kernel_size: Pair, stride: Pair, dilation: Pair) -> Sides:
-    """Padding in any accepted spelling -> ((top, bottom), (left, right))."""
+    """Convert padding from any accepted form to ((top, bottom), (left, right))."""
     value = _plain(value)
     spellings = "an integer, (h, w), ((top, bottom), (left, right)), 'same' or 'valid'"
     if isinstance(value, str):
@@ -94,12 +94,12 @@ def sides(fn: str, value: object, kernel_size: Pair, stride: Pair, dilation: Pai
 
 
 def _plain(value: object) -> object:
-    """Arrays as lists, so that they are treated like any other sequence."""
+    """Convert arrays to lists, so that they are treated like any other sequence."""
     return value.tolist() if isinstance(value, np.ndarray) and value.ndim else value
 
 
 def choice(fn: str, argument: str, value: object, allowed: tuple[str, ...]) -> str:
-    """One of a few words."""
+    """Check that a value is one of the allowed words."""
     if not isinstance(value, str) or value not in allowed:
         fail(fn, argument, "one of " + ", ".join(map(repr, allowed)), repr(value))
     return value
@@ -130,8 +130,8 @@ def described(fn: str, argument: str, value: object, ndims: tuple[int, ...], lay
 def laid_out(given: Array) -> Array:
     """The array C-contiguous, aligned and in native byte order.
 
-    Copies only where the memory layout calls for it: negative strides, foreign byte order, misaligned data and
-    read-only arrays are all welcome.
+    Copies only if the memory layout requires it. Negative strides, foreign byte order, misaligned data and read-only
+    arrays are all accepted.
     """
     flags = given.flags
     if flags.c_contiguous and flags.aligned and given.dtype.isnative:
@@ -140,12 +140,12 @@ def laid_out(given: Array) -> Array:
 
 
 def array(fn: str, argument: str, value: object, ndims: tuple[int, ...], layout: str) -> Array:
-    """Both of the above at once."""
+    """`described`, then `laid_out`."""
     return laid_out(described(fn, argument, value, ndims, layout))
 
 
 def same_dtype(fn: str, argument: str, value: Array, other: str, like: Array) -> None:
-    """Refuse mixed dtypes rather than promote in silence; the byte order does not count."""
+    """Raise on mixed dtypes instead of promoting silently; the byte order is ignored."""
     if value.dtype == like.dtype:
         return
     got, expected = value.dtype.name, like.dtype.name
@@ -154,13 +154,13 @@ def same_dtype(fn: str, argument: str, value: Array, other: str, like: Array) ->
 
 
 def described_images(fn: str, argument: str, value: object) -> tuple[Array, bool]:
-    """(N, C, H, W) in any memory layout from a batch or one (C, H, W) image; the flag says that it was one image."""
+    """(N, C, H, W) in any memory layout from a batch or one (C, H, W) image, and whether it was one image."""
     checked = described(fn, argument, value, (3, 4), "(N, C, H, W) or (C, H, W)")
     return (checked[None], True) if checked.ndim == 3 else (checked, False)
 
 
 def images(fn: str, argument: str, value: object) -> tuple[Array, bool]:
-    """`described_images`, laid out."""
+    """`described_images`, then `laid_out`."""
     checked, single = described_images(fn, argument, value)
     return laid_out(checked), single
 
@@ -177,9 +177,9 @@ def bias_vector(fn: str, value: object, out_channels: int, like: Array) -> Array
 
 
 def channels(fn: str, x_shape: Sequence[int], weight_shape: Sequence[int], groups: int, names: Names = ARRAYS) -> None:
-    """X (N, C_in, H, W) and weight (C_out, C_in/groups, kH, kW) fit together."""
+    """Check that x (N, C_in, H, W) and weight (C_out, C_in/groups, kH, kW) fit together."""
     in_channels, out_channels = x_shape[1], weight_shape[0]
-    # The sizes that some functions take are whole shapes; those of a Conv2dProblem are height and width alone.
+    # Some functions take sizes that are whole shapes; the sizes of a Conv2dProblem are only height and width.
     image = names[0] if names[0] == "input_size" else "x.shape"
     kernel = names[1] if names[1] == "weight_size" else "weight.shape"
     facts = f"{image}={tuple(x_shape)}, {kernel}={tuple(weight_shape)}, groups={groups}"
@@ -228,7 +228,7 @@ def geometry(
 
 
 def total_bytes(fn: str, what: str, shape: Sequence[int], itemsize: int) -> None:
-    """Refuse arrays no machine can hold before anything tries to allocate them."""
+    """Raise for arrays that are too large for any machine, before any allocation."""
     count = itemsize
     for size in shape:
         count *= int(size)
@@ -250,7 +250,7 @@ def convolution(
     padding_mode: object,
     names: Names = ARRAYS,
 ) -> tuple[Pair, Sides, Pair, int, str]:
-    """Check everything shapes and arguments say about one convolution; return the arguments in full spelling."""
+    """Check all shapes and arguments of one convolution; return the arguments in their full form."""
     strides, dilations = pair(fn, "stride", stride, 1), pair(fn, "dilation", dilation, 1)
     count = integer(fn, "groups", groups, 1)
     mode = choice(fn, "padding_mode", padding_mode, PADDING_MODES)
@@ -265,7 +265,7 @@ def convolution(
 
 
 def output(fn: str, out: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """An ``out`` array that a kernel may write: right shape and dtype, C-contiguous, writeable."""
+    """Check that a kernel can write ``out``: right shape and dtype, C-contiguous, writeable, aligned."""
     if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
         fail_type(fn, "out", "a plain numpy.ndarray", type(out).__name__)
     if out.dtype != dtype:

@@ -1,6 +1,7 @@
-"""Compile the kernels that layers need before they are called, a process on each core.
+"""Compile the kernels that layers need before they are called, with one process per core.
 
-Processes, because one compiles at a time in each. Kernels stay on disk (`conv_impls.kernels.runtime.cache`).
+It uses processes because each process compiles only one kernel at a time. Compiled kernels are cached on disk
+(`conv_impls.kernels.runtime.cache`).
 Limits: layers of one kind that need several kernels compile them one after another.
 """
 
@@ -25,7 +26,7 @@ Kind = list[tuple[str, Conv2dProblem, int]]
 
 
 def kinds(layers: Iterable[Layer], threads: Iterable[int | None], precision: str) -> dict[str, Kind]:
-    """Layers as "auto" computes them, by what their kernels may differ in, which is the name of the kind."""
+    """Group layers, as "auto" computes them, by the properties that select kernels; these form the kind's name."""
     found = dict[str, Kind]()
     for count, layer, eager in product(threads, layers, (True, False)):
         cores, p = thread_count("warmup", count), layer.problem
@@ -37,14 +38,14 @@ def kinds(layers: Iterable[Layer], threads: Iterable[int | None], precision: str
 
 
 def pool(kinds: int) -> ProcessPoolExecutor:
-    """Processes for so many kinds, one a core at most; one that is killed ends the others with an error."""
+    """A pool with one process per kind, at most one per core. If one is killed, the others end with an error."""
     processes = max(1, min(kinds, thread_count("warmup", None)))
     return ProcessPoolExecutor(processes, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN))
 
 
 def make_ready(kind: Kind) -> None:
-    """Plan these layers, and call the first: some kernels are compiled by their first call."""
-    # Who runs this knows that it compiles.
+    """Plan these layers, and call the first one: some kernels are compiled by their first call."""
+    # No warnings about compilation: compiling is the purpose here.
     logging.getLogger("conv_impls").setLevel(logging.ERROR)
     for number, (backend, problem, threads) in enumerate(kind):
         ready = plan(problem, np.ones(problem.weight_shape, problem.dtype), backend=backend, threads=threads)

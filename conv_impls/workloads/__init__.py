@@ -1,8 +1,8 @@
 """Layers to measure, as data: a text file of benchdnn labels, a CSV table of layers, or an ONNX model.
 
-Adding a layer is adding a line, adding a workload is adding a file to this folder; a path to a file of your own, or one
-label on the command line, does as well. Equal layers of a file are counted. Every error names the file, and the line
-where there are lines. `random:N:SEED` is in no file: `drawn` makes its layers.
+To add a layer, add a line; to add a workload, add a file to this folder. The command line also accepts a path to any
+other file, or one label. Equal layers of a file become one layer with a count. Every error names the file, and the line
+if there are lines. `random:N:SEED` needs no file: `drawn` makes its layers.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ COLUMNS = [
     "dw",
     "groups",
 ]
-# More of a layer than any network has is a slip.
+# Maximum count of a layer: no network has more, so a larger count is a mistake.
 MOST_OF_A_LAYER = 10**6
-# A line of labels is split at spaces, as benchdnn does, though not within quotes.
+# A line of labels is split at spaces, as in benchdnn, but not within quotes.
 WORD = re.compile(r'(?:"[^"]*"|\S)+')
 
 
@@ -62,12 +62,12 @@ def available() -> dict[str, Path]:
 
 
 def is_model(text: str) -> bool:
-    """Whether a text names an ONNX model, which alone has inputs whose sizes may be given."""
+    """Whether a text names an ONNX model. Only these have inputs whose sizes may be given."""
     return text.lower().endswith(".onnx") and text not in available() and not text.startswith(drawn.PREFIX)
 
 
 def load(text: str, batch: int | None = None, dtype: str | None = None, size: str = "") -> list[Layer]:
-    """The layers that `read` finds.
+    """Return only the layers of `read`.
 
     Examples
     --------
@@ -78,25 +78,25 @@ def load(text: str, batch: int | None = None, dtype: str | None = None, size: st
 
 
 def read(text: str, batch: int | None = None, dtype: str | None = None, size: str = "") -> Workload:
-    """Layers of a built-in workload, of a file, or of one label, and what was left out of a model.
+    """Read the layers of a built-in workload, a file or one label, and count the skipped convolutions of a model.
 
     Parameters
     ----------
     text : str
-        A name, a file (``.csv``, ``.onnx``, otherwise labels, one a line), a benchdnn label, or ``random:N:SEED`` for N
-        layers drawn from a seed; a file whose own name begins with ``random:`` needs its folder before it.
+        A name, a file (``.csv``, ``.onnx``, otherwise labels, one per line), a benchdnn label, or ``random:N:SEED`` for
+        N layers drawn from a seed. A file whose own name begins with ``random:`` must be given with its folder.
     batch : int >= 1, optional
-        The batch of every layer; in a model, of its inputs.
+        The batch of every layer; for a model, the batch of its inputs.
     dtype : {"float32", "float64"}, optional
         The dtype of every layer.
     size : str, optional
-        Sizes of a model's inputs, where the file leaves them open: ``1,3,48,192``, or ``name=1,3,48,192`` for each of
-        several.
+        Sizes of a model's inputs, if the file leaves them open: ``1,3,48,192``, or ``name=1,3,48,192`` for each of
+        several inputs.
 
     Returns
     -------
     Workload
-        At least one layer, with names that tell them apart.
+        At least one layer; the names of its layers are unique.
 
     Raises
     ------
@@ -119,7 +119,7 @@ def read(text: str, batch: int | None = None, dtype: str | None = None, size: st
     elif not os.path.isfile(path):
         workload = Workload("label", [_read_label(text)])
     elif is_model(text):
-        # Inside a model a batch may be a multiple of that of its inputs.
+        # Inside a model, a batch may be a multiple of the batch of the inputs.
         workload = onnx_model.read(path, changes.pop("batch"), size)
     else:
         layers = _read_csv(path) if path.suffix.lower() == ".csv" else _read_labels(path)
@@ -144,7 +144,7 @@ def _changed(layer: Layer, changes: dict[str, Any]) -> Layer:
 
 
 def _counted(layers: Iterable[Layer]) -> list[Layer]:
-    """Layers of equal name and label as one, with the sum of their counts."""
+    """Merge layers of equal name and label; add their counts."""
     known: dict[tuple[str, str], Layer] = {}
     for layer in layers:
         key = layer.name, layer.problem.label
@@ -171,7 +171,7 @@ def _read_label(text: str) -> Layer:
 
 
 def _read_labels(path: Path) -> list[Layer]:
-    """Labels, each with an optional xCOUNT behind it; a word that begins with # begins a comment."""
+    """Read labels, each with an optional xCOUNT after it; a word that begins with # begins a comment."""
     layers: list[Layer] = []
     for number, line in enumerate(_lines(path), 1):
         first = len(layers)
@@ -181,7 +181,7 @@ def _read_labels(path: Path) -> list[Layer]:
                     break
                 if word.startswith("--"):
                     raise ValueError(f"expected labels alone, got an option of benchdnn: {word[:40]!r}")
-                # A count that is no number is a label that is none.
+                # An invalid count is parsed as a label, which then fails.
                 if (match := re.fullmatch(r"x([0-9]{1,9})", word)) and len(layers) > first:
                     layers[-1] = replace(layers[-1], count=_count(int(match[1])))
                 else:
@@ -200,7 +200,7 @@ def _read_csv(path: Path) -> list[Layer]:
             raise ValueError(f"expected the columns {','.join(COLUMNS)}, got {got}")
         return [_read_row(path.stem, row) for row in rows]
     except (ConvError, ValueError, csv.Error) as error:
-        # A line that is no CSV is not counted yet.
+        # line_num does not yet count a line that is not valid CSV.
         line = max(1, rows.line_num + isinstance(error, csv.Error))
         raise WorkloadError(f"{path}:{line}: {error}") from None
 

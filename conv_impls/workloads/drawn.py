@@ -1,26 +1,26 @@
-"""`random:N:SEED`: N layers like those of networks, none of which is in a list: for regret, correctness and speed.
+"""`random:N:SEED`: N random layers, similar to those of networks, to test regret, correctness and speed.
 
-Each layer is drawn by these steps; numbers before a value are its weight, values without a number weigh the same.
+Each layer is drawn by these steps. A number before a value is its weight; values without a number have equal weights.
 
     kind       30 pointwise (1x1), 24 dense (3x3), 15 depthwise, 7 grouped, 7 dilated (3x3), 7 large or oblong kernel,
                7 first layer (1, 3 or 4 channels in), 3 on one pixel (squeeze-and-excitation)
-    image      one of four stages, each with the sides and channels that networks have there (`STAGES`); 4 of 5 are
-               square, of the others the width is drawn from the sides of half to twice the height
-    channels   in and out from the stage; out is the same as in for 1 of 4; pointwise also 1/6 to 6 times as many,
+    image      one of four stages, each with the sides and channels typical for networks (`STAGES`); 4 of 5 are
+               square; otherwise the width is one of the stage's sides from half to twice the height
+    channels   in and out from the stage; out equals in for 1 of 4; pointwise also 1/6 to 6 times as many,
                at most 4096
     kernel     by kind (`DEPTHWISE_KERNELS`, `LARGE_KERNELS`, `FIRST_KERNELS`)
     stride     of a first layer 1, 2, 4 or the kernel (patches), of a dilated one 1, of others 1 for 4 of 5, else 2
-    groups     2, 4, 8, 16 or 32 that divide both; 1 of 5 depthwise layers has two outputs a channel
-    dilation   1 but for the kind of that name: 2, 2, 3, 4, 6, 12 or 18
-    padding    8 of 10 keep the size (half the kernel), 1 of 10 has none, 1 of 10 is TensorFlow's "same": what an odd
-               sum leaves over goes to the bottom and the right
+    groups     2, 4, 8, 16 or 32 that divide both; 1 of 5 depthwise layers has two outputs per channel
+    dilation   1, except for kind dilated: 2, 2, 3, 4, 6, 12 or 18
+    padding    8 of 10 keep the size (half the kernel), 1 of 10 has none, 1 of 10 is TensorFlow's "same": if the sum
+               is odd, the extra row or column goes to the bottom or right
     batch      1 for 3 of 5, else 2, 3, 4, 6, 8, 12 or 16
 
-A layer is drawn again where its output would be empty, where it is above `MOST_FLOPS` or `MOST_BYTES`, or where an
-earlier layer equals it: large layers are rarer than the steps say, and N layers are N problems. The first layers of two
-workloads of one seed are the same.
-The same on every platform and Python: only `random.Random(SEED).random()` is used, whose sequence the documentation of
-`random` guarantees, and a draw is one product of a float and an integer, rounded down. NumPy has no part in it.
+A layer is drawn again if its output would be empty, if it is above `MOST_FLOPS` or `MOST_BYTES`, or if it equals an
+earlier layer. So large layers are rarer than these weights, and N layers are N different problems. Two workloads with
+the same seed start with the same layers.
+The result is the same on every platform and Python version. Only `random.Random(SEED).random()` is used, whose sequence
+is guaranteed by the documentation of `random`. A draw is a float times an integer, rounded down. NumPy is not used.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from conv_impls.workloads.layer import Layer, WorkloadError
 PREFIX = "random:"
 FORM = "random:N:SEED"
 MOST_LAYERS, MOST_SEED = 1000, 2**32 - 1
-# One call: operations by the definition, and image, weights and output in float32.
+# Limits of one call: operations by the definition; bytes of image, weights and output in float32.
 MOST_FLOPS, MOST_BYTES = 4 * 10**9, 256 * 10**6
 
 KINDS = {
@@ -68,7 +68,7 @@ T = TypeVar("T")
 
 
 class Dice:
-    """Draws that are the same everywhere."""
+    """Random draws that are the same on every platform."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed).random
@@ -78,22 +78,22 @@ class Dice:
         return int(self._random() * count)
 
     def one(self, values: Sequence[T]) -> T:
-        """One of the values, each as often."""
+        """One of the values, with equal probability."""
         return values[self.below(len(values))]
 
     def weighted(self, values: Sequence[T], weights: Sequence[int]) -> T:
-        """One of the values, as often as its weight says."""
+        """One of the values, with probability proportional to its weight."""
         ends = list(accumulate(weights))
         at = self.below(ends[-1])
         return next(value for value, end in zip(values, ends, strict=True) if at < end)
 
     def happens(self, times: int, of: int) -> bool:
-        """Whether something happens that does so many times of so many."""
+        """True with probability ``times / of``."""
         return self.below(of) < times
 
 
 def read(text: str) -> tuple[str, list[Layer]]:
-    """The name of the workload, and its layers.
+    """Draw the layers; return the name of the workload and its layers.
 
     Raises
     ------
@@ -125,7 +125,7 @@ def read(text: str) -> tuple[str, list[Layer]]:
 
 
 def _problem(dice: Dice, kind: str) -> Conv2dProblem | None:
-    """One layer of a kind; None where it must be drawn again."""
+    """Draw one layer of a kind; None if it must be drawn again."""
     size, inside, outside, groups, kernel, stride, dilation = _sizes(dice, kind)
     padding = _padding(dice, size, kernel, stride, dilation)
     batch = 1 if dice.happens(3, 5) else dice.one(BATCHES)
@@ -135,7 +135,7 @@ def _problem(dice: Dice, kind: str) -> Conv2dProblem | None:
     problem = Conv2dProblem(
         batch, inside, size, outside, kernel, (stride, stride), padding, (dilation, dilation), groups
     )  # fmt: skip
-    # As its label spells it: padding that no window reaches is not in it.
+    # Convert through the label: this removes padding that no window reaches.
     problem = Conv2dProblem.from_label(problem.label)
     return problem if problem.flops <= MOST_FLOPS and problem.min_bytes <= MOST_BYTES else None
 
@@ -176,7 +176,7 @@ def _image(dice: Dice, sides: Sequence[int]) -> Pair:
 
 def _padding(dice: Dice, size: Pair, kernel: Pair, stride: int, dilation: int) -> Sides:
     way = dice.weighted(("half", "none", "tensorflow"), (8, 1, 1))
-    # A patch or a pixel is not padded.
+    # Patches and 1x1 kernels get no padding.
     if way == "none" or kernel == (1, 1) or kernel == (stride, stride):
         return (0, 0), (0, 0)
     if way == "half":
@@ -189,7 +189,7 @@ def _padding(dice: Dice, size: Pair, kernel: Pair, stride: int, dilation: int) -
 
 
 def _title(number: int, kind: str, p: Conv2dProblem) -> str:
-    """A name of its own that shows what the layer is, but its batch, which may be replaced."""
+    """A unique name with the layer's parameters, except its batch, which may be replaced."""
     words = [
         f"{number} {kind} {p.in_channels}-{p.out_channels}" + (f"/{p.groups}" if p.groups > 1 else ""),
         f"k{p.kernel_size[0]}x{p.kernel_size[1]}",

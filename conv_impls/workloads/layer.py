@@ -1,4 +1,4 @@
-"""What every workload becomes: a `Workload` of `Layer`s; what is wrong with one is a `WorkloadError`, one line."""
+"""The form of every workload: a `Workload` of `Layer`s. Errors are `WorkloadError`, with one line of text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class WorkloadError(ValueError):
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of a workload and how often the network has it."""
+    """One layer of a workload, with the number of times it occurs in the network."""
 
     workload: str
     name: str
@@ -24,7 +24,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Workload:
-    """The layers of one name, file or label, and the convolutions left out: how many, by the reason in words.
+    """The layers of one name, file or label, and the number of skipped convolutions by reason.
 
     A reason is a predicate that follows a number: "have sizes known only at run time", "are inside If".
     """
@@ -36,12 +36,12 @@ class Workload:
 
     @property
     def coverage(self) -> str:
-        """How many of its convolutions are layers, and why the others are not."""
+        """How many of its convolutions are layers, and why the others are skipped."""
         return coverage(sum(layer.count for layer in self.layers), self.left_out)
 
 
 def coverage(taken: int, left_out: Mapping[str, int]) -> str:
-    """How many convolutions of a model are layers of its workload, and why the others are not.
+    """How many convolutions of a model are layers of its workload, and why the others are skipped.
 
     Examples
     --------

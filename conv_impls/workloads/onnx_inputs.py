@@ -1,7 +1,7 @@
-"""The sizes of a model's inputs: those of the file, and what `--size` and `--batch` put into the open ones.
+"""The sizes of a model's inputs: fixed ones from the file, open ones from `--size` and `--batch`.
 
-A dimension is open where it has no number above 0; open ones of one name have one number. Only the first dimension of
-an input of four is a batch. What a user gives must contradict neither the file nor itself; what does is refused.
+A dimension is open if it has no number above 0; open dimensions with the same name get the same number. Only the first
+dimension of an input with four dimensions is a batch. Sizes that contradict the file or each other raise an error.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from typing import Any
 from conv_impls.workloads.layer import WorkloadError
 from conv_impls.workloads.onnx_names import plain
 
-# Stands for a batch that is left to --batch.
+# Placeholder for a batch that --batch sets.
 ANY_BATCH = "N"
 IMAGE_RANK = 4
-# What an example is made of, until the model takes one: sizes of images, of lines of text, of tiles.
+# Sizes to try for an example, until the model accepts one: sizes of images, of lines of text, of tiles.
 TRIED = (224, 64, 320, 32, 512, 48, 128, 16)
-# Names of dimensions that are a batch in an example; tf2onnx calls it unk__ and a number.
+# Names of dimensions that are taken as a batch in an example; tf2onnx uses unk__ and a number.
 BATCH = re.compile("^N$|^unk__|batch", re.IGNORECASE)
 NUMBER = re.compile("0*[1-9][0-9]{0,9}")
-# By the name of an input, "" for the one that needs no name; None stands for `ANY_BATCH`.
+# `Sizes`: sizes by input name ("" for a size given without a name). In a `Size`, None means `ANY_BATCH`.
 Size = tuple[int | None, ...]
 Sizes = Mapping[str, Size]
 
 
 def parse(text: str) -> dict[str, Size]:
-    """The sizes in ``1,3,48,192`` or ``image=1,3,48,192,mask=1,48``.
+    """Parse the sizes in ``1,3,48,192`` or ``image=1,3,48,192,mask=1,48``.
 
     Raises
     ------
     WorkloadError
-        If it is neither, or a size is not from 1 to 2**31 - 1.
+        If the text has neither form, or a size is not from 1 to 2**31 - 1.
 
     Examples
     --------
@@ -42,7 +42,7 @@ def parse(text: str) -> dict[str, Size]:
     """
     found: dict[str, Size] = {}
     for part in re.split(r",(?=[^,]*=)", text) if text else []:
-        # A name may hold an equals sign.
+        # A name may contain an equals sign.
         name, _, numbers = (word.strip() for word in part.rpartition("="))
         words = [word.strip() for word in numbers.split(",")]
         size = tuple(None if word == ANY_BATCH else int(word) if NUMBER.fullmatch(word) else 0 for word in words)
@@ -59,19 +59,19 @@ def parse(text: str) -> dict[str, Size]:
 
 
 class Inputs:
-    """The inputs of a graph that a caller gives, by name.
+    """The inputs of a graph that a caller must provide, by name.
 
     Parameters
     ----------
     graph : onnx.GraphProto
-        Its inputs are changed; those that are weights must be gone.
+        Its inputs are modified. Inputs that are weights must have been removed.
     sizes : Sizes
-        As `parse` gives them.
+        As returned by `parse`.
 
     Raises
     ------
     WorkloadError
-        If a size is of no input, or of another number of dimensions.
+        If a size matches no input, or has another number of dimensions than its input.
     """
 
     def __init__(self, graph: Any, sizes: Sizes) -> None:
@@ -96,12 +96,12 @@ class Inputs:
         self._numbers: dict[str, tuple[int, str]] = {}
 
     def fix(self, batch: int | None) -> tuple[int, int]:
-        """Put sizes and batch in place; (new, old) where the file fixes the batch, which is to be scaled by later.
+        """Set sizes and batch; return (new, old) batch if the file fixes the batch, to scale the layers later.
 
         Raises
         ------
         WorkloadError
-            If a size contradicts the file, another size or the batch, or there is no place for the batch.
+            If a size contradicts the file, another size or the batch, or if no input has a batch dimension.
         """
         firsts = [self._dims[name][0] for name in self._images]
         fixed = {dim.dim_value for dim in firsts if dim.HasField("dim_value")}
@@ -133,22 +133,22 @@ class Inputs:
             if not fixed:
                 why = f"has no input of four dimensions, whose first would be the batch; leave {batch} out"
             raise WorkloadError(f"batch: this model {why}")
-        # Where the rank of an input is not known, its size will be asked for.
+        # If the rank of an input is not known, a later error requests its size.
         return (batch, fixed.pop()) if fixed else (1, 1)
 
     def example(self, wanted: list[str], batch: int | None, left_out: Callable[[Sizes], float], fewest: int) -> str:
-        """The option that gives these inputs sizes, with numbers that the model takes.
+        """An example of the option that sets the sizes of these inputs, with numbers that the model accepts.
 
         Parameters
         ----------
         wanted : list of str
             Names of inputs.
         batch : int or None
-            What `fix` was given.
+            The batch that was passed to `fix`.
         left_out : callable
-            How many convolutions are left out with such sizes; infinity where the model cannot be read with them.
+            Number of convolutions that are skipped with these sizes; infinity if the model cannot be read with them.
         fewest : int
-            How many are left out whatever the sizes.
+            Number of convolutions that are skipped for any sizes.
         """
         best, least = "", float("inf")
         for number in TRIED:
@@ -161,7 +161,7 @@ class Inputs:
         return best
 
     def _find(self, name: str, size: Size, tensors: Mapping[str, Any]) -> str:
-        """The input that a size is for."""
+        """The name of the input that a size belongs to."""
         if name:
             named = [known for known in tensors if known == name] or [
                 known for known in tensors if plain(known) == name
@@ -186,7 +186,7 @@ class Inputs:
             )
 
     def _put(self, name: str, place: int, number: int) -> None:
-        """Give a dimension its number, and all of its name, too."""
+        """Set the number of a dimension, and record it for all dimensions of the same name."""
         word = self._words[name][place]
         before, where = self._numbers.setdefault(word, (number, name)) if word else (number, name)
         if before != number:
@@ -197,23 +197,23 @@ class Inputs:
         self._dims[name][place].dim_value = number
 
     def _filled(self, name: str, number: int, batch: int | None) -> Size:
-        """A size for an input, its open dimensions filled; the batch is what it is."""
+        """A size for an input with its open dimensions filled; the batch is not filled with ``number``."""
         dims = self._dims[name]
         if not dims:
-            # Not even the number of dimensions is known; most models want an RGB image.
+            # Even the number of dimensions is unknown; most models take an RGB image.
             return None if batch else 1, 3, number, number
         size = [dim.dim_value or (1 if BATCH.search(_word(dims, dim)) else number) for dim in dims]
         return (None, *size[1:]) if name in self._images and batch is not None else tuple(size)
 
     def _option(self, sizes: Sizes) -> str:
-        """The option as a shell takes it, without a name where none is needed."""
+        """The option, quoted for a shell; without a name if none is needed."""
         alone = len(sizes) == 1 and len(self._dims) == 1
         words = [_text(size) if alone else f"{plain(name)}={_text(size)}" for name, size in sizes.items()]
         return f"--size {shlex.quote(','.join(words))}"
 
 
 def _word(dims: Any, dim: Any) -> str:
-    """The name of an open dimension, empty where it has none; one that an input has twice may be a careless one."""
+    """The name of an open dimension, or "". A name that occurs twice in one input is not trusted and gives ""."""
     word = dim.dim_param if dim.dim_param != "None" and any(map(str.isalnum, dim.dim_param)) else ""
     return word if [known.dim_param for known in dims].count(word) == 1 else ""
 

@@ -1,8 +1,8 @@
-"""An ONNX file -> a model whose inputs alone say how large its values are: functions inlined, declared sizes gone.
+"""Load an ONNX file so that all sizes follow from its inputs: inline functions, remove declared sizes.
 
-Inlining is ONNX's own (https://onnx.ai/onnx/api/inliner.html).
-Limits: functions that would unfold to more than `MOST_NODES` nodes are refused before that; those of a later opset than
-the model's stay functions.
+Inlining uses ONNX's own inliner (https://onnx.ai/onnx/api/inliner.html).
+Limits: functions that would expand to more than `MOST_NODES` nodes are refused before inlining. Functions of a later
+opset than the model's are not inlined.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from conv_impls.workloads.onnx_names import function_of, inside, plain, subgraph
 
 # Sizes and indices are small; longer tensors are weights, and copying gigabytes of them takes seconds.
 MOST_KEPT_BYTES = 2**16
-# What functions may add to a model: the largest have tens of thousands of nodes. ONNX has the same limit of calls.
+# Limits for expanded functions: the largest models have tens of thousands of nodes. ONNX has the same call limit.
 MOST_NODES, MOST_CALLS = 100_000, 100
-# A node with a large constant counts as several.
+# A node counts once more for each of these bytes: large constants weigh as several nodes.
 NODE_BYTES = 1000
-# The oldest format in which weights are no inputs.
+# The oldest format in which weights need not be inputs.
 IR_VERSION = 4
 
 
@@ -29,7 +29,7 @@ def loaded(path: Path) -> Any:
     Raises
     ------
     WorkloadError
-        If its functions unfold without end, or nearly so.
+        If its functions are recursive, or would expand to too many nodes.
     """
     import onnx
 
@@ -66,7 +66,7 @@ def _all_nodes(model: Any) -> list[Any]:
 
 
 def _complete_opsets(model: Any) -> None:
-    """ONNX infers nothing at all where one domain has no opset; without a number it is 1."""
+    """Add missing opsets, as version 1: ONNX infers nothing at all if one domain has no opset."""
     declared = {opset.domain for opset in model.opset_import}
     used = {"", *(node.domain for node in _all_nodes(model))}
     for domain in sorted(used - declared - ({"ai.onnx"} if "" in declared else set())):
@@ -80,7 +80,7 @@ def _inlined(model: Any) -> Any:
     unfolded: dict[tuple[str, str], int] = {}
 
     def added(node: Any, callers: tuple[tuple[str, str], ...] = ()) -> int:
-        """How many nodes the functions that a node and its subgraphs call become, as far as that matters."""
+        """Nodes that inlining adds for the functions called by a node and its subgraphs, up to `MOST_NODES` + 1."""
         total = 0
         for called in (node, *inside(node)):
             key = function_of(called)
@@ -100,7 +100,7 @@ def _inlined(model: Any) -> Any:
         raise WorkloadError(
             f"its functions unfold to more than {MOST_NODES} nodes, which are not followed; export it without functions"
         )
-    # Functions of another opset are converted to the model's where ONNX can; it raises what it likes where it cannot.
+    # ONNX converts functions of another opset to the model's if it can; otherwise it raises errors of any type.
     try:
         return inliner.inline_local_functions(model, convert_version=True)
     except Exception:
@@ -108,7 +108,7 @@ def _inlined(model: Any) -> Any:
 
 
 def _forget_sizes(graph: Any) -> None:
-    """What the file says of a subgraph's values; whose inputs alone say it are those of the model."""
+    """Remove the declared sizes in a subgraph: sizes must follow only from the inputs of the model."""
     del graph.value_info[:]
     for value in (*graph.input, *graph.output):
         if value.type.HasField("tensor_type"):

@@ -1,9 +1,9 @@
-"""The 2-D convolutions of a user's ONNX model as layers: which backend is fastest for my network, in one command.
+"""The 2-D convolutions of a user's ONNX model as layers, to find the fastest backend for a network in one command.
 
-Sizes follow from the inputs (`onnx_inputs`) by ONNX's own shape inference (`onnx_sizes`), attributes are read as the
-specification of the operator Conv has them (https://onnx.ai/onnx/operators/onnx__Conv.html). Equal problems become one
-layer with a count. Weights are not read: of those outside the file only small tensors that decide sizes are opened.
-Limits: what has no fixed size or count, or is no plain 2-D Conv, is left out, and counted by its reason.
+Sizes follow from the inputs (`onnx_inputs`) by ONNX's own shape inference (`onnx_sizes`). Attributes are read as in the
+specification of the operator Conv (https://onnx.ai/onnx/operators/onnx__Conv.html). Equal problems become one layer
+with a count. Weights are not read: of the tensors outside the file, only small ones that determine sizes are opened.
+Limits: a convolution without a fixed size or count, or other than a plain 2-D Conv, is skipped and counted by reason.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from conv_impls.workloads.onnx_load import loaded
 from conv_impls.workloads.onnx_names import function_of, inside, is_conv, is_onnx, kind, line, name_of, plain
 from conv_impls.workloads.onnx_sizes import OPEN, Value, unmade, values
 
-# The operator's numbers for float32 and float64, onnx.TensorProto.DataType.
+# Numbers of float32 and float64 in onnx.TensorProto.DataType.
 DTYPES = {1: "float32", 11: "float64"}
 CONV_RANK = 4
-# What ONNX's other convolutions are.
+# Descriptions of ONNX's other convolutions.
 WHAT = {
     "ConvTranspose": "transposed", "ConvInteger": "quantized", "QLinearConv": "quantized", "DeformConv": "deformable",
 }  # fmt: skip
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 class _OpenError(Exception):
-    """A Conv has no size, since inputs of the model leave theirs open."""
+    """A Conv has no fixed size, because inputs of the model have open dimensions."""
 
     def __init__(self, conv: str, inputs: Inputs, shapes: dict[str, Any], others: int) -> None:
         self.conv, self.inputs, self.shapes, self.others = conv, inputs, shapes, others
@@ -47,15 +47,15 @@ def read(path: Path, batch: int | None, size: str = "") -> Workload:
     path : Path
         An ONNX file.
     batch : int or None
-        Takes the place of an open first dimension of the inputs of four (None: 1), or rescales a fixed one.
+        Sets an open first dimension of inputs with four dimensions (None: 1), or rescales a fixed one.
     size : str
-        Sizes of inputs with open dimensions, as `onnx_inputs.parse` reads them.
+        Sizes of inputs with open dimensions, in the form of `onnx_inputs.parse`.
 
     Raises
     ------
     WorkloadError
-        If the package onnx is missing, the file is no model, leaves a size open, or has no 2-D Conv; or a size or the
-        batch cannot be put.
+        If the package onnx is missing; if the file is not a model, leaves a size open, or has no 2-D Conv; or if a size
+        or the batch cannot be set.
     """
     try:
         import onnx  # noqa: F401
@@ -76,7 +76,7 @@ def read(path: Path, batch: int | None, size: str = "") -> Workload:
 
 
 def _asked(path: Path, batch: int | None, found: _OpenError) -> str:
-    """Which inputs leave sizes open, and the option that gives them."""
+    """The inputs with open sizes, and an example of the option that sets them."""
 
     def left_out(sizes: Sizes) -> float:
         try:
@@ -93,7 +93,7 @@ def _asked(path: Path, batch: int | None, found: _OpenError) -> str:
 
 
 def _read(path: Path, batch: int | None, sizes: Sizes, say: Any = lambda *texts: None) -> Workload:
-    # Anything may come of a file that is no model: the errors of the parsers behind these calls have no common base.
+    # A file that is not a model may raise anything: the errors of the parsers behind these calls have no common base.
     try:
         model = loaded(path)
         inputs = Inputs(model.graph, sizes)
@@ -108,7 +108,7 @@ def _read(path: Path, batch: int | None, sizes: Sizes, say: Any = lambda *texts:
 
 
 def _layers(path: Path, model: Any, inputs: Inputs, times: int, per: int, say: Any) -> Workload:
-    """Every 2-D Conv of the graph, its batch times ``times / per``."""
+    """Every 2-D Conv of the graph, with its batch multiplied by ``times / per``."""
     known = values(model, path.parent)
     functions = {(function.domain, function.name): function for function in model.functions}
     sparse = {tensor.values.name for tensor in model.graph.sparse_initializer}
@@ -151,7 +151,7 @@ def _layers(path: Path, model: Any, inputs: Inputs, times: int, per: int, say: A
 
 
 def _reason(node: Any, x: Value, weight: Value) -> str:
-    """Why a convolution is no layer, as what follows the number of such; empty where it is one."""
+    """Why a convolution is skipped, as a predicate that follows a number; empty if it is a layer."""
     if not is_onnx(node):
         return f"are {kind(node)}, which is not ONNX's own"
     if node.op_type != "Conv":
@@ -168,7 +168,7 @@ def _reason(node: Any, x: Value, weight: Value) -> str:
 
 
 def _problem(node: Any, x: Any, weight: Any, dtype: str) -> Conv2dProblem:
-    """The problem of one Conv, its padding spelled out."""
+    """The problem of one Conv, with explicit padding."""
     from onnx.helper import get_attribute_value
 
     try:
@@ -199,14 +199,14 @@ def _problem(node: Any, x: Any, weight: Any, dtype: str) -> Conv2dProblem:
 
 
 def _same(size: int, kernel: int, stride: int, dilation: int, mode: str) -> tuple[int, int]:
-    """Padding (before, after) that gives ceil(size / stride) outputs; an odd one goes where the mode says."""
+    """Padding (before, after) that gives ceil(size / stride) outputs; the mode places the extra one of an odd total."""
     total = 0 if mode == "VALID" else max(0, (-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1 - size)
     less, more = total // 2, total - total // 2
     return (more, less) if mode == "SAME_LOWER" else (less, more)
 
 
 def _unique(names: dict[Conv2dProblem, str]) -> dict[Conv2dProblem, str]:
-    """The same names, those that come again numbered."""
+    """Make the names unique: repeated names get a number."""
     taken: set[str] = set()
     unique = {}
     for problem, name in names.items():

@@ -1,10 +1,10 @@
-"""The size of every value that the convolutions of an ONNX graph need, or why it has none.
+"""The size of every value that the convolutions of an ONNX graph need, or the reason why it is unknown.
 
-Node by node, from the inputs on: ONNX's shape inference gives the types of a node's outputs
-(https://onnx.ai/onnx/api/shape_inference.html), its reference evaluator the few small tensors that decide sizes, such
-as the shape of a Reshape. What the file itself says of the values inside (value_info, sizes of its outputs) is not
-read: it may be left over from an export for other inputs.
-Limits: operators that ONNX infers nothing for (another domain, an early opset) end what is known; a loop's results too.
+It works node by node, from the inputs on. ONNX's shape inference gives the types of a node's outputs
+(https://onnx.ai/onnx/api/shape_inference.html). ONNX's reference evaluator gives the few small tensors that determine
+sizes, such as the shape of a Reshape. Sizes that the file declares for inner values (value_info, sizes of its outputs)
+are not read: they may be left over from an export for other inputs.
+Limits: sizes are unknown after operators without shape inference (another domain, an early opset) and after a loop.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ import numpy as np
 from conv_impls.workloads.onnx_load import MOST_KEPT_BYTES
 from conv_impls.workloads.onnx_names import is_conv, is_onnx, kind, line, name_of, plain, subgraphs
 
-# Their output has the size of their first input; ONNX infers nothing for them.
+# Operators whose output has the size of the first input; ONNX infers nothing for them.
 SAME_SIZE = ("GroupNormalization", "MeanVarianceNormalization")
-# The least rank of the weights of a convolution; shapes, pads and indices have fewer dimensions.
+# The minimum rank of the weights of a convolution; shapes, pads and indices have fewer dimensions.
 KERNEL_RANK = 3
 RANDOM = ("Random", "Bernoulli", "Multinomial")
-# Why a value has no size, as what follows a number of convolutions.
+# Reasons for an unknown size: predicates that follow a number of convolutions.
 RUN_TIME, OPEN = "have sizes known only at run time", "have sizes that the model's inputs leave open"
 Shape = tuple[int | str, ...]
 
 
 @dataclass
 class Value:
-    """What is known of a value.
+    """The known facts about a value.
 
-    ``type`` is an onnx.TypeProto; ``data`` is there where it is a small constant, and ``file`` says which file would
-    have held it. Where the size is not known, ``lacking`` is the reason (of convolutions, after their number), and
-    ``opened_by`` the input of the model that leaves it open.
+    ``type`` is an onnx.TypeProto. ``data`` is set for small constants; ``file`` describes the missing or unreadable
+    source of such data. If the size is not known, ``lacking`` is the reason (a predicate after a number of
+    convolutions), and ``opened_by`` the input of the model that leaves it open.
     """
 
     type: Any = None
@@ -48,7 +48,7 @@ class Value:
 
     @cached_property
     def shape(self) -> Shape | None:
-        """Its dimensions, open ones by their name or "?"; None where not even their number is known."""
+        """Its dimensions, open ones by their name or "?"; None if even their number is unknown."""
         if self.type is None or not self.type.tensor_type.HasField("shape"):
             return None
         return tuple(d.dim_value if is_fixed(d) else plain(d.dim_param) or "?" for d in self.type.tensor_type.shape.dim)
@@ -60,29 +60,29 @@ class Value:
 
     @property
     def elements(self) -> float:
-        """How many elements it has, infinitely many where its size is not known."""
+        """The number of elements; infinity if the size is not known."""
         return math.prod(dim for dim in self.shape or () if isinstance(dim, int)) if self.sized else math.inf
 
     @property
     def small(self) -> bool:
-        """Whether it may decide sizes: so small that computing it costs nothing."""
+        """Whether it may determine sizes: it is small enough to be computed at almost no cost."""
         return 8 * self.elements <= MOST_KEPT_BYTES
 
 
 def is_fixed(dim: Any) -> bool:
-    """Whether a dimension has a number; inference may find a 0."""
+    """Whether a dimension has a number; inference may give a 0."""
     return bool(dim.HasField("dim_value") and dim.dim_value >= 0)
 
 
 def values(model: Any, folder: Path) -> dict[str, Value]:
-    """Every value of the graph that its convolutions need, by name.
+    """Infer every value of the graph that its convolutions need, by name.
 
     Parameters
     ----------
     model : onnx.ModelProto
-        Its inputs are as they are to be taken; their open dimensions have no number.
+        The sizes of its inputs are already set; open dimensions have no number.
     folder : Path
-        Where the tensors kept outside the file are looked for.
+        The folder of the tensors that are stored outside the file.
     """
     graph = model.graph
     known = {value.name: _input(value) for value in graph.input}
@@ -96,7 +96,7 @@ def values(model: Any, folder: Path) -> dict[str, Value]:
 
 
 class _Inference:
-    """What is known of the values so far, and the one step that adds a node's outputs."""
+    """The values known so far, and the step that adds the outputs of one node."""
 
     def __init__(self, model: Any, known: dict[str, Value], folder: Path) -> None:
         import onnx
@@ -107,7 +107,7 @@ class _Inference:
         self._opsets = {opset.domain: opset.version for opset in model.opset_import}
 
     def add(self, node: Any) -> None:
-        """Learn what is known of the outputs of a node, whose inputs were added before."""
+        """Infer the outputs of a node; its inputs must have been added before."""
         if node.op_type == "Constant" and is_onnx(node) and node.output:
             for attribute in node.attribute:
                 if attribute.name == "value":
@@ -129,7 +129,7 @@ class _Inference:
         self._known |= made
 
     def _types(self, node: Any, names: list[str]) -> tuple[dict[str, Any], str]:
-        """The types of the node's outputs, as far as they are known, and what ONNX says against the node."""
+        """The known types of the node's outputs, and ONNX's error message for the node, if any."""
         from onnx import numpy_helper, shape_inference
 
         graph = self._one.graph
@@ -148,13 +148,13 @@ class _Inference:
         except shape_inference.InferenceError as error:
             return {}, plain(line(error).rpartition("Error] ")[2])
         types = {value.name: value.type for value in inferred.graph.value_info}
-        # Such as of a window larger than its image. Handed on, they end the process: ONNX's Slice asserts otherwise.
+        # For example, a window larger than its image. Such sizes must stop here: ONNX's Slice would abort the process.
         if any(dim.dim_value < 0 for kind in types.values() for dim in kind.tensor_type.shape.dim):
             return {}, "a size below 0"
         return types, ""
 
     def _reason(self, node: Any, inputs: list[Value], refusal: str) -> tuple[str, str]:
-        """Why an output of this node has no size, and the input of the model to blame, if any."""
+        """Why an output of this node has no size, and the input of the model that causes it, if any."""
         unsized = [value for value in inputs if value.lacking]
         if unsized:
             first = next((value for value in unsized if value.opened_by), unsized[0])
@@ -179,7 +179,7 @@ class _Inference:
         return bool(schema.has_type_and_shape_inference_function)
 
     def _computed(self, node: Any, names: list[str], made: dict[str, Value]) -> dict[str, np.ndarray[Any, Any]]:
-        """The node's outputs, where all its inputs are small constants and the outputs are small, too."""
+        """The node's outputs, if all its inputs are small constants and the outputs are small, too."""
         if not all(value.small for value in made.values()):
             return {}
         if is_onnx(node) and node.op_type in ("Shape", "Size") and self._known[names[0]].sized:
@@ -190,7 +190,7 @@ class _Inference:
         return self._evaluated(data, list(made))
 
     def _evaluated(self, data: dict[str, Any], outputs: list[str]) -> dict[str, np.ndarray[Any, Any]]:
-        """The outputs of the node in `_one`; none where the evaluator cannot."""
+        """The outputs of the node in `_one`; none if the evaluator fails."""
         import onnx
         from onnx.reference import ReferenceEvaluator
 
@@ -214,7 +214,7 @@ class _Inference:
 
 
 def _measured(node: Any, value: Value) -> np.ndarray[Any, Any]:
-    """What Shape or Size gives."""
+    """The result of the operator Shape or Size."""
     dims = [dim for dim in value.shape or () if isinstance(dim, int)]
     if node.op_type == "Size":
         return np.array(math.prod(dims), np.int64)
@@ -230,14 +230,14 @@ def _input(value: Any) -> Value:
 
 
 def _constant(tensor: Any, folder: Path) -> Value:
-    """A tensor of the file; one kept outside is read where it may decide sizes."""
+    """A tensor of the file; one stored outside is read only if it may determine sizes."""
     from onnx import external_data_helper, numpy_helper
 
     value = Value(_tensor_type(tensor.data_type, tensor.dims))
     if not value.small or len(tensor.dims) >= KERNEL_RANK:
         return value
     source = f"the damaged tensor {plain(tensor.name)}"
-    # What leads out of the folder, is too short, or of no known type: the errors have no common base.
+    # The path may leave the folder, the data may be too short or of an unknown type: the errors have no common base.
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -263,7 +263,7 @@ def _tensor_type(kind_of_element: int, dims: Any) -> Any:
 
 
 def _needed(graph: Any) -> list[Any]:
-    """The nodes that the convolutions depend on, and these, in the order of the graph."""
+    """The convolutions and the nodes that they depend on, in the order of the graph."""
     needed, names = [], set[str]()
     for node in reversed(graph.node):
         if is_conv(node) or not names.isdisjoint(node.output):
@@ -273,7 +273,7 @@ def _needed(graph: Any) -> list[Any]:
 
 
 def _outer_names(node: Any) -> list[str]:
-    """Names that its subgraphs use and do not make."""
+    """Names that a node's subgraphs use but do not define."""
     return [name for graph in subgraphs(node) for name in _free(graph)]
 
 
@@ -287,7 +287,7 @@ def _free(graph: Any) -> list[str]:
 
 
 def unmade(name: str) -> Value:
-    """What there is of a value that is neither an input, a constant nor an output of a node before."""
+    """A placeholder for a value that is not an input, a constant or an output of an earlier node."""
     return Value(
         lacking=f"have an input {plain(name)} that nothing in the model makes" if name else "have no input or no weight"
     )
