@@ -1,1 +1,1 @@
-"""Where a number starts: options -> cases -> processes that compute, a parent that judges -> records."""
+"""Measurement: options -> cases -> backend processes compute, the parent process checks -> records."""

@@ -1,7 +1,7 @@
-"""How a backend of this version is called, ours, a peer's or a plug-in's: by a plan, or by a library's own gradient.
+"""Calls a backend of this version (ours, a peer's or a plug-in's) by a plan or by a library's own gradient.
 
-A library with tensors of its own is called on those (`conv_impls.registry.Prepared.bind`). Directions that it has no
-gradient for are computed as forward convolutions (`bench.run.directions`).
+A library with its own tensor type is called on its own tensors (`conv_impls.registry.Prepared.bind`). Where it has no
+gradient for a direction, that direction is computed as a forward convolution (`bench.run.directions`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .subject import Bound, planned
 
 
 class OwnCalls:
-    """The backend of a case; UnsupportedError where it does not take the case."""
+    """The backend of a case. Raises UnsupportedError if the backend does not support the case."""
 
     def __init__(self, case: Case) -> None:
         self._case, self._gradient = case, GRADIENTS.get((case.backend, case.direction))
@@ -38,16 +38,16 @@ class OwnCalls:
         start = clock()
         if self._gradient is None:
             ready = plan(problem, weight, backend=case.backend, threads=case.threads)
-            # With the weights that the plan holds in addition, to travel with it.
+            # packed_bytes of the plan also counts the weights that the plan itself holds.
             made = replace(ready.prepared, packed_bytes=ready.packed_bytes)
             name, prepare_s = ready.backend, ready.prepare_s
         else:
             made, name = self._gradient(given, weight, case.threads), case.backend
             prepare_s = clock() - start
-        # Our own calls tell which backend they picked; a library names an algorithm of its own.
+        # Our own calls report which backend they picked; a library reports its own algorithm name.
         accuracy = get_backend(made.algorithm if made.algorithm in backends() else name).accuracy
         executed = made.executed_flops
-        # A library does not tell what it does inside; direct summation of ours does what the definition says.
+        # A library does not report its executed operations; our direct summation executes those of the definition.
         if executed is None and not made.algorithm and accuracy == "direct":
             executed = problem.flops
         facts = {
@@ -66,7 +66,7 @@ def _bound_by(bind: Callable[[Array], Binding], x: Array) -> Bound:
     bound = Bound(x, call, read, lambda: None, partial(_bound_by, bind))
 
     def with_new_tensors() -> None:
-        # Without a way to hand over a new image the library gets new tensors.
+        # Without `rebind`, a new image needs new tensors.
         bound.call, bound.read = bind(x)[:2]
 
     bound.renew = with_new_tensors if rebind is None else partial(rebind, x)

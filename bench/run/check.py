@@ -1,11 +1,11 @@
-"""Is a result right? The parent of a run judges; the process of a backend only computes and never sees the answer.
+"""Correctness checks. The parent process checks results; a backend process only computes and never has the reference.
 
-`Expected` is one layer: its data, its float64 reference and the bounds of every accuracy class, computed once and
-shared by all backends. It judges whole outputs, and a few outputs of an image that was scaled by a power of two or its
-negative: the right result is then scaled alike, bit for bit, so that no earlier answer fits.
+`Expected` is one layer: its data, its float64 reference and the error bounds of every accuracy class. They are computed
+once and shared by all backends. It checks whole outputs. It also checks a few outputs of an image that was scaled by a
+power of two or its negative. The correct result then has the same scale, bit for bit, so a cached answer is wrong.
 
 Integers test the sum exactly: direct methods and F(2x2) must reproduce them bit for bit, all others after rounding.
-Normal data tests the rounding: each output lies within the bound of its class, and so does the norm of all errors
+Normal data tests the rounding: each output must be within the bound of its class, and so must the norm of all errors
 (`conv_impls.reference.error_bounds`, `norm_bound`). Sources: integer filling, oneDNN benchdnn doc/driver_conv.md;
 float64 checks before any timing, XNNPACK bench/dequantization_bmm.
 """
@@ -22,9 +22,9 @@ from conv_impls import Conv2dProblem
 from conv_impls.reference import Float64, error_bounds, norm_bound, reference
 from conv_impls.validation import Array, Pair
 
-# With |x| and |w| <= 2, sums of up to 2**22 products are exact in float32, and FFT's errors stay below a half.
+# With |x| and |w| <= 2, sums of up to 2**22 products are exact in float32, and the errors of FFT stay below 0.5.
 INTEGERS = (-2, 3)
-# Classes whose arithmetic on integers is exact: F(2x2) has no products but with halves and quarters.
+# Classes whose arithmetic on integers is exact: the transforms of F(2x2) only multiply by halves and quarters.
 EXACT = ("direct", "tile2")
 # Largest exponent of a scale: sums of products of normal data times 2**70, or 2**-70, stay inside float32.
 EXPONENT = 70
@@ -32,7 +32,7 @@ EXPONENT = 70
 
 @dataclass(frozen=True)
 class Verdict:
-    """``problem`` is empty where the result is right, else says what is wrong."""
+    """``problem`` is empty if the result is correct; otherwise it describes the error."""
 
     problem: str
     error: float | None = None
@@ -40,17 +40,17 @@ class Verdict:
 
 
 class Expected:
-    """Data of one layer and what a right backend makes of it.
+    """Data of one layer and its correct result.
 
     Parameters
     ----------
     problem : Conv2dProblem
-        The convolution that is computed; for gradients that of `bench.run.directions.as_forward`.
+        The convolution that is computed; for gradients, the one of `bench.run.directions.as_forward`.
     seed : int
     integers : bool
         Small integers instead of standard normal data.
     every : (int, int)
-        Rows and columns of the image between each ``every``-th are zero.
+        Only every ``every``-th row and column of the image is non-zero.
     """
 
     def __init__(self, problem: Conv2dProblem, seed: int, integers: bool = False, every: Pair = (1, 1)) -> None:
@@ -70,39 +70,39 @@ class Expected:
 
     @cached_property
     def y(self) -> Float64:
-        """The right output, (N, C_out, H_out, W_out) in float64."""
+        """The correct output, (N, C_out, H_out, W_out) in float64."""
         return reference(self.x, self.weight, None, self.problem)
 
     @cached_property
     def size(self) -> float:
-        """The largest right output, without its sign; 1 where all are zero."""
+        """The largest absolute value of the correct output; 1 if all are zero."""
         return float(np.abs(self.y).max()) or 1.0
 
     def bounds(self, accuracy: str) -> Float64:
-        """The largest right error at each output."""
+        """The largest allowed error of each output."""
         if accuracy not in self._bounds:
             found = error_bounds(self.x, self.weight, None, self.problem, accuracy)
             self._bounds[accuracy] = np.broadcast_to(found, self.problem.output_shape)
         return self._bounds[accuracy]
 
     def whole(self, y: Array, accuracy: str, scale: float = 1.0) -> Verdict:
-        """Judge every output of the image times ``scale``."""
+        """Check every output of the image times ``scale``."""
         if y.shape != self.problem.output_shape or y.dtype != self.problem.dtype:
             return Verdict(f"got {y.shape} {y.dtype}, expected {self.problem.output_shape} {self.problem.dtype}")
-        # A power of two or its negative: dividing by it rounds nothing.
+        # A power of two or its negative: the division is exact.
         got = y.astype(np.float64) / scale
         if self.integers and accuracy in EXACT:
             return self._exact(got, got)
         with np.errstate(invalid="ignore"):
             distance = np.abs(got - self.y)
         bounds = self.bounds(accuracy)
-        # In place of `<=` alone: NaN is not inside.
+        # Negated `<=` instead of `>`: NaN counts as outside.
         outside = ~(distance <= bounds)
         if outside.any():
             return Verdict(self._words(outside, got, distance, bounds))
         if self.integers:
             return self._exact(np.rint(got), got)
-        # Sums of squares by NumPy itself: BLAS would leave threads spinning into the next turn.
+        # Sums of squares by NumPy itself: threads of BLAS would still spin during the next turn.
         relative = float(np.sqrt(np.square(distance).sum() / (np.square(self.y).sum() or 1.0)))
         if relative > (allowed := norm_bound(self.problem, accuracy)):
             return Verdict(f"normal inputs: relative L2 error {relative:.2g}, at most {allowed:.2g} is allowed")
@@ -110,7 +110,7 @@ class Expected:
         return Verdict("", float(distance.max()) / self.size, float(ratio.max()))
 
     def some(self, values: NDArray[np.float64], at: NDArray[np.intp], accuracy: str, scale: float) -> Verdict:
-        """Judge a few outputs, at these flat indices, of the image times ``scale``."""
+        """Check a few outputs, at these flat indices, of the image times ``scale``."""
         expected, bounds = self.y.reshape(-1)[at], self.bounds(accuracy)[np.unravel_index(at, self.y.shape)]
         with np.errstate(invalid="ignore"):
             got = values / scale
@@ -138,9 +138,9 @@ class Expected:
 
 
 def scales(seed: int) -> list[float]:
-    """Powers of two and their negatives, each once, in an order of the seed.
+    """Powers of two and their negatives, each once, in random order (seeded).
 
-    The image times a scale is a new image, and the right output is the old one times the scale, bit for bit.
+    The image times a scale is a new image. Its correct output is the old one times the scale, bit for bit.
 
     Examples
     --------

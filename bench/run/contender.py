@@ -1,11 +1,11 @@
-"""One backend at one layer, as the parent sees it: what it is asked, how its answers are judged, what its record says.
+"""One backend on one layer, in the parent process: sends the orders, checks the answers, makes the record.
 
-    prepare   probe the layer cut to a few rows; estimate; the whole layer; all outputs compared with the reference
-    turn      samples on new images; some outputs of each compared, the clock held against the parent's
-    last      all outputs of one more call compared
-    record    the median of the undisturbed turns, or the status and reason of the first thing that went wrong
+    prepare   probe the layer cut to a few rows; estimate; run the whole layer; compare all outputs with the reference
+    turn      samples on new images; compare some outputs of each; compare the clock with the parent's
+    last      compare all outputs of one more call
+    record    the median of the undisturbed turns, or the status and reason of the first failure
 
-The threats are honest mistakes and the usual tricks, not malice (docs/decisions/0013-the-parent-judges.md).
+Threat model: honest mistakes and the usual tricks, not malice (docs/decisions/0013-the-parent-judges.md).
 """
 
 from __future__ import annotations
@@ -34,33 +34,33 @@ from .subject import SLOW_S, remembers, shrunk
 from .turn import Pace, Turn
 
 PROBE_ROWS = 16
-# Estimates beyond this many times the limit are believed: a second probe of such a case would itself take long.
+# Estimates above this many times the limit get no second probe: such a probe would itself take long.
 HOPELESS = 6
-# Turns in one repetition; a slower call has as many as fit its time, FEWEST_TURNS at least up to SLOW_S.
+# Turns in one repetition. A slower call has as many as fit its time; up to SLOW_S at least FEWEST_TURNS.
 TURNS, FEWEST_TURNS = 6, 3
-# A disturbed turn is taken again, up to this many times the turns.
+# A disturbed turn is repeated, up to this many times the turns in total.
 PATIENCE = 2
-# Outputs that are read after each sample, and images that a turn may draw.
+# Outputs that are read after each sample; maximum number of images per turn.
 READ_OUTPUTS, DRAWN = 16, 64
-# A sample is disturbed where a thread lost its core and it took so much longer than those where none did; a turn is
-# where most of its samples are, or where it took so many times the best turn.
+# A sample is disturbed if a thread lost its core and the sample took DISTURBED times as long as undisturbed ones.
+# A turn is disturbed if most of its samples are, or if it took STALLED times as long as the best turn.
 DISTURBED, STALLED = 1.1, 2.0
-# A result is there when a call returns: reading it takes no longer than this share of the call, this many seconds and
-# a copy of it at this rate.
+# A result must be complete when a call returns: the maximum time to read it is the sum of this share of the call, these
+# seconds, and the time of a copy at this rate.
 READ_SHARE, READ_S, READ_BYTES_PER_S = 0.1, 20e-6, 4e9
-# Images that are called twice at the end, to find out whether a backend remembers answers.
+# Images that are called twice at the end, to detect a backend that caches its answers.
 SEEN_IMAGES = 8
 
 
 class Layer:
-    """What all contenders of a group share: the problem in one direction, its data and its right results."""
+    """Data shared by all contenders of a group: the problem in one direction, its data and its correct results."""
 
     def __init__(self, given: Conv2dProblem, direction: str, seed: int, folder: Path) -> None:
         self.given, self.direction, self._seed, self._folder = given, direction, seed, folder
         self._made: dict[int, tuple[Expected, str]] = {}
 
     def cut(self, rows: int) -> tuple[Expected, str]:
-        """Integers on the layer cut to so many output rows, and where backends find them."""
+        """Integers on the layer cut to ``rows`` output rows, and the path where backends load them."""
         return self._expected(shrunk(self.given, rows), rows)
 
     def whole(self) -> tuple[Expected, str]:
@@ -76,12 +76,12 @@ class Layer:
 
 
 class Failed(Exception):
-    """A case ends without a time; the arguments are its status and reason."""
+    """A case ends without a time. The arguments are its status and reason."""
 
 
 @dataclass
 class Contender:
-    """One case of a group under way."""
+    """One running case of a group."""
 
     case: Case
     worker: Worker
@@ -91,7 +91,7 @@ class Contender:
     seconds: float
     rotate_bytes: int
     seed: int
-    # The commit of another version of the package; and whether the backend is called by public names alone.
+    # The commit of another version of the package; whether the backend is called by public names only.
     version: str = ""
     public: bool = False
     facts: dict[str, Any] = field(default_factory=dict)
@@ -103,11 +103,11 @@ class Contender:
         self._wanted, self._scales, self._rng = 0, scales(self.seed), np.random.default_rng(self.seed)
 
     def prepare(self) -> None:
-        """Probe, check and make ready; the status says whether turns may follow."""
+        """Probe, check and plan; turns follow only if the status is ok."""
         self._guard(self._prepare)
 
     def turn(self, number: int) -> None:
-        """One turn, in this round."""
+        """Take one turn, in round ``number``."""
         self._guard(lambda: self._turn(number))
 
     def last(self) -> None:
@@ -117,25 +117,25 @@ class Contender:
 
     @property
     def wants_turn(self) -> bool:
-        """Whether another turn is to be taken."""
+        """Whether another turn should be taken."""
         if self.status != "ok" or len(self.turns) >= PATIENCE * self._wanted:
             return False
         return len(self.turns) < self._wanted or len(self._undisturbed()[0]) < self._wanted
 
     def too_fast(self, known: Peaks) -> str:
-        """Why no honest call can be as fast as this one was, or nothing."""
+        """Why the measured time is below the lower bound of this machine; empty if it is not."""
         if self.status != "ok" or not self.turns:
             return ""
         median_s, problem = stats.median(self._counted()), self.layer.whole()[0].problem
         flops_per_s, bytes_per_s = known.most(self.case.threads, problem.dtype)
         executed = self.facts.get("executed_flops")
-        # It is what a backend reports, which may be anything.
+        # A backend may report a value of any type.
         known_flops = executed if isinstance(executed, (int, float)) else None
         least = least_s(problem, known_flops, flops_per_s, bytes_per_s)
         return f"{median_s:.3g} s a call; this machine needs {least:.3g} s at its best" if median_s < least else ""
 
     def record(self, paces: dict[int, Pace], known: Peaks, environment_id: str) -> Record:
-        """The record of the case; ``paces`` are the machine's, by round."""
+        """The record of the case; ``paces`` are those of the machine, by round."""
         facts = {name: value for name, value in self.facts.items() if name in Record.__struct_fields__}
         if reason := self.too_fast(known):
             self.status, self.reason = "too_fast", reason
@@ -152,7 +152,7 @@ class Contender:
             action()
         except Failed as failed:
             self.status, self.reason = failed.args
-        # The parent's own work: no convolution computes this direction, or the reference does not fit into memory.
+        # Errors in the parent: no convolution computes this direction, or the reference does not fit into memory.
         except UnsupportedError as error:
             self.status, self.reason = "unsupported", str(error)
         except MemoryError as error:
@@ -168,7 +168,7 @@ class Contender:
         return answer
 
     def _outputs(self, do: str, expected: Expected, prefix: str = "", **order: Any) -> tuple[Answer, Verdict]:
-        """Ask for outputs, and judge all of them."""
+        """Request outputs and check all of them."""
         out = self.folder / "outputs"
         answer = self._ask(do, out=str(out), **order)
         try:
@@ -181,7 +181,7 @@ class Contender:
         return answer, verdict
 
     def _prepare(self) -> None:
-        # Without the layer's name, whose spelling another version may not know.
+        # Without the layer's name: another version may not be able to parse it.
         case = msgspec.structs.asdict(self.case) | {"label": self.case.unnamed_label}
         self._ask("start", case=case, public=self.public)
         estimate = self.facts["estimate_s"] = self._estimate()
@@ -197,7 +197,7 @@ class Contender:
         self._wanted = max(fewest, min(TURNS, int(self.seconds / max(once_s, 1e-9))))
 
     def _estimate(self) -> float:
-        """Seconds one call of the whole layer should take, from one or two cut ones, which are checked on the way."""
+        """Estimated seconds of a call of the whole layer, from one or two calls of cut layers; also checks these."""
         given, limit = self.layer.given, self.timeout_s
         rows = given.out_size[0]
         cut = ceil(rows / PROBE_ROWS)
@@ -205,14 +205,14 @@ class Contender:
         estimate = seconds * given.macs / max(macs, 1)
         if not limit < estimate < HOPELESS * limit or 2 * cut >= rows:
             return estimate
-        # Scaling multiplies what a call costs whatever its height (the transform of the kernels, say). Before a case
-        # is given up for it, a second height tells the two parts apart.
+        # Scaling also multiplies the fixed cost of a call (for example the transform of the kernels). Before a case is
+        # skipped because of it, a second height separates the fixed cost from the cost per row.
         more_macs, more_s = self._probe(2 * cut)
         slope = max(0.0, more_s - seconds) / max(more_macs - macs, 1)
         return min(estimate, more_s + slope * (given.macs - more_macs))
 
     def _probe(self, rows: int) -> tuple[int, float]:
-        """Multiply-adds and seconds of a call of the layer cut to so many rows, whose outputs are checked."""
+        """Multiply-adds and seconds of a call of the layer cut to ``rows`` rows; also checks its outputs."""
         expected, data = self.layer.cut(rows)
         answer, _ = self._outputs("probe", expected, rows=rows, data=data)
         return shrunk(self.layer.given, rows).macs, _number(answer.get("call_s"))
@@ -235,7 +235,7 @@ class Contender:
         self._suspect()
 
     def _read(self, number: int, answer: Answer) -> Turn:
-        """The turn, if its clock is that of the parent."""
+        """Parse a turn; fails if its clock does not agree with the parent's."""
         samples_s, iterations = [float(s) for s in answer["samples_s"]], int(answer["iterations"])
         began, ended = float(answer["began"]), float(answer["ended"])
         inside = answer["asked"] <= began <= ended <= answer["answered"]
@@ -245,7 +245,7 @@ class Contender:
         return Turn(number, samples_s, [int(n) for n in answer["switches"]], iterations, stats.median(answer["read_s"]))
 
     def _suspect(self) -> None:
-        """Fail a backend whose results were computed when they were read, in most turns."""
+        """Fail a backend that computed its results only when they were read, in most turns."""
         problem = self.layer.whole()[0].problem
         bytes_s = prod(problem.output_shape) * np.dtype(problem.dtype).itemsize / READ_BYTES_PER_S
         late = [t.read_s > READ_SHARE * stats.median(t.samples_s) + READ_S + bytes_s for t in self.turns]
@@ -267,10 +267,10 @@ class Contender:
             raise Failed("wrong_result", f"{took}: it remembers answers")
 
     def _undisturbed(self) -> tuple[dict[int, float], dict[int, float]]:
-        """Medians by round: of the turns that count, and of those that something else disturbed."""
+        """Medians by round: of the turns that count, and of the disturbed turns."""
         calm = [turn for turn in self.turns if not turn.crowded]
         quiet = [s for t in calm for s, n in zip(t.samples_s, t.switches, strict=True) if n == 0]
-        # Where no turn was calm, nothing says how long a sample takes that keeps its cores.
+        # If no turn was calm, the time of an undisturbed sample is unknown.
         limit_s = DISTURBED * stats.median(quiet) if quiet else 0.0
         if calm and not quiet:
             limit_s = DISTURBED * min(s for turn in self.turns for s in turn.samples_s)
@@ -287,7 +287,7 @@ class Contender:
             else:
                 disturbed[turn.round] = medians[turn.round]
         if not counted:
-            # Something has to stand for the case: the best there is, with all the others disturbed.
+            # The case needs one counted turn: the best one counts, all others stay disturbed.
             best = min(disturbed, key=lambda number: disturbed[number])
             counted[best] = disturbed.pop(best)
         return counted, disturbed
@@ -296,7 +296,7 @@ class Contender:
         return list(self._undisturbed()[0].values())
 
     def _times(self, paces: dict[int, Pace]) -> dict[str, Any]:
-        """The fields of a record that hold times, and what the machine could do in the same rounds."""
+        """The time fields of a record, and the machine's peak and yardstick of the same rounds."""
         counted, disturbed = self._undisturbed()
         samples_s = [s for turn in self.turns for s in turn.samples_s]
         turns_s = list(counted.values())

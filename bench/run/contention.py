@@ -1,11 +1,11 @@
-"""Calls while other processes are busy: starts those processes, and measures the mean call of each engine.
+"""Calls while other processes are busy: starts these processes, and measures the mean time of a call of each engine.
 
-An engine calls without a pause for some seconds. The mean includes the calls that lost a core, as a user would notice.
+An engine runs calls without a pause for some seconds. The mean includes the calls that lost a core, as in real use.
 A trial is one such stretch of every engine with every number of busy processes, in shuffled order, so that slow changes
-of the machine affect all of them alike. While one engine is timed the others are stopped.
-Busy processes compete only for the same cores, so all processes are held to as many cores as an engine has threads. All
-belong to one session: where cores are shared between sessions first (sched(7), autogroup), one busy process of another
-session would count as much as all threads of an engine.
+of the machine affect all of them equally. While one engine is timed the others are stopped.
+Busy processes compete only for the same cores, so all processes are pinned to as many cores as an engine has threads.
+All belong to one session: if the scheduler shares cores between sessions first (sched(7), autogroup), one busy process
+of another session would get as much time as all threads of an engine.
 Limits: it needs sched_setaffinity (Linux).
 """
 
@@ -22,20 +22,20 @@ from ..machine import cpu, usage
 from .contender import Contender, Failed
 from .options import UsageError
 
-# Reports when it runs. Ends when its input is closed, which also happens when the parent is killed.
+# Writes one byte when it runs. Ends when its stdin is closed, also if the parent is killed.
 BUSY = """
 import os, sys, threading
 threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
 os.write(1, b"!")
 while True: pass
 """
-# (engine, busy processes) to the mean call of each trial, in seconds.
+# (engine, busy processes) -> mean time of a call in each trial, in seconds.
 Means = dict[tuple[str, int], list[float]]
 
 
 @contextmanager
 def busy(processes: int) -> Iterator[list[int]]:
-    """Run so many processes that never wait; all of them run before the block begins. Yields their pids.
+    """Run ``processes`` processes that never wait; all of them run before the block begins. Yields their pids.
 
     Raises
     ------
@@ -55,9 +55,9 @@ def busy(processes: int) -> Iterator[list[int]]:
 
 @contextmanager
 def _started() -> Iterator[subprocess.Popen[bytes]]:
-    # -I -S: nothing of the user's is imported, so it starts in milliseconds.
+    # -I -S: no user packages are imported, so it starts in milliseconds.
     command = [sys.executable, "-I", "-S", "-c", BUSY]
-    # A group of its own: Ctrl-C in a terminal reaches the parent alone, which ends it.
+    # Its own process group: Ctrl-C in a terminal reaches only the parent, which ends it.
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0) as process:
         try:
             yield process
@@ -67,12 +67,12 @@ def _started() -> Iterator[subprocess.Popen[bytes]]:
 
 @contextmanager
 def on_cores(threads: int) -> Iterator[None]:
-    """Hold this process, and those it starts, to exactly so many cores.
+    """Pin this process, and those it starts, to exactly ``threads`` cores.
 
     Raises
     ------
     UsageError
-        There are fewer, or this system cannot hold a process to them.
+        There are fewer cores, or this system cannot pin a process.
     """
     before = cpu.cpus()
     usage.pin(threads)
@@ -86,7 +86,7 @@ def on_cores(threads: int) -> Iterator[None]:
 
 
 def mean_call_s(contender: Contender, seconds: float) -> float:
-    """The mean of the calls that an engine makes in so many seconds.
+    """The mean time of the calls that an engine makes in ``seconds`` seconds.
 
     Raises
     ------
@@ -110,25 +110,25 @@ def measured(
     contenders: Sequence[Contender], counts: Sequence[int], trials: int, seconds: float, order: random.Random,
     show: Callable[[int, int, dict[str, float]], None] = lambda trial, processes, means: None,
 ) -> Means:  # fmt: skip
-    """The mean calls of the engines that finish all trials; the others get a status and a reason.
+    """Mean call times of the engines that finish all trials; the others get a status and a reason.
 
     Parameters
     ----------
     contenders : sequence of Contender
-        Prepared; those that are not ok are left out.
+        Prepared contenders; those whose status is not ok are left out.
     counts : sequence of int
         Numbers of busy processes.
     trials : int
     seconds : float
-        Of calls, for each engine with each number of busy processes in each trial.
+        Duration of the calls of each engine, for each number of busy processes in each trial.
     order : random.Random
         Shuffles engines and numbers.
     show : callable, optional
-        Called with a trial's number, its busy processes and the mean calls by engine.
+        Called with the trial's number, its number of busy processes and the mean call times by engine.
     """
     found = Means()
     for contender in contenders:
-        # Warms it up; and only after a turn does `last` compare its outputs.
+        # A warm-up. It is also needed because `last` compares outputs only after a turn.
         if contender.status == "ok":
             contender.turn(0)
     for trial in range(trials):

@@ -1,12 +1,12 @@
-"""Forward, and the two gradients, each as a forward convolution that any backend can be asked for.
+"""The forward direction and the two gradients, each as a forward convolution that any backend can compute.
 
-    bwd_d   dx: the gradient of y, with zeros between its rows where the stride is not 1, padded by d (k-1) - p and
-            convolved with the kernels turned by 180 degrees, input and output channels exchanged
-    bwd_w   dw: x, with channels for images, convolved with the gradient of y for kernels; stride and dilation exchanged
+    bwd_d   dx: the gradient of y, with zeros between its rows if the stride is not 1, padded by d (k-1) - p and
+            convolved with the kernels rotated by 180 degrees; input and output channels are swapped
+    bwd_w   dw: x as images (channels as batch), the gradient of y as kernels; stride and dilation are swapped
 
-Source: Dumoulin & Visin 2016, arXiv:1603.07285, sec. 4; bwd_w: the definition, differentiated. One check and one bound
-then serve all three. Limits: zeros between rows are multiplied too, and kernels as large as images suit few backends,
-so this is what a forward backend can do for training, not the best there is; a peer may bring its own gradients.
+Source: Dumoulin & Visin 2016, arXiv:1603.07285, sec. 4; bwd_w: the definition, differentiated. So one check and one
+bound work for all three. Limits: zeros between rows are multiplied too, and few backends are fast with kernels as large
+as images. So this shows what a forward backend can do for training, not the optimum. A peer may use its own gradients.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def as_forward(problem: Conv2dProblem, direction: str) -> Conv2dProblem:
     Raises
     ------
     UnsupportedError
-        No convolution does: padding that is not zeros, or wider than the kernel reaches; in bwd_w groups, or an image
-        that no output reads.
+        No convolution computes it: padding that is not zeros, or padding wider than the kernel; for bwd_w also groups,
+        or an image that no output reads.
     """
     if direction == "fwd":
         return problem
@@ -50,7 +50,7 @@ def as_forward(problem: Conv2dProblem, direction: str) -> Conv2dProblem:
         )  # fmt: skip
     if problem.groups != 1:
         raise UnsupportedError("bwd_w: no single convolution computes it for groups")
-    # Rows at the end that no output read are left out, as are those of the padding.
+    # Rows at the end that no output reads are left out, also those of the padding.
     last = [
         d * (k - 1) + s * (o - 1) + 1 - n - low
         for k, d, o, s, n, (low, _) in zip(kernel, dilations, out, strides, size, sides, strict=True)
@@ -66,5 +66,5 @@ def as_forward(problem: Conv2dProblem, direction: str) -> Conv2dProblem:
 
 
 def every(problem: Conv2dProblem, direction: str) -> Pair:
-    """Rows and columns of the data of `as_forward` that are not zero: each s-th."""
+    """Step between non-zero rows and columns of the data of `as_forward`: the stride s for bwd_d, else 1."""
     return problem.stride if direction == "bwd_d" else (1, 1)

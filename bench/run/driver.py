@@ -1,13 +1,13 @@
-"""Measure the cases of a run: every backend in a process of its own, taking turns at each layer in seeded random order.
+"""Measure the cases of a run: every backend in its own process; the backends take turns in seeded random order.
 
     for each thread count, for each repetition, with new processes; for each layer
-        prepare every backend, all outputs checked; then in each round, in shuffled order: one turn each; check again
+        prepare every backend, check all outputs; then in each round, in shuffled order: one turn each; check again
 
-A round gives each pair of backends one ratio under like conditions; `intervals.ratio` makes intervals of them. The
-machine takes part as one more contender, its peak and a yardstick, so that every record knows what it could do at the
-time. Rounds go on, up to twice as many, while a backend lacks turns that nothing disturbed. A process that dies or
-hangs costs its case, which gets a status, and is started again for the next layer, though not for ever. The budget
-counts from the start of the run, or from where it is resumed; cases beyond it are left for --resume.
+A round gives each pair of backends one ratio under equal conditions; `intervals.ratio` makes intervals of them. The
+machine takes part as one more contender: its peak and a yardstick are measured in each round and stored in the records.
+Rounds continue, up to twice as many, while a backend has too few undisturbed turns. If a process dies or hangs, its
+case gets a status, and the process is started again for the next layer, up to a limit. The budget counts from the start
+of the run, or from its resumption; cases beyond it are left for --resume.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from .turn import Pace
 from .worker import MACHINE
 
 PEAK_S = 0.006
-# As often at most, while it stays below the highest peak known.
+# Maximum tries, while the result stays below the highest known peak.
 PEAK_TRIES = 3
-# Before a result is too fast, the peak is measured so often again, for so long.
+# Before a result is marked too fast, the peak is measured again: number of times, seconds each.
 DOUBTS, DOUBT_S = 10, 0.05
-# A backend that hung in so many cases on one number of threads is not tried again.
+# A backend that hung in this many cases is not tried again.
 GIVEN_UP = 2
-# A layer with weak results is measured again, so many times at most.
+# Maximum number of times that a layer with weak results is measured again.
 AGAIN = 2
-# (finished cases, all cases, what is under way, seconds left or None)
+# (finished cases, all cases, current step, seconds left or None)
 Progress = Callable[[int, int, str, "float | None"], None]
 
 
@@ -50,7 +50,7 @@ def make_cases(
     layers: list[WorkloadLayer], backends: list[str], threads: list[int], repetitions: int, directions: list[Direction],
     caches: list[Cache],
 ) -> list[Case]:  # fmt: skip
-    """All cases, in the order they are measured."""
+    """All cases, in the order of measurement."""
     return [
         Case(layer.workload, layer.name, layer.problem.label, layer.count, backend, count, direction, repetition, cache)
         for count in threads
@@ -63,16 +63,16 @@ def make_cases(
 
 
 class Driver:
-    """The one way to a measured record. A context: leaving it ends all processes and frees the run.
+    """The only class that measures records. A context manager: its exit ends all processes and unlocks the run.
 
     Parameters
     ----------
     run : Run
     cases : iterable of Case
-        Those of the run's cases to measure now; a layer that was left half-way is measured whole again.
+        The cases of the run to measure now. An incomplete layer is measured again as a whole.
     progress : callable
     versions : mapping of str to Version
-        Of those backends that are of another version.
+        Versions of the backends that are of another version.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Driver:
         self._stack.close()
 
     def _adopt(self, finished: set[str]) -> None:
-        """Of groups not yet whole: take what an equal layer has, or forget what there is, to measure it again."""
+        """For incomplete groups: copy the records of an equal layer, or drop their records, to measure them again."""
         groups: dict[Group, list[Record]] = {}
         for record in [record for key, record in self._known.items() if key in finished]:
             groups.setdefault(group_of(record.case), []).append(record)
@@ -132,22 +132,22 @@ class Driver:
                     self._known.pop(case.key, None)
 
     def record(self, case: Case) -> Record | None:
-        """The record of a case, its whole group measured first where it is not; None where the budget is spent."""
+        """The record of a case. Measures its whole group first if needed; None if the budget is spent."""
         if case.key not in self._known:
             self._measure(self._groups[group_of(case)])
         return self._known.get(case.key)
 
     def weak(self, case: Case) -> bool:
-        """Whether the case's group should be measured again: a result of this session is weak, and time is left."""
+        """Whether to measure the case's group again: a result of this session is weak, and time is left."""
         group = group_of(case)
         left = group in self._measured and self._tries[group] < AGAIN and time.monotonic() < self._end
         return left and self._weak(self._groups[group]) > 0
 
     def again(self, case: Case) -> None:
-        """Measure the case's group once more, by new processes.
+        """Measure the case's group once more, with new processes.
 
-        The turns of both times count together, unless something was wrong with all of the first ones; then what is
-        less weak stays. A failure stays, from either time.
+        The turns of both measurements are pooled, unless the first one is biased; then the one with fewer weak results
+        is used. A failure in either measurement stays.
         """
         where = group_of(case)
         group = self._groups[where]
@@ -191,12 +191,12 @@ class Driver:
             self._journal.append(record)
 
     def _records(self, group: list[Case]) -> list[Record] | None:
-        """All backends on one layer: prepare each, then rounds of turns, then a record each; None where time is up."""
+        """All backends on one layer: prepare each, then rounds of turns, then one record each; None if time is up."""
         config, first = self.config, group[0]
         self._fleet.use(first.threads, first.repetition)
         layer = Layer(first.problem, first.direction, config["seed"], self._folder)
         versions = self._versions
-        # A version has no plan of the convolution that computes a gradient: ours is then called as it is.
+        # A version has no plan of the convolution that computes a gradient: ours is then called by public names, too.
         alike = versions.keys() | (split_version(name)[0] for name in versions if first.direction != "fwd")
         contenders = [
             Contender(
@@ -224,7 +224,7 @@ class Driver:
         return shared(records, group, config)
 
     def _rounds(self, first: Case, contenders: list[Contender]) -> dict[int, Pace]:
-        """Turns of all that are ready, and the checks after them; what the machine could do in each round."""
+        """Turns of all ready contenders, and the checks after them; returns the machine's pace of each round."""
         order = random.Random(f"{self.config['seed']} {first.key}")
         paces: dict[int, Pace] = {}
         for number in range(PATIENCE * TURNS):
@@ -241,12 +241,12 @@ class Driver:
         return paces
 
     def _yardstick_s(self, first: Case) -> float:
-        """Seconds of a fixed piece of work of the layer's size; 0 where it cannot be done."""
+        """Seconds of a fixed piece of work of the layer's size; 0 if it cannot be measured."""
         answer = self._fleet.worker(MACHINE).ask("yardstick", label=first.label).get("yardstick_s")
         return float(answer) if isinstance(answer, (int, float)) else 0.0
 
     def _peak(self, first: Case, seconds: float = PEAK_S) -> float:
-        """What the machine can do now, in GFLOP/s: the best of some tries, for threads that just woke up may stall."""
+        """The FMA peak now, in GFLOP/s: the best of some tries, because threads may stall just after wake-up."""
         threads, dtype, found = first.threads, first.problem.dtype, 0.0
         for _ in range(PEAK_TRIES):
             answer = (
@@ -258,16 +258,16 @@ class Driver:
         return found
 
     def _known_peaks(self, first: Case, contenders: list[Contender]) -> Peaks:
-        """The most this machine is known to do; asked once more before anybody is called too fast."""
+        """The highest known peaks of this machine; measured again before any result is marked too fast."""
         threads, dtype = first.threads, first.problem.dtype
         if any(contender.too_fast(self._peaks) for contender in contenders):
-            # Something may have been at the machine whenever its peak was measured.
+            # The machine may have been busy at every measurement of its peak.
             for _ in range(DOUBTS):
                 self._peaks.learn(threads, dtype, self._peak(first, DOUBT_S))
         return self._peaks
 
     def _weak(self, group: list[Case]) -> int:
-        """How many results of a group are weak."""
+        """Number of weak results in a group."""
         return sum(bool(self._doubt(self._known[case.key]).weak) for case in group if case.key in self._known)
 
     def _doubt(self, record: Record) -> stats.Doubt:
@@ -284,7 +284,7 @@ class Driver:
 def check_cases(
     cases: list[Case], call_s: float, variables: dict[str, str], seed: int, versions: Versions = NONE
 ) -> Generator[tuple[Case, str, str]]:
-    """The checks of a run without its timing: each case with its status and reason; equal layers are checked once."""
+    """The checks of a run without its timing: each case with its status and reason. Equal layers are checked once."""
     with tempfile.TemporaryDirectory(prefix="bench-") as name, Fleet(call_s, variables, versions) as fleet:
         folder, layers, known = Path(name), dict[Group, Layer](), dict[tuple[Group, str], tuple[str, str]]()
         for case in cases:

@@ -1,6 +1,6 @@
-"""Images, weights and outputs between the parent of a run and its backends: files in a folder of the run's own.
+"""Passes images, weights and outputs between the parent and the backend processes, as files in a temporary folder.
 
-The parent writes the data of a layer once for all backends; each backend writes the outputs that the parent judges.
+The parent writes the data of a layer once for all backends; each backend writes the outputs that the parent checks.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def save(folder: Path, name: str, x: Array, weight: Array) -> str:
-    """Write the data of a layer; what `load` reads it by."""
+    """Write the data of a layer; returns the path stem that `load` needs."""
     stem = folder / name
     np.save(f"{stem}.x.npy", x)
     np.save(f"{stem}.weight.npy", weight)
@@ -23,14 +23,14 @@ def save(folder: Path, name: str, x: Array, weight: Array) -> str:
 
 
 def load(stem: str) -> tuple[Array, Array]:
-    """Image and weights; read-only, so that no backend can change what its results are compared with."""
+    """Image and weights, read-only, so that no backend can change the data that its results are compared with."""
     x, weight = np.load(f"{stem}.x.npy"), np.load(f"{stem}.weight.npy")
     x.flags.writeable = weight.flags.writeable = False
     return x, weight
 
 
 def outputs(path: Path, shape: list[int], dtype: str) -> Array:
-    """What a backend wrote.
+    """The outputs that a backend wrote.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The processes of a run: one a backend, each started when it is first asked something."""
+"""The processes of a run: one per backend, each started at its first order."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ NONE: Versions = MappingProxyType({})
 
 
 class Fleet:
-    """The processes of a run, one a backend, all on one number of threads in one repetition. A context.
+    """Context manager: the processes of a run, one per backend, all for one thread count and one repetition.
 
-    ``sessions``: each in a session of its own, see `Worker`.
+    ``sessions``: each process runs in its own session, see `Worker`.
     """
 
     def __init__(
@@ -33,13 +33,13 @@ class Fleet:
         self.close()
 
     def use(self, threads: int, repetition: int = 1) -> None:
-        """New processes for another number of threads or another repetition, so that repetitions differ as they may."""
+        """Start new processes for another thread count or repetition: repetitions include process variation."""
         if self._kind != (threads, repetition):
             self.close()
             self._kind = threads, repetition
 
     def worker(self, backend: str) -> Worker:
-        """The process of a backend; it starts when it is first asked something."""
+        """The process of a backend; it starts at its first order."""
         if backend not in self._workers:
             version = self._versions.get(backend)
             variables = (version.variables() if version else {}) | self._variables
@@ -54,5 +54,5 @@ class Fleet:
 
 
 def commit_of(versions: Versions, backend: str) -> str:
-    """What the record of a backend says of its version; nothing for this one."""
+    """The commit for the record of a backend; empty for this version."""
     return versions[backend].commit if backend in versions else ""

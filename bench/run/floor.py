@@ -1,13 +1,14 @@
-"""How fast can a call be at all? A backend that is faster did not compute the convolution.
+"""Lower bound of the time of a call. A backend that is faster did not compute the convolution.
 
-    operations   those that the backend says it executed, at the highest peak known; a backend that says nothing is
-                 allowed a quarter of the direct ones, or above 7x7 those of an FFT if they are fewer; of either, the
-                 part whose taps see the image: products with a padding of zeros may be left out
-    bytes        image, weights and output once, at the bandwidth of the first cache
+    operations   those that the backend reports as executed, at the highest known peak; for a backend that reports none,
+                 a quarter of the direct ones, or above 7x7 those of an FFT if they are fewer; in both cases only the
+                 share whose taps read the image: products with a padding of zeros may be left out
+    bytes        image, weights and output once, at the bandwidth of the L1 cache
 
-Both with `SLACK`, for a peak is measured, too. Sources: Winograd F(4x4, 3x3) needs a quarter of the multiplications
-(Lavin & Gray 2016, arXiv:1509.09308, sec. 4); a real FFT of P points needs about 2.5 P log2(P) operations.
-Limits: where the machine was busy whenever its peak was measured, the floor is too high.
+Both are divided by `SLACK`, because the peaks are measured, too. Sources: Winograd F(4x4, 3x3) needs a quarter of the
+multiplications (Lavin & Gray 2016, arXiv:1509.09308, sec. 4); a real FFT of P points needs about 2.5 P log2(P)
+operations.
+Limits: if the machine was busy at every measurement of its peak, the bound is too high.
 """
 
 from __future__ import annotations
@@ -19,22 +20,22 @@ import numpy as np
 from conv_impls import Conv2dProblem
 
 SLACK = 1.1
-# Of the direct operations, for a backend that says nothing; kernels larger than this may be faster by FFT.
+# Share of the direct operations, if a backend reports none; kernels with more taps than this may be faster by FFT.
 UNKNOWN_SHARE, FFT_TAPS = 0.25, 49
 
 
 def least_s(
     problem: Conv2dProblem, executed_flops: float | None, peak_flops_per_s: float, l1_bytes_per_s: float
 ) -> float:
-    """The seconds that a call takes at least.
+    """The minimum seconds of a call.
 
     Parameters
     ----------
     problem : Conv2dProblem
     executed_flops : float or None
-        What the backend says it executed.
+        Executed operations that the backend reports.
     peak_flops_per_s, l1_bytes_per_s : float, >= 0
-        Of all its threads together; 0 where it is not known, and then sets no floor.
+        Sum over all threads; 0 if unknown, and then it sets no bound.
 
     Examples
     --------
@@ -49,7 +50,7 @@ def least_s(
 
 
 def seen(problem: Conv2dProblem) -> float:
-    """The part of all taps, over all outputs, that see the image and not its padding of zeros.
+    """The share of all taps, over all outputs, that read the image and not its padding of zeros.
 
     Examples
     --------
@@ -62,19 +63,19 @@ def seen(problem: Conv2dProblem) -> float:
     for axis, size in enumerate(problem.in_size):
         taps = np.arange(problem.kernel_size[axis]) * problem.dilation[axis] - problem.padding[axis][0]
         first = np.arange(problem.out_size[axis]) * problem.stride[axis]
-        # The outputs of which each tap sees the image, without a table of all pairs.
+        # For each tap, the number of outputs for which it reads the image, without a table of all pairs.
         inside = np.searchsorted(first, size - taps) - np.searchsorted(first, -taps)
         share *= float(inside.sum()) / (len(taps) * len(first))
     return share
 
 
 def fewest_flops(problem: Conv2dProblem) -> float:
-    """Operations that a backend which says nothing of itself must do at least."""
+    """Minimum number of operations, for a backend that reports none."""
     quarter = UNKNOWN_SHARE * problem.flops
     if prod(problem.kernel_size) <= FFT_TAPS:
         return quarter
     points = prod(problem.padded_size)
     transforms = problem.batch * (problem.in_channels + problem.out_channels)
-    # One complex product a point and pair of channels, eight operations; real data needs half the points.
+    # One complex product (8 operations) per point and pair of channels; real data needs half the points.
     products = 4.0 * points * problem.batch * problem.in_channels * problem.out_channels / problem.groups
     return min(quarter, 2.5 * points * log2(max(points, 2)) * transforms + products)

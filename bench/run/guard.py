@@ -1,10 +1,10 @@
-"""Between the parent and a backend's process: a small process that outlives the backend and ends all it started.
+"""A small process between the parent and a backend: it outlives the backend and kills all processes it started.
 
 The guard forks the backend's process and waits. It is a child subreaper (Linux, prctl(2), PR_SET_CHILD_SUBREAPER):
-a descendant whose own parent has gone becomes the guard's child, also one in a session of its own (setsid and double
-fork, as daemons do). When the backend's process ends, or the guard gets SIGTERM (from the parent, or from Linux when
-the parent is gone), all its children are killed until none is left; then it ends as the backend's process did.
-Limits: without prctl and /proc (macOS) only the backend's process group ends. Whoever kills the guard escapes.
+an orphaned descendant becomes the guard's child, even if it has its own session (setsid and double fork, as daemons
+do). When the backend's process ends, or the guard gets SIGTERM (from the parent, or from Linux when the parent has
+ended), the guard kills all its children until none is left. Then it exits with the status of the backend's process.
+Limits: without prctl and /proc (macOS) only the backend's process group ends. A backend that kills the guard escapes.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-# Of linux/prctl.h.
+# From linux/prctl.h.
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 def guard(parent: int, said: int, pipes: tuple[int, ...]) -> None:
-    """Go on in a forked process group of its own, whose pid goes to ``said`` as a line; the guard never returns.
+    """Fork: the child returns, in its own process group, and writes its pid to ``said``; the guard never returns.
 
     Parameters
     ----------
     parent : int
-        Pid of the parent; when it is gone, everything ends.
+        Pid of the parent; when it ends, everything ends.
     said : int
         Pipe for ``{"pid": ...}``.
     pipes : ints
-        Pipes of the backend's process, which the guard closes: their ends are to mean that it has ended.
+        Pipes of the backend's process. The guard closes them, so that end-of-file means that the backend has ended.
     """
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     _die_with(parent, signal.SIGTERM)
@@ -42,21 +42,21 @@ def guard(parent: int, said: int, pipes: tuple[int, ...]) -> None:
         os.write(said, b'{"pid": %d}\n' % os.getpid())
         return
     with suppress(OSError):
-        # Done by both, so that it is done before either goes on.
+        # Both processes call it, so that it is done before either continues.
         os.setpgid(backend, backend)
-    # Until here SIGTERM ends the guard, and the guard's end the backend.
+    # Before this line SIGTERM ends the guard, and the end of the guard ends the backend.
     signal.signal(signal.SIGTERM, lambda *_: _leave(backend, 0))
     for pipe in pipes:
         os.close(pipe)
     while True:
-        # Orphans end here, too.
+        # This also reaps orphans.
         ended, status = os.waitpid(-1, 0)
         if ended == backend:
             _leave(backend, status)
 
 
 def _leave(backend: int, status: int) -> NoReturn:
-    """Kill all children, and theirs, which become ours; end with the status of the backend's process."""
+    """Kill all children and their children, which become ours; exit with the status of the backend's process."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with suppress(ProcessLookupError):
         os.killpg(backend, signal.SIGKILL)
@@ -79,7 +79,7 @@ def _children() -> list[int]:
     found, me = [], str(os.getpid())
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
-            # The name, in brackets, may hold anything.
+            # The process name, in brackets, may contain any character.
             if path.read_text(errors="replace").rpartition(")")[2].split()[1] == me:
                 found.append(int(path.parent.name))
     return found
@@ -88,7 +88,7 @@ def _children() -> list[int]:
 def _die_with(parent: int, number: signal.Signals) -> None:
     """Get this signal when the parent ends."""
     _prctl(PR_SET_PDEATHSIG, number)
-    # It may have ended before that.
+    # The parent may have ended before the call of prctl.
     if os.getppid() != parent:
         sys.exit()
 

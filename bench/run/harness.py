@@ -1,8 +1,8 @@
-"""What one pytest session measures, and how an item hands its recorded times to pytest-benchmark.
+"""The measurements of one pytest session, and how an item passes its recorded times to pytest-benchmark.
 
-`Harness` answers for each case with its `Result`; `replay` hands the turns of a record over. `Clock` advances by a
-recorded time between the two readings that pytest-benchmark takes around a round, so that its JSON, tables, comparisons
-and histograms are of exactly the recorded values, and its median is the record's.
+`Harness` returns the `Result` of each case; `replay` passes the turns of a record on. `Clock` advances by a recorded
+time between the two readings that pytest-benchmark takes around a round. So its JSON, tables, comparisons and
+histograms use exactly the recorded values, and its median is that of the record.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from .driver import Driver, check_cases
 from .progress import Bar
 from .request import Request
 
-# Statuses of cases that are nobody's fault: pytest skips them.
+# Statuses that are not failures: pytest skips these cases.
 SKIPPED = ("unsupported", "over_budget", "unreliable", "interrupted")
 
 
 class Clock:
-    """A timer that hands out recorded times: 0, t1, 0, t2, ..., whose differences are exact."""
+    """A timer that returns recorded times: 0, t1, 0, t2, ..., so that differences are exact."""
 
     __name__ = "recorded"
 
@@ -35,7 +35,7 @@ class Clock:
         self._left: list[float] = []
 
     def load(self, times_s: list[float]) -> None:
-        """Have the next rounds last so long."""
+        """Set the durations of the next rounds."""
         self._left = [reading for time_s in times_s for reading in (0.0, time_s)][::-1]
 
     def __call__(self) -> float:
@@ -48,7 +48,7 @@ CLOCK = Clock()
 
 @dataclass(frozen=True)
 class Result:
-    """How a case ended, its record where it was timed, and the command that repeats it."""
+    """Status of a case, its record if it was timed, and the command that repeats it."""
 
     status: str
     reason: str
@@ -58,16 +58,16 @@ class Result:
 
 @dataclass
 class Harness:
-    """What one session measures, and how far it is.
+    """The cases and the progress of one session.
 
     Parameters
     ----------
     request : Request
     timed : bool
-        Whether cases are timed; else each is checked, and no run is made.
+        Whether cases are timed; otherwise each is only checked, and no run is created.
     progress : Bar
     selected : list of Case
-        Those of the request's cases that the session has items for.
+        The cases of the request that the session has items for.
     """
 
     request: Request
@@ -80,7 +80,7 @@ class Harness:
     _checked: dict[str, Result] = field(default_factory=dict)
 
     def open_run(self) -> Run:
-        """The run folder, made or found once; what holds libraries back on this machine is said then."""
+        """The run folder, created or found once; then also prints the warnings of the environment."""
         if self.run is None:
             self.run = self.request.open()
             for text in self.run.environment.get("warnings") or []:
@@ -88,7 +88,7 @@ class Harness:
         return self.run
 
     def environment_id(self) -> str:
-        """The id of the run's environment, or of the machine as it is now, before the run is opened."""
+        """The id of the run's environment; before the run is opened, that of the current machine."""
         return str((self.run.environment if self.run else self.request.environment())["id"])
 
     def open(self) -> None:
@@ -98,7 +98,7 @@ class Harness:
         self.progress.__enter__()
 
     def result(self, case: Case) -> Result:
-        """The result of a case; its whole layer is measured, or checked, at the first."""
+        """The result of a case; the first case of a layer measures, or checks, the whole layer."""
         if self.driver is None or self.run is None:
             return self._check(case)
         record = self.driver.record(case)
@@ -107,7 +107,7 @@ class Harness:
         return Result(record.status, record.reason, record, self.run.repeat(case))
 
     def close(self) -> None:
-        """End all processes; a run whose cases are all measured is finished."""
+        """End all processes; mark the run as finished if all its cases are measured."""
         self.progress.__exit__()
         if self._checks is not None:
             self._checks.close()
@@ -125,20 +125,20 @@ class Harness:
             )
         while case.key not in self._checked:
             checked, status, reason = next(self._checks)
-            # What a backend refuses, or is too slow for, is no fault where nothing is to be timed.
+            # Without timing, an unsupported or too slow case is not a failure.
             self._checked[checked.key] = Result("ok" if status in SKIPPED else status, reason)
         return self._checked[case.key]
 
 
 def replay(result: Result, benchmark: BenchmarkFixture) -> None:
-    """Hand the recorded turns of a case to pytest-benchmark; end the test as the case ended."""
+    """Pass the recorded turns of a case to pytest-benchmark; skip or fail the test by the status of the case."""
     record = result.record
-    # pytest shows it as it is.
+    # pytest prints the text without escaping it.
     said = visible(f"{result.status}: {result.reason}")
     if result.status in SKIPPED:
         pytest.skip(said)
     if result.status != "ok":
-        # Nothing of it is saved, and the fixture is not missed.
+        # pytest-benchmark then saves nothing, and does not warn about an unused fixture.
         benchmark.has_error = True
         again = f"\nrepeat: {result.repeat}" if result.repeat else ""
         pytest.fail(visible(said + again), pytrace=False)

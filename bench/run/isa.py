@@ -1,7 +1,7 @@
-"""Environment variables that hold compilers and libraries to an older instruction set than the machine's.
+"""Environment variables that limit compilers and libraries to an older instruction set than the machine's.
 
-Most users' machines have AVX2 only; a comparison held to it shows what they would see. Limits: libraries without such a
-setting are left out.
+Most users' machines have AVX2 only; a comparison limited to AVX2 shows the times of such machines. Limits: libraries
+without such a setting are left out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ISAS = {
         "NUMBA_CPU_NAME": "haswell",
     }
 }
-# Peers that these variables do not reach.
+# Peers that ignore these variables.
 UNHELD = tuple(name for name, peer in PEERS.items() if not peer.obeys_isa)
 
 

@@ -1,4 +1,4 @@
-"""Texts of the command line -> layers, backends, thread counts, cases; what is wrong with them in one line."""
+"""Parse command-line options into layers, backends, thread counts and cases. Errors are one line."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from .worker import MACHINE, PLUGIN
 
 Word = TypeVar("Word", bound=str)
 ROOT = Path(__file__).parents[2]
-# Beside the sources where there is a checkout, else where the command is run.
+# In a checkout: next to the sources; otherwise in the current folder.
 RESULTS = (ROOT if (ROOT / "pyproject.toml").exists() else Path.cwd()) / "results"
 RUNS = RESULTS / "runs"
-# Caches are flooded with this many times the last level's size; without one to ask, with a large desktop's.
+# Caches are flooded with this many times the last level's size; if it is unknown, with that of a large desktop.
 FLOOD, LAST_LEVEL_BYTES = 2, 64 * 2**20
-# Why convolutions of a model are left out, as `conv_impls.workloads.Workload` words reasons.
+# Reason why convolutions of a model are left out, in the wording of `conv_impls.workloads.Workload`.
 NOT_NAMED = "are not named by --layers"
 
 HELP = {
@@ -72,7 +72,7 @@ class UsageError(Exception):
 
 @dataclass(frozen=True)
 class Options:
-    """What was asked for, as texts and numbers of the command line; what `python -m bench run` has by default."""
+    """The command-line options, as texts and numbers; the defaults are those of `python -m bench run`."""
 
     workload: str = "sizes,resnet50,vgg16,mobilenet_v2,convnext_tiny"
     backends: str = "all"
@@ -99,12 +99,12 @@ class Options:
             object.__setattr__(self, "isa", choice(self.isa, "--isa", tuple(ISAS)))
 
     def command(self) -> str:
-        """The command that asks for the same."""
+        """The command with the same options."""
         words = [f"--{f.name} {_quoted(getattr(self, f.name))}" for f in fields(self) if getattr(self, f.name) != ""]
         return "python -m bench run " + " ".join(words)
 
     def further(self) -> str:
-        """What the command that repeats one case needs beside the case: the options that change how it is measured."""
+        """Options that the command to repeat one case also needs: those that change the measurement."""
         names = "seconds", "timeout", "isa", "kernels", "plugin", "seed"
         changed = [name for name in names if getattr(self, name) != getattr(Options, name)]
         return " ".join(f"--{name} {_quoted(getattr(self, name))}" for name in changed)
@@ -115,11 +115,11 @@ class Options:
         return isa_variables(self.isa) | ({PLUGIN: self.plugin, "PYTHONPATH": path} if self.plugin else {})
 
     def cases(self) -> list[Case]:
-        """Every case, in the order it is measured."""
+        """Every case, in the order of measurement."""
         return self.asked()[0]
 
     def asked(self) -> tuple[list[Case], dict[str, Taken]]:
-        """Every case, in the order it is measured, and what of each model is left out."""
+        """Every case, in the order of measurement, and the convolutions of each model that are left out."""
         from .driver import make_cases
 
         for name in ("repetitions", "seconds", "timeout", "budget"):
@@ -141,12 +141,12 @@ class Options:
             layers, names, read_threads(self.threads), self.repetitions,
             choices(self.direction, "--direction", DIRECTIONS), choices(self.cache, "--cache", CACHES),
         )  # fmt: skip
-        # Batches and dtypes are further readings of the same models.
+        # Each batch and dtype reads the same models again; count them once.
         return cases, taken(read[: len(read) // (len(batches) * len(dtypes))], self.layers)
 
 
 def taken(read: list[Workload], part: str = "") -> dict[str, Taken]:
-    """How many convolutions of each model with some left out are taken, those with ``part`` in their layer's name."""
+    """For models with convolutions left out: how many are taken (``part`` is in their layer's name)."""
     found: dict[str, Taken] = {}
     for model in filter(lambda workload: workload.is_model, read):
         before = found.setdefault(model.name, {"taken": 0, "left_out": {}})
@@ -159,12 +159,12 @@ def taken(read: list[Workload], part: str = "") -> dict[str, Taken]:
 
 
 def read_layers(text: str, batch: int | None = None, dtype: str | None = None) -> list[Layer]:
-    """Layers of every workload named; two of one name in one workload are refused."""
+    """Layers of every named workload; two layers of one name in one workload are an error."""
     return [layer for found in read_workloads(text, batch, dtype) for layer in found.layers]
 
 
 def read_workloads(text: str, batch: int | None = None, dtype: str | None = None, size: str = "") -> list[Workload]:
-    """Every workload named, sizes given to its models; two layers of one name in one workload are refused."""
+    """Every named workload, its models with ``size``; two layers of one name in one workload are an error."""
     parts = split(text, "--workload")
     if size and not any(map(workloads.is_model, parts)):
         raise UsageError(f"--size: expected an ONNX model in --workload, whose inputs leave sizes open, got {text!r}")
@@ -177,7 +177,7 @@ def read_workloads(text: str, batch: int | None = None, dtype: str | None = None
 
 
 def read_backends(text: str, extra: str = "") -> list[str]:
-    """Names of backends that exist. "all" are the package's, "fast" those `auto` weighs, "peers" what is installed."""
+    """Names of existing backends. "all": the package's; "fast": those `auto` chooses from; "peers": those installed."""
     if extra:
         _import_plugin(extra)
     own = backends()
@@ -207,14 +207,14 @@ def read_backends(text: str, extra: str = "") -> list[str]:
 
 
 def _import_plugin(text: str) -> None:
-    # As for a script, modules are found where the command is run.
+    # As for a script, modules are also searched in the current folder.
     sys.path.insert(0, "")
     printed = io.StringIO()
     try:
         with redirect_stdout(printed), redirect_stderr(printed):
             plugin.check(text)
             plugin.load(text)
-    # It is a user's own code, which may raise anything.
+    # User code may raise any exception.
     except (Exception, SystemExit) as error:
         why = " ".join(str(error).split())
         raise UsageError(f"--plugin: {text!r} cannot be imported: {type(error).__name__}: {why}") from None
@@ -223,7 +223,7 @@ def _import_plugin(text: str) -> None:
 
 
 def _check_version(text: str, groups: Iterable[str]) -> None:
-    """Refuse what no version can be of; `bench.run.versions` finds out the rest."""
+    """Refuse names that cannot have a version; `bench.run.versions` checks the rest."""
     name, version = split_version(text)
     if not (name and version):
         raise UsageError(f"--backends: expected NAME@REV or NAME@FOLDER, as auto@v0.3.0, got {text!r}")
@@ -236,7 +236,7 @@ def _check_version(text: str, groups: Iterable[str]) -> None:
 
 
 def read_threads(text: str) -> list[int]:
-    """Thread counts this machine has; all cores for an empty text."""
+    """Thread counts, at most the cores of this machine; all cores for an empty text."""
     if not text:
         return [cores()]
     values = split(text, "--threads")
@@ -262,7 +262,7 @@ def choice(text: str, option: str, known: tuple[str, ...]) -> str:
 
 
 def split(text: str, option: str) -> list[str]:
-    """The parts between commas, each once, at least one; a comma in a name in double quotes is the name's.
+    """The parts between commas, without duplicates, at least one. A comma inside double quotes does not split.
 
     Examples
     --------

@@ -1,9 +1,9 @@
-"""What the harness itself adds: a backend whose every call takes a millisecond, to the tenth of a microsecond.
+"""Overhead of the harness: a backend whose calls all take 1 ms, accurate to 0.1 us.
 
     python -m bench run --plugin bench.run.overhead --backends spin_1ms --workload smoke
 
-Whatever the medians of that run have beyond 1 ms is the harness. It is also the shortest example of a plug-in. Limits:
-a call that is interrupted by the machine takes longer, and is rightly seen to.
+The overhead is the excess of the medians of that run over 1 ms. This file is also the shortest example of a plug-in.
+Limits: a call that the machine interrupts takes longer, and the times correctly show it.
 """
 
 from __future__ import annotations

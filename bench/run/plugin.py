@@ -1,8 +1,8 @@
-"""A user's own backends: ``--plugin`` names a module, or the path of a file, that registers them when it is imported.
+"""User backends: ``--plugin`` names a module, or the path of a file, that registers them when it is imported.
 
-A text with a separator or the ending .py is a path. It is made absolute, so that a repeated case and a resumed run find
-the file from everywhere. Any other text is a module; the folder where the command is run is searched first. What a file
-imports is also searched in its own folder, as for a script. Limits: a module is recorded by its name alone.
+A text with a path separator or the ending .py is a path. It is made absolute, so that a repeated case and a resumed run
+find the file from any folder. Any other text is a module; the current folder is searched first. Imports of a file are
+also searched in the folder of the file, as for a script. Limits: a module is recorded only by its name.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def recorded(text: str) -> str:
 
 
 def check(text: str) -> None:
-    """Raise ImportError or OSError, with the reason, for what `load` could not find, or not find for sure."""
+    """Raise ImportError or OSError, with the reason, if `load` cannot find the plug-in, or its name is ambiguous."""
     if _is_path(text):
         path = Path(text)
         if path.is_dir():
@@ -30,7 +30,7 @@ def check(text: str) -> None:
         if not path.is_file():
             raise FileNotFoundError("there is no such file")
         return
-    # Of "package.module" the package decides.
+    # For "package.module", the package decides where it is found.
     here = PathFinder.find_spec(text.partition(".")[0], [os.getcwd()])
     if here is None:
         return
@@ -43,12 +43,12 @@ def check(text: str) -> None:
 
 
 def load(text: str) -> None:
-    """Import it, once."""
+    """Import the plug-in, once."""
     if not _is_path(text):
         importlib.import_module(text)
         return
     path = Path(text)
-    # A name of its own: files of equal name may lie in several folders.
+    # A unique module name: files of the same name may exist in several folders.
     name = f"{path.stem}_{zlib.crc32(os.fsencode(path)):08x}"
     if name in sys.modules:
         return
@@ -69,7 +69,7 @@ def _is_path(text: str) -> bool:
 
 
 def _elsewhere(name: str) -> str:
-    """Where a module of this name is, the folder at hand aside; empty where there is none."""
+    """Origin of a module of this name outside the current folder; empty if there is none."""
     if name in sys.builtin_module_names:
         return "built into Python"
     places = [place for place in sys.path if os.path.abspath(place) != os.getcwd()]

@@ -1,4 +1,4 @@
-"""Two measurements of one case by different processes, taken as one with all the turns of both."""
+"""Merges two measurements of one case, from different processes, into one record with the turns of both."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..store.records import Record
 
 
 def pooled(first: Record, second: Record, rounds: int) -> Record:
-    """A record with the turns of both, which are of one case and right; the second's rounds count from ``rounds``."""
+    """A record with the turns of both, two ok records of one case; ``rounds`` is added to the second's rounds."""
     turns_s, samples_s = first.turns_s + second.turns_s, first.samples_s + second.samples_s
     peaks = first.turn_peaks_gflops + second.turn_peaks_gflops
     yardsticks_s = first.turn_yardsticks_s + second.turn_yardsticks_s

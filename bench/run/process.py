@@ -1,9 +1,9 @@
-"""A backend's own process, as the parent sees it: started, asked, stopped while others are timed, killed when it hangs.
+"""A backend's process, seen from the parent: it is started, gets orders, is stopped between them, killed if it hangs.
 
-Orders and answers go over two pipes of ours, a JSON object a line; what the backend prints goes to a third, of which
-the last lines are kept for the reason of a crash. While no order is under way the whole process group is stopped
-(SIGSTOP), so that no idle thread of it, spinning or not, takes a core from the backend that is timed. What the parent
-starts is a guard (`bench.run.guard`), which forks that group and ends it, with every process it has started.
+Orders and answers use two pipes, one JSON object per line. A third pipe gets the output of the backend; its last lines
+become part of the reason of a crash. While no order is running, the whole process group is stopped (SIGSTOP), so that
+no idle thread of it, spinning or not, takes a core from the backend that is timed. The parent starts a guard
+(`bench.run.guard`), which forks that group and ends it, with every process that the group has started.
 """
 
 from __future__ import annotations
@@ -24,60 +24,60 @@ from typing import Any
 
 from ..machine.environment import thread_variables
 
-# Seconds for a stage of an order, unless the run says otherwise: loading a library, planning and compiling (tens of
-# seconds for a first kernel), checking against the reference.
+# Default timeouts of the stages of an order, in seconds: loading a library, planning and compiling (tens of seconds
+# for a first kernel), checking against the reference.
 LOAD_S, PLAN_S, CHECK_S = 120.0, 180.0, 120.0
 KEPT_BYTES = 4096
-# Between two looks whether a silent process still lives.
+# Interval of checking whether a silent process is still alive, in seconds.
 POLL_S = 0.5
-# What the guard has to end all of it.
+# Time for the guard to end all processes, in seconds.
 END_S = 10.0
 Answer = dict[str, Any]
 
 
 class Worker:
-    """One backend on one number of threads. Every answer has a status of `bench.store.folder.STATUSES`.
+    """One backend with one thread count. Every answer has a status of `bench.store.folder.STATUSES`.
 
-    ``session``: in a session of its own, else in that of the parent. Linux may share the cores between sessions first,
-    then between their threads (sched(7), autogroup).
+    ``session``: the process gets its own session, otherwise that of the parent. Linux may share the cores between
+    sessions first, then between their threads (sched(7), autogroup).
     """
 
     def __init__(
         self, backend: str, threads: int, call_s: float, variables: dict[str, str], session: bool = True
     ) -> None:
         self.backend, self.threads, self._session = backend, threads, session
-        # A call may take twice what the budget allows it, and a cold start some seconds.
+        # A call may take twice its allowed time, and a cold start some seconds.
         self.stage_s = {"load": LOAD_S, "plan": PLAN_S, "check": CHECK_S, "call": 5 * call_s + 5}
         self._variables = os.environ | thread_variables(threads) | variables
         self._child: subprocess.Popen[bytes] | None = None
 
     def ask(self, do: str, **order: Any) -> Answer:
-        """The answer to one order; the process is started first where there is none."""
+        """Send one order and return its answer; starts the process first if there is none."""
         if self._child is None:
             self._start()
         self._signal(signal.SIGCONT)
-        # An answer must name it: neither a late one nor one that the backend itself writes can.
+        # An answer must contain the token: late answers, and lines that the backend itself writes, do not.
         token = secrets.token_hex(8)
         asked = time.perf_counter()
         line = (json.dumps({"do": do, "token": token, **order}) + "\n").encode()
         with suppress(BrokenPipeError):
             while line:
                 line = line[os.write(self._orders, line) :]
-        # A turn takes its own time beside that of a call.
+        # A turn may take its own time in addition to that of a call.
         answer = self._answer(token, order.get("seconds", 0.0))
         if self._child is not None:
             self._signal(signal.SIGSTOP)
         return answer | {"asked": asked, "answered": time.perf_counter()}
 
     def close(self) -> str:
-        """End the process and all it started; what it last printed, in brackets."""
+        """End the process and all processes it started; returns its last output, in brackets."""
         if self._child is None:
             return ""
         self._child.terminate()
         try:
             self._child.wait(timeout=END_S)
         except subprocess.TimeoutExpired:
-            # A process that cannot be killed, or a guard that was stopped.
+            # A process cannot be killed, or the guard was stopped.
             self._signal(signal.SIGKILL)
             self._child.kill()
             self._child.wait()
@@ -96,10 +96,10 @@ class Worker:
         child = subprocess.Popen(
             command, cwd=Path(__file__).parents[2], env=self._variables, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, pass_fds=(theirs_in, theirs_out),
-            # In either case Ctrl-C in a terminal reaches the parent alone.
+            # In both cases Ctrl-C in a terminal reaches only the parent.
             start_new_session=self._session, process_group=None if self._session else 0,
         )  # fmt: skip
-        # The group is known once the guard has named it.
+        # The guard sends the process group in its first line.
         self._child, self._group, self._unread = child, 0, b""
         os.close(theirs_in)
         os.close(theirs_out)
@@ -114,7 +114,7 @@ class Worker:
                 self._printed.append(part[-KEPT_BYTES:])
 
     def _answer(self, token: str, extra_s: float) -> Answer:
-        """The next answer; notes of stages on the way set how long it may take."""
+        """The next answer; each stage note before it sets a new timeout."""
         assert self._child is not None
         stage, until = "load", time.monotonic() + self.stage_s["load"]
         while True:
@@ -122,7 +122,7 @@ class Worker:
                 line, _, self._unread = self._unread.partition(b"\n")
                 try:
                     said: Answer = json.loads(line)
-                    # The very first line is the guard's.
+                    # The first line comes from the guard.
                     if not self._group:
                         self._group = int(said["pid"])
                         continue
@@ -137,7 +137,7 @@ class Worker:
             left = until - time.monotonic()
             if left <= 0:
                 return self._given_up("timeout", f"no end of {stage} after {self.stage_s[stage] + extra_s:g} s")
-            # A forked child may hold the pipe open when the process itself is gone.
+            # A forked child may keep the pipe open after the process itself has ended.
             ready = select.select([self._answers], [], [], min(left, POLL_S))[0]
             if not ready and self._child.poll() is None:
                 continue

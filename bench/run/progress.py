@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of a run: a bar on a terminal, otherwise a line from time to time."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from conv_impls.text import visible
 
-# Seconds between two lines where nobody watches (CI, a log file).
+# Seconds between two lines if the output is no terminal (CI, a log file).
 QUIET_S = 15.0
 
 
 class Bar:
-    """Cases done, time left and what is under way. A context; `show` fits `bench.run.driver.Progress`.
+    """Cases done, time left and the current step. A context manager; `show` has the type `bench.run.driver.Progress`.
 
-    The bar is drawn when it is told something: a thread of its own would wake up while a backend is timed. Rich would
-    read ``[new]`` in a name as markup, and a terminal obey an escape sequence: neither happens.
+    The bar is drawn only in `show`: a refresh thread would wake up while a backend is timed. Names are escaped: Rich
+    does not read ``[new]`` as markup, and the terminal gets no escape sequences.
     """
 
     def __init__(self, stream: IO[str] | None = None) -> None:
@@ -40,11 +40,11 @@ class Bar:
         self._bar.stop()
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         print(visible(text), file=self._console.file, flush=True)
 
     def show(self, done: int, total: int, at: str, left: float | None) -> None:
-        """Show how many cases of all are done, what is under way, and the seconds that are left."""
+        """Show the number of finished cases, the current step and the seconds left."""
         at = visible(at, lines=False)
         clock = "" if left is None else f"{int(left) // 60}:{int(left) % 60:02d} left"
         self._bar.update(self._task, completed=done, total=total, description=at[:44], left=clock, refresh=True)

@@ -1,13 +1,13 @@
-"""How a backend is called by public names of `conv_impls` alone, whichever version of it this process has.
+"""Calls a backend only by public names of `conv_impls`, whatever version of it this process has.
 
     forward     `plan`; for auto_eager `conv2d`
-    gradients   `plan_input` and `plan_weight` where the version has them, else `conv2d_input` and `conv2d_weight`
+    gradients   `plan_input` and `plan_weight` if the version has them, else `conv2d_input` and `conv2d_weight`
 
-The process of another version has that version's package and this harness, so neither this file nor anything that it
-and `bench.run.subject` import may use a name of the package that version 0.3.0 did not show. In gradients our own side
-of a comparison is called by this file, too, so that both sides do the same. Limits: `conv2d_input` and `conv2d_weight`
-take no backend and stand for `auto` alone, so that others compute gradients as forward convolutions, as ours do; which
-operations were executed is known of direct summation only.
+The process of another version has that version's package and this harness. So this file, and all that it and
+`bench.run.subject` import, may use only names that version 0.3.0 of the package already exports. For gradients, our own
+side of a comparison is also called by this file, so that both sides do the same. Limits: `conv2d_input` and
+`conv2d_weight` take no backend and stand only for `auto`; other backends compute gradients as forward convolutions, as
+ours do. The executed operations are known only for direct summation.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from .subject import Bound, planned
 if TYPE_CHECKING:
     from conv_impls.validation import Array
 
-# Names of `bench.peers.ours`, which every version can be called by.
+# Names of `bench.peers.ours`; every version can be called by them.
 EAGER, STRICT = "auto_eager", "auto_strict"
 PLANNERS = {"bwd_d": "plan_input", "bwd_w": "plan_weight"}
 CALLS = {"bwd_d": "conv2d_input", "bwd_w": "conv2d_weight"}
 
 
 class PublicCalls:
-    """The backend of a case, whose name may have a version."""
+    """The backend of a case; its name may contain a version."""
 
     def __init__(self, case: Case) -> None:
         name, _ = split_version(case.backend)
@@ -53,7 +53,7 @@ class PublicCalls:
     def bound(self, given: Conv2dProblem, x: Array, weight: Array) -> tuple[Bound, dict[str, Any]]:
         """See `bench.run.subject.Calls`."""
         start = clock()
-        # The plan, where there is one.
+        # The plan, if there is one.
         ready: Any = None
         if self._gradient:
             made = self._of_the_image if self._direction == "bwd_d" else self._of_the_weights
@@ -64,7 +64,7 @@ class PublicCalls:
             def call(x: Array) -> Array:
                 return conv2d(x, weight, **settings)
 
-            # Kernels are compiled here, not in the first call that is timed.
+            # Kernels are compiled here, not in the first timed call.
             call(np.zeros_like(x))
             bound = _on_the_image(call, x)
         else:
@@ -73,7 +73,7 @@ class PublicCalls:
             bound = planned(ready, problem.output_shape, x)
         picked = getattr(ready, "backend", "")
         accuracy = get_backend(picked).accuracy if picked else "image" if self._eager else "direct"
-        # The definition's, where it is summed directly.
+        # Operations of the definition, for direct summation.
         executed = as_forward(given, self._direction).flops if accuracy == "direct" and not self._gradient else None
         return bound, {
             "algorithm": picked or ("conv2d" if self._eager else CALLS[self._direction]), "accuracy": accuracy,
@@ -100,7 +100,7 @@ class PublicCalls:
         def swapped(array: Array) -> Array:
             return array.swapaxes(0, 1)
 
-        # Zeros: rows and columns at the end that no output reads are not part of x.
+        # The copy has zeros there: rows and columns at the end that no output reads are not part of x.
         return _on_a_copy(call, given.input_shape, swapped, swapped, x), ready
 
 
@@ -117,7 +117,7 @@ def _on_a_copy(
     call: Callable[[Array], Array], shape: tuple[int, ...], arranged: Callable[[Array], Array],
     read: Callable[[Array], Array], x: Array,
 ) -> Bound:  # fmt: skip
-    """A call on an array of this shape, zeros but for what is ``arranged`` of the image, that returns its result."""
+    """A call that returns its result, on an array of this shape: the ``arranged`` image, and zeros elsewhere."""
     held = np.zeros(shape, x.dtype)
 
     def renew() -> None:

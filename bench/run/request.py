@@ -1,4 +1,4 @@
-"""What a session is asked to measure: options -> cases and a run folder, new or resumed.
+"""The request of a session: options -> cases and a run folder, new or resumed.
 
 Nothing is written before `Request.open`: a session that only lists its cases leaves no folder.
 """
@@ -22,13 +22,13 @@ from ..store.records import Case, StoreError
 from .options import FLOOD, RUNS, Options, UsageError, last_level_bytes
 from .versions import Version, resolved
 
-# What users get wrong: one line and exit code 2, or pytest's 4.
+# Errors in user input: one line and exit code 2, or pytest's 4.
 WRONG_INPUT = (UsageError, WorkloadError, StoreError, ConvError, OSError)
 
 
 @dataclass(frozen=True)
 class Request:
-    """Options with their cases and other versions of the package, and the run folder they go to."""
+    """Options with their cases and other versions of the package, and the run folder for the results."""
 
     options: Options
     cases: list[Case]
@@ -42,7 +42,7 @@ class Request:
 
     @classmethod
     def new(cls, options: Options, out: Path | None = None) -> Request:
-        """A run to be made; a folder that holds one already is refused."""
+        """A new run; a folder that already contains a run is an error."""
         folder = out or RUNS / datetime.now().strftime("%Y%m%d-%H%M%S")
         if (folder / "config.json").exists():
             raise UsageError(f"--out: {folder} holds a run already; name another folder, or use --resume {folder}")
@@ -51,7 +51,7 @@ class Request:
 
     @classmethod
     def resumed(cls, folder: Path, given: dict[str, Any]) -> Request:
-        """The run in this folder; what is ``given`` beside it must be what it was made with."""
+        """The run in this folder; the options ``given`` must equal those it was created with."""
         config, defaults = Run.open(folder).config, asdict(Options())
         if config.get("schema") != SCHEMA:
             raise UsageError(f"--resume: {folder} was made by another version; start a new run")
@@ -71,14 +71,14 @@ class Request:
         return cls(options, cases, folder, resume=True, models=models)
 
     def open(self) -> Run:
-        """The run folder, made with the machine as it is now, or found with the machine as it was.
+        """The run folder: a new one with the current machine, or the resumed one with its stored machine.
 
         Raises
         ------
         UsageError
-            What a resumed run was made with has changed: machine, versions, layers.
+            Machine, versions or layers of a resumed run have changed.
         StoreError
-            The folder cannot be written, or holds a run.
+            The folder cannot be written, or already contains a run.
         """
         from ..machine.environment import VOLATILE
 
@@ -86,7 +86,7 @@ class Request:
         if not self.resume:
             from ..machine import probes
 
-            # Before the machine is measured, which takes seconds.
+            # Checked before the measurement of the machine, which takes seconds.
             Run(self.folder).check_free()
             return Run.create(self.folder, self._config(facts), facts | {"machine": probes.measure_machine()})
         run = Run.open(self.folder)
@@ -102,13 +102,13 @@ class Request:
         return run
 
     def environment(self) -> dict[str, Any]:
-        """The machine as it is now, with the packages that these backends need."""
+        """The current machine, with the packages that these backends need."""
         from ..machine.environment import environment
 
         return environment(packages(case.backend for case in self.cases))
 
     def _config(self, facts: dict[str, Any]) -> dict[str, Any]:
-        """What a run folder keeps of what was asked for, on a machine with these facts."""
+        """The configuration that the run folder stores, on a machine with these facts."""
         options = self.options
         return {
             "command": options.command(), "options": asdict(options), "repeat": options.further(),
@@ -117,6 +117,6 @@ class Request:
             "rotate_bytes": FLOOD * last_level_bytes(facts["caches"]),
             "models": self.models,
             "cases": [msgspec.structs.asdict(case) for case in self.cases],
-            # Only where there are any: a run from before there were versions can still be resumed.
+            # Only if there are any: a run without this key, from before versions existed, can still be resumed.
             **({"versions": {name: version.facts for name, version in self.versions.items()}} if self.versions else {}),
         }  # fmt: skip

@@ -1,13 +1,13 @@
-"""The pytest plug-in: each case of a run is one pytest item, and pytest-benchmark gets the times that were recorded.
+"""The pytest plug-in: each case of a run is one pytest item, and pytest-benchmark gets the recorded times.
 
     python -m pytest bench --benchmark-only --bench-workload resnet50 --bench-backends numba_simd,auto
 
-The first item of a layer has the `Driver` measure the layer with all its backends in turns, each in its own process.
-Every item then hands the turns of its own case to pytest-benchmark (`harness.replay`). Layers with weak results wait
-for the end of the session and are measured again while the budget lasts. `python -m bench run` starts the same session
-by `Front`.
-Without timing (``--benchmark-disable``, as in ordinary test runs) every case is checked, not timed, and no run is made.
-Limits: options of pytest-benchmark that steer its own measuring are refused; so is xdist.
+At the first item of a layer, the `Driver` measures the layer with all its backends in turns, each in its own process.
+Every item then passes the turns of its own case to pytest-benchmark (`harness.replay`). Layers with weak results wait
+until the end of the session and are measured again while the budget lasts. `python -m bench run` starts the same
+session with `Front`.
+Without timing (``--benchmark-disable``, as in ordinary test runs) every case is only checked, and no run is created.
+Limits: options of pytest-benchmark that control its own measurement are refused, and so is xdist.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from .options import HELP, Options, UsageError
 from .progress import Bar
 from .request import WRONG_INPUT, Request
 
-# What makes a session of few, quick cases where nothing is timed.
+# Defaults without timing: a few quick cases.
 CHECKED = {"workload": "smoke", "backends": "all", "threads": "1"}
-# Options of pytest-benchmark that steer its own measuring, and what stands for them here.
+# Options of pytest-benchmark that control its own measurement, and their replacements here.
 REFUSED = {
     "min-time": "", "max-time": "--bench-seconds", "min-rounds": "--bench-seconds", "precision": "--bench-seconds",
     "confidence": "", "timer": "", "calibration-precision": "", "warmup": "", "warmup-iterations": "", "cprofile": "",
@@ -44,7 +44,7 @@ FIELDS = tuple(Case.__struct_fields__)
 
 
 class Front:
-    """A plug-in object by which `bench.run.start` hands its harness to the session."""
+    """A plug-in object with which `bench.run.start` passes its harness to the session."""
 
     def __init__(self, harness: Harness) -> None:
         self.harness = harness
@@ -67,11 +67,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Let --benchmark-only win over the --benchmark-disable of ordinary test runs; refuse what cannot be meant."""
+    """Let --benchmark-only override the --benchmark-disable of ordinary test runs; refuse meaningless options."""
     config.stash[HARNESS], config.stash[WAITING] = None, []
-    # What a backend refuses or gets wrong is not timed.
+    # Unsupported or wrong cases are not timed.
     config.addinivalue_line("filterwarnings", "ignore:Benchmark fixture was not used at all")
-    # Another machine is to be known, and no reason to stop.
+    # A different machine is worth a warning, but no error.
     config.addinivalue_line("filterwarnings", "default:Benchmark machine_info is different")
     if config.getoption("benchmark_only", False) and "--benchmark-disable" not in config.invocation_params.args:
         config.option.benchmark_enable = True
@@ -87,7 +87,7 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     if timed:
         _refuse_what_means_nothing(config)
-        # Doctests of the same folder are no benchmarks.
+        # Doctests of the same folder are not benchmarks.
         config.option.doctestmodules = False
     harness = front.harness if front else _harness(config)
     config.stash[HARNESS] = harness
@@ -98,7 +98,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One item a case."""
+    """One item per case."""
     if "result" not in metafunc.fixturenames or "cache" not in metafunc.fixturenames:
         return
     stash = metafunc.config.stash
@@ -110,7 +110,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None, object, object]:
-    """The order of cases, whatever plug-ins shuffle: layers are measured one by one, processes kept for each."""
+    """Restore the order of cases after shuffling plug-ins: layers are measured one by one, with the same processes."""
     result = yield
     if harness := config.stash[HARNESS]:
         order = {case.key: place for place, case in enumerate(harness.request.cases)}
@@ -119,19 +119,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Only the cases that -k, --lf and others left are measured."""
+    """Measure only the cases that remain after -k, --lf and others."""
     config = session.config
     if harness := config.stash[HARNESS]:
         harness.selected = [case for item in session.items if (case := _case(item))]
         if harness.timed and not harness.selected:
-            # No run is made, so the JSON of benchmarks that are not ours goes where it was wanted.
+            # No run is created, so the JSON of other benchmarks goes to the path of the option.
             wanted = config.stash.get(COPY, None)
             config.option.benchmark_json = config._benchmarksession.json = wanted  # type: ignore[attr-defined]
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
-    """Open the run for the items, and afterwards take what waits: layers with weak results."""
+    """Open the run for the items; at the end, run the waiting items of layers with weak results."""
     config = session.config
     harness = config.stash[HARNESS]
     if not (harness and harness.selected and harness.timed) or config.option.collectonly:
@@ -160,11 +160,11 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
-    """Let the items of a layer with weak results wait."""
+    """Delay the items of a layer with weak results."""
     harness, waiting, case = item.config.stash[HARNESS], item.config.stash[WAITING], _case(item)
     if harness is None or harness.driver is None or waiting is None or case is None:
         return None
-    # Measured here and not in a fixture, so that the layer's time is nobody's setup time.
+    # Measured here and not in a fixture, so that the time of the layer is not the setup time of one item.
     harness.driver.record(case)
     if not harness.driver.weak(case):
         return None
@@ -182,7 +182,7 @@ def result(request: pytest.FixtureRequest) -> Result:
 
 
 def pytest_report_teststatus(report: Any, config: pytest.Config) -> tuple[str, str, str] | None:
-    """No dots: the bar shows more."""
+    """No dots for items: the bar shows more."""
     harness = config.stash[HARNESS]
     if harness is None or not harness.timed or report.when == "teardown":
         return None
@@ -193,7 +193,7 @@ def pytest_report_teststatus(report: Any, config: pytest.Config) -> tuple[str, s
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
-    """The environment's id alone, and no clock rates: pytest-benchmark compares all of it, and warns if it differs."""
+    """Only the environment's id, no clock rates: pytest-benchmark compares all values and warns if they differ."""
     if harness := config.stash[HARNESS]:
         machine_info["conv_impls"] = {"id": harness.environment_id()}
         cpu = machine_info.get("cpu") or {}
@@ -201,14 +201,14 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
 
 
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
-    """What the format has no place for: the machine, the options, and the cases that have no time."""
+    """Add data that the format has no field for: the machine, the options, and the cases without a time."""
     if (harness := config.stash[HARNESS]) and harness.run:
         output_json["conv_impls"] = document(harness.run)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, object]:
-    """Nothing timed is no fault of pytest-benchmark's; a JSON wanted elsewhere is copied there."""
+    """Silence the warning that nothing was timed; copy the JSON to the path of --benchmark-json."""
     if harness := session.config.stash[HARNESS]:
         harness.progress.__exit__()
     with warnings.catch_warnings():
@@ -222,7 +222,7 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, obj
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Where the run is, and what the budget left out."""
+    """Print the run folder and the number of cases that the budget left out."""
     harness = config.stash[HARNESS]
     if harness is None or harness.run is None:
         return
@@ -234,7 +234,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Also after Ctrl-C: no process stays, the run is free."""
+    """End all processes and unlock the run, also after Ctrl-C."""
     if harness := config.stash.get(HARNESS, None):
         harness.close()
 
@@ -261,7 +261,7 @@ def _harness(config: pytest.Config) -> Harness:
             request = Request.new(Options(**{**defaults, **given}), config.getoption("bench_out"))
     except WRONG_INPUT as error:
         raise pytest.UsageError(visible(str(error))) from None
-    # pytest captures what is written while items run; a duplicate made before that is not captured.
+    # pytest captures stderr while items run; a file descriptor duplicated before that is not captured.
     terminal = os.fdopen(os.dup(2), "w")
     config.add_cleanup(terminal.close)
     return Harness(request, timed, Bar(terminal))

@@ -1,7 +1,7 @@
 """Start the pytest session of a request in this process, for `python -m bench run`.
 
-It is the session that ``python -m pytest bench --benchmark-only`` starts, cut off from what a folder or a shell says of
-pytest: no configuration file, no conftest, no PYTEST_ADDOPTS, no plug-ins that are merely installed.
+It is the session that ``python -m pytest bench --benchmark-only`` starts, isolated from pytest settings of the folder
+and the shell: no configuration file, no conftest, no PYTEST_ADDOPTS, no automatic loading of installed plug-ins.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from .request import Request
 
 PACKAGE = Path(__file__).parents[1]
 TESTS = PACKAGE / "test_bench_conv2d.py"
-# Of the shell's variables those by which pytest would listen to others.
+# Shell variables with pytest settings; they are removed for the session.
 VARIABLES = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS")
 
 
 class _Errors:
-    """What pytest itself has to complain of, which is a fault of the harness."""
+    """Collects errors that pytest itself reports: these are faults of the harness."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -36,13 +36,13 @@ class _Errors:
             self.texts.append(str(report.longrepr))
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        # A bad case fails its call; its setup measures, and fails only with the harness.
+        # A bad case fails in its call phase; the setup measures, and fails only if the harness fails.
         if report.failed and report.when != "call":
             self.texts.append(str(report.longrepr))
 
 
 def start(request: Request) -> tuple[int, list[str]]:
-    """Measure; the exit code of pytest, and the texts of faults of the harness itself.
+    """Measure; returns the exit code of pytest, and the texts of faults of the harness itself.
 
     Raises
     ------
@@ -50,11 +50,11 @@ def start(request: Request) -> tuple[int, list[str]]:
         The run cannot be opened.
     """
     harness, errors = Harness(request, timed=True), _Errors()
-    # Here and not in the session, where pytest would report what is wrong by its own words.
+    # Opened here, because in the session pytest would report an error in its own wording.
     with harness.open_run().writing():
         pass
     arguments = [
-        # The name of an item, by which files are compared, must not depend on where the command is run.
+        # Files are compared by item names, so these must not depend on the current folder.
         "-c", os.devnull, "--rootdir", str(PACKAGE.parent), "--noconftest", "-s",
         "-p", "no:cacheprovider", "-p", "no:terminal", "-p", "no:faulthandler", "-p", "pytest_benchmark.plugin",
         "-p", session.__name__, "--benchmark-only", "--benchmark-quiet", str(TESTS),

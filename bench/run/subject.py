@@ -1,18 +1,18 @@
-"""One case in the process of its backend: it computes what the parent asks for, and times it. It judges nothing.
+"""One case in the process of its backend: computes and times what the parent orders. It checks no results.
 
     probe    the layer cut to a few output rows: its outputs, and the time of a call
-    ready    the whole layer: planned, called once, its outputs
+    ready    the whole layer: planned and called once; its outputs
     turn     samples of the call, each on a new image, and a few outputs of each
-    last     one more call and all its outputs; and whether an image that was seen before is quicker
+    last     one more call and all its outputs; and times of calls on new and on repeated images
 
-Each sample scales the image in place, outside the clock, by a power of two or its negative that was not used before: a
-backend that remembers an answer gives a wrong one. A sample shorter than `SAMPLE_S` is made of several calls, which
-alternate between two images. What goes wrong is an exception that has a status.
+Each sample scales the image in place, outside the timed section, by a power of two or its negative that was not used
+before: a backend that caches answers returns a wrong one. If a call is shorter than `SAMPLE_S`, a sample has several
+calls, which alternate between two images. Each failure is an exception that has a status.
 Cold caches are made by rotation: enough copies of image, weights and output that each is evicted before its next call;
-"weights" rotates those alone, as a network does that runs layer after layer. Source: oneDNN's benchdnn,
-doc/knob_cold_cache.md. Limits: copies for a cold cache keep their image; a call slower than `QUICK_S` has fewer samples
-in a turn than `FEWEST_SAMPLES`; a backend that looks up answers by content and needs over a third of a call for it is
-not told from one whose caches are warm; it gains nothing either, because samples are of new images.
+"weights" rotates only the weights, like a network that runs layer after layer. Source: oneDNN's benchdnn,
+doc/knob_cold_cache.md. Limits: copies for a cold cache keep their image; a call slower than `QUICK_S` may have fewer
+samples in a turn than `FEWEST_SAMPLES`; a backend that looks up answers by content, and needs more than a third of a
+call for that, is not distinguished from one with warm caches. It gains nothing, because samples use new images.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from functools import partial
 from itertools import cycle, islice
 from math import ceil
 
-# Taken before any backend is loaded: whoever replaces time.perf_counter later changes nothing here.
+# Imported before any backend is loaded: replacing time.perf_counter later has no effect here.
 from time import perf_counter as clock
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -39,30 +39,30 @@ from ..store.records import Case
 if TYPE_CHECKING:
     from conv_impls.validation import Array
 
-# A sample is at least this long, so that the timer's resolution does not show.
+# A sample is at least this long, so that the timer's resolution does not matter.
 SAMPLE_S = 50e-6
-# Samples of a turn. A quick call has the fewest at least: one or two that are disturbed cannot move their median.
+# Samples per turn. Quick calls get at least FEWEST_SAMPLES: one or two disturbed ones then do not move the median.
 FEWEST_SAMPLES, MOST_SAMPLES = 5, 20
-# A call up to this is quick; a turn of slower calls takes about TURN_S, one call at least.
+# Calls up to QUICK_S are quick. A turn of slower calls takes about TURN_S, at least one call.
 QUICK_S, TURN_S = 4e-3, 20e-3
-# Calls that warm up a turn; the least of them tells how many calls fit it.
+# Warm-up calls of a turn; their minimum time sets the number of calls in the turn.
 WARM_UPS = 3
-# A call slower than this needs no warm-up: reading all caches takes a few milliseconds of it.
+# Calls longer than this get no warm-up: refilling the caches costs only a few milliseconds.
 SLOW_S = 0.1
-# A first call this many times as long as the probe promised says nothing of the next.
+# A first call longer than this many times the probe's estimate does not predict the next call.
 SURPRISE = 2.0
-# A call on a new image takes no longer than so many times one on an image just seen, and this many seconds.
+# Maximum time of a call on a new image: this factor times that on a repeated image, plus these seconds.
 REMEMBERED_TIMES, REMEMBERED_S = 3.0, 5e-6
-# Images that tell the two apart at the least, where a call is quick.
+# Minimum number of images for that comparison, if a call is at most SLOW_S.
 FEWEST_SEEN = 3
-# Making copies for a cold cache takes no longer than this.
+# Time limit for making the copies for a cold cache.
 ROTATION_S = 3.0
-# What is about to be done: plan, call or check. The parent allows each its time.
+# Called with the next stage (plan, call or check). The parent has a timeout for each.
 Note = Callable[[str], None]
 
 
 class Unreliable(Exception):
-    """What was asked for cannot be measured here."""
+    """The requested measurement is not possible here."""
 
 
 class ChangedInput(Exception):
@@ -70,7 +70,7 @@ class ChangedInput(Exception):
 
 
 def outcome(action: Callable[[], None]) -> tuple[str, str]:
-    """The status and reason that a step of a case ends with; nothing a backend raises gets past here."""
+    """Run a step of a case; returns its status and reason. Catches every exception of a backend."""
     try:
         action()
     except UnsupportedError as error:
@@ -81,7 +81,7 @@ def outcome(action: Callable[[], None]) -> tuple[str, str]:
         return "unreliable", str(error)
     except MemoryError as error:
         return "oom", str(error) or "out of memory"
-    # A backend may raise anything, SystemExit included, and one broken backend must not end the run.
+    # A backend may raise any exception, also SystemExit. One broken backend must not end the run.
     except (Exception, SystemExit) as error:
         return "error", f"{type(error).__name__}: {error}"
     return "ok", ""
@@ -89,20 +89,20 @@ def outcome(action: Callable[[], None]) -> tuple[str, str]:
 
 @dataclass
 class Bound:
-    """A call on one image with everything in place, how to read its result, and how to hand over a changed image."""
+    """A prepared call on one image, with functions to read its result and to pass a changed image."""
 
     x: Array
     call: Callable[[], Any]
     read: Callable[[Any], Array]
     renew: Callable[[], None]
-    # The same plan, and the same output, for another image.
+    # Returns the same plan, with the same output, for another image.
     other: Callable[[Array], Bound]
     scale: float = 1.0
 
 
 def planned(ready: Callable[..., Any], shape: tuple[int, ...], x: Array) -> Bound:
-    """A call of a plan, into an output of this shape."""
-    # NaN where the backend leaves an output unwritten.
+    """A call of a plan that writes to an output of this shape."""
+    # Outputs that the backend does not write stay NaN.
     out = np.full(shape, np.nan, x.dtype)
 
     def bound(x: Array) -> Bound:
@@ -112,17 +112,17 @@ def planned(ready: Callable[..., Any], shape: tuple[int, ...], x: Array) -> Boun
 
 
 class Calls(Protocol):
-    """How a backend is called: `bench.run.calls`, or by public names alone `bench.run.public_calls`."""
+    """How a backend is called: `bench.run.calls`, or `bench.run.public_calls` with public names only."""
 
-    # How it gets its weights: planned or eager.
+    # How the backend gets its weights: planned or eager.
     mode: str
 
     def bound(self, given: Conv2dProblem, x: Array, weight: Array) -> tuple[Bound, dict[str, Any]]:
-        """A call on these arrays, those of `bench.run.directions.as_forward`; and what its record says of it."""
+        """A call on these arrays (those of `bench.run.directions.as_forward`), and facts for its record."""
 
 
 class Subject:
-    """One case under way; ``facts`` are the fields of its record known so far."""
+    """One running case; ``facts`` are the fields of its record that are known so far."""
 
     def __init__(self, case: Case, calls: Calls, note: Note = lambda stage: None) -> None:
         self.case, self.note, self._calls = case, note, calls
@@ -137,9 +137,9 @@ class Subject:
         self.note("call")
         returned, seconds = _timed(bound.call)
         y = bound.read(returned)
-        # The first call may still pay for page faults and thread start; more tell, where they are cheap.
+        # The first call may include page faults and thread start. If calls are cheap, three more are timed.
         if seconds < 0.05:
-            # The outputs are those of the first call.
+            # Copied, because the outputs must be those of the first call.
             y = y.copy()
             seconds = min(seconds, *(_timed(bound.call)[1] for _ in range(3)))
         self._promised_s = seconds * self.given.macs / max(cut.macs, 1)
@@ -147,7 +147,7 @@ class Subject:
 
     def ready(self, x: Array, weight: Array, rotate_bytes: int) -> tuple[Array, dict[str, Any]]:
         """The whole layer: its outputs, and the seconds of a call that is not the first."""
-        # The image as it is given; calls read copies of it, which are scaled.
+        # The original image; calls read scaled copies of it.
         self._base, self._weight = x, weight
         self._digest = zlib.crc32(np.ascontiguousarray(weight).data)
         with PeakMemory() as memory:
@@ -158,8 +158,8 @@ class Subject:
         y = bound.read(returned).copy()
         self._shape, self._bytes = y.shape, x.nbytes + weight.nbytes + y.nbytes
         once_s = self.facts["first_call_s"]
-        # The first call may be many times as long as the next, and says nothing of how many turns there is time for. A
-        # slow one is repeated only where it took far longer than the probe promised.
+        # The first call may be many times as long as the next, so it does not predict how many turns fit. A slow call
+        # is repeated only if it took far longer than the probe's estimate.
         if once_s < SLOW_S or once_s > SURPRISE * self._promised_s:
             once_s = min(once_s, _timed(bound.call)[1])
         self._unchanged(bound)
@@ -169,9 +169,9 @@ class Subject:
         return y, {"once_s": once_s}
 
     def turn(self, seconds: float, scales: list[float], at: list[int]) -> dict[str, Any]:
-        """Samples of about so many seconds in all, in seconds a call.
+        """Samples of about ``seconds`` in total, in seconds per call.
 
-        ``scales`` are those of the images, one or two a sample; ``at`` are flat indices of outputs that are read after
+        ``scales`` are for the images, one or two per sample; ``at`` are flat indices of the outputs that are read after
         each sample.
         """
         self.note("call")
@@ -179,11 +179,11 @@ class Subject:
         places = np.unravel_index(np.array(at), self._shape)
         warm = self.case.cache == "warm"
         began = clock()
-        # Kept apart from the samples: they fill the caches anew.
+        # Warm-up calls refill the caches; they are not samples.
         warming = (WARM_UPS if self._once_s < QUICK_S else self._once_s < SLOW_S) if warm else 0
         alone = [self._sample(1, drawn, places)["seconds"] for _ in range(warming)]
         once_s = max(min(alone, default=self._once_s), 1e-9)
-        # The least known: a warm-up call that was held up must not shorten this turn or the next.
+        # The minimum so far: a delayed warm-up call must not reduce the samples of this turn or the next.
         self._once_s = min(self._once_s, once_s)
         iterations = ceil(SAMPLE_S / once_s) if warm and once_s < SAMPLE_S else 1
         if iterations > 1 and len(self._bounds) == 1:
@@ -204,7 +204,7 @@ class Subject:
         }  # fmt: skip
 
     def stretch(self, seconds: float) -> dict[str, Any]:
-        """Calls without a pause: how many, and how long they took together."""
+        """Calls without a pause; returns their number and their total time."""
         self.note("call")
         call, calls, began = self._bounds[0].call, 0, clock()
         while (spent_s := clock() - began) < seconds or not calls:
@@ -215,9 +215,9 @@ class Subject:
     def last(self, scales: list[float]) -> tuple[Array, dict[str, Any]]:
         """All outputs of one more call, on an image times one of ``scales``.
 
-        Each of them is called twice, ``FEWEST_SEEN`` of them at least, until the quickest call on a new image takes
-        about as long as the quickest on one just seen: a stall makes single calls slow, of either kind. Before either
-        comes a call on another image: threads that fell asleep while the image was scaled make the next call slow.
+        Each of these images is called twice, at least ``FEWEST_SEEN`` images, until the fastest call on a new image
+        takes about as long as the fastest on a repeated one: a stall can slow down single calls of both kinds. Before
+        each comes a call on another image, because threads that slept during the scaling slow down the next call.
         """
         self.note("call")
         bound, fresh_s, seen_s = self._bounds[0], list[float](), list[float]()
@@ -237,7 +237,7 @@ class Subject:
         return y, {"scale": bound.scale, "fresh_s": fresh_s, "seen_s": seen_s}
 
     def _sample(self, iterations: int, scales: Iterator[float], places: tuple[Any, ...]) -> dict[str, Any]:
-        """One sample, in seconds a call; the image it was taken on, and a few outputs of its last call."""
+        """One sample, in seconds per call; the scale of its image, and a few outputs of its last call."""
         order = list(islice(self._next, iterations))
         if self.case.cache != "cold":
             for bound in order[:2]:
@@ -246,7 +246,7 @@ class Subject:
         before = involuntary_switches()
         start = clock()
         for call in calls:
-            # A library that allocates its output finds the memory of the last one free.
+            # Free the last output first, so that a library that allocates its output can reuse the memory.
             returned = None
             returned = call()
         end = clock()
@@ -270,16 +270,16 @@ class Subject:
             raise ChangedInput
 
     def _bound(self, given: Conv2dProblem, x: Array, weight: Array) -> Bound:
-        """The backend on one problem and its arrays; the facts learn what it picked."""
+        """Bind the backend to one problem and its arrays; adds its choices to the facts."""
         self.note("plan")
         bound, facts = self._calls.bound(given, x, weight)
-        # The probe compiles, the layer packs: the larger of both is what a user pays.
+        # The probe compiles, the whole layer packs: the larger time of both is the cost for a user.
         facts["compile_s"] = max(self.facts.get("compile_s", 0.0), facts["compile_s"])
         self.facts |= facts
         return bound
 
     def _rotation(self, first: Bound, rotate_bytes: int) -> list[Bound]:
-        """Calls on copies that together are larger than the caches by far."""
+        """Calls on copies that together are much larger than the caches."""
         cold = self.case.cache == "cold"
         one = self._bytes if cold else self._weight.nbytes
         needed = max(2, -(-rotate_bytes // one))
@@ -288,7 +288,7 @@ class Subject:
             if clock() > until:
                 reached, wanted = len(made) * one / 2**20, rotate_bytes / 2**20
                 raise Unreliable(f"the caches hold {wanted:.0f} MiB, copies of only {reached:.1f} were made in time")
-            # An image of its own for each, or the very same one where only weights are to be cold.
+            # Each copy has its own image; if only the weights are cold, all share the same image.
             scale = 2.0 ** (len(made) % 8) if cold else 1.0
             image = self._base * self._base.dtype.type(scale) if cold else first.x
             made.append(self._bound(self.given, image, self._weight))
@@ -297,16 +297,16 @@ class Subject:
 
 
 def remembers(fresh_s: list[float], seen_s: list[float]) -> bool:
-    """Whether every call on a new image took so much longer than one on a seen image that answers are remembered."""
+    """Whether the backend caches answers: all calls on new images took much longer than one on a repeated image."""
     return min(fresh_s) > REMEMBERED_TIMES * min(seen_s) + REMEMBERED_S
 
 
 def shrunk(problem: Conv2dProblem, rows: int) -> Conv2dProblem:
-    """The same layer with at most this many output rows: everything else about it stays."""
+    """The same layer with at most this many output rows; everything else is unchanged."""
     rows = min(rows, problem.out_size[0])
     top, bottom = problem.padding[0]
     needed = (rows - 1) * problem.stride[0] + problem.dilation[0] * (problem.kernel_size[0] - 1) + 1 - top - bottom
-    # Padding that mirrors or repeats the image needs enough of it.
+    # Padding that mirrors or repeats the image needs enough rows of it.
     least = 1 if problem.padding_mode == "zeros" else max(top, bottom) + 1
     height = min(problem.in_size[0], max(least, needed))
     return problem.replace(in_size=(height, problem.in_size[1]))

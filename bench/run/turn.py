@@ -1,18 +1,19 @@
-"""What one turn of a backend says, and what the machine could do in the same round."""
+"""The data of one turn of a backend, and the pace of the machine in the same round."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
-# Threads that share a core with another task lose it once a slice of 3 to 8 ms: so often a second, and in most samples.
-# On a quiet machine 0 to 3% of the turns do so; next to a busy process, all turns that stall (docs/decisions/0014).
+# A thread that shares a core with another task loses it once per time slice of 3 to 8 ms: this often per second, and in
+# most samples. On a quiet machine 0 to 3% of the turns exceed it; next to a busy process, all turns that stall do
+# (docs/decisions/0014).
 CROWDED_PER_S = 100.0
 
 
 @dataclass
 class Turn:
-    """The samples of one turn, in seconds a call, and what else it says."""
+    """The samples of one turn, in seconds per call, and its other data."""
 
     round: int
     samples_s: list[float]
@@ -28,7 +29,7 @@ class Turn:
 
 
 class Pace(NamedTuple):
-    """What the machine could do in a round: its FMA peak, and the time of its yardstick; 0 where it is not known."""
+    """The machine in one round: its FMA peak, and the time of its yardstick; 0 if unknown."""
 
     gflops: float
     yardstick_s: float

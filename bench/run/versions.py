@@ -1,12 +1,12 @@
-"""Another version of the package as a backend: NAME@REV or NAME@FOLDER -> the folder that its process imports from.
+"""Another version of the package as a backend: NAME@REV or NAME@FOLDER -> the folder from which its process imports.
 
-    auto@v0.3.0, auto@7d5c456, auto@main~3     a revision of the git checkout that this file belongs to
-    auto@../other, auto@/path, auto@.          a folder that holds conv_impls, uncommitted changes included
+    auto@v0.3.0, auto@7d5c456, auto@main~3     a revision of the git checkout that contains this file
+    auto@../other, auto@/path, auto@.          a folder that contains conv_impls, with uncommitted changes
 
 The sources of a revision are unpacked once (`git archive`) into ``versions`` of the user's folder
-(`conv_impls.choice.userdir`), where each version also keeps its compiled kernels and what it remembers of the machine.
-All of it may be deleted.
-`bench.run.public_calls` calls the version. A word that is both a revision and a folder is the revision.
+(`conv_impls.choice.userdir`), where each version also stores its compiled kernels and its facts about the machine. All
+of it can be deleted.
+`bench.run.public_calls` calls the version. If a word is both a revision and a folder, the revision is used.
 Limits: only the package is of that version; harness, Python, NumPy and Numba are those of this environment.
 """
 
@@ -38,11 +38,11 @@ from .worker import VERSION
 PACKAGE = "conv_impls"
 # The checkout whose revisions can be named.
 CHECKOUT = ROOT
-# Major and minor version of the first that has all public calls.
+# Major and minor number of the first version that has all public calls.
 OLDEST = (0, 3)
 # Digits of a commit, as in an environment.
 DIGITS = 12
-# What a process of that version must be able to import, and the backends it then has.
+# Run in a process of that version: checks its imports and lists its backends.
 PROBE = (
     "import sys, json; sys.path.insert(0, sys.argv[1]); import bench.run.public_calls, conv_impls as found; "
     "print(json.dumps([found.__file__, found.__version__, list(found.backends())]))"
@@ -56,14 +56,14 @@ class Version:
     Attributes
     ----------
     folder : Path
-        Holds its package.
+        Contains its package.
     commit : str
-        With "+changes" where the package differs from it; the package's version where there is no commit.
+        With "+changes" if the package differs from it; the version number of the package if there is no commit.
     sources : str
         Digest of its files.
     backends : tuple of str
     cache : Path
-        Where its process keeps what it compiles and remembers.
+        Folder where its process stores compiled kernels and facts about the machine.
     """
 
     folder: Path
@@ -74,13 +74,13 @@ class Version:
 
     @property
     def facts(self) -> dict[str, str]:
-        """What the configuration of a run says of it."""
+        """The entry of this version in the configuration of a run."""
         return {"commit": self.commit, "sources": self.sources}
 
     def variables(self) -> dict[str, str]:
-        """Environment variables of its processes; what this version remembers of the machine is handed on to it.
+        """Environment variables of its processes; also copies the facts about the machine from this version to it.
 
-        It takes what carries its own stamp, and measures the rest itself.
+        It uses the facts that have its own stamp, and measures the others again.
         """
         facts = self.cache / "facts"
         for name in (limits.FILE, tuning.FILE):
@@ -95,12 +95,12 @@ class Version:
 
 
 def resolved(backends: Iterable[str]) -> dict[str, Version]:
-    """The version of each backend that is of another one.
+    """The version of each backend that is of another version.
 
     Raises
     ------
     UsageError
-        If there is no such version, it has no such backend, or two names stand for one.
+        If there is no such version, it has no such backend, or two names mean the same version.
     """
     found: dict[str, Version] = {}
     known: dict[str, Version] = {}
@@ -147,12 +147,12 @@ def _is_path(text: str) -> bool:
 
 
 def _commit_of(text: str) -> str:
-    """The commit of a revision of this checkout, or nothing."""
+    """The commit of a revision of this checkout, or an empty string."""
     return _git(CHECKOUT, "rev-parse", "--verify", "--quiet", f"{text}^{{commit}}") if _is_checkout() else ""
 
 
 def _state_of(folder: Path) -> str:
-    """The commit a folder is at, and whether its package differs from that; nothing where it is in no checkout."""
+    """The commit of a folder, with "+changes" if its package differs from it; empty outside a checkout."""
     if not _git(folder, "ls-files", f"{PACKAGE}/__init__.py"):
         return ""
     changed = _git(folder, "status", "--porcelain", "--", PACKAGE)
@@ -160,7 +160,7 @@ def _state_of(folder: Path) -> str:
 
 
 def _unpack(backend: str, commit: str, folder: Path) -> None:
-    """The package of a commit, whole or not at all."""
+    """Unpack the package of a commit atomically."""
     archive = _run_git(CHECKOUT, "archive", "--format=zip", commit, PACKAGE)
     if archive is None:
         _refuse(backend, f"revision {commit[:DIGITS]} has no folder {PACKAGE}")
@@ -168,7 +168,7 @@ def _unpack(backend: str, commit: str, folder: Path) -> None:
         folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as partial:
             zipfile.ZipFile(io.BytesIO(archive)).extractall(Path(partial) / "source")
-            # Another process may have done the same meanwhile.
+            # Another process may have created the folder at the same time.
             with suppress(FileExistsError):
                 os.rename(Path(partial) / "source", folder)
     except OSError as error:
@@ -177,7 +177,7 @@ def _unpack(backend: str, commit: str, folder: Path) -> None:
 
 
 def _why_unknown(text: str) -> str:
-    """Why it is neither a revision nor a folder, and what to do."""
+    """Why the text is neither a revision nor a folder, and what to do."""
     if _is_path(text):
         return f"there is no folder {text!r}"
     if not _is_checkout():
@@ -193,7 +193,7 @@ def _why_unknown(text: str) -> str:
 
 
 def _probe(backend: str, folder: Path) -> tuple[str, str, list[str]]:
-    """File, version and backends of the package in this folder, by a process that imports it as a worker does."""
+    """File, version and backends of the package in this folder, from a process that imports it like a worker."""
     done = subprocess.run([sys.executable, "-c", PROBE, str(folder)], cwd=ROOT, capture_output=True, text=True)
     try:
         where, version, names = json.loads(done.stdout)
@@ -217,18 +217,18 @@ def _digest(package: Path) -> str:
 
 
 def _is_checkout() -> bool:
-    """Whether this file belongs to a git checkout, rather than to an environment inside somebody's."""
+    """Whether this file belongs to a git checkout, not to an environment inside another checkout."""
     top = _git(CHECKOUT, "rev-parse", "--show-toplevel")
     return bool(top) and Path(top).resolve() == CHECKOUT.resolve()
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    """What git prints, without the end of the line; nothing where it fails or there is none."""
+    """The output of git without the line end; empty if git fails or is not installed."""
     return (_run_git(folder, *arguments) or b"").decode(errors="surrogateescape").strip()
 
 
 def _run_git(folder: Path, *arguments: str) -> bytes | None:
-    # In a hook these name a repository, whatever the folder.
+    # In a git hook these variables select a repository, whatever the folder.
     variables = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         done = subprocess.run(["git", *arguments], cwd=folder, env=variables, capture_output=True)

@@ -1,10 +1,10 @@
-"""The process of one backend: measures cases as it is told, over pipes of its own.
+"""The process of one backend: executes orders, which it gets over its own pipes.
 
     python -m bench.run.worker BACKEND ORDERS_FD ANSWERS_FD PARENT_PID
 
-The parent (`bench.run.process`) sets the thread variables before it starts. Notes of the stage under way go out between
-order and answer. The process is forked by a guard (`bench.run.guard`), which ends it with its parent. It is the first
-that Linux ends when memory runs out, and may not take more of it than the machine has.
+The parent (`bench.run.process`) sets the thread variables before it starts. Between order and answer the process sends
+notes of the current stage. It is forked by a guard (`bench.run.guard`), which ends it together with its parent. It is
+the first process that Linux kills if memory runs out, and it cannot allocate more memory than the machine has.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from typing import Any
 
 from .guard import guard
 
-# A module or a file imported first, for backends registered by code that is neither a file nor an entry point.
+# A module or a file that is imported first: it registers the user's backends.
 PLUGIN = "CONV_IMPLS_BENCH_PLUGIN"
 MACHINE = "machine"
-# The folder that another version of conv_impls is imported from; the harness stays this one's.
+# The folder from which another version of conv_impls is imported; the harness is always that of this version.
 VERSION = "CONV_IMPLS_BENCH_VERSION"
 
 
 def main() -> None:
-    """Answer orders until the parent closes the pipe."""
+    """Execute orders until the parent closes the pipe."""
     backend, (orders, answers, parent) = sys.argv[1], map(int, sys.argv[2:])
-    # Before any library starts a thread, which a fork would not take along.
+    # Before any library starts a thread: a fork does not copy threads.
     guard(parent, answers, (orders, answers))
     _contain()
     for pipe in (orders, answers):
@@ -49,17 +49,17 @@ def main() -> None:
     with actions.context(), os.fdopen(orders) as lines:
         for line in lines:
             order = json.loads(line)
-            # The token says which order this answers: a line that anybody else writes has none.
+            # The token identifies the order; lines from other writers have no token.
             token = order.pop("token")
             say({**getattr(actions, order.pop("do"))(**order), "token": token})
 
 
 class Actions:
-    """What a backend's process can be told to do; images and outputs go through files, `Exchange`."""
+    """The orders of a backend's process; images and outputs go through files (`bench.run.exchange`)."""
 
     def __init__(self, backend: str, say: Any) -> None:
-        # Here, after the limits on memory: these import numpy and more. Before the backend and its plug-in, which may
-        # replace what they find.
+        # Imported after the memory limits are set, because these import numpy and more; but before the backend and its
+        # plug-in, which may replace objects of these modules.
         from ..machine import usage
         from . import exchange, public_calls, subject
 
@@ -69,13 +69,13 @@ class Actions:
         self._case: Any = None
         self._lacking: str | None = None
         self._pinned = False
-        # Entered by `main` alone: it is meant for a process of its own.
+        # Entered only by `main`: it is meant for a separate process.
         self.context: Callable[[], AbstractContextManager[Any]] = nullcontext
         if not os.environ.get(VERSION):
             self._load(backend)
 
     def _load(self, backend: str) -> None:
-        """A backend of this version, of a peer or of a plug-in; other versions have public calls only."""
+        """Load a backend of this version, of a peer or of a plug-in; other versions have only public calls."""
         from .. import peers
         from . import calls, plugin
 
@@ -90,9 +90,9 @@ class Actions:
             self.context = partial(peers.context, backend)
 
     def start(self, case: dict[str, Any], public: bool = False) -> dict[str, Any]:
-        """Whether the backend takes a case at all; the orders below are of this case.
+        """Set the case of the following orders; the status reports whether the backend supports it.
 
-        ``public``: by public calls of the package alone, as other versions are called.
+        ``public``: use only public calls of the package, as for other versions.
         """
         from ..store.records import Case
 
@@ -110,22 +110,22 @@ class Actions:
         return self._answer(make, {})
 
     def probe(self, rows: int, data: str, out: str) -> dict[str, Any]:
-        """The layer cut to so many rows."""
+        """The layer cut to ``rows`` output rows."""
         return self._computed(out, lambda: self._case.probe(rows, *self._exchange.load(data)))
 
     def ready(self, data: str, out: str, rotate_bytes: int) -> dict[str, Any]:
-        """The whole layer, ready for turns."""
+        """Plan and call the whole layer; turns can follow."""
         found = self._computed(out, lambda: self._case.ready(*self._exchange.load(data), rotate_bytes))
         found["facts"]["threads_seen"] = self._usage.thread_pools()
         return found
 
     def turn(self, seconds: float, scales: list[float], at: list[int]) -> dict[str, Any]:
-        """Samples of the case that is ready."""
+        """Samples of the prepared case."""
         found: dict[str, Any] = {}
         return self._answer(lambda: found.update(self._case.turn(seconds, scales, at)), found)
 
     def stretch(self, seconds: float) -> dict[str, Any]:
-        """Calls of the case that is ready, one after another."""
+        """Calls of the prepared case, without a pause."""
         found: dict[str, Any] = {}
         return self._answer(lambda: found.update(self._case.stretch(seconds)), found)
 
@@ -156,7 +156,7 @@ class Actions:
 
 
 class Machine:
-    """The machine itself, asked between the backends what it can do at this moment."""
+    """The machine itself: its current peak and yardstick, measured between the turns of the backends."""
 
     context = nullcontext
 
@@ -177,7 +177,7 @@ class Machine:
 
 
 def _contain() -> None:
-    """Be ended first when memory runs out; MemoryError rather than all of the machine's memory."""
+    """Be killed first if memory runs out; raise MemoryError before all memory of the machine is used."""
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
     with suppress(OSError, ValueError):
@@ -185,7 +185,7 @@ def _contain() -> None:
         with suppress(OSError, ValueError):
             total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
         resource.setrlimit(resource.RLIMIT_DATA, (total, total))
-    # No core dumps of what is meant to crash.
+    # No core dumps of backends that crash.
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
