@@ -1,1 +1,1 @@
-"""Records -> one DataFrame -> sums, ratios, tables, comparisons. Pure: it reads no file and writes none."""
+"""Records -> one DataFrame -> sums, ratios, tables, comparisons. Pure: no file is read or written."""

@@ -1,19 +1,19 @@
-"""One case, or a sum of cases, in two runs: its times, how they changed, and whether the machine did.
+"""Compare one case, or a sum of cases, between two runs: times, ratio, verdict, and whether the machine changed.
 
-    slower, faster        the interval of new/old does not hold 1, and the ratio is beyond the margin; with fewer than
-                          `intervals.MIN_PAIRS` times on a side: every new time is beyond `FAR` times every old one
-    machine               it would be slower or faster if the machine had been the same in both runs
-    uncertain             it is neither
-    too few repetitions   as it says
+    slower, faster        the interval of new/old does not contain 1, and the ratio is beyond the margin; with fewer
+                          than `intervals.MIN_PAIRS` times on a side: every new time is beyond `FAR` times every old one
+    machine               the times changed, but the machine may explain the change
+    uncertain             neither slower nor faster
+    too few repetitions   fewer than `intervals.MIN_PAIRS` times on a side, and no change by `FAR`
 
-The machine is seldom the same: on a shared host the same program takes 10% longer a minute later, and which layers do
-depends on what others leave of caches and memory. So both runs measure in every round how long a fixed piece of work of
-the layer's size takes (`bench.machine.yardstick`), times are compared in its units, and what changed only in seconds is
-called `machine`. So is what the fastest turns, in units of the fastest yardsticks, do not show as well: interference
-slows most turns at times, and hardly ever all. Runs before 0.4.0 have no yardstick: their margin is wide, and the peak
-of the multiply-adds, where it changed as much, vetoes a verdict. So does a time that stands on fewer than three
-undisturbed turns.
-docs/decisions/0016 has what was measured: how often unchanged code is called slower, and how often code that is.
+The machine is rarely the same in both runs: on a shared host the same program can take 10% longer a minute later. Which
+layers slow down depends on how other processes use the caches and memory. Both runs therefore time a fixed piece of
+work of the layer's size in every round (`bench.machine.yardstick`). Times are compared in units of this yardstick. A
+change in seconds only is reported as `machine`. So is a change that the fastest turns, in units of the fastest
+yardsticks, do not confirm: interference slows most turns at times, but rarely all of them. Runs before 0.4.0 have no
+yardstick: their margin is wide, and a verdict is vetoed if the FMA peak changed as much. A time based on fewer than
+three undisturbed turns can also veto a verdict.
+docs/decisions/0016 has the measured rates: how often unchanged code, and code that is slower, gets the verdict slower.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from . import intervals, stats
 from .intervals import Ratio, Turns
 
 FAR = 3.0
-# Change of the median that counts, as a fraction: with a yardstick in both runs, and without.
+# Smallest relevant change of the median, as a fraction: with a yardstick in both runs, and without.
 MARGIN, WIDE_MARGIN = 0.05, 0.25
 
 
 @dataclass
 class Measured:
-    """What one run says of one case."""
+    """The measurements of one case in one run."""
 
     layers: dict[str, None] = field(default_factory=dict)
     status: str = "ok"
@@ -52,17 +52,17 @@ class Measured:
         return stats.median(list(self.yardsticks.values())) if whole else None
 
     def at_pace(self, yardstick_s: float | None) -> Turns:
-        """The times that the turns would have taken on a machine whose yardstick takes so long."""
+        """The times of the turns, scaled to a machine whose yardstick takes ``yardstick_s``."""
         assert yardstick_s is not None
         return {key: time_s * yardstick_s / self.yardsticks[key] for key, time_s in self.turns.items()}
 
     @property
     def bias(self) -> float:
-        """The share by which the time may be too long because of what disturbed all turns."""
+        """The share by which the time may be too long because of effects on all turns."""
         return stats.doubt(self.times_s, disturbed=self.disturbed).bias
 
 
-# A weight, and the older and the newer run's case.
+# Weight, case of the older run, case of the newer run.
 Pair = tuple[int, Measured, Measured]
 
 
@@ -93,7 +93,7 @@ def _have_yardsticks(layers: Sequence[Pair]) -> bool:
 
 
 def _machine(word: str, fair: Ratio, plain: Ratio, layers: Sequence[Pair], margin: float) -> bool:
-    """Whether only seconds changed, or not the fastest turns, or all turns of what is called slow were disturbed."""
+    """Whether only seconds changed, the fastest turns did not change, or the bias of the slower run explains it."""
     if fair.pairs >= intervals.MIN_PAIRS and word == "slower":
         bias = _bias((weight, new) for weight, _, new in layers)
         return fair.low * (1 - bias) <= 1 or _fastest(layers) <= 1 + margin
@@ -104,7 +104,7 @@ def _machine(word: str, fair: Ratio, plain: Ratio, layers: Sequence[Pair], margi
 
 
 def _fastest(layers: Sequence[Pair]) -> float:
-    """New over old of the fastest turns, in units of the fastest yardsticks where every layer has them."""
+    """Ratio new/old of the fastest turns, in units of the fastest yardsticks if every layer has them."""
     same = _have_yardsticks(layers)
     sums = [0.0, 0.0]
     for weight, old, new in layers:
@@ -115,13 +115,13 @@ def _fastest(layers: Sequence[Pair]) -> float:
 
 
 def _vetoed(word: str, at_peak: float, margin: float) -> bool:
-    """Whether the peak of the multiply-adds changed as much; ``at_peak`` is the ratio of operations at peak, or 0."""
+    """Whether the FMA peak changed as much; ``at_peak`` is the ratio of the operations possible at peak, or 0."""
     slower = word == "slower" and at_peak <= 1 + margin
     return at_peak > 0 and (slower or (word == "faster" and at_peak >= 1 / (1 + margin)))
 
 
 def _far(layers: Sequence[Pair]) -> str:
-    """The verdict on few times: only what is far beyond all of them counts."""
+    """The verdict for few times: every new time must be beyond `FAR` times every old one."""
     both = [(old.times_s, new.times_s) for _, old, new in layers]
     if all(min(new) > FAR * max(old) for old, new in both):
         return "slower"
@@ -129,13 +129,13 @@ def _far(layers: Sequence[Pair]) -> str:
 
 
 def _bias(sides: Iterable[tuple[int, Measured]]) -> float:
-    """The share by which a sum may be too long because of what disturbed all turns of a layer."""
+    """The share by which a sum may be too long because of effects on all turns of a layer."""
     times = [(weight * stats.median(side.times_s), side.bias) for weight, side in sides]
     return sum(time_s * bias for time_s, bias in times) / sum(time_s for time_s, _ in times)
 
 
 def _peak(layers: Sequence[Pair]) -> float | None:
-    """How many times as high the peak of the multiply-adds is in the newer run, where all layers know it."""
+    """Ratio new/old of the FMA peak; None if it is unknown for a layer."""
     known = [
         stats.median(new.peaks_gflops) / stats.median(old.peaks_gflops)
         for _, old, new in layers

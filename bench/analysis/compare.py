@@ -1,17 +1,17 @@
 """Two runs -> what changed beyond noise, case by case and network by network.
 
-A case is known by what is computed and how: label without its name, direction, cache, backend, threads. A renamed layer
-is still itself, and layers of one shape are one case. Times are the medians of turns, or samples where there are none.
+A case is identified by label without its name, direction, cache, backend and threads. A renamed layer is still the same
+case, and layers of one shape are one case. Times are the medians of turns, or samples if there are no turns.
 
     slower, faster, machine, uncertain, too few repetitions
-                          ok in both: see `bench.analysis.changes`
-    broke, mended         ok before and not now, or now and not before; the reason is the status that is not ok
-    gone, new             requested now and without a result, or no result before
-    not asked for         a result before, and the newer run does not include the case
-    not ok                neither
+                          ok in both runs: see `bench.analysis.changes`
+    broke, mended         ok only in the older run, or only in the newer run; the reason is the status that is not ok
+    gone, new             requested in the newer run but without a result, or no result in the older run
+    not asked for         a result in the older run, and the newer run does not include the case
+    not ok                ok in neither run
 
-The interval is of level 1 - 0.05/n where n cases (or n networks) are judged (Bonferroni). A network that is slower is a
-regression, and so is a case whose whole interval is beyond `ALONE` margins.
+The level of an interval is 1 - 0.05/n for n judged cases (or n networks): Bonferroni. A slower network is a regression.
+So is a case whose whole interval is beyond `ALONE` margins.
 """
 
 from __future__ import annotations
@@ -29,40 +29,40 @@ from .changes import Measured, changed
 from .frame import NOT_RUN
 from .numbers import cell, interval
 
-# Margins that a single case must be beyond to be a regression by itself.
+# A single case is a regression by itself beyond this number of margins.
 ALONE = 3.0
 BROKEN = ("broke", "gone")
 CHANGES = ("slower", *BROKEN, "faster", "mended", "machine")
-# Options that a reader must know of where they differ.
+# Options to report if they differ.
 SETTINGS = ("isa", "seconds")
-# Digests in an environment of what `auto` picks by.
+# Digests in an environment of the data that `auto` selects by.
 REMEMBERED = ("tuning", "limits")
 Key = tuple[str, str, str, str, int]
 
 
 def results(run: StoredRun) -> list[Record]:
-    """Every record of a run, and one with the status "interrupted" for each case it did not come to."""
+    """Every record of a run, and one with the status "interrupted" for each case that was not run."""
     records = run.records()
     finished = {record.case.key for record in records}
     return records + [Record(case, "interrupted", NOT_RUN) for case in run.cases if case.key not in finished]
 
 
 def compare_runs(older: Iterable[Record], newer: Iterable[Record], margin: float | None = None) -> pd.DataFrame:
-    """A row a case of either run, with times in seconds.
+    """One row per case of either run, with times in seconds.
 
     Parameters
     ----------
     older, newer : iterable of Record
-        As `results` gives them.
+        As returned by `results`.
     margin : float, >= 0, optional
-        Change of the median that counts, as a fraction; see `bench.analysis.changes`.
+        Smallest relevant change of the median, as a fraction; see `bench.analysis.changes`.
 
     Returns
     -------
     DataFrame
-        Columns layer, label, direction, cache, backend, threads, old_s, new_s, ratio (new over old on one machine), low
-        and high (its interval, 95% for all rows together), yardstick and peak (new over old), margin, verdict and
-        reason; regressions first, the largest at the top.
+        Columns layer, label, direction, cache, backend, threads, old_s, new_s, ratio (new/old, corrected for the
+        machine), low and high (its interval, 95% for all rows together), yardstick and peak (new/old), margin, verdict
+        and reason. Regressions come first, the largest at the top.
     """
     newer = list(newer)
     before, after = _by_case(older), _by_case(newer)
@@ -80,9 +80,9 @@ def regressed(cases: pd.DataFrame, networks: pd.DataFrame) -> bool:
 
 
 def compare_networks(older: Iterable[Record], newer: Iterable[Record], margin: float | None = None) -> pd.DataFrame:
-    """A row a workload and backend whose layers, counts included, are the same and all ok in both runs.
+    """One row per workload and backend whose layers and counts are the same in both runs, all ok in both.
 
-    Columns as of `compare_runs`, with network and layers (their number); times are count-weighted sums.
+    Columns as in `compare_runs`, with network and layers (their number); times are count-weighted sums.
     """
     older, newer = list(older), list(newer)
     before, after = _by_case(older), _by_case(newer)
@@ -103,13 +103,13 @@ def compare_networks(older: Iterable[Record], newer: Iterable[Record], margin: f
 
 
 def differences(older: dict[str, Any], newer: dict[str, Any]) -> list[str]:
-    """Facts of two environments that make their times no match, each with its old and its new value."""
+    """Facts that differ between two environments, so that times may not be comparable; each with old and new value."""
     then, now = dict(_flat(older)), dict(_flat(newer))
     return [f"{k}: {then.get(k)} -> {now.get(k)}" for k in then | now if then.get(k) != now.get(k)]
 
 
 def remembered(older: dict[str, Any], newer: dict[str, Any]) -> list[str]:
-    """What `auto` picks by and differs between two environments that both have it: winners, limits of the machine."""
+    """Data that `auto` selects by, if both environments have it and it differs: winners, limits of the machine."""
     both = [k for k in REMEMBERED if k in older and k in newer]
     return [f"{k}: {older[k]} -> {newer[k]}" for k in both if older[k] != newer[k]]
 
@@ -123,7 +123,7 @@ def settings(older: dict[str, Any], newer: dict[str, Any]) -> list[str]:
 
 
 def shown(changes: pd.DataFrame) -> str:
-    """The same rows for people: few columns, times in milliseconds, a line a row however narrow the terminal is."""
+    """The same rows as a readable table: few columns, times in milliseconds, one line per row at any terminal width."""
     if changes.empty:
         return "none"
     what = changes["network"] if "network" in changes else changes["layer"]
@@ -181,14 +181,14 @@ def _sorted(rows: list[dict[str, object]], names: list[str]) -> pd.DataFrame:
 
 
 def _by_case(records: Iterable[Record]) -> dict[Key, Measured]:
-    """All that a run knows of each case; any repetition that is not ok makes it so."""
+    """All measurements of each case; a case is not ok if any of its repetitions is not ok."""
     found: dict[Key, Measured] = {}
     for record in records:
         if record.status == "interrupted":
             continue
         case, mine = record.case, found.setdefault(_key(record), Measured())
         mine.layers[f"{case.workload}/{case.layer}"] = None
-        # Several layers of one shape are one case: the rounds of each count on from those before.
+        # Several layers of one shape are one case: round numbers continue from layer to layer.
         first = len(mine.turns)
         times_s = record.turns_s or record.samples_s
         for number, time_s in enumerate(times_s, first):
@@ -204,7 +204,7 @@ def _by_case(records: Iterable[Record]) -> dict[Key, Measured]:
 
 
 def _networks(records: list[Record]) -> dict[tuple[str, str, str, str, int], dict[Key, int]]:
-    """Of each workload and backend: its cases, and how often the network holds each."""
+    """For each workload and backend: its cases, and the count of each case in the network."""
     layers: dict[tuple[str, str, str, str, int], dict[tuple[str, str], tuple[Key, int]]] = {}
     for record in records:
         case = record.case
@@ -219,7 +219,7 @@ def _networks(records: list[Record]) -> dict[tuple[str, str, str, str, int], dic
 
 
 def _times(found: dict[Key, Measured], key: Key) -> list[float]:
-    """Times of a case that is ok in all repetitions, else none."""
+    """Times of a case that is ok in all repetitions, else an empty list."""
     return found[key].times_s if key in found and found[key].status == "ok" else []
 
 
@@ -230,6 +230,6 @@ def _key(record: Record) -> Key:
 
 def _flat(facts: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in facts.items():
-        # What the machine can do is measured again each time; the id follows from the rest.
+        # The machine is measured again in each run; the id follows from the other facts.
         if prefix or key not in (*VOLATILE, "machine"):
             yield from _flat(value, f"{prefix}{key} ") if isinstance(value, dict) else [(prefix + key, value)]

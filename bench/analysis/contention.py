@@ -1,7 +1,7 @@
-"""The JSON of `bench/contention.py`, and tables of how much longer calls take while other processes are busy.
+"""Read the JSON of `bench/contention.py`; tables of how much longer calls take while other processes are busy.
 
-A ratio compares two means of the same trial, because slow changes of the machine affect a whole trial alike. Shown are
-the median over the trials and, in brackets, the smallest and the largest. Format: pytest-benchmark 5.
+A ratio compares two means of the same trial, because slow changes of the machine affect a whole trial alike. The
+tables show the median over the trials and, in brackets, the smallest and the largest. Format: pytest-benchmark 5.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from . import stats
 
 
 class Info(msgspec.Struct):
-    """Which calls a benchmark is of."""
+    """Which calls a benchmark measures."""
 
     layer: str
     engine: str
@@ -30,7 +30,7 @@ class Data(msgspec.Struct):
 
 
 class Benchmark(msgspec.Struct):
-    """One engine on one layer with so many busy processes."""
+    """One engine on one layer with a number of busy processes."""
 
     extra_info: Info
     stats: Data
@@ -54,7 +54,7 @@ class Facts(msgspec.Struct):
 
 
 class Document(msgspec.Struct):
-    """The JSON, as far as it is read."""
+    """The fields of the JSON that are read."""
 
     benchmarks: Annotated[list[Benchmark], msgspec.Meta(min_length=1)]
     contention: Facts
@@ -69,7 +69,7 @@ class Document(msgspec.Struct):
 
     @property
     def trials(self) -> int:
-        """How many there were."""
+        """The number of trials."""
         return len(self.benchmarks[0].stats.data)
 
 
@@ -79,19 +79,19 @@ def read(content: bytes) -> Document:
     Raises
     ------
     StoreError
-        It is not what `bench/contention.py` writes.
+        The content is not JSON of `bench/contention.py`.
     """
     try:
         document = msgspec.json.decode(content, type=Document)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise StoreError(f"expected the JSON of bench/contention.py: {error}") from None
-    # It raises where trials are missing.
+    # Raises if trials are missing.
     _ = document.means_s
     return document
 
 
 def slowdowns(document: Document) -> pd.DataFrame:
-    """Each engine's mean call on a quiet machine, and how many times as long it is with busy processes."""
+    """Each engine's mean call on a quiet machine, and the slowdown factor with busy processes."""
     means_s = document.means_s
     counts = sorted({busy for _, _, busy in means_s if busy})
     return pd.DataFrame(

@@ -1,4 +1,4 @@
-"""Records -> one tidy DataFrame: a row a case, units in the column names. Tables and figures start from it."""
+"""Records -> one tidy DataFrame: one row per case, units in the column names. Input of tables and figures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GROUP = ["workload", "layer", "label", "threads", "direction", "cache"]
 
 
 def frame_of(run: StoredRun) -> pd.DataFrame:
-    """The frame of all that a stored run holds."""
+    """The frame of all cases of a stored run."""
     return frame(run.records(), run.cases, run.repeat, run.environment)
 
 
@@ -42,22 +42,22 @@ def frame(
     ----------
     records : iterable of Record
     cases : iterable of Case
-        All cases of the run, in the order of the rows. Those without a record get a row with the status "interrupted",
-        behind the others.
+        All cases of the run, in the order of the rows. Cases without a record get a row with the status "interrupted",
+        after the others.
     repeat : callable
         Returns the command that repeats a case.
     environment : mapping
-        Of the run; its peaks (``machine``, ``known_peaks``) show whether the machine was slow during the whole run.
+        Its peaks (``machine``, ``known_peaks``) show whether the machine was slow during the whole run.
 
     Returns
     -------
     DataFrame
         The fields of `Record` (``version`` is empty for this version), and: network (the workload, how many
-        convolutions of a model it is where some are left out, and what of it was varied), kernel, in_height, batch,
+        convolutions of the model it covers if some are left out, and what was varied), kernel, in_height, batch,
         dtype, macs, flops, min_bytes, executed_gflops, utilisation (share of the peak of the same rounds), samples and
         disturbed (numbers of samples and of disturbed turns), turns (time of each, by repetition and round), repeat,
         weak (why the time may be wrong by more than 10%, empty if it is fine), speedup (the time of python_loops over
-        this one, where both were measured) and speedup_weak (whether either of the two is weak).
+        this time, if both were measured) and speedup_weak (whether either of the two is weak).
     """
     asked = {case.key: case for case in cases}
     # Equal layers of several networks are recorded together.
@@ -91,9 +91,9 @@ def frame(
 
 
 def _networks(table: pd.DataFrame) -> pd.Series:
-    """The workload, how much of a model it is, and what of it the run varied: what a sum over layers may be of."""
+    """Names of the groups that sums over layers use: workload, covered part of the model, and what the run varied."""
     names = table.workload.astype(object)
-    # Those that the run did not come to have no words.
+    # Cases that were not run have no coverage text.
     share = table.groupby("workload").coverage.transform("max").str.partition(";")[0]
     names = names.where(share == "", names + " (" + share + ")")
     for axis, prefix in (("batch", "mb"), ("dtype", ""), ("direction", ""), ("cache", "")):
@@ -108,7 +108,7 @@ def _row(group: list[Record], best: Peaks) -> dict[str, object]:
     # Only a case that is right in every repetition counts as right.
     worst = next((r for r in group if r.status != "ok"), group[0])
     case, problem = worst.case, worst.case.problem
-    # A case that was not run has none.
+    # A case that was not run has no version.
     version = next((r.version for r in group if r.version), "")
     row: dict[str, object] = {
         "workload": case.workload, "layer": case.layer, "label": case.label, "count": case.count,
@@ -142,12 +142,12 @@ def _row(group: list[Record], best: Peaks) -> dict[str, object]:
             "gflops_effective": problem.flops / middle / 1e9,
             "weak": found.weak, "noise": found.noise, "bias": found.bias,
         }  # fmt: skip
-        # A library took more threads than it was given.
+        # A library used more threads than the case has.
         counts = [int(word) for word in worst.threads_seen.replace(",", "").split() if word.isdecimal()]
         if max(counts, default=0) > case.threads:
             row["weak"] = ", ".join(filter(None, [f"threads: {worst.threads_seen}", str(row["weak"])]))
             row["bias"] = max(found.bias, HALF)
-        # While something else holds the cores, what the machine can do in these rounds is no measure of a layer.
+        # If another process occupies the cores, the peak of these rounds is not a valid reference for a layer.
         peak = float(np.median(peaks)) if peaks else 0.0
         peak = peak if peak >= HALF * best.peak_gflops(case.threads, problem.dtype) else 0.0
         if peak:
@@ -159,7 +159,7 @@ def _row(group: list[Record], best: Peaks) -> dict[str, object]:
 
 
 def _turns(group: list[Record]) -> dict[tuple[int, int], float]:
-    """Time of each turn by (repetition, round): turns of equal round were taken one after the other."""
+    """Time of each turn by (repetition, round): turns of the same round ran one after the other."""
     rounds = [record.turn_rounds or range(len(record.turns_s)) for record in group]
     return {
         (record.case.repetition, number): time_s
@@ -169,7 +169,7 @@ def _turns(group: list[Record]) -> dict[tuple[int, int], float]:
 
 
 def _stalled_share(group: list[Record]) -> float | None:
-    """Of the samples of all repetitions whose share is known."""
+    """Share of stalled samples over all repetitions for which it is known."""
     known = [(r.stalled_share, len(r.samples_s)) for r in group if r.stalled_share is not None]
     samples = sum(count for _, count in known)
     return sum(share * count for share, count in known) / samples if samples else None

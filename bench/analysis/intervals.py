@@ -1,19 +1,19 @@
-"""How many times as long one side takes as another, how sure that is, and what may be said of it. Pure.
+"""Ratio of two times, its confidence interval, and a verdict. Pure.
 
-    ratio     two backends of one run, turn by turn under like conditions
-    change    one backend in two runs, whose turns have nothing in common but the machine's yardstick
+    ratio     two backends of one run, paired turn by turn under the same conditions
+    change    one backend in two runs; their turns have only the machine's yardstick in common
 
-The interval is Student's, on logarithms, over repetitions: turns of one repetition share a process, and with it the
-places of code and arrays in memory, so that they agree with each other better than with the truth. A run has one to
-three repetitions, too few to know their spread from; it is known from stored runs, and what a run shows itself is
-weighed against that by degrees of freedom (a moderated variance: Smyth 2004, doi:10.2202/1544-6115.1027, sec. 3). The
-spread expected of a repetition's logarithm is
+The interval is a Student t interval of logarithms over repetitions. Turns of one repetition share a process, and so the
+placement of code and arrays in memory; they therefore agree better with each other than with the true value. A run has
+one to three repetitions, too few to estimate their spread. The prior spread comes from stored runs; the spread observed
+in a run is combined with it by degrees of freedom (a moderated variance: Smyth 2004, doi:10.2202/1544-6115.1027,
+sec. 3). The expected variance of a repetition's logarithm is
 
-    shared^2 + sum of share^2 * (place^2 + pi/2 * scatter^2 / turns)    over its layers, each with its share of the time
+    shared^2 + sum of share^2 * (place^2 + pi/2 * scatter^2 / turns)    over its layers; share = share of the time
 
-where ``scatter`` is 1.4826 times the median absolute deviation of the layer's turns, and pi/2 / turns is what a median
-makes of it. docs/decisions/0016 has what was measured, and why it is not a bootstrap. Limits: what moves all turns of a
-run alike, such as a CPU that is slower today, is not in it; `change` sees it by the yardstick alone.
+where ``scatter`` is 1.4826 times the median absolute deviation of the layer's turns, and the factor pi/2 / turns gives
+the variance of a median. docs/decisions/0016 has the measurements, and why it is not a bootstrap. Limits: the interval
+does not cover effects on all turns of a run, such as a slower CPU; `change` detects them only by the yardstick.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from typing import NamedTuple
 
 from scipy.special import stdtrit
 
-# Seconds of a backend's turns at one layer, by (repetition, round).
+# Seconds of a backend's turns on one layer, by (repetition, round).
 Turns = Mapping[tuple[int, int], float]
-# Pairs without which no verdict is given.
+# Minimum number of pairs for a verdict.
 MIN_PAIRS = 3
-# The normal deviation of a median absolute deviation of 1.
+# Standard deviation of a normal distribution whose median absolute deviation is 1.
 MAD = 1.4826
-# What fewer turns than this are taken to scatter by, at least.
+# With fewer turns than FEW, the scatter is taken to be at least TYPICAL.
 FEW, TYPICAL = 6, 0.06
 
 
 class Spread(NamedTuple):
-    """What repetitions of one case differ by beyond the scatter of their turns, as shares of the time."""
+    """Spread between repetitions of one case beyond the scatter of their turns, as shares of the time."""
 
     shared: float
     place: float
-    # How many repetitions this knowledge weighs as much as.
+    # Weight of this prior, as a number of repetitions.
     freedom: float
 
 
@@ -52,7 +52,7 @@ ALONE = Spread(shared=0.01, place=0.04, freedom=3.0)
 
 @dataclass(frozen=True)
 class Ratio:
-    """Time of ``a`` over time of ``b``, its interval, and what may be said of it."""
+    """Time of ``a`` over time of ``b``, its interval and verdict."""
 
     value: float
     low: float
@@ -63,7 +63,7 @@ class Ratio:
 
 @dataclass(frozen=True)
 class _Side:
-    """The logarithm of a figure, that of each repetition, and the variance expected of one."""
+    """Logarithm of a figure, the logarithm of each repetition, and the expected variance of one repetition."""
 
     log: float
     logs: tuple[float, ...]
@@ -71,18 +71,18 @@ class _Side:
 
     @property
     def excess(self) -> float:
-        """The sum of squares around the repetitions' mean."""
+        """Sum of squares around the mean of the repetitions."""
         middle = fmean(self.logs)
         return sum((one - middle) ** 2 for one in self.logs)
 
 
 def ratio(layers: Sequence[tuple[float, Turns, Turns]], margin: float = 0.0, level: float = 0.95) -> Ratio:
-    """How many times as long a takes as b, from turns taken pair by pair under like conditions.
+    """Ratio of the times of a and b, from turns paired under the same conditions.
 
-    Each layer is (weight, turns of a, turns of b), seconds by (repetition, round); rounds that only one of them took
-    are left out. The figure of a layer is the median of a over b in each round; that of several is the mean of theirs,
-    each weighted with the time that b takes in it. Verdicts of b: "faster" or "slower" where the interval does not hold
-    1 and the figure is beyond ``margin`` around it, else "uncertain"; "too few repetitions" where a layer has fewer
+    Each layer is (weight, turns of a, turns of b), seconds by (repetition, round); rounds that only one of them has
+    are left out. The figure of a layer is the median over its rounds of a over b. The figure of several layers is the
+    mean of their figures, weighted with the time of b. Verdicts for b: "faster" or "slower" if the interval does not
+    contain 1 and the figure is beyond ``margin`` around 1, else "uncertain"; "too few repetitions" if a layer has fewer
     than `MIN_PAIRS` pairs.
 
     Examples
@@ -102,9 +102,9 @@ def ratio(layers: Sequence[tuple[float, Turns, Turns]], margin: float = 0.0, lev
 
 
 def change(layers: Sequence[tuple[float, Turns, Turns]], margin: float = 0.0, level: float = 0.95) -> Ratio:
-    """How many times as long the newer times are, from two runs whose turns have nothing in common.
+    """Ratio of the newer to the older times, from two runs whose turns are not paired.
 
-    Each layer is (weight, older turns, newer turns). As `ratio`, but the words are the newer's.
+    Each layer is (weight, older turns, newer turns). As `ratio`, but the verdict is for the newer run.
 
     Examples
     --------
@@ -113,7 +113,7 @@ def change(layers: Sequence[tuple[float, Turns, Turns]], margin: float = 0.0, le
     'slower'
     """
     fewest = min(len(turns) for _, *both in layers for turns in both)
-    # A time by itself is its ratio to one second.
+    # A single time is expressed as its ratio to one second.
     older, newer = (
         _side([(weight, turns, dict.fromkeys(turns, 1.0)) for weight, turns in one], ALONE)
         for one in ([(weight, old) for weight, old, _ in layers], [(weight, new) for weight, _, new in layers])
@@ -122,10 +122,10 @@ def change(layers: Sequence[tuple[float, Turns, Turns]], margin: float = 0.0, le
 
 
 def _side(layers: Sequence[tuple[float, Turns, Turns]], spread: Spread) -> _Side:
-    """The ratio of a to b over all layers, and in each repetition that all layers have."""
+    """The ratio of a to b over all layers: in total, and for each repetition that all layers have."""
     repetitions = set.intersection(*({repetition for repetition, _ in a} for _, a, _ in layers))
     whole = _figure(layers, None, spread)
-    # Where none is common to all, all turns are taken for one.
+    # Without several common repetitions, all turns are treated as one repetition.
     each = [_figure(layers, {number}, spread) for number in sorted(repetitions)] if len(repetitions) > 1 else [whole]
     logs, expected = zip(*each, strict=True)
     return _Side(whole[0], logs, fmean(expected))
@@ -134,8 +134,8 @@ def _side(layers: Sequence[tuple[float, Turns, Turns]], spread: Spread) -> _Side
 def _figure(
     layers: Sequence[tuple[float, Turns, Turns]], repetitions: set[int] | None, spread: Spread
 ) -> tuple[float, float]:
-    """The logarithm of the ratio in some repetitions or in all, and the variance expected of it."""
-    # Lists, not arrays: there are a dozen turns, and thousands of cases.
+    """The logarithm of the ratio in some repetitions or in all, and its expected variance."""
+    # Lists, not arrays: a case has about a dozen turns, and there are thousands of cases.
     times, others, variances = [], [], []
     for weight, a, b in layers:
         keys = [key for key in a if repetitions is None or key[0] in repetitions]
@@ -155,7 +155,7 @@ def _figure(
 def _judged(
     pairs: int, sides: Sequence[_Side], spread: Spread, words: tuple[str, str], margin: float, level: float
 ) -> Ratio:
-    """A ratio of one side, or of the first to the second, with its interval; ``words`` are for above and below 1."""
+    """Ratio of one side, or of the first to the second, with its interval; ``words``: verdicts above and below 1."""
     value = exp(sides[0].log - sum(side.log for side in sides[1:]))
     prior = spread.freedom * sum(side.expected for side in sides) / len(sides)
     freedom = spread.freedom + sum(len(side.logs) - 1 for side in sides)

@@ -1,8 +1,8 @@
-"""Numbers -> text for people: three significant digits, thousands separators, "~" where a number is weak. Pure.
+"""Numbers -> readable text: three significant digits, thousands separators, "~" where a number is weak. Pure.
 
-One look for terminal, Markdown, page and figures. Files for programs (CSV) keep the plain numbers.
-A table may have a column ``weak`` with the names of the row's columns that depend on weak measurements; readers see a
-"~" before those numbers in its place.
+Terminal, Markdown, page and figures use the same format. Files for programs (CSV) have the plain numbers.
+A table may have a column ``weak`` with the names of the row's columns that depend on weak measurements. The printed
+table has no such column; it has a "~" before those numbers.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 SIGN = "~"
 NOTE = f"{SIGN}: may be wrong by more than {WEAK_SHARE:.0%}, since it depends on weak measurements"
-# Larger numbers get an exponent; nothing measured is that large.
+# Larger numbers get an exponent; no measured value is that large.
 HUGE = 1e12
 
 
 def number(value: float, weak: object = False) -> str:
-    """Three significant digits; all digits before the decimal point, thousands separated; whole numbers as they are.
+    """Three significant digits; all digits before the decimal point, thousands separated; whole numbers unchanged.
 
     Examples
     --------
@@ -43,7 +43,7 @@ def number(value: float, weak: object = False) -> str:
 
 
 def times(value: float, weak: object = False) -> str:
-    """A ratio: two decimals below 10, else as `number`.
+    """A ratio: two decimals below 10, else like `number`.
 
     Examples
     --------
@@ -65,7 +65,7 @@ def interval(value: float, low: float, high: float, weak: object = False) -> str
 
 
 def compared(ours: str, theirs: str, ratio: Ratio | None, where: str) -> str:
-    """A ratio as a sentence: how many times as fast ours is, and how sure that is.
+    """A ratio as a sentence: how many times as fast ours is, with the interval.
 
     Examples
     --------
@@ -100,7 +100,7 @@ def duration(seconds: float, weak: object = False) -> str:
     ('12.3 ms', '~25 ns')
     """
     units = (("s", 1.0), ("ms", 1e3), ("us", 1e6), ("ns", 1e9))
-    # By the rounded value: 0.9999 s is 1 s, not 1,000 ms.
+    # The rounded value selects the unit: 0.9999 s is 1 s, not 1,000 ms.
     unit, scale = next((u for u in units if float(f"{seconds * u[1]:.3g}") >= 1), units[-1])
     return f"{number(seconds * scale, weak)} {unit}"
 
@@ -111,7 +111,7 @@ def sign(weak: object) -> str:
 
 
 def cell(value: object, weak: object = False) -> str:
-    """One cell of a table: a number as `number`, a ratio with its interval, a text as it is, nothing for none."""
+    """One table cell: a number like `number`, a ratio with its interval, a text unchanged, an empty text for None."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, Ratio):
@@ -124,7 +124,7 @@ def cell(value: object, weak: object = False) -> str:
 
 
 def marked(content: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """A table without its ``weak`` column, and for each of its cells whether that column names it."""
+    """A table without its ``weak`` column, and for each of its cells whether it is weak."""
     if "weak" not in content:
         return content, content.isin([])
     plain = content.drop(columns="weak")
@@ -137,13 +137,13 @@ def marked(content: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def shown(content: pd.DataFrame, weak: pd.DataFrame | None = None) -> tuple[pd.DataFrame, str]:
-    """A table for people: every cell as text, and the line that explains the marks, empty where there is none.
+    """A readable table: every cell as text, and the line that explains the marks (empty if there is no mark).
 
     Parameters
     ----------
     content : DataFrame
     weak : DataFrame of bool, optional
-        Which cells are weak. By default the column ``weak`` of ``content`` names them, and is not shown.
+        Which cells are weak. By default they come from the column ``weak`` of ``content``, which is not shown.
     """
     if weak is None:
         content, weak = marked(content)

@@ -1,8 +1,8 @@
-"""Frame -> who is faster, by how much, how sure: ratios of network sums and of layers, paired turn by turn. Pure.
+"""Frame -> ratios of network sums and of layers, paired turn by turn, with intervals and verdicts. Pure.
 
-Like is compared with like: planned backends with `auto`, eager ones, which get the weights at each call, with
-`auto_eager`. Against the best peer everything of the peers counts, eager or planned: it is the sum of each layer's
-fastest peer, and no one library is that fast. Ratios above 1: ours is faster.
+Backends are compared within their mode: planned backends with `auto`, eager backends (which get the weights at each
+call) with `auto_eager`. The best peer includes eager and planned peers: it is the sum of each layer's fastest peer, and
+no single library is that fast. Ratios above 1: ours is faster.
 A column ``weak`` names the columns of a row that depend on weak measurements (`bench.analysis.sums`).
 Limits: times are medians over all turns, ratios medians over common turns; their last digits may differ.
 """
@@ -18,7 +18,7 @@ from .intervals import Ratio, ratio
 from .sums import KEYS, by_backend, depends, marks, total
 
 BEST = "best peer"
-# Whom each mode is measured against.
+# Reference backend of each mode.
 ANCHOR = {"planned": "auto", "eager": "auto_eager"}
 # Headline comparisons: ours, theirs.
 HEADLINES = (("auto", BEST), ("auto_eager", "torch_nchw"), ("auto_strict", "torch_nchw"))
@@ -27,7 +27,7 @@ CLEARLY_SLOWER = 0.9
 
 
 def with_best_peer(table: pd.DataFrame) -> pd.DataFrame:
-    """All rows, and once more those of each layer's fastest peer, as a backend named "best peer"."""
+    """All rows, plus a copy of each layer's fastest-peer row as a backend named "best peer"."""
     peers = table[(table.status == "ok") & table.backend.isin(PEERS)]
     if peers.empty:
         return table
@@ -36,7 +36,7 @@ def with_best_peer(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def against(table: pd.DataFrame) -> pd.DataFrame:
-    """A row a network, thread count and backend: its sum in ms, and how many times as long as ours of its mode."""
+    """One row per network, thread count and backend: sum in ms, and its ratio to our backend of the same mode."""
     everything, rows = with_best_peer(table), []
     ok, sums = everything[everything.status == "ok"], by_backend(everything)
     for (network, threads), each in sums[sums.measured > 0].groupby(KEYS, sort=False):
@@ -60,7 +60,7 @@ def against(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def headlines(table: pd.DataFrame) -> pd.DataFrame:
-    """A row a network, thread count and comparison of `HEADLINES`: ratio of sums, interval, verdict, worst layer."""
+    """One row per network, thread count and comparison of `HEADLINES`: sum ratio, interval, verdict, worst layer."""
     everything, rows = with_best_peer(table), []
     ok, sums = everything[everything.status == "ok"], by_backend(everything)
     for (network, threads), known in sums.groupby(KEYS, sort=False):
@@ -87,9 +87,9 @@ def headlines(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def regret(table: pd.DataFrame) -> pd.DataFrame:
-    """How much slower the backend that `auto` picks is than the best of ours, sums and worst layer.
+    """How much slower the backend selected by `auto` is than the best of ours: sums and worst layer.
 
-    Excluded: F(6x6), which `auto` never selects, backends that hand the work to another one, and other versions.
+    Excluded: F(6x6), which `auto` never selects, backends that delegate to another backend, and other versions.
     """
     rows = []
     excluded = [*PEERS, *OWN, "numba_winograd_f6", "numba_winograd"]
@@ -97,7 +97,7 @@ def regret(table: pd.DataFrame) -> pd.DataFrame:
     for (network, threads), part in ours.groupby(KEYS, sort=False):
         picked = part[part.backend == "auto"].set_index("layer").algorithm
         timed = part[part.backend != "auto"].set_index("layer")
-        # A row a layer whose pick was measured: that of the pick, and that of the fastest.
+        # One row per layer whose selected backend was measured, for the selected and for the fastest backend.
         chosen = timed[timed.backend == picked.reindex(timed.index)]
         if chosen.empty:
             continue
@@ -129,8 +129,8 @@ def fastest_by_network(table: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns network, threads, fastest, sum_ms, second, second_takes (how many times as long: a `Ratio`, None where
-        the two have no turns in common), verdict (of the fastest), layers and weak. ``fastest`` is empty where no
+        Columns network, threads, fastest, sum_ms, second, second_takes (its time over that of the fastest: a `Ratio`,
+        None if the two have no turns in common), verdict (of the fastest), layers and weak. ``fastest`` is empty if no
         backend measured every layer.
     """
     rows: list[dict[str, Any]] = []
@@ -158,7 +158,7 @@ def best_peer_by_layer(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_layer(table: pd.DataFrame, ours: str, theirs: str) -> pd.DataFrame:
-    """A row a layer both measured: times in ms, theirs over ours with its interval, and a verdict of ours."""
+    """One row per layer that both measured: times in ms, theirs over ours with its interval, and a verdict of ours."""
     rows = []
     for (network, threads, layer), part in measured_pairs(table, ours, theirs):
         a, b = (part[part.backend == name].iloc[0] for name in (theirs, ours))
@@ -185,7 +185,7 @@ def measured_pairs(table: pd.DataFrame, ours: str, theirs: str) -> list[tuple[tu
 
 
 def network_ratio(part: pd.DataFrame, ours: str, theirs: str, layers: int) -> Ratio | None:
-    """Theirs over ours, sums over the layers of one network; None unless both measured all."""
+    """Theirs over ours, summed over the layers of one network; None unless both measured all layers."""
     pairs = [
         (float(a["count"]), a.turns, b.turns)
         for _, rows in measured_pairs(part, ours, theirs)
@@ -195,10 +195,10 @@ def network_ratio(part: pd.DataFrame, ours: str, theirs: str, layers: int) -> Ra
 
 
 def _names(content: pd.DataFrame, column: str) -> pd.Series:
-    """For each row, whether its ``weak`` names this column."""
+    """For each row, whether its ``weak`` contains this column."""
     return pd.Series([column in weak.split("; ") for weak in content.weak], content.index)
 
 
 def _weak_last(content: pd.DataFrame) -> pd.DataFrame:
-    """Rows without a ratio come first at times: the column ``weak`` goes behind those that only later rows have."""
+    """Move the column ``weak`` to the end: the first rows may lack columns (no ratio) that later rows add."""
     return content[[name for name in content if name != "weak"] + ["weak"]] if len(content) else content

@@ -1,11 +1,11 @@
-"""Frame -> what a run found, one plain sentence a network, number of threads and mode. Pure.
+"""Frame -> results of a run, one plain sentence per network, number of threads and mode. Pure.
 
     auto is 1.24 times as fast as onnxruntime, the best other library, on resnet50, planned, 2 threads (1.21 to 1.27)
 
-The best other library is the one with the least sum over the whole network; it is named, unlike the "best peer" of the
-tables, which is another one at each layer. Where a run has no library, the fastest backend and the next are compared.
-Versions of one backend are compared in a sentence of their own (`bench.analysis.versions`). Limits: a backend that did
-not measure every layer of a network is in no sentence about it.
+The best other library is the one library with the least sum over the whole network. It differs from the "best peer" of
+the tables, which can be another library in each layer. If a run has no library, the two fastest backends are compared.
+Versions of one backend are compared in separate sentences (`bench.analysis.versions`). Limits: the sentences about a
+network leave out backends that did not measure all of its layers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .versions import WEAK
 
 
 def sentences(table: pd.DataFrame) -> list[str]:
-    """What the run found; empty where nothing was measured.
+    """The results of the run as sentences; empty if nothing was measured.
 
     Parameters
     ----------
@@ -61,14 +61,14 @@ def _of_networks(table: pd.DataFrame, versions_follow: bool) -> list[str]:
 
 
 def _whole(network: str, table: pd.DataFrame) -> str:
-    """The network's name, with why convolutions of a model are left out where it says how many are."""
+    """The network's name; if it has the number of covered convolutions, the reasons for the others are added."""
     said = table[table.network == network].coverage.max()
     share = said.partition(";")[0]
     return network.replace(f"({share})", f"({said})") if share else network
 
 
 def _pairs(ranked: list[str], modes: pd.Series) -> Iterator[tuple[str, str, str]]:
-    """Who is compared with whom, and in which mode; ``ranked`` are the backends from the fastest on."""
+    """Pairs of backends to compare, and their mode; ``ranked`` has the backends in order, the fastest first."""
     libraries = [name for name in ranked if name in PEERS]
     compared = False
     for mode, ours in ANCHOR.items():

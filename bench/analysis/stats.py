@@ -1,4 +1,4 @@
-"""Small statistics over samples in seconds: medians, spreads, means of ratios, and why a number is weak."""
+"""Small statistics over samples in seconds: medians, spreads, means of ratios, and reasons why a number is weak."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from math import comb
 
 import numpy as np
 
-# A median that may be wrong by more than this share is weak, and so is a sum of such.
+# A median, or a sum of medians, that may be wrong by more than this share is weak.
 TOLERANCE = 0.10
-# Chance that the true median is below the limit that `doubt` takes for the lowest likely one.
+# Probability that the true median is below the lower limit that `doubt` uses.
 CHANCE = 0.125
-# Fewer turns than this that nothing disturbed stand for themselves alone: the true time may be half of theirs.
+# With fewer undisturbed turns than this, the true time may be half of the measured one.
 FEW_TURNS, HALF = 3, 0.5
-# Below this time the clock itself is felt.
+# Below this time the overhead of the clock is visible.
 SHORT_S = 2e-6
 
 
@@ -36,7 +36,7 @@ def iqr(samples: Sequence[float]) -> float:
 
 
 def geometric_mean(ratios: Sequence[float]) -> float:
-    """Geometric mean: the one mean for ratios.
+    """Geometric mean: the correct mean for ratios.
 
     Examples
     --------
@@ -48,10 +48,10 @@ def geometric_mean(ratios: Sequence[float]) -> float:
 
 @dataclass(frozen=True)
 class Doubt:
-    """How much too long a median may be, as shares of it, and why it is weak, or nothing.
+    """How much too long a median may be, as shares of it, and the reason why it is weak (empty if it is not).
 
-    ``noise`` is what chance may have added, which averages out over the layers of a network; ``bias`` is what may have
-    been wrong with all turns alike, which does not.
+    ``noise`` is the random part, which averages out over the layers of a network. ``bias`` is the systematic part,
+    common to all turns, which does not average out.
     """
 
     noise: float = 0.0
@@ -60,22 +60,22 @@ class Doubt:
 
 
 def doubt(turns_s: Sequence[float], peaks: Sequence[float] = (), best_peak: float = 0.0, disturbed: int = 0) -> Doubt:
-    """What may be wrong with the median of these turns.
+    """Possible errors of the median of these turns.
 
-    Disturbances make turns longer, hardly ever shorter, so a median is doubted on that side alone: down to the turn
-    below which the true median lies with a chance of one in eight at most (the binomial limits of order statistics:
+    Disturbances make turns longer, very rarely shorter, so only a lower limit of the median is used: the turn that the
+    true median is below with a probability of at most one in eight (the binomial limits of order statistics:
     Conover 1999, "Practical nonparametric statistics", sec. 3.2).
 
     Parameters
     ----------
     turns_s : sequence of float
-        The turns that count.
+        The undisturbed turns.
     peaks : sequence of float
-        What the machine could do in the same rounds.
+        FMA peaks of the machine in the same rounds.
     best_peak : float
-        The most that the machine is known to do; 0 where nothing is known.
+        The highest known peak of the machine; 0 if it is unknown.
     disturbed : int
-        Turns that were disturbed and do not count.
+        Number of disturbed turns, which are not used.
 
     Examples
     --------
@@ -106,7 +106,7 @@ def doubt(turns_s: Sequence[float], peaks: Sequence[float] = (), best_peak: floa
 
 
 def _lowest_rank(turns: int) -> int:
-    """The place in order of the highest turn that the true median is below with a chance of `CHANCE` at most."""
+    """Rank of the highest turn that the true median is below with a probability of at most `CHANCE`."""
     below, chance = 0, 0.5**turns
     while chance + comb(turns, below + 1) * 0.5**turns <= CHANCE:
         below += 1

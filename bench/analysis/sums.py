@@ -1,10 +1,10 @@
-"""Count-weighted sums of layer times, and whether weak measurements decide them. Pure.
+"""Count-weighted sums of layer times, and whether they depend on weak measurements. Pure.
 
-A network holds each layer ``count`` times, so its time is the sum of count * median. A partial sum would look fast:
-`by_backend` therefore says how many of the network's layers a backend measured.
-What chance adds to layers (``noise``) partly cancels in a sum and is added in quadrature; what was wrong with all turns
-of a layer (``bias``) is added as it is. Limits: noise that layers share, such as a neighbour on the host who stays for
-the whole run, does not cancel and is seen in the machine's peak alone. A sum that is too low is not covered.
+A network has each layer ``count`` times, so its time is the sum of count * median. A partial sum would look fast, so
+`by_backend` reports how many of the network's layers a backend measured.
+The random part (``noise``) partly cancels in a sum and is added in quadrature. The systematic part (``bias``) is common
+to all turns of a layer and is added linearly. Limits: noise that layers share, such as another load on the host during
+the whole run, does not cancel; only the machine's peak shows it. A sum that is too low is not covered.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import pandas as pd
 
 from .stats import TOLERANCE
 
-# What a sum is taken over the layers of.
+# A sum is taken over the layers of one such group.
 KEYS = ["network", "threads"]
-# A sum is weak where it may be too long by more than this share; so is a count or a mean where weak ones hold more.
+# A sum is weak if it may be too long by more than this share. A count or a mean is weak if weak values have more.
 WEAK_SHARE = TOLERANCE
 
 
 @dataclass(frozen=True)
 class Sum:
-    """Count-weighted seconds of some layers; ``weak`` where they may be too long by more than `WEAK_SHARE`."""
+    """Count-weighted seconds of some layers; ``weak`` if they may be too long by more than `WEAK_SHARE`."""
 
     seconds: float
     layers: int
@@ -38,7 +38,7 @@ def total(rows: pd.DataFrame) -> Sum:
     Parameters
     ----------
     rows : DataFrame
-        A row a layer with a time: columns count, median_s, noise and bias (how much too long it may be, as shares).
+        One row per layer with a time: columns count, median_s, noise and bias (how much too long it may be, as shares).
 
     Examples
     --------
@@ -54,7 +54,7 @@ def total(rows: pd.DataFrame) -> Sum:
 
 
 def depends(weights: pd.Series, weak: pd.Series) -> bool:
-    """Whether the weak ones hold more than `WEAK_SHARE` of all weights."""
+    """Whether the weak values have more than `WEAK_SHARE` of the total weight."""
     return bool(weights[weak.astype(bool)].sum() > WEAK_SHARE * weights.sum())
 
 
@@ -88,14 +88,14 @@ def along(rows: pd.DataFrame, axis: str, layer: str = "label") -> dict[int, Sum]
     Parameters
     ----------
     rows : DataFrame
-        Right cases of one backend.
+        Correct cases of one backend.
     axis, layer : str
-        Columns of the point and of the layer's identity.
+        Columns of the axis and of the layer's identity.
 
     Returns
     -------
     dict of int to Sum
-        By point, in order; empty where no layer was measured at every point.
+        By point, in order; empty if no layer was measured at every point.
     """
     points = rows[axis].nunique()
     common = rows[rows.groupby(layer)[axis].transform("nunique") == points]
@@ -103,7 +103,7 @@ def along(rows: pd.DataFrame, axis: str, layer: str = "label") -> dict[int, Sum]
 
 
 def marks(weak: Mapping[str, object]) -> str:
-    """The text of a table's ``weak`` column: those of the row's columns that depend on weak measurements.
+    """The text of a table's ``weak`` column: the row's columns that depend on weak measurements.
 
     Examples
     --------

@@ -1,6 +1,6 @@
-"""Frame -> tables. Pure: a DataFrame comes in, DataFrames go out; `bench.report.write` writes them.
+"""Frame -> tables. Pure: DataFrame in, DataFrames out; `bench.report.write` writes them.
 
-Only ``ok`` cases carry a time, are ranked or enter a sum; every other one shows its status by name.
+Only ``ok`` cases have a time, are ranked or are part of a sum; for other cases the status is shown.
 A column ``weak`` names the columns of a row that depend on weak measurements (`bench.analysis.sums`).
 """
 
@@ -14,7 +14,7 @@ from .numbers import number
 from .stats import geometric_mean
 from .sums import KEYS, along, by_backend, depends, marks
 
-# Slowest idea first: the ladder a learner climbs.
+# Order of the ladder for learners: slowest idea first.
 LADDER = (
     "python_loops", "numpy_im2col", "numpy_strided", "scipy_fft", "numba_direct", "numba_simd", "numba_winograd_f2",
     "numba_winograd_f2_5x5", "numba_winograd_f4", "numba_winograd_f6", "numba_winograd", "numba_depthwise", "auto",
@@ -23,7 +23,7 @@ LADDER = (
 # Minimum share of the measured layers that a backend needs to appear in the ladder.
 LADDER_SHARE = 0.5
 SPEEDUP = "speedup_over_python_loops"
-# Backends that hand the work to another one.
+# Backends that delegate to another backend.
 CHOICES = ("auto", "auto_strict", "auto_eager", "numba_winograd")
 
 
@@ -46,7 +46,7 @@ def per_case(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def case_marks(cases: pd.DataFrame) -> pd.DataFrame:
-    """Which cells of `per_case` are weak: its ``weak`` is a reason, where other tables name columns."""
+    """Which cells of `per_case` are weak: its ``weak`` is a reason; in other tables it is a list of columns."""
     weak = cases.isin([])
     for name in ("median_s", "gflops_effective", "executed_gflops", "utilisation"):
         weak[name] = (cases.weak != "") & cases[name].notna()
@@ -55,9 +55,9 @@ def case_marks(cases: pd.DataFrame) -> pd.DataFrame:
 
 
 def network_sums(table: pd.DataFrame) -> pd.DataFrame:
-    """Count-weighted sum of each network in ms: a row a backend and thread count, a column a network.
+    """Count-weighted sum of each network in ms: one row per backend and thread count, one column per network.
 
-    A backend that did not measure every layer gets no sum but "n of m": a partial sum would look fast.
+    A backend that did not measure every layer gets "n of m" instead of a sum: a partial sum would look fast.
     """
     sums, rows = by_backend(table), []
     for threads in sorted(table.threads.unique()):
@@ -75,7 +75,7 @@ def network_sums(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def winners(table: pd.DataFrame) -> pd.DataFrame:
-    """The fastest backend of each layer and its lead over the next; what `auto` does is a choice, not a contender."""
+    """The fastest backend of each layer and its lead over the next; `CHOICES` are excluded: they delegate to others."""
     rows = []
     own = table[(table.status == "ok") & (table.version == "") & ~table.backend.isin(CHOICES)]
     for (network, layer, threads), part in own.groupby(["network", "layer", "threads"], sort=False):
@@ -97,11 +97,11 @@ def winners(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def costs(table: pd.DataFrame) -> pd.DataFrame:
-    """What a network costs in addition to its run, a row a backend: compiling, preparing, memory; when that pays off.
+    """Costs of a network beyond its run time, one row per backend: compiling, preparing, memory; when they pay off.
 
-    Seconds of compiling (or of loading what is on disk) and preparing are summed over the layers, bytes are those of
-    the layer that needs most. "pays off after" is in passes over the network, against the fastest backend of the run
-    that needs no compiling and no preparing.
+    Seconds of compiling (or of loading compiled code from disk) and preparing are summed over the layers. Workspace and
+    peak bytes are those of the layer that needs most. "pays off after" is in passes over the network, compared with the
+    fastest backend of the run that needs no compiling and no preparing.
     """
     rows, sums = [], by_backend(table)
     for (network, threads), known in sums[sums.whole].groupby(KEYS, sort=False):
@@ -130,17 +130,17 @@ def costs(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def utilisation(table: pd.DataFrame) -> pd.DataFrame:
-    """Every measured case: the rate of the nominal operations, of those executed, and the latter in % of the FMA peak.
+    """Every measured case: rate of the nominal operations, rate of the executed ones, and the latter in % of FMA peak.
 
     Parameters
     ----------
     table : DataFrame
-        As `bench.analysis.frame.frame` makes it.
+        From `bench.analysis.frame.frame`.
 
     Returns
     -------
     DataFrame
-        Rates in GFLOP/s; NaN where the operations executed, or the peak, are not known.
+        Rates in GFLOP/s; NaN if the executed operations or the peak are unknown.
     """
     part = table[table.status == "ok"]
     executed = part.executed_flops / part.median_s / 1e9
@@ -151,7 +151,7 @@ def utilisation(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def thread_efficiency(table: pd.DataFrame) -> pd.DataFrame:
-    """How each backend gains from threads: a row a workload, setting, backend and number of threads.
+    """How each backend scales with threads: one row per workload, setting, backend and number of threads.
 
     Parameters
     ----------
@@ -163,7 +163,7 @@ def thread_efficiency(table: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         Columns workload, direction, cache, dtype, batch, backend, layers (those measured at every number of threads),
         threads, sum_s (count-weighted seconds of these layers), speedup (over the least number of threads), efficiency
-        (speedup over the ratio of threads; 1 is ideal) and weak. No row where only one number of threads was measured.
+        (speedup over the ratio of threads; 1 is ideal) and weak. No row if only one number of threads was measured.
 
     Examples
     --------
@@ -192,12 +192,12 @@ def thread_efficiency(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def ladder(table: pd.DataFrame, workload: str) -> pd.DataFrame:
-    """Geometric-mean speed-up over python_loops and its range, over the layers that all of `LADDER_SHARE` measured."""
+    """Geometric-mean speed-up over python_loops and its range, over the layers that all its backends measured."""
     part = plain(table)
     part = part[(part.workload == workload) & (part.threads == part.threads.max()) & (part.version == "")]
     part = part[~part.backend.isin(CHOICES)]
     speeds = part.pivot(index="layer", columns="backend", values="speedup")
-    # A method for one kind of layer would leave no layer that all have measured.
+    # Drops methods for one kind of layer: with them no layer may remain that all backends measured.
     timed = speeds.dropna(how="all")
     speed = timed.loc[:, timed.notna().mean() > LADDER_SHARE].dropna()
     if speed.empty:
@@ -220,13 +220,13 @@ def ladder(table: pd.DataFrame, workload: str) -> pd.DataFrame:
 
 
 def plain(table: pd.DataFrame) -> pd.DataFrame:
-    """What most tables and figures are of: forward, warm caches, the first dtype, each layer's smallest batch."""
+    """The rows that most tables and figures use: forward, warm caches, first dtype, each layer's smallest batch."""
     part = table[(table.direction == "fwd") & (table.cache == "warm") & table.dtype.isin(table.dtype.head(1))]
     return part[part.batch == part.groupby(["workload", "layer"]).batch.transform("min")]
 
 
 def ratio(table: pd.DataFrame, fast: str, slow: str) -> pd.DataFrame:
-    """How many times faster one backend is than another, a row a layer both measured."""
+    """How many times faster one backend is than another, one row per layer that both measured."""
     ok = table[table.status == "ok"]
     keys = ["network", "layer", "threads", "kernel"]
     pair = ok[ok.backend == fast].merge(ok[ok.backend == slow], on=keys, suffixes=("_fast", "_slow"))
@@ -238,9 +238,9 @@ def ratio(table: pd.DataFrame, fast: str, slow: str) -> pd.DataFrame:
 
 
 def correctness(table: pd.DataFrame) -> pd.DataFrame:
-    """Backend x case: the error in units of the bound, or the status; a row a layer."""
+    """Backend x case: the error in units of the bound, or the status; one row per layer."""
     words = table.apply(_correctness_word, axis=1)
-    # Of several thread counts the worst is shown: what is not ok comes first, then what is nearest its bound.
+    # The worst of several thread counts is shown: cases that are not ok first, then the largest error over bound.
     ranked = table.assign(word=words, fine=table.status == "ok").sort_values(
         ["fine", "error_over_bound"], ascending=[True, False], kind="stable"
     )
@@ -253,24 +253,24 @@ def correctness(table: pd.DataFrame) -> pd.DataFrame:
 def _correctness_word(row: pd.Series) -> str:
     if row.status == "ok":
         return f"right, {number(row.error_over_bound)} of bound"
-    # Over budget means the cut layer was checked and passed, the whole one never ran.
+    # Over budget: the cut layer was checked and passed, the whole layer did not run.
     return "right when cut, over budget" if row.status == "over_budget" else str(row.status)
 
 
 def not_ok(table: pd.DataFrame) -> pd.DataFrame:
-    """Every case without a time, and why."""
+    """Every case without a time, and the reason."""
     return table[table.status != "ok"][
         ["network", "layer", "backend", "threads", "status", "estimate_s", "reason", "repeat"]
     ]
 
 
 def left_out(table: pd.DataFrame) -> pd.DataFrame:
-    """Each model of which convolutions are left out: how many are layers, and why the others are not."""
+    """Each model with convolutions left out: how many are layers, and why the others are not."""
     partial = table[table.coverage != ""].drop_duplicates("workload")
     return partial[["workload", "coverage"]].reset_index(drop=True)
 
 
 def statuses(table: pd.DataFrame) -> pd.DataFrame:
-    """How many cases of each backend ended how."""
+    """Number of cases of each backend by status."""
     counts = table.groupby(["backend", "status"]).size().unstack(fill_value=0)
     return counts.loc[order(table.backend)].reset_index()

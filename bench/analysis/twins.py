@@ -1,8 +1,8 @@
 """Frame -> whether the same kernels took the same time. Pure.
 
-`auto` hands a layer to the backend that ``algorithm`` names. Both are measured in the same turns, so they run the same
-kernels twice: where one is slower in every common turn, something is wrong with one of them, nearly always the slower.
-Limits: it finds disturbances of one process (placement in memory, a slow core), not those that both share.
+`auto` delegates a layer to the backend in ``algorithm``. Both are measured in the same turns, so the same kernels run
+twice. If one is slower in every common turn, one of the two measurements is wrong, nearly always the slower one.
+Limits: this finds disturbances of one process (placement in memory, a slow core), not disturbances that both share.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ import pandas as pd
 
 from .stats import median
 
-# Backends that hand the work to the one their ``algorithm`` names.
+# Backends that delegate to the backend in their ``algorithm``.
 CHOOSERS = ("auto", "auto_strict")
 # The two times may differ by this share.
 TOLERANCE = 0.10
-# So many common turns must say the same: six of one sign come by chance once in 32.
+# Minimum number of common turns, all with the same sign: six of one sign have a probability of 1/32.
 TURNS = 6
 SAME = ["workload", "layer", "label", "threads", "direction", "cache"]
 
 
 def disagreements(table: pd.DataFrame) -> Iterator[tuple[object, str, float]]:
-    """The index of each row that took longer than its twin, why it is weak, and the share it is too long by.
+    """For each row that took longer than its twin: its index, why it is weak, and the share by which it is too long.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def disagreements(table: pd.DataFrame) -> Iterator[tuple[object, str, float]]:
 
 
 def _factor(slow: Mapping[tuple[int, int], float], fast: Mapping[tuple[int, int], float]) -> float:
-    """How many times as slow it is, by the medians of the common turns; 1 where it is not slower in all of them."""
+    """Slowdown factor, from the medians of the common turns; 1 if it is not slower in all of them."""
     common = slow.keys() & fast.keys()
     if len(common) < TURNS or any(slow[turn] <= fast[turn] for turn in common):
         return 1.0

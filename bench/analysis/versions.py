@@ -1,8 +1,8 @@
-"""Frame -> this version of a backend against other versions of it, turn by turn: NAME against NAME@REV. Pure.
+"""Frame -> comparison of this version of a backend with its other versions, turn by turn: NAME, NAME@REV. Pure.
 
-Ratios, intervals and verdicts are those of `bench.analysis.ratios`: the other version's time over ours, above 1 where
-ours is faster. A run regressed where ours is "slower" on the sum of a workload, or where a single layer's whole
-interval is beyond `ALONE` and not weak: of many layers some are slower by chance, a sum hardly ever is.
+Ratios, intervals and verdicts are those of `bench.analysis.ratios`: the other version's time over ours, above 1 if ours
+is faster. A run regressed if ours is "slower" on the sum of a workload, or if a single layer's whole interval is beyond
+`ALONE` and not weak: among many layers some are slower by chance, a sum very rarely.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from .numbers import compared, interval
 from .ratios import by_layer, measured_pairs, network_ratio
 from .sums import KEYS, by_backend, marks
 
-# What follows the figure of a sentence that stands on weak measurements.
+# Added to a sentence whose figure depends on weak measurements.
 WEAK = "; weak: one of the two may be more than 10% off"
 # A layer that is slower by more than this share is a regression by itself.
 ALONE = 0.25
 
 
 def this_version(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of backends that are of no other version."""
+    """The rows of this version's backends."""
     return table[table.version == ""]
 
 
 def by_network(table: pd.DataFrame) -> pd.DataFrame:
-    """A row a network, thread count and pair of versions: the ratio of the sums, its interval, and a verdict of ours.
+    """One row per network, thread count and pair of versions: ratio of the sums, interval, and a verdict of ours.
 
     Parameters
     ----------
@@ -38,8 +38,8 @@ def by_network(table: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         Columns network, threads, ours, "our commit" (empty for this version), theirs, "their commit", layers (how many
-        both measured in common turns, of all), ratio, low, high (missing unless both so measured all), "ours is" and
-        weak. Empty where no backend was measured in two versions.
+        of all layers both measured in common turns), ratio, low, high (NaN unless this holds for all layers), "ours is"
+        and weak. Empty if no backend was measured in two versions.
     """
     if not _pairs(table):
         return pd.DataFrame()
@@ -61,14 +61,14 @@ def by_network(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_layers(table: pd.DataFrame) -> pd.DataFrame:
-    """A row a layer and pair of versions that both measured it; columns as of `bench.analysis.ratios.by_layer`."""
+    """One row per layer and pair of versions that both measured it; columns as in `bench.analysis.ratios.by_layer`."""
     found = [by_layer(table, ours, theirs).assign(ours=ours) for (ours, _), (theirs, _) in _pairs(table)]
     rows = [each for each in found if len(each)]
     return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
 
 
 def regressed(table: pd.DataFrame) -> bool:
-    """Whether the version named first is slower than one of the others."""
+    """Whether the first version is slower than one of the others."""
     return bool(_slower(by_network(table)).any() or _alone(by_layers(table)).any())
 
 
@@ -90,7 +90,7 @@ def sentences(table: pd.DataFrame) -> list[str]:
 
 
 def _pairs(table: pd.DataFrame) -> list[tuple[tuple[str, str], tuple[str, str]]]:
-    """(backend, commit) of the first version of each backend that has several, and of another one of it."""
+    """For each backend with several versions: (backend, commit) of the first version and of each other version."""
     versions: dict[str, dict[str, str]] = {}
     for row in table.itertuples():
         commits = versions.setdefault(split_version(row.backend)[0], {})
@@ -107,7 +107,7 @@ def _slower(content: pd.DataFrame) -> pd.Series:
 
 
 def _alone(content: pd.DataFrame) -> pd.Series:
-    """Of layers: slower by far, and not because a measurement is weak."""
+    """Which layers are slower by more than `ALONE` without a weak measurement."""
     if content.empty:
         return pd.Series(dtype=bool)
     weak = content.weak.str.split("; ").map(lambda names: "ratio" in names)

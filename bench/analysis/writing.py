@@ -1,8 +1,8 @@
-"""Tables -> CSV and Markdown files in which names are only names, whoever wrote them.
+"""Tables -> CSV and Markdown files. Names of any origin are escaped.
 
-A CSV cell that a spreadsheet would take for a formula (OWASP, "CSV Injection") gets a ' in front; numbers stay
-numbers. In Markdown no HTML, link or code of a name lives, and no pipe or line feed ends a cell. `escaped` and `code`
-do the same for texts outside tables. Limits: a viewer may make a link of a bare address.
+A CSV cell that a spreadsheet would parse as a formula (OWASP, "CSV Injection") gets a ' in front; numbers stay
+numbers. In Markdown, HTML, links and code in a name have no effect, and no pipe or line feed ends a cell. `escaped` and
+`code` do the same for texts outside tables. Limits: a viewer may turn a bare address into a link.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from .numbers import shown
 if TYPE_CHECKING:
     import pandas as pd
 
-# What begins a formula; the wide forms count in some locales.
+# First characters of a formula; the wide forms are valid in some locales.
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"} | {sign: f"\\{sign}" for sign in "\\`|[]"})
 
 
 def csv(content: pd.DataFrame) -> str:
-    """The table as CSV, with plain numbers of six digits, also in columns that hold texts as well."""
+    """The table as CSV, with plain numbers of six digits, also in columns that contain texts."""
     plain = content.map(_csv_cell)
     return str(plain.to_csv(index=False, float_format="%.6g", header=[_csv_cell(str(name)) for name in plain]))
 
 
 def markdown(content: pd.DataFrame, weak: pd.DataFrame | None = None) -> str:
-    """A Markdown table, and what its marks mean; ``weak`` as for `bench.analysis.numbers.shown`."""
+    """A Markdown table, and a note that explains its marks; ``weak`` as for `bench.analysis.numbers.shown`."""
     if content.empty:
         return "none"
     texts, note = shown(content, weak)
@@ -38,7 +38,7 @@ def markdown(content: pd.DataFrame, weak: pd.DataFrame | None = None) -> str:
 
 
 def escaped(text: str) -> str:
-    r"""A text as one line of Markdown that shows it as it is.
+    r"""A text as one line of Markdown, escaped so that it is shown unchanged.
 
     Examples
     --------
@@ -49,7 +49,7 @@ def escaped(text: str) -> str:
 
 
 def code(text: str) -> str:
-    """A text as a code span, which may hold backticks.
+    """A text as a code span; the text may contain backticks.
 
     Examples
     --------

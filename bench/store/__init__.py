@@ -1,1 +1,1 @@
-"""What is kept of a run: records, the run folder, pytest-benchmark's JSON. Imports no other room."""
+"""The stored data of a run: records, the run folder, pytest-benchmark's JSON. Imports no other subpackage of bench."""

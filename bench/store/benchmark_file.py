@@ -1,7 +1,7 @@
-"""A JSON file of pytest-benchmark -> a run that can be reported and compared, read where it is.
+"""A JSON file of pytest-benchmark -> a run that can be reported and compared, read in place.
 
-The format is described in `bench.store.benchmark_json`. Three kinds of files are known: those of this suite; exports of
-version 0.3.0, with the environment in machine_info; and any other whose benchmarks have ``extra_info["label"]``.
+The format is described in `bench.store.benchmark_json`. Three kinds are supported: files of this suite; exports of
+version 0.3.0, with the environment in machine_info; and any other file whose benchmarks have ``extra_info["label"]``.
 Limits: benchmarks without a label are left out.
 """
 
@@ -24,7 +24,7 @@ from .folder import StoredRun, check_config
 from .records import Case, Record, StoreError, plain, problem_of
 from .schema import Count, Seconds, check_environment, decoded, fitted, is_name, short
 
-# The key of what only this suite writes.
+# Key of the data that only this suite writes.
 OURS = "conv_impls"
 CASE_FIELDS, RECORD_FIELDS = Case.__struct_fields__, Record.__struct_fields__[1:]
 
@@ -38,7 +38,7 @@ class _Document(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _File(msgspec.Struct):
-    """What is read of a file."""
+    """The fields of a file that are read."""
 
     machine_info: dict[str, Any]
     benchmarks: list[dict[str, Any]]
@@ -47,7 +47,7 @@ class _File(msgspec.Struct):
 
 
 class _Times(msgspec.Struct):
-    """What is read of the stats of a benchmark."""
+    """The fields of a benchmark's stats that are read."""
 
     data: Annotated[list[Seconds], Meta(min_length=1)]
     iterations: Count = 1
@@ -59,7 +59,7 @@ class _Cpu(msgspec.Struct):
 
 
 class _MachineInfo(msgspec.Struct):
-    """What is read of pytest-benchmark's description of a machine; the clock and the like are left out."""
+    """The fields of pytest-benchmark's machine_info that are read; the clock rate and similar fields are left out."""
 
     cpu: _Cpu = msgspec.field(default_factory=_Cpu)
     processor: str | None = None
@@ -90,7 +90,7 @@ class BenchmarkFile(StoredRun):
             cases = [plain(record)["case"] for record in self._records.values()]
             self._config = ours.config if ours else {"command": f"import {file.name}", "options": {}, "cases": cases}
             check_config(self._config)
-            # The file has those that are not ok at its end.
+            # In the file, records that are not ok are at the end.
             places = {case.key: place for place, case in enumerate(self.cases)}
             self._records = dict(sorted(self._records.items(), key=lambda item: places.get(item[0], len(places))))
         except ValueError as error:
@@ -104,17 +104,17 @@ class BenchmarkFile(StoredRun):
 
     @property
     def config(self) -> dict[str, Any]:
-        """What was requested; of a foreign file, its cases only."""
+        """The requested configuration; for a foreign file, only its cases."""
         return self._config
 
     @property
     def environment(self) -> dict[str, Any]:
-        """The machine it ran on."""
+        """The machine that the run used."""
         return self._environment
 
     @property
     def source(self) -> str:
-        """Where its records are, for readers of a report."""
+        """Path of the records, for readers of a report."""
         return self.folder.name
 
     def records(self) -> list[Record]:
@@ -140,11 +140,11 @@ def _read_benchmarks(file: Path, entries: Iterable[dict[str, Any]], where: str) 
 
 
 def _add(records: dict[str, Record], record: Record) -> None:
-    """Add a record by its key; ValueError if its texts could not be printed, or it is there already."""
+    """Add a record by its key; ValueError if its texts are not printable or the key exists already."""
     problem_of(record.case.label)
     for name in (*CASE_FIELDS, *RECORD_FIELDS):
         value = getattr(record.case if name in CASE_FIELDS else record, name)
-        # What identifies a case cannot be empty.
+        # Fields that identify a case must not be empty.
         if isinstance(value, str) and not is_name(value) and (value or name in CASE_FIELDS):
             raise ValueError(f"{name}: expected printable text, got {short(value)!r}")
     if record.case.key in records:
@@ -153,7 +153,7 @@ def _add(records: dict[str, Record], record: Record) -> None:
 
 
 def _record(name: str, facts: dict[str, Any], stats: Any, where: str) -> Record:
-    """One benchmark. Its own facts win; what they do not hold is derived from its times."""
+    """The record of a benchmark. Fields in its extra_info take precedence; missing ones are derived from its times."""
     label = facts["label"]
     if not is_name(label):
         raise ValueError(f"extra_info.label: expected a benchdnn descriptor, got {short(repr(label))}")
@@ -179,7 +179,7 @@ def _record(name: str, facts: dict[str, Any], stats: Any, where: str) -> Record:
 
 
 def _environment(machine: dict[str, Any], date: Any) -> dict[str, Any]:
-    """The machine of a file without `conv_impls`: as version 0.3.0 wrote it, else what pytest-benchmark wrote."""
+    """The machine of a file without `conv_impls`: as written by version 0.3.0, else as written by pytest-benchmark."""
     ours = machine.get(OURS, {})
     if not isinstance(ours, dict):
         raise ValueError(f"machine_info.{OURS}: expected the environment of a run, got {short(repr(ours))}")
@@ -197,7 +197,7 @@ def _environment(machine: dict[str, Any], date: Any) -> dict[str, Any]:
 
 
 def iso(date: Any) -> str | None:
-    """A date in ISO format, or None where it is none."""
+    """A date in ISO format, or None if it is not a date."""
     try:
         return datetime.fromisoformat(str(date).replace(" UTC", "+00:00")).isoformat()
     except ValueError:

@@ -1,14 +1,14 @@
-"""A run as pytest-benchmark's JSON: written from a run folder, opened like one (`bench.store.benchmark_file`).
+"""A run as pytest-benchmark's JSON: export from a run folder, import, and opening (`bench.store.benchmark_file`).
 
-    benchmarks[].stats        `data` are the times of the turns, of one call each; the rest is derived from them
+    benchmarks[].stats        `data` has the times of the turns, per call; the other fields are derived from them
     benchmarks[].params       the fields of `Case`
     benchmarks[].extra_info   the fields of `Case` and `Record`; a foreign file needs `label` only
-    conv_impls                {environment, config, records}: the latter are those that are not ok
+    conv_impls                {environment, config, records}: only records that are not ok
     machine_info.conv_impls   {id}; in exports of version 0.3.0 the whole environment
 
-The format lists measured benchmarks only, hence the second list of records. A foreign file has no key `conv_impls`:
-its machine is what pytest-benchmark wrote about it, and medians are made of its times.
-Everything read is checked before anything is written. Format: pytest-benchmark 5, ``--benchmark-json``.
+The format lists measured benchmarks only, hence the second list of records. A foreign file has no key `conv_impls`: its
+machine is taken from pytest-benchmark's fields, and medians are computed from its times.
+All input is checked before any output is written. Format: pytest-benchmark 5, ``--benchmark-json``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def open_stored(path: Path) -> StoredRun:
     Raises
     ------
     StoreError
-        If neither is there, or it does not hold a run.
+        If the path does not exist or does not contain a run.
     """
     if path.is_file():
         return BenchmarkFile(path)
@@ -54,7 +54,7 @@ def extra_info(record: Record) -> dict[str, Any]:
 
 
 def document(run: StoredRun) -> dict[str, Any]:
-    """The value of the top-level key ``conv_impls``: what the benchmarks of the file do not hold."""
+    """The value of the top-level key ``conv_impls``: the data that the benchmarks of the file do not contain."""
     others = [plain(record) for record in run.records() if record.status != "ok"]
     return {"environment": run.environment, "config": run.config, "records": others}
 
@@ -70,12 +70,12 @@ def export_run(run: StoredRun, out: Path, force: bool = False) -> tuple[int, int
     Returns
     -------
     (int, int)
-        Number of ok cases, which are benchmarks of the file, and of other records.
+        Number of ok cases (the benchmarks of the file) and number of other records.
 
     Raises
     ------
     StoreError
-        If ``out`` exists and ``force`` is not set, or cannot be written, or no case is ok.
+        If ``out`` exists and ``force`` is not set, if it cannot be written, or if no case is ok.
     """
     records, environment = run.records(), run.environment
     cases = list({case.key: case for case in [*run.cases, *(record.case for record in records)]}.values())
@@ -106,20 +106,20 @@ def export_run(run: StoredRun, out: Path, force: bool = False) -> tuple[int, int
 
 
 def import_run(file: Path, out: Path) -> tuple[Run, list[str]]:
-    """Make a run folder of a file that pytest-benchmark, the harness or `export_run` wrote.
+    """Create a run folder from a file of pytest-benchmark, the harness or `export_run`.
 
     Returns
     -------
     (Run, list of str)
-        The run, and the names of the benchmarks left out since they have no label.
+        The run, and the names of the benchmarks left out because they have no label.
 
     Raises
     ------
     StoreError
-        If the file is not what it should be, no benchmark has a label, or ``out`` holds something already.
+        If the file is not valid, no benchmark has a label, or ``out`` is not empty.
     """
     read = BenchmarkFile(file)
-    # Complete before it gets its name.
+    # Written completely under a temporary name, then renamed.
     temporary = out.with_name(f".{out.name}.{os.getpid()}")
     config = {name: value for name, value in read.config.items() if name != "schema"}
     try:
@@ -128,7 +128,7 @@ def import_run(file: Path, out: Path) -> tuple[Run, list[str]]:
             for record in read.records():
                 journal.append(record)
         run.finish({"imported": datetime.now().strftime("%Y-%m-%d %H:%M")})
-        # An empty folder may be there; anything else makes this fail.
+        # Succeeds if ``out`` is missing or an empty folder, else fails.
         temporary.replace(out)
     except OSError as error:
         raise StoreError(f"{out}: cannot be made, or holds something already: {error}; name another folder") from None

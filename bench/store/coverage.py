@@ -1,6 +1,6 @@
-"""How much of a model a run measured: which of its convolutions are layers, and why the others are not.
+"""Coverage of a model by a run: how many of its convolutions are layers, and why the others are not.
 
-A run keeps it in its configuration under "models", by workload, where something is left out; each record has the words.
+A run stores it in its configuration under "models", by workload, if something is left out. Each record has the text.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from .schema import Count, Whole, short
 
 
 class Taken(TypedDict):
-    """Of one model: the convolutions that are layers, and the numbers of the others by their reason."""
+    """For one model: number of convolutions that are layers, and numbers of the others by reason."""
 
     taken: Whole
     left_out: dict[str, Count]
 
 
 def words(config: Mapping[str, Any], workload: str) -> str:
-    """What a reader of a sum must know of a workload, empty where nothing is left out.
+    """Coverage of a workload as text, for readers of its sum; empty if nothing is left out.
 
     Parameters
     ----------
     config : mapping
-        Of a stored run (`bench.store.folder.StoredRun.config`), or of one about to be made.
+        Configuration of a stored run (`bench.store.folder.StoredRun.config`) or of a new run.
     workload : str
         The column ``workload`` of a frame, or the field of a case.
 
@@ -41,5 +41,5 @@ def words(config: Mapping[str, Any], workload: str) -> str:
 
 
 def all_words(config: Mapping[str, Any]) -> dict[str, str]:
-    """Those of every model with something left out, by workload."""
+    """The coverage texts of all models with something left out, by workload."""
     return {short(workload): words(config, workload) for workload in config.get("models", {})}

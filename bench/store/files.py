@@ -1,4 +1,4 @@
-"""Files written whole or not at all."""
+"""Atomic writing of files."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
-    """Write a file whole or not at all: a temporary file beside it, on disk before it takes the name.
+    """Write a file atomically: write and fsync a temporary file in the same folder, then rename it.
 
     Raises
     ------
     OSError
-        It cannot be written; what was there before stays, and nothing else.
+        The file cannot be written; an existing file stays unchanged, and no temporary file remains.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:

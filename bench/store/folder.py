@@ -1,15 +1,15 @@
-"""The run store: one folder a run, one JSON line a finished case, appended and fsynced at once, never edited.
+"""The run store: one folder per run, one JSON line per finished case, appended and fsynced at once, never edited.
 
-    RUN/config.json        what was requested: cases, settings
+    RUN/config.json        the requested cases and settings
     RUN/environment.json   the machine and the versions
-    RUN/records.jsonl      one `Record` a line
-    RUN/finished.json      how many cases ended how, and when; only a run that came to its end has it
-    RUN/benchmark.json     the same results as pytest-benchmark writes them (`bench.store.benchmark_json`)
-    RUN/lock               held while a process measures for this run
+    RUN/records.jsonl      one `Record` per line
+    RUN/finished.json      number of cases by status, and the time; exists only if the run completed
+    RUN/benchmark.json     the same results in pytest-benchmark's format (`bench.store.benchmark_json`)
+    RUN/lock               locked while a process measures for this run
 
-A torn last line (a crash while writing) is dropped. Any other line that cannot be read is left out with a warning that
-names it; its case counts as not measured. Every other file is written whole or not at all. What is written passes the
-check of what is read. Only this module reads or writes these files, except benchmark.json.
+A torn last line (a crash while writing) is dropped. Any other unreadable line is left out with a warning that has its
+line number; its case counts as not measured. Every other file is written atomically. Data is validated before writing
+with the same check as when reading. Only this module reads or writes these files, except benchmark.json.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SCHEMA, READ = 3, (2, 3)
 
 
 class Config(TypedDict, total=False):
-    """What readers rely on in config.json; other keys may be there."""
+    """The keys of config.json that readers use; other keys are allowed."""
 
     cases: Required[list[Case]]
     options: dict[str, str | int | float]
@@ -60,24 +60,24 @@ class Config(TypedDict, total=False):
 
 
 class StoredRun(ABC):
-    """What a report or a comparison reads of a run, stored in a folder or in a file."""
+    """The data of a run that reports and comparisons read, stored in a folder or in a file."""
 
     folder: Path
 
     @property
     @abstractmethod
     def config(self) -> dict[str, Any]:
-        """What was requested, by the keys of `Config` and others."""
+        """The requested configuration: the keys of `Config` and others."""
 
     @property
     @abstractmethod
     def environment(self) -> dict[str, Any]:
-        """The machine it ran on, by the keys of `Environment` and others."""
+        """The machine that the run used: the keys of `Environment` and others."""
 
     @property
     @abstractmethod
     def source(self) -> str:
-        """Where its records are, for readers of a report."""
+        """Path of the records, for readers of a report."""
 
     @abstractmethod
     def records(self) -> list[Record]:
@@ -90,7 +90,7 @@ class StoredRun(ABC):
 
     @cached_property
     def _further(self) -> str:
-        # Read once: the configuration of 12,500 cases takes 30 ms, and a report asks for each of them.
+        # Cached: the configuration of 12,500 cases takes 30 ms to read, and a report needs this for each case.
         return str(self.config.get("repeat", ""))
 
     def repeat(self, case: Case) -> str:
@@ -105,8 +105,8 @@ class Journal:
         self._folder, self._file = folder, file
 
     def append(self, record: Record) -> None:
-        """Add one finished case, on disk before this returns; StoreError before that if it could not be read again."""
-        # By the check of reading: a record that could not be read again would take the others with it.
+        """Add one finished case and fsync; StoreError before writing if the record would not be readable."""
+        # Same check as when reading: a record that could not be read again would take the others with it.
         line = msgspec.json.encode(checked(plain(record))) + b"\n"
         with _plain_errors(self._folder):
             while line:
@@ -122,7 +122,7 @@ class Run(StoredRun):
 
     @classmethod
     def create(cls, folder: Path, config: dict[str, Any], environment: dict[str, Any]) -> Run:
-        """Make a new run folder; an existing run is never written over."""
+        """Create a new run folder; an existing run is never overwritten."""
         run = cls(folder)
         run.check_free()
         try:
@@ -131,14 +131,14 @@ class Run(StoredRun):
         except ValueError as error:
             raise StoreError(f"{folder}: {error}") from None
         with _plain_errors(folder):
-            # Of two that start at once, only one makes this file.
+            # If two processes start at once, only one creates this file.
             run._config.touch(exist_ok=False)
             _write(folder / "environment.json", environment)
             _write(run._config, {"schema": SCHEMA, **config})
         return run
 
     def check_free(self) -> None:
-        """Make the folder; StoreError if it cannot be written or holds a run."""
+        """Create the folder; StoreError if it cannot be written or contains a run."""
         with _plain_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             if self._config.exists():
@@ -151,7 +151,7 @@ class Run(StoredRun):
         run = cls(folder)
         if not run._config.is_file():
             raise StoreError(f"{folder}: no run here (no config.json)")
-        # Before anything else: what another version's fields mean is not known.
+        # Checked first: the meaning of another version's fields is unknown.
         schema = _read(run._config).get("schema")
         if schema not in READ:
             raise StoreError(f"{run._config}: schema {str(schema)[:40]!r}, this version reads {READ[0]} and {READ[1]}")
@@ -163,27 +163,27 @@ class Run(StoredRun):
 
     @property
     def config(self) -> dict[str, Any]:
-        """What was requested, by the keys of `Config` and others."""
+        """The requested configuration: the keys of `Config` and others."""
         return _read(self._config, check_config)
 
     @property
     def environment(self) -> dict[str, Any]:
-        """The machine it ran on, by the keys of `Environment` and others."""
+        """The machine that the run used: the keys of `Environment` and others."""
         return _read(self.folder / "environment.json", check_environment)
 
     @property
     def source(self) -> str:
-        """Where its records are, for readers of a report."""
+        """Path of the records, for readers of a report."""
         return f"runs/{self.folder.name}/records.jsonl"
 
     @contextmanager
     def writing(self) -> Iterator[Journal]:
-        """The one writer of this run; a torn last line goes first.
+        """The only writer of this run; a torn last line is removed first.
 
         Raises
         ------
         StoreError
-            Another process measures for this run, the folder cannot be written, or another version made it.
+            Another process measures for this run, the folder cannot be written, or another version created it.
         """
         if (schema := self.config.get("schema")) != SCHEMA:
             raise StoreError(f"{self.folder}: schema {schema}, this version writes {SCHEMA}; start a new run")
@@ -197,13 +197,13 @@ class Run(StoredRun):
             yield Journal(self.folder, file)
 
     def finish(self, facts: dict[str, Any]) -> None:
-        """Note that the run came to its end, with how many cases ended how."""
+        """Mark the run as complete, with the number of cases by status."""
         counts = Counter(record.status for record in self.records())
         with _plain_errors(self.folder):
             _write(self.folder / "finished.json", {"statuses": dict(sorted(counts.items())), **facts})
 
     def records(self) -> list[Record]:
-        """All finished cases, the newest record of each; warns of lines that cannot be read, once a process."""
+        """All finished cases, the newest record of each; warns of unreadable lines, once per process."""
         found: dict[str, Record] = {}
         for record, problem in self._lines():
             if record is None:
@@ -213,7 +213,7 @@ class Run(StoredRun):
         return list(found.values())
 
     def check_readable(self) -> None:
-        """StoreError where there are lines, and none of them can be read."""
+        """StoreError if there are lines and none of them is readable."""
         problems = []
         for record, problem in self._lines():
             if record is not None:
@@ -223,18 +223,18 @@ class Run(StoredRun):
             raise StoreError(problems[0])
 
     def done(self) -> set[str]:
-        """Keys of the finished cases; an interrupted one is not."""
+        """Keys of the finished cases; an interrupted case is not finished."""
         return {record.case.key for record in self.records() if record.status != "interrupted"}
 
     def _lines(self) -> Iterator[tuple[Record | None, str]]:
-        """Each line's record, or None and what is wrong with the line; the last line may be torn."""
+        """Each line's record, or None and the error of the line; a torn last line is skipped."""
         path = self.folder / "records.jsonl"
         if not path.exists():
             return
         for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
             try:
                 record = decoded(line, Record)
-                # A label that is none would take the whole report with it.
+                # An invalid label would make the whole report fail.
                 problem_of(record.case.label)
             except (ValueError, ConvError) as error:
                 yield None, f"{path}:{number}: {error}"
@@ -248,27 +248,29 @@ def _warn_once(text: str) -> None:
 
 
 def check_config(values: dict[str, Any]) -> None:
-    """Raise ValueError where a configuration is not a `Config`."""
+    """Raise ValueError if a configuration is not a `Config`."""
     fitted(values, Config)
 
 
 def checked(values: dict[str, Any]) -> Record:
-    """A record of what a backend reports of itself, by the check of reading; lone surrogates in texts become "?".
+    """A record from the fields that a backend reports, with the same check as when reading.
+
+    Lone surrogates in texts become "?".
 
     Parameters
     ----------
     values : dict
-        Fields of a `Record`; ``case`` are those of its `Case`.
+        Fields of a `Record`; ``case`` has the fields of its `Case`.
 
     Raises
     ------
     StoreError
-        If a field is unknown, missing or not of its kind; the text says which.
+        If a field is unknown, missing or of the wrong type; the text names the field.
     """
     texts = {name: printable(value) for name, value in values.items() if isinstance(value, str)}
     try:
         record = fitted(values | texts, Record)
-        # A case is never changed, so its texts must be what JSON can hold.
+        # A case is never changed, so JSON must be able to store its texts.
         record.case.key.encode()
     except ValueError as error:
         raise StoreError(str(error)) from None
@@ -291,7 +293,7 @@ def _read(path: Path, check: Any = None) -> dict[str, Any]:
 
 @contextmanager
 def _plain_errors(folder: Path) -> Iterator[None]:
-    """What the disk refuses to a run folder, as one line."""
+    """Convert OS errors of a run folder to a one-line StoreError."""
     try:
         yield
     except BlockingIOError:

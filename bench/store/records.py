@@ -1,7 +1,7 @@
 """One case of a run, and the record of its result.
 
 Both are immutable structs. Their types are the schema: records from a file or from a backend's process are checked by
-`bench.store.schema` against the annotations here. A contradiction between fields is a StoreError in every case.
+`bench.store.schema` against the annotations here. A contradiction between fields always raises StoreError.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .schema import Amount, Count, Seconds, Share, Whole
 
 Direction = Literal["fwd", "bwd_d", "bwd_w"]
 Cache = Literal["warm", "cold", "weights"]
-# How a backend gets its weights; empty where it is not known.
+# How a backend gets its weights; empty if unknown.
 Mode = Literal["", "planned", "eager"]
 Status = Literal[
     "ok", "wrong_result", "too_fast", "unsupported", "over_budget", "timeout", "crashed", "oom", "error",
@@ -42,7 +42,7 @@ class StoreError(ValueError):
 @cache
 def problem_of(label: str) -> Conv2dProblem:
     """The problem of a label; each label is parsed once per process."""
-    # Whoever gave the label was warned of its padding.
+    # The caller that supplied the label already got the warning about its padding.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return Conv2dProblem.from_label(label)
@@ -54,7 +54,7 @@ def _unnamed(label: str) -> str:
 
 
 def split_version(backend: str) -> tuple[str, str]:
-    """Name and version of a backend; the version is empty for this one.
+    """Name and version of a backend; the version is empty for this version.
 
     Examples
     --------
@@ -66,7 +66,7 @@ def split_version(backend: str) -> tuple[str, str]:
 
 
 class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is measured once: strings and integers only, so that its key identifies it everywhere."""
+    """One unit of measurement: strings and integers only, so that its key identifies it everywhere."""
 
     workload: str
     layer: str
@@ -86,7 +86,7 @@ class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def id(self) -> str:
-        """Readable id, as of a pytest item; `ids` makes those of a list unique.
+        """Readable id, like that of a pytest item; `ids` makes the ids of a list unique.
 
         Examples
         --------
@@ -149,16 +149,16 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One finished case. Times in seconds; ``error`` is max |y - reference| / max |reference|.
 
     ``median_s`` is the median of ``turns_s``, the medians of the case's turns. ``turn_rounds`` has the round of each of
-    these turns: turns of equal round of other backends were taken one after the other. Empty means 0, 1, 2, ...
+    these turns: turns of different backends in the same round ran one after the other. Empty means 0, 1, 2, ...
     (version 0.3.0). ``turn_switches`` counts the involuntary context switches of the backend's process in each turn,
     ``turn_peaks_gflops`` is the machine's FMA peak in the same rounds (0 where it was not measured), and
     ``fma_peak_gflops`` their median. ``turn_yardsticks_s`` are times of a fixed piece of work of the layer's size in
-    the same rounds (`bench.machine.yardstick`). ``disturbed_s`` are medians of turns that something else disturbed;
-    they do not count. ``stalled_share`` is the share of samples that took more than twice the best turn. ``version`` is
-    the commit of a backend of another version, with "+changes" where its files differ from that. ``executed_flops`` are
-    the operations of the algorithm, where it reports them; ``peak_bytes`` is the most that preparing and the first call
-    added to the memory of the process. ``coverage`` says what the case's model has besides its layers, in words.
-    ``equal_to`` is "workload/layer" of an equal layer whose measurement this is; empty where the case was measured.
+    the same rounds (`bench.machine.yardstick`). ``disturbed_s`` are medians of turns that another load disturbed;
+    they are not used. ``stalled_share`` is the share of samples that took more than twice the best turn. ``version`` is
+    the commit of a backend of another version, with "+changes" if its files differ from it. ``executed_flops`` are
+    the operations of the algorithm, if it reports them. ``peak_bytes`` is the maximum that preparing and the first call
+    added to the memory of the process. ``coverage`` describes which convolutions of the model are not layers.
+    ``equal_to`` is "workload/layer" of an equal layer whose measurement is used; empty if this case was measured.
     """
 
     case: Case

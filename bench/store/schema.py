@@ -1,7 +1,7 @@
-"""JSON of any origin -> values of the type a reader relies on, or a ValueError of one line that names the field.
+"""JSON of any origin -> values of the expected type, or a one-line ValueError with the name of the field.
 
-msgspec does the checking. Records and cases are declared in `bench.store.records`, configurations in
-`bench.store.folder`; this module holds the numbers they are made of, the environment and the text of the errors.
+msgspec does the checks. Records and cases are declared in `bench.store.records`, configurations in
+`bench.store.folder`; this module has their number types, the environment and the error texts.
 Limits: msgspec checks what it decodes or converts. It does not check what Python code passes to a constructor.
 """
 
@@ -20,14 +20,14 @@ Positive = Annotated[float, Meta(gt=0, le=2**63 - 1)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Whole = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Count = Annotated[int, Meta(ge=1, le=10**15)]
-# A key of a JSON object that is a number of threads.
+# A number of threads as key of a JSON object.
 ThreadCount = Annotated[str, Meta(pattern=r"^[1-9][0-9]{0,5}$")]
-# Longest error and longest name within one; names come from files that anybody may have written.
+# Longest error and longest name within one; names come from files of any origin.
 ERROR_LENGTH, NAME_LENGTH = 160, 1000
 
 
 class Environment(TypedDict, total=False):
-    """What readers rely on in environment.json; other keys may be there."""
+    """The keys of environment.json that readers use; other keys are allowed."""
 
     id: str
     packages: dict[str, str | None]
@@ -38,7 +38,7 @@ class Environment(TypedDict, total=False):
 
 
 class Threads(TypedDict):
-    """What was measured with a number of threads."""
+    """The measurements with one number of threads."""
 
     threads: Positive
     fma_float32_gflops: Positive
@@ -47,7 +47,7 @@ class Threads(TypedDict):
 
 
 class Level(TypedDict):
-    """What was measured of a cache, or of memory."""
+    """The measurements of one cache level, or of memory."""
 
     level: str
     threads: Positive
@@ -56,7 +56,7 @@ class Level(TypedDict):
 
 
 class Machine(TypedDict):
-    """What was measured of the machine: complete, or an empty object in the environment."""
+    """The measurements of the machine: complete, or an empty object in the environment."""
 
     by_threads: Annotated[list[Threads], Meta(min_length=1)]
     by_level: Annotated[list[Level], Meta(min_length=1)]
@@ -66,14 +66,14 @@ class Machine(TypedDict):
 
 
 def check_environment(values: dict[str, Any]) -> None:
-    """Raise ValueError where an environment is not an `Environment`, or its machine not a `Machine`."""
+    """Raise ValueError if an environment is not an `Environment`, or its machine is not a `Machine`."""
     fitted(values, Environment)
     if values.get("machine"):
         fitted(values["machine"], Machine, "machine")
 
 
 def decoded(text: bytes, kind: type[T]) -> T:
-    """The value that a JSON text holds, of this type.
+    """The value of a JSON text, as this type.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def decoded(text: bytes, kind: type[T]) -> T:
 
 
 def fitted(values: Any, kind: type[T], where: str = "") -> T:
-    """Plain values as this type; ``where`` is the name of the object they are fields of.
+    """Plain values as this type; ``where`` is the name of the object that contains them.
 
     Raises
     ------
@@ -101,12 +101,12 @@ def fitted(values: Any, kind: type[T], where: str = "") -> T:
 
 
 def printable(text: str) -> str:
-    """The same text; a lone surrogate, which could be neither printed nor stored, becomes "?"."""
+    """The same text; a lone surrogate, which cannot be printed or stored, becomes "?"."""
     return text.encode(errors="replace").decode()
 
 
 def is_name(text: object) -> bool:
-    """Whether it is a text that fits a line: printable, not empty, not endless."""
+    """Whether it is a text that fits a line: printable, not empty, shorter than `NAME_LENGTH`."""
     return isinstance(text, str) and text.isprintable() and 0 < len(text) < NAME_LENGTH
 
 
@@ -120,7 +120,7 @@ def _worded(error: Exception, where: str = "") -> str:
     """``Expected `int` - at `$.case.threads` `` -> ``case.threads: expected `int` ``."""
     if isinstance(error, RecursionError):
         return "nested too deeply"
-    # Of a key it says "at `key` in `$.packages`".
+    # For a key the message has "at `key` in `$.packages`".
     what, _, path = str(error).replace(" - at `key` in `$", " - at `$").partition(" - at `$")
     where = (where + path.strip("`")).strip(".")
     return short(f"{where}: {what[:1].lower()}{what[1:]}" if where else what)
