@@ -1,1 +1,1 @@
-"""Measure convolution backends: check first, then time, then say. ``python -m bench --help`` starts here."""
+"""Measure convolution backends: check first, then time, then report. Start with ``python -m bench --help``."""

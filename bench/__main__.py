@@ -1,4 +1,4 @@
-"""``python -m bench``: the command line lives in `bench.cli`."""
+"""``python -m bench``: the command line is in `bench.cli`."""
 
 from .cli.main import main
 

@@ -1,4 +1,4 @@
-"""What a pytest session in this folder leaves out, and ends with: what was found, and an exit code for versions."""
+"""Pytest hooks of this folder: ignored files, findings in the summary, and an exit code for slower versions."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from conv_impls.text import visible
 
 from .run.session import HARNESS
 
-# A plug-in registers its backend when it is imported.
+# A plug-in: its import would register its backend.
 collect_ignore = ["run/overhead.py"]
 FOUND = pytest.StashKey[list[str]]()
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Exit code 1 where the first named of several versions of a backend is slower than another."""
+    """Set exit code 1 if the first named of several versions of a backend is slower than another."""
     harness = session.config.stash.get(HARNESS, None)
     if harness is None or harness.run is None:
         return

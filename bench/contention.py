@@ -1,4 +1,4 @@
-"""How long calls take while other processes are busy: a pytest-benchmark of its own, outside `make bench`.
+"""Measure call times while other processes are busy: a separate pytest-benchmark, not part of `make bench`.
 
     make contention                                              measure, and write results/contention (half an hour)
     python -m pytest bench/contention.py --benchmark-only --benchmark-json=FILE
@@ -8,10 +8,10 @@
     CONTENTION_S         seconds of calls of each engine, layer, trial and number of busy processes; 10
     CONTENTION_TRIALS    trials; 5
 
-`bench.run.contention` measures, `bench.analysis.contention` makes the tables. Each engine has a process of its own on
-two threads. All processes share two cores. Outputs are checked before and after the trials. A benchmark's rounds are
-the mean calls of its trials: means, not medians, because the few calls that wait for a core are the subject. An engine
-that is not installed is skipped.
+`bench.run.contention` measures, `bench.analysis.contention` makes the tables. Each engine has its own process with two
+threads. All processes share two cores. Outputs are checked before and after the trials. A round of a benchmark is the
+mean call time of a trial: not the median, because the few calls that wait for a core are the subject. An engine that
+is not installed is skipped.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ LAYERS = {
 }
 BUSY = (0, 1, 2)
 THREADS = 2
-# A call that takes longer is over_budget, as in a run; the turn that warms an engine up lasts a sixth of TURNS_S.
+# A longer call is over_budget, as in a run. The warm-up turn of an engine lasts a sixth of TURNS_S.
 CALL_S, TURNS_S = 10.0, 1.0
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the environment variables ask for."""
+    """The settings from the environment variables."""
 
     engines: tuple[str, ...]
     seconds: float
@@ -68,7 +68,7 @@ class Settings:
 
     @classmethod
     def read(cls, variables: Mapping[str, str]) -> Settings:
-        """The settings of these variables; an empty one counts as not set.
+        """Read the settings from these variables; an empty variable counts as not set.
 
         Raises
         ------
@@ -95,7 +95,7 @@ class Settings:
 
 
 class Session:
-    """What is measured so far: all engines on a layer at the first benchmark of it. A plug-in of pytest."""
+    """Results so far; a pytest plug-in. The first benchmark of a layer measures all engines on it."""
 
     def __init__(self, settings: Settings, config: pytest.Config, fleet: Fleet, folder: Path) -> None:
         self._settings, self._fleet, self._folder = settings, fleet, folder
@@ -106,7 +106,7 @@ class Session:
         fleet.use(THREADS)
 
     def means_s(self, engine: str, layer: str, processes: int) -> list[float]:
-        """The mean calls of the trials; skips or fails as the engine ended."""
+        """Mean call time of each trial; skip or fail the test if the engine has no times."""
         if layer not in self._found:
             self._measure(layer)
         status, reason = self._status[layer][engine]
@@ -118,7 +118,7 @@ class Session:
         return self._found[layer][engine, processes]
 
     def pytest_benchmark_update_json(self, output_json: dict[str, Any]) -> None:
-        """What the benchmarks of the file do not hold."""
+        """Add the facts that the benchmarks of the file do not contain."""
         output_json["contention"] = {
             "environment": self._environment, "seconds": self._settings.seconds, "threads": THREADS,
             "left_out": [
@@ -158,7 +158,7 @@ class Session:
         try:
             self._found[layer] = contention.measured(contenders, BUSY, *how)
         except RuntimeError as error:
-            # No engine's fault, and not tried again for each benchmark.
+            # No engine caused the error. Do not retry for each benchmark.
             self._found[layer] = {}
             self._status[layer] = dict.fromkeys(self._settings.engines, ("error", str(error)))
         else:
@@ -168,7 +168,7 @@ class Session:
         return Case("contention", layer, LAYERS[layer], 1, engine, THREADS)
 
     def _say(self, text: str) -> None:
-        """A line of pytest's own, while it captures what tests print."""
+        """Print a line to the terminal while pytest captures the output of tests."""
         capture, terminal = map(self._plugins.getplugin, ("capturemanager", "terminalreporter"))
         with capture.global_and_fixture_disabled():
             terminal.ensure_newline()
@@ -176,7 +176,7 @@ class Session:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Layers outermost: each is measured at its first benchmark."""
+    """Layer is the outermost parameter: the first benchmark of a layer measures it."""
     if metafunc.function is test_contention:
         metafunc.parametrize("layer", LAYERS)
         metafunc.parametrize("busy", BUSY)

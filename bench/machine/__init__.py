@@ -1,1 +1,1 @@
-"""The machine: its processor, libraries and peak rates, and what a process uses of it. Imports no other room."""
+"""The machine: processor, libraries, peak rates, and the resource use of a process. Imports no other part of bench."""

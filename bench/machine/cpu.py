@@ -1,6 +1,6 @@
-"""The processor: model, vectors, caches, cores this process may use.
+"""The processor: model, vector width, caches, cores that this process may use.
 
-Sources: /proc/cpuinfo, sysfs, and `conv_impls.kernels.runtime.target` for what Numba compiles for.
+Sources: /proc/cpuinfo, sysfs, and `conv_impls.kernels.runtime.target` for Numba's compile target.
 Limits: family, model, stepping, caches, governor and hypervisor are known on Linux only, elsewhere None or empty.
 """
 
@@ -16,12 +16,12 @@ from conv_impls.kernels.runtime import target
 from conv_impls.kernels.runtime.target import CPUS, text_of
 
 CPUINFO = Path("/proc/cpuinfo")
-# Identifies the silicon where the model name does not: virtual machines show "AMD EPYC" for every generation.
+# Identifies the CPU if the model name does not: virtual machines show "AMD EPYC" for every generation.
 IDENTITY = {"cpu_family": "cpu family", "cpu_model": "model", "cpu_stepping": "stepping"}
 
 
 def facts() -> dict[str, Any]:
-    """All facts of the processor that change speed, as plain JSON values."""
+    """All facts of the processor that affect speed, as plain JSON values."""
     info = text_of(CPUINFO)
     return {
         "cpu": _name(info),
@@ -37,12 +37,12 @@ def facts() -> dict[str, Any]:
 
 
 def cores() -> int:
-    """Number of cores this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpus() -> list[int]:
-    """The CPUs this process may use, by number."""
+    """Numbers of the CPUs that this process may use."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(cores()))
 
 
@@ -58,6 +58,6 @@ def _identity(info: str) -> dict[str, int | None]:
 
 def _field(info: str, name: str) -> str:
     """The first value of this name in /proc/cpuinfo, or ""."""
-    # Not \s: an empty value must not reach into the next line.
+    # Not \s: it also matches a newline, so an empty value would match the next line.
     found = re.search(rf"^{re.escape(name)}[ \t]*:[ \t]*(.*)$", info, re.MULTILINE)
     return found[1].strip() if found else ""

@@ -1,8 +1,8 @@
-"""The machine and the versions: what makes two runs comparable.
+"""Facts about the machine and the versions, which make two runs comparable.
 
-`environment` is what every run stores. Its ``id`` is a hash of everything that is stable and changes speed: two runs on
-one machine with one set of versions share it. `VOLATILE` facts are not part of it.
-Limits: a run of an older version has fewer facts; a reader uses ``.get``.
+Every run stores the result of `environment`. Its ``id`` is a hash of all stable facts that affect speed: two runs on
+one machine with the same versions have the same id. `VOLATILE` facts are not part of it.
+Limits: a run of an older version has fewer facts, so readers must use ``.get``.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from conv_impls.kernels.runtime import target
 from . import cpu, libraries, probes
 
 PACKAGES = ("numpy", "numba", "llvmlite", "scipy", "pytest-benchmark")
-# Not part of the id: facts that drift between two runs on one machine, and facts that say nothing of speed. `tuning`,
-# `limits` and `known_peaks` follow what `auto` has stored, which changes each time something is tuned.
+# Not part of the id: facts that change between two runs on one machine, and facts that do not affect speed. `tuning`,
+# `limits` and `known_peaks` depend on the files of `auto`, which change with each tuning.
 VOLATILE = ("date", "commit", "load_1min", "id", "tuning", "limits", "known_peaks", "warnings")
 
 
@@ -35,12 +35,12 @@ def environment(packages: Iterable[str] = ()) -> dict[str, Any]:
     Parameters
     ----------
     packages : iterable of str
-        Distributions whose versions are stored in addition to `PACKAGES`: those of the peers a run measures.
+        Distributions whose versions are stored in addition to `PACKAGES`: those of the peers that a run measures.
 
     Returns
     -------
     dict
-        Plain JSON values; None where a fact is unknown. ``warnings`` is a list of one-line texts for people.
+        Plain JSON values; None if a fact is unknown. ``warnings`` is a list of one-line texts for people.
     """
     from conv_impls.choice import limits, tuning
 
@@ -68,10 +68,10 @@ def environment(packages: Iterable[str] = ()) -> dict[str, Any]:
 
 
 def thread_variables(threads: int) -> dict[str, str]:
-    """Environment variables that hold every library to this many threads; to be set before it is imported."""
+    """Environment variables that limit every library to this many threads. Set them before the import."""
     names = *(f"{library}_NUM_THREADS" for library in ("OMP", "OPENBLAS", "MKL", "NUMBA")), "VECLIB_MAXIMUM_THREADS"
-    # 2**24 cycles, some ms: the reference check uses BLAS in the process of the backend it checks, whose idle threads
-    # spin for 2**26 otherwise, into that backend's own next turn.
+    # 2**24 cycles, some ms. The reference check calls BLAS in the process of the backend. With the default of 2**26,
+    # idle BLAS threads would still spin during the next turn of that backend.
     return dict.fromkeys(names, str(threads)) | {"OPENBLAS_THREAD_TIMEOUT": "24"}
 
 
@@ -83,7 +83,7 @@ def _memory_gib() -> float | None:
 
 
 def _cpu_quota() -> float | None:
-    """Cores' worth of time a container allows, which may be less than the cores it shows."""
+    """CPU quota of the container in cores; it may be lower than the number of visible cores."""
     quota, _, period = target.text_of(Path("/sys/fs/cgroup/cpu.max")).partition(" ")
     return int(quota) / int(period) if quota.isdigit() else None
 
@@ -94,7 +94,7 @@ def _huge_pages() -> str | None:
 
 
 def _remembered(name: str) -> str:
-    """Digest of a file that the package keeps of this machine (`conv_impls.choice.userdir`)."""
+    """Hash of a file that the package stores for this machine (`conv_impls.choice.userdir`)."""
     from conv_impls.choice import userdir
 
     try:

@@ -1,9 +1,9 @@
-"""NumPy's BLAS and the code it runs on this CPU; environment variables that hold libraries below the CPU.
+"""NumPy's BLAS and its kernels on this CPU; environment variables that limit libraries to older instructions.
 
-OpenBLAS contains kernels for many CPUs and picks one set at load time; ``OPENBLAS_CORETYPE`` overrides the choice. What
-it would pick by itself is asked in a child process without that variable, not guessed from a table.
-Limits: only OpenBLAS and BLIS report their kernels. Variables of other libraries are listed without measuring what they
-cost; their effect is on the libraries that read them.
+OpenBLAS contains kernels for many CPUs and picks one set at load time; ``OPENBLAS_CORETYPE`` overrides the choice. A
+child process without that variable reports the default choice. No table is used.
+Limits: only OpenBLAS and BLIS report their kernels. Variables of other libraries are listed, but their cost is not
+measured. They affect only the libraries that read them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from .cpu import cores
 
-# Variables that choose an instruction set -> what reads them. NUMBA_ENABLE_AVX restricts only when it is 0.
+# Variables that select an instruction set -> the library that reads them. NUMBA_ENABLE_AVX restricts only if it is 0.
 ISA_VARIABLES = {
     "MKL_ENABLE_INSTRUCTIONS": "oneMKL (torch)",
     "ONEDNN_MAX_CPU_ISA": "oneDNN (torch, openvino)",
@@ -29,7 +29,7 @@ ISA_VARIABLES = {
 THREAD_VARIABLES = "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 # NUMBA_CPU_FEATURES lists more than a hundred features.
 SHOWN_CHARACTERS = 40
-# Importing NumPy takes 0.1 s; a child process that needs so long is stuck.
+# Importing NumPy takes 0.1 s; a child process that runs this long is stuck.
 CHILD_S = 30.0
 
 
@@ -43,14 +43,14 @@ def blas() -> str:
 
 
 def blas_kernel() -> str | None:
-    """The CPU whose kernels NumPy's BLAS runs in this process, such as "SkylakeX"; None where it does not say."""
+    """The CPU type of the kernels that NumPy's BLAS uses here, such as "SkylakeX"; None if it is not reported."""
     import numpy as np
     from threadpoolctl import threadpool_info
 
     package = Path(np.__file__).resolve().parent
     pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
-    # SciPy's wheels bring an OpenBLAS of their own, which may be another version. NumPy's is in its folder or next to
-    # it; where NumPy has none, the BLAS is a shared one.
+    # SciPy's wheels contain their own OpenBLAS, which may be another version. NumPy's is in its folder or next to it.
+    # If NumPy has none of its own, the BLAS is a shared one.
     inside = package.with_name("numpy.libs"), package
     own = [pool for pool in pools if any(Path(pool["filepath"]).resolve().is_relative_to(folder) for folder in inside)]
     return next((pool["architecture"] for pool in own or pools if pool.get("architecture")), None)
@@ -61,7 +61,7 @@ def restrictions() -> list[str]:
     found = [*_coretype()]
     for name, reader in ISA_VARIABLES.items():
         value = os.environ.get(name)
-        # An empty value counts: for Numba it means a CPU without any features.
+        # An empty value counts too: for Numba it means a CPU without any features.
         if value is not None and (name != "NUMBA_ENABLE_AVX" or value.strip() == "0"):
             found.append(
                 f"{name}={_short(value)} restricts the instructions of {reader}: it may be slower than it could be"
@@ -90,7 +90,7 @@ def _coretype() -> list[str]:
 
 @cache
 def _free_kernel() -> str | None:
-    """`blas_kernel` of a process without variables of OpenBLAS."""
+    """`blas_kernel` in a process without OpenBLAS variables."""
     code = f"from {__name__} import blas_kernel; print(blas_kernel() or '')"
     variables = {name: value for name, value in os.environ.items() if not name.startswith("OPENBLAS_")}
     try:
@@ -104,6 +104,6 @@ def _free_kernel() -> str | None:
 
 
 def _short(value: str) -> str:
-    """The value on one line, cut where it is long."""
+    """The value on one line, truncated if it is long."""
     value = " ".join(value.split())
     return value if len(value) <= SHOWN_CHARACTERS else f"{value[:SHOWN_CHARACTERS]}..."

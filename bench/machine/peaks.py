@@ -1,7 +1,7 @@
-"""The most that a machine is known to do: measured for a run, stored for the machine, or seen while the run went on.
+"""The highest known peaks of a machine: measured for a run, stored for the machine, or measured during the run.
 
-A run that finds the machine busy whenever it measures must not take that for the machine's peak. Limits: a peak that
-nobody ever measured on a quiet machine stays unknown.
+If the machine is busy at each measurement of a run, the measured peak is too low and must not count as the machine's
+peak. Limits: a peak that was never measured on a quiet machine stays unknown.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ DTYPES = ("float32", "float64")
 
 
 class Peaks:
-    """The highest multiply-add peaks, by threads and dtype, of an environment and of what is learnt later."""
+    """The highest multiply-add peaks, by threads and dtype, of an environment and of later calls of `learn`."""
 
     def __init__(self, environment: Mapping[str, Any]) -> None:
         self._gflops: dict[tuple[int, str], float] = {}
@@ -27,17 +27,17 @@ class Peaks:
         self._l1 = [row for row in machine.get("by_level", []) if row["level"] in ("L1", "cache")]
 
     def learn(self, threads: int, dtype: str, gflops: float) -> None:
-        """Another peak of the machine."""
+        """Add a measured peak; the highest one counts."""
         self._gflops[threads, dtype] = max(gflops, self._gflops.get((threads, dtype), 0.0))
 
     def peak_gflops(self, threads: int, dtype: str) -> float:
-        """The highest peak on this many threads; 0 where none is known."""
+        """The highest peak for this many threads; 0 if unknown."""
         return self._gflops.get((threads, dtype), 0.0)
 
     def most(self, threads: int, dtype: str) -> tuple[float, float]:
-        """Operations and bytes a second that so many threads cannot exceed; 0 where nothing is known.
+        """Upper bounds of operations and bytes per second for this many threads; 0 if unknown.
 
-        Threads do no more together than each alone: with one core busy, the peak of one thread is still right.
+        The bound is the best rate per thread times the threads. If one core is busy, the one-thread peak stays right.
         """
         each = [gflops / count for (count, kind), gflops in self._gflops.items() if kind == dtype]
         reads = [row["read_gb_per_s"] / row["threads"] for row in self._l1]

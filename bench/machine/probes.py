@@ -1,7 +1,7 @@
-"""What the machine can do at best, measured: multiply-adds, reads from each cache, the start of threads, the timer.
+"""Measure the peaks of the machine: multiply-adds, read bandwidth of each cache, thread start-up, the timer.
 
 The probes are those of `conv_impls.choice.probes`. Source: the roofline model, Williams, Waterman & Patterson 2009,
-doi:10.1145/1498765.1498785. Limits: other programs on the cores lower what is measured.
+doi:10.1145/1498765.1498785. Limits: other programs on the cores lower the measured rates.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ from .cpu import cores, cpus
 if TYPE_CHECKING:
     import pandas as pd
 
-# Repetitions of each probe, with all others in between: a disturbance of a second spoils one of them, not the result.
-# While more threads seem slower than fewer there are more repetitions, up to a limit.
+# Rounds over all probes: a disturbance of one second affects only one repetition of a probe, not the result.
+# If more threads seem slower than fewer, there are more rounds, up to a limit.
 ROUNDS, MOST_ROUNDS, SLOWER = 3, 9, 0.95
 RATES = ("fma_float32_gflops", "fma_float64_gflops")
-# Where the caches are unknown: large for a private cache, small for a shared one.
+# Used if the caches are unknown: large for a private cache, small for a shared one.
 SOME_CACHE_BYTES = 16 * 2**20
-# Four times the last cache is read from memory; at least and at most this, for it must be filled as well.
+# The working set for memory is four times the last cache, within these limits: it must be filled as well.
 MEMORY_BYTES = 128 * 2**20, 2**30
 
 
 def measure_machine(seconds: float = 3.0) -> dict[str, Any]:
-    """What this machine can do at best, measured.
+    """Measure the peaks of this machine.
 
     Parameters
     ----------
     seconds : float, > 0
-        For all probes together; compiling them, where no cache holds them, comes on top (3 s).
+        For all probes together. Compiling them takes 3 s more if they are not cached.
 
     Returns
     -------
     dict
-        Plain JSON values; no rate is below that of fewer threads. ``by_threads``: a row a thread count, with the peak
-        of float32 and float64 multiply-adds and the least time of starting a parallel kernel. ``by_level``: a row a
-        level of cache and thread count (one and all), with the bandwidth of reading. Then the timer and ``took_s``, all
-        that measuring took.
+        Plain JSON values; no rate is below that of fewer threads. ``by_threads``: one row per thread count, with the
+        peak of float32 and float64 multiply-adds and the minimum time to start a parallel kernel. ``by_level``: one row
+        per cache level and thread count (one and all), with the read bandwidth. Then the timer, and ``took_s``, the
+        total time of measuring.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def measure_machine(seconds: float = 3.0) -> dict[str, Any]:
         for level, size in working_sets(threads).items()
     ]
     data = choice.working_set(max(row["working_set_bytes"] for row in by_level))
-    # The row a number goes to, its key, and the probe that gives it for some seconds.
+    # Row and key of a result, and the probe that measures it, given a time in seconds.
     probes: list[tuple[dict[str, Any], str, Any]] = []
     for row in by_threads:
         for dtype in ("float32", "float64"):
@@ -102,12 +102,12 @@ def measure_machine(seconds: float = 3.0) -> dict[str, Any]:
 
 
 def slower_together(by_threads: list[dict[str, Any]], by_level: list[dict[str, Any]]) -> bool:
-    """Whether several threads seem slower than fewer: something else holds a core."""
+    """Whether more threads seem slower than fewer: another program uses a core."""
     return any(row[key] < SLOWER * fewer for row, key, fewer in _with_fewer(by_threads, by_level))
 
 
 def raise_to_fewer(by_threads: list[dict[str, Any]], by_level: list[dict[str, Any]]) -> None:
-    """Several threads can do at least what fewer of them did."""
+    """Raise each rate at least to that of fewer threads."""
     for row, key, fewer in _with_fewer(by_threads, by_level):
         row[key] = max(row[key], fewer)
 
@@ -115,7 +115,7 @@ def raise_to_fewer(by_threads: list[dict[str, Any]], by_level: list[dict[str, An
 def _with_fewer(
     by_threads: list[dict[str, Any]], by_level: list[dict[str, Any]]
 ) -> Iterator[tuple[dict[str, Any], str, float]]:
-    """Each row of rates, the key of one, and the highest of the rows before it with fewer threads."""
+    """Yield each row, the key of a rate, and the highest such rate of the rows with fewer threads."""
     levels = {row["level"]: [each for each in by_level if each["level"] == row["level"]] for row in by_level}
     for rows, keys in [(by_threads, RATES), *((rows, ("read_gb_per_s",)) for rows in levels.values())]:
         for key in keys:
@@ -125,13 +125,13 @@ def _with_fewer(
 
 
 def known_peaks() -> dict[str, dict[str, float]]:
-    """The highest FMA peaks known for this machine without measuring: those the cost model of `auto` stored.
+    """The highest FMA peaks known for this machine without measuring: stored by the cost model of `auto`.
 
     Returns
     -------
     dict
-        Thread count, as text, to dtype to GFLOP/s: ``{"1": {"float32": 120.0, "float64": 60.0}}``. Empty where nothing
-        is stored for this CPU and these versions, or the file cannot be read.
+        Thread count, as text, to dtype to GFLOP/s: ``{"1": {"float32": 120.0, "float64": 60.0}}``. Empty if nothing
+        is stored for this CPU and these versions, or if the file cannot be read.
     """
     from conv_impls.choice import limits
 
@@ -153,10 +153,10 @@ def thread_counts(most: int) -> list[int]:
 
 
 def working_sets(threads: int) -> dict[str, int]:
-    """Bytes that stay in each level of cache, and in none: by level, for one thread or for all.
+    """Working-set size in bytes for each cache level and for memory, for one thread or for all.
 
-    Halfway between what the smaller caches hold and what this one holds, so that neither a cache that also keeps the
-    content of the smaller ones nor one that does not is taken for its neighbour.
+    For a cache, it is the mean of its size and the next smaller one's. This works for caches that also hold the
+    content of the smaller ones (inclusive), and for caches that do not (exclusive).
     """
     caches = {(level, shared): size_bytes(size) for cpu in cpus() for level, size, shared in caches_of(cpu)}
     caches = caches or {("cache", ""): SOME_CACHE_BYTES}
@@ -172,7 +172,7 @@ def working_sets(threads: int) -> dict[str, int]:
 
 
 def tables(measured: dict[str, Any]) -> dict[str, pd.DataFrame]:
-    """What `measure_machine` found, for people: a title and a table each, units in the column names."""
+    """The result of `measure_machine` as readable tables: title -> table, with units in the column names."""
     import pandas as pd
 
     threads, levels = pd.DataFrame(measured["by_threads"]), pd.DataFrame(measured["by_level"])
@@ -196,7 +196,7 @@ def tables(measured: dict[str, Any]) -> dict[str, pd.DataFrame]:
 
 
 def _timer() -> dict[str, float]:
-    """Smallest step of the clock that samples are taken with, and what asking it costs."""
+    """Smallest step of the clock that times the samples, and the cost of a call of it."""
     steps: set[float] = set()
     call_s = float("inf")
     for _ in range(5):

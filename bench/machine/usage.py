@@ -1,7 +1,7 @@
-"""What a process uses: its peak memory over a stretch of code, and the threads its libraries are set to.
+"""Resource use of a process: peak memory of a block of code, and the thread counts of its libraries.
 
-Linux records the largest resident size of a process and resets it on request (proc(5), clear_refs). Limits: memory is
-None on other systems, and with another C library than glibc pages that its allocator kept do not count as new.
+Linux records the peak resident size of a process and resets it on request (proc(5), clear_refs). Limits: memory is
+None on other systems. With a C library other than glibc, reuse of freed memory is not counted.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-# Parameters of glibc's mallopt(3), and the largest values it takes.
+# Parameters of glibc's mallopt(3), and their largest allowed values.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, MOST_TRIM_BYTES, MOST_MMAP_BYTES = -1, -3, 2**30, 2**25
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 class PeakMemory:
-    """A with-block; afterwards ``added_bytes`` is how far memory rose above what it was, at most."""
+    """Context manager; ``added_bytes`` is how far the peak memory in the block is above the memory at its start."""
 
     added_bytes: int | None = None
 
     def __enter__(self) -> PeakMemory:
         try:
-            # Memory that was freed and kept would be used again without a trace.
+            # Return freed memory to the system first: its reuse would not raise the resident size.
             with suppress(OSError, AttributeError):
                 ctypes.CDLL(None).malloc_trim(0)
             CLEAR.write_text("5")
@@ -45,10 +45,10 @@ class PeakMemory:
 
 
 def keep_freed_memory() -> None:
-    """Have the C library use freed memory again, rather than give it back to the system and ask for new.
+    """Make the C library reuse freed memory instead of returning it to the system.
 
-    A call that allocates its result then finds the memory of the last one. Otherwise, where a result is larger than
-    glibc's threshold, each call pays for fresh pages: 768 page faults a call in torch's first layer of ResNet-50.
+    A call that allocates its result then reuses the memory of the last result. Otherwise, if a result is larger than
+    glibc's threshold, each call has page faults: 768 per call in torch's first layer of ResNet-50.
     """
     with suppress(OSError, AttributeError):
         library = ctypes.CDLL(None)
@@ -57,11 +57,11 @@ def keep_freed_memory() -> None:
 
 
 def involuntary_switches() -> int:
-    """How often a thread of this process had to leave its core to another task, so far."""
+    """Number of involuntary context switches of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
-# Thread counts that threadpoolctl does not see: library -> function that asks it.
+# Thread counts that threadpoolctl does not report: library -> function that returns its count.
 READ_BACK: dict[str, Callable[[], int]] = {}
 
 
@@ -70,7 +70,7 @@ def thread_pools() -> str:
     from threadpoolctl import threadpool_info
 
     pools = {pool["internal_api"]: int(pool["num_threads"]) for pool in threadpool_info()}
-    # Only if the backend has loaded it: an import here would be the first.
+    # Only if the backend has already imported it: this function must not import it.
     if numba := sys.modules.get("numba"):
         pools["numba"] = numba.get_num_threads()
     pools |= {name: int(ask()) for name, ask in READ_BACK.items()}
@@ -78,7 +78,7 @@ def thread_pools() -> str:
 
 
 def pin(threads: int) -> None:
-    """Pin this process to one CPU on each of ``threads`` cores: for libraries that count the cores themselves."""
+    """Pin this process to one CPU on each of ``threads`` cores, for libraries that use all cores of the process."""
     if not hasattr(os, "sched_setaffinity"):
         return
     cores: dict[str, int] = {}

@@ -1,10 +1,10 @@
-"""A fixed piece of work of a layer's size, done by NumPy's BLAS: what the machine makes of it now.
+"""A fixed amount of work of a layer's size in NumPy's BLAS; its time shows the current speed of the machine.
 
-Two runs are minutes or months apart, and what other programs leave of caches and memory differs by then; the peak of
-the multiply-adds, which live in registers, does not see it. Work of the same size on arrays of the same size does. No
-version of a backend changes it, so times of two runs can be compared in its units (`bench.analysis.compare`).
-The work: for each tap of the filter the product of a weight matrix with the image's channels. These are the
-multiply-adds of the layer, up to `MOST_MACS`. Limits: another BLAS is another yardstick.
+Two runs are minutes or months apart, and other programs then leave different shares of caches and memory free. The FMA
+peak uses only registers and does not show this; work of the same size on arrays of the same size does. The work does
+not depend on the version of a backend, so it is a unit for times of two runs (`bench.analysis.compare`).
+The work: for each filter tap, the product of a weight matrix with the image's channels. These are the
+multiply-adds of the layer, up to `MOST_MACS`. Limits: times with different BLAS libraries cannot be compared.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import numpy as np
 
 from conv_impls import Conv2dProblem
 
-# A call of the yardstick has no more multiply-adds than this: about a millisecond on one core of today.
+# Maximum multiply-adds of one call: about a millisecond on one current core.
 MOST_MACS = 5 * 10**7
-# Calls, of which the median counts; the one before them fills the caches.
+# Timed calls; the result is their median. One call before them warms the caches.
 CALLS = 3
 
 
@@ -32,14 +32,14 @@ class Yardstick:
         images = max(1, min(problem.batch, MOST_MACS // max(macs, 1)))
         taps = problem.kernel_size[0] * problem.kernel_size[1]
         self.taps = max(1, min(taps, MOST_MACS // max(images * macs, 1)))
-        # With one channel a group the product is an outer one, for which a BLAS call a group is slow.
+        # With one channel per group the product is an outer product, and one BLAS call per group is slow.
         self._product = np.multiply if columns == 1 else np.matmul
         self._weight = np.ones((g, rows, columns), problem.dtype)
         self._image = np.ones((images, g, columns, pixels), problem.dtype)
         self._out = np.empty((images, g, rows, pixels), problem.dtype)
 
     def seconds(self) -> float:
-        """The median time of some calls."""
+        """Median time of `CALLS` calls."""
         times = [self._call() for _ in range(1 + CALLS)]
         return float(np.median(times[1:]))
 
@@ -51,7 +51,7 @@ class Yardstick:
 
 
 def yardstick_s(label: str, known: dict[str, Any]) -> float:
-    """Seconds of the yardstick of a label; ``known`` holds the one that was used last."""
+    """Seconds of the yardstick of a label; ``known`` caches the last one."""
     if label not in known:
         known.clear()
         known[label] = Yardstick(Conv2dProblem.from_label(label))

@@ -1,10 +1,10 @@
-"""Other libraries as backends, one file a library: every ``*_peer.py`` of this folder, found by being there.
+"""Other libraries as backends, one file per library: every ``*_peer.py`` of this folder is found automatically.
 
 Importing this package imports no library. A library is imported only in the process that measures one of its backends,
-and only where it is installed (``make setup-peers``). Each backend does beforehand whatever constant weights allow, in
-the library's best way, keeps tensors of the library's own (`conv_impls.registry.Prepared.bind`), and is held to the
-error bound of direct summation. ``ours.py`` has our own convolution, called in other ways than a plan of `auto`.
-Limits: a peer outside this folder needs no entry here; any backend that the registry finds can be named.
+and only if it is installed (``make setup-peers``). Each backend precomputes all that constant weights allow, in the
+library's best way. It uses the library's own tensors (`conv_impls.registry.Prepared.bind`) and must meet the error
+bound of direct summation. ``ours.py`` has our own convolution, called in other ways than a plan of `auto`.
+Limits: a peer outside this folder needs no entry here; any backend in the registry can be named.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = [
 
 
 def _found() -> list[Peer]:
-    """The backends of all files of this folder, in the order of lists."""
+    """The backends of all files of this folder, sorted by ``order``."""
     for name in sorted(module.name for module in iter_modules(__path__)):
         if name.endswith("_peer") or name == "ours":
             import_module(f".{name}", __package__)
@@ -36,10 +36,10 @@ def _found() -> list[Peer]:
 
 
 _ALL = {found.name: found for found in _found()}
-# Other libraries, and our own calls.
+# Backends of other libraries, and other ways to call our own.
 PEERS = {name: found for name, found in _ALL.items() if not found.own}
 OWN = {name: found for name, found in _ALL.items() if found.own}
-# Those that count the cores of their process themselves.
+# Backends of libraries that use all cores of their process.
 PINNED = tuple(name for name, found in _ALL.items() if found.pinned)
 # (backend, direction) -> the library's own gradient.
 GRADIENTS: dict[tuple[str, str], Gradient] = {
@@ -48,29 +48,29 @@ GRADIENTS: dict[tuple[str, str], Gradient] = {
 
 
 def missing(name: str) -> str | None:
-    """What must be installed before this backend can run, or None."""
+    """Which packages this backend still needs, as an error text, or None."""
     needed = _ALL[name].needs if name in _ALL else ()
     absent = [package for package in needed if find_spec(package) is None]
     return f"{', '.join(absent)} not installed; run: make setup-peers" if absent else None
 
 
 def packages(names: Iterable[str]) -> list[str]:
-    """Distributions that these backends need beyond our own, each once."""
+    """Additional distributions that these backends need, without duplicates."""
     chosen = [_ALL[name] for name in names if name in _ALL]
     return list(dict.fromkeys(found.distributions.get(package, package) for found in chosen for package in found.needs))
 
 
 def context(name: str) -> AbstractContextManager[Any]:
-    """What the process that measures this backend stays in, see `Peer`."""
+    """The context manager for the process that measures this backend, see `Peer`."""
     return _ALL[name].context() if name in _ALL else nullcontext()
 
 
 def load(name: str) -> None:
-    """Register this backend and import what it needs, if it is one of this folder; once is enough, more do no harm."""
+    """Register this backend and import its packages, if it is in this folder. Repeated calls are harmless."""
     found = _ALL.get(name)
     if found is None:
         return
-    # A pinned library counts cores as it starts, so its import waits for `prepare`, when the process is pinned.
+    # A pinned library counts cores at import, so `prepare` imports it, after the process is pinned.
     for package in () if found.pinned else found.needs:
         import_module(package)
     if name not in backends() or get_backend(name).function is not found.function:

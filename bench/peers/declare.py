@@ -1,7 +1,7 @@
-"""The decorator `peer`, with which a file of this folder notes its backends, and what several of these files share.
+"""The decorator `peer`, which declares a backend of this folder, and helper functions of these files.
 
-A noted backend is not registered yet: `bench.peers.load` does that, in the process that measures it. So a file must
-import its library inside its functions, and can then be imported everywhere at no cost.
+A declared backend is not registered yet: `bench.peers.load` registers it, in the process that measures it. So a file
+must import its library inside its functions. Then importing the file costs nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from conv_impls.errors import BackendError
 from conv_impls.registry import Binding, Prepared, register
 from conv_impls.validation import Array
 
-# A gradient that a library computes by a call of its own: (problem, weight of `as_forward`, threads) -> Prepared.
+# A gradient computed by the library's own function: (problem, weight of `as_forward`, threads) -> Prepared.
 Gradient = Callable[[Conv2dProblem, Array, int], Prepared]
 Context = Callable[[], AbstractContextManager[Any]]
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -35,22 +35,22 @@ class Peer:
     facts : mapping
         Keywords for `conv_impls.registry.register`.
     needs : tuple of str
-        Packages it imports, by the names they are imported by.
+        Import names of the packages that it needs.
     distributions : mapping
-        Package -> the name it is installed by, where the two differ.
+        Import name -> distribution name, if the two differ.
     gradients : mapping
         "bwd_d" or "bwd_w" -> the library's own gradient. Other directions are computed as forward convolutions.
     pinned : bool
-        Whether the library counts the cores of its process itself, so that only pinning limits its threads.
+        Whether the library uses all cores of its process, so that only pinning limits its threads.
     obeys_isa : bool
-        Whether the variables of `bench.run.isa` hold it to an older instruction set.
+        Whether the variables of `bench.run.isa` limit it to an older instruction set.
     context : callable
-        () -> a context manager. The process that measures the backend stays in it, and no other process enters it: a
-        mode of the library that would cost time to enter in each call.
+        () -> a context manager. Only the process that measures the backend enters it, and stays in it: for a mode of
+        the library that is too slow to enter in each call.
     own : bool
         Whether it is our own convolution, called in another way.
     order : int
-        Position in lists: ascending; equal numbers in the order of files and of definition.
+        Position in lists, ascending. Equal numbers are in the order of files and of definition.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Peer:
     order: int
 
 
-# Every backend noted so far, in the order of import.
+# All backends declared so far, in the order of import.
 DECLARED: dict[str, Peer] = {}
 
 
@@ -83,7 +83,7 @@ def peer(
     order: int = 100,
     **facts: Any,
 ) -> Callable[[Function], Function]:
-    """Note the decorated ``prepare`` as a backend, without registering it.
+    """Declare the decorated ``prepare`` as a backend, without registering it.
 
     Parameters
     ----------
@@ -101,11 +101,11 @@ def peer(
     Raises
     ------
     BackendError
-        If the name is taken.
+        If the name is already in use.
     TypeError
         If `register` has no such keyword.
     """
-    # Here rather than in `load`: a wrong keyword shows at once, also where the library is not installed.
+    # Here, not in `load`: a wrong keyword fails at import, even if the library is not installed.
     inspect.signature(register).bind(name, **facts)
 
     def decorate(function: Function) -> Function:
@@ -120,9 +120,9 @@ def peer(
 
 
 def symmetric(problem: Conv2dProblem) -> str | None:
-    """For libraries that pad with zeros, equally on opposite sides: None, or why they cannot do this problem.
+    """For libraries with equal zero padding on opposite sides: None, or the reason why a problem is unsupported.
 
-    Rows at the end that no output reads do not matter.
+    Rows and columns at the end that no output reads do not matter.
     """
     (top, _), (left, _) = problem.padding
     try:
@@ -135,13 +135,13 @@ def symmetric(problem: Conv2dProblem) -> str | None:
 
 
 def zeros_float32(problem: Conv2dProblem) -> str | None:
-    """For libraries used with float32 and padding with zeros: None, or why they cannot do this problem."""
+    """For libraries used with float32 and zero padding: None, or the reason why a problem is unsupported."""
     fits = problem.dtype == "float32" and problem.padding_mode == "zeros"
     return None if fits else "this library is used with float32 and padding with zeros only"
 
 
 def copying(bind: Callable[[Array], Binding]) -> Callable[[Array, Array], None]:
-    """The ``call(x, out)`` of a backend that has only ``bind``: correct, and not for timing."""
+    """Make ``call(x, out)`` for a backend that has only ``bind``: correct, but not for timing."""
 
     def call(x: Array, out: Array) -> None:
         bound, read = bind(x)[:2]

@@ -1,7 +1,7 @@
 """JAX on the CPU: a compiled convolution with constant weights, in NCHW and in channels_last (NHWC).
 
-XLA takes as many threads as the process has cores, so the process is held to so many of them. Limits: the result is
-waited for in each call, and is a new array each time.
+XLA uses as many threads as the process has cores, so the process is pinned to that many cores. Limits: each call waits
+for its result, which is a new array each time.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def channels_last(problem: Conv2dProblem, weight: Array, bias: Array | None, thr
 def _compiled(
     problem: Conv2dProblem, weight: Array, bias: Array | None, layouts: tuple[str, str, str]
 ) -> Prepared:  # fmt: skip
-    """The convolution on arrays of these layouts, of image, weights and result."""
-    # Only now: JAX counts the cores when it starts, and the process is pinned by now.
+    """The convolution compiled for these layouts of image, weights and result."""
+    # Import it only now: JAX counts the cores when it starts, and now the process is pinned.
     import jax
 
     READ_BACK["jax"] = cores

@@ -5,12 +5,12 @@ from __future__ import annotations
 from conv_impls import Conv2dProblem
 from conv_impls.validation import Array
 
-# Old enough for every release in use; Conv has not changed since opset 11.
+# Supported by every release in use; Conv has not changed since opset 11.
 OPSET, IR_VERSION = 17, 8
 
 
 def model(problem: Conv2dProblem, weight: Array, bias: Array | None) -> bytes:
-    """The serialized model: "x" in, "y" out, weights constant; float32 and padding with zeros."""
+    """The serialized model: input "x", output "y", constant weights, float32, zero padding."""
     from onnx import TensorProto, helper, numpy_helper
 
     (top, bottom), (left, right) = problem.padding

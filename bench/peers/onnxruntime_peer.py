@@ -1,7 +1,7 @@
 """ONNX Runtime on the CPU: a model of one Conv with constant weights, input and output bound once.
 
-Constant weights let the session pack them and choose its blocked layout (NCHWc) where it gains; the reorders of input
-and output, which stay NCHW, are part of what is timed.
+With constant weights, the session packs them and uses its blocked layout (NCHWc) if it is faster. Input and output stay
+NCHW; their reorders are part of the measured time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: 
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    # Warnings of unused initialisers and the like do not matter here.
+    # Hide warnings, such as those about unused initialisers. They do not matter here.
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model(problem, weight, bias), options, providers=["CPUExecutionProvider"])
 

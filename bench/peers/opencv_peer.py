@@ -1,7 +1,7 @@
 """OpenCV's dnn module on the CPU: a network of one Conv with constant weights.
 
-Its 3x3 kernels of stride 1 may use Winograd with large tiles, so it is held to that bound. Limits: input and output are
-copied into and out of the network's own blobs in each call, which is how its users call it.
+Its 3x3 kernels of stride 1 may use Winograd with large tiles, so the error bound of Winograd applies. Limits: each call
+copies input and output to and from the network's own blobs, as in normal use of the library.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """OpenVINO on the CPU: one convolution with constant weights in float32, latency mode, tensors of its own.
 
-Input and output are the request's own tensors, filled once and shared, so that nothing is copied while timed. The
-convolution works in NHWC: given NCHW tensors it reorders both, which "openvino_channels_last" is spared.
+Input and output are the request's own tensors, filled once and shared, so no copy is timed. The convolution works in
+NHWC: it reorders NCHW input and output. "openvino_channels_last" needs no reorder.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def nchw(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int
 def channels_last(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int) -> Prepared:
     from openvino import opset8 as opset
 
-    # The plug-in computes no transposition: those of the model only name layouts.
+    # The plug-in executes no transposition: the transpositions of the model only define layouts.
     batch, channels, height, width = problem.input_shape
     image = opset.parameter((batch, height, width, channels), np.float32)
     y = opset.transpose(_convolution(problem, opset.transpose(image, (0, 3, 1, 2)), weight, bias), (0, 2, 3, 1))
@@ -84,6 +84,6 @@ def _ready(y: Any, image: Any, threads: int, axes: tuple[int, ...]) -> Prepared:
 
 
 def _algorithm(compiled: Any) -> str:
-    """The primitive the plug-in chose, such as brgconv_avx512_f32."""
+    """The primitive that the plug-in chose, such as brgconv_avx512_f32."""
     nodes = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
     return ", ".join(str(node["primitiveType"].value) for node in nodes if node["layerType"].value == "Convolution")

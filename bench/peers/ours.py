@@ -27,7 +27,7 @@ def strict(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: i
     def call(x: Array, out: Array) -> None:
         ready(x, out=out)
 
-    # Packed weights only: whoever plans this backend counts the weights that a plan keeps.
+    # Packed weights only: the caller that plans this backend counts the weights that a plan stores.
     return Prepared(
         call, made.packed_bytes, made.workspace_bytes, made.compile_s, algorithm=ready.backend,
         executed_flops=problem.flops,

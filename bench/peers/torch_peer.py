@@ -1,9 +1,9 @@
 """PyTorch on the CPU, in three configurations: eager NCHW, eager channels_last, weights packed once for oneDNN.
 
 `prepacked` calls the operator that torch.compile emits for frozen weights (torch/_inductor/fx_passes/mkldnn_fusion.py),
-with the input in channels_last, in which it was 1.1 to 2.1 times faster than with a dense NCHW one.
-The algorithm recorded is torch's own choice of backend: Mkldnn is oneDNN, Slow2d is im2col and BLAS. For gradients the
-NCHW backend calls torch's own, the others compute them as convolutions (`bench.run.directions`).
+with input in channels_last: it was 1.1 to 2.1 times faster than with dense NCHW input.
+The recorded algorithm is torch's choice of backend: Mkldnn is oneDNN, Slow2d is im2col and BLAS. The NCHW backend uses
+torch's own gradients; the others compute gradients as convolutions (`bench.run.directions`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SOURCE = "PyTorch, torch.nn.functional.conv2d"
 
 @cache
 def _torch() -> Any:
-    """The module torch, whose threads the worker then counts."""
+    """Import torch, and add it to the thread counts that the worker reports."""
     import torch
 
     READ_BACK["torch"] = torch.get_num_threads
@@ -31,7 +31,7 @@ def _torch() -> Any:
 
 
 def _inference() -> Any:
-    """Inference mode, which the worker enters once: in every call it would cost a microsecond."""
+    """Inference mode. The worker enters it once: to enter it in each call costs a microsecond."""
     return _torch().inference_mode()
 
 
@@ -60,7 +60,7 @@ def _gradient(direction: str, problem: Conv2dProblem, weight: Array, threads: in
         kernel = torch.zeros(problem.weight_shape, dtype=dtype)
 
         def bind(x: Array) -> Bound:
-            # Zeros: rows and columns at the end that no output reads are not part of x.
+            # Zero-filled: x lacks the rows and columns at the end that no output reads.
             image = torch.zeros(problem.input_shape, dtype=dtype)
 
             def rebind(new: Array) -> None:
@@ -140,7 +140,7 @@ def _padding(problem: Conv2dProblem) -> tuple[int, int]:
 
 
 def _tensor(array: Array, layout: Any) -> Any:
-    """A copy in torch's own memory, which is aligned as its kernels like it."""
+    """A copy in memory allocated by torch, with the alignment that its kernels prefer."""
     return _torch().tensor(array).contiguous(memory_format=layout)
 
 

@@ -1,4 +1,4 @@
-"""The page of `bench/contention.py`: its tables, where and how it was measured, what has no times."""
+"""The page of `bench/contention.py`: tables, machine and method, and the engines without times."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from ..analysis.writing import escaped, markdown
 from ..peers import PEERS, packages
 from .write import machine_line
 
-# The library that ours is compared with, trial by trial.
+# Our engines are compared with this library, trial by trial.
 RIVAL = "onnxruntime"
 ABOUT = (
     "Mean time of a call, {threads} threads on {threads} cores, median of {trials}. Then how many times as long the "

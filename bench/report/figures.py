@@ -1,6 +1,6 @@
-"""Frame -> figures. Pure: a DataFrame and the environment come in, a Figure goes out.
+"""Frame -> figures. Pure functions: input is a DataFrame and the environment, output is a Figure.
 
-Titles state the finding, computed from the data. A "~" stands before numbers and above points that are weak.
+Titles state the finding, computed from the data. A "~" marks weak numbers and weak points.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .style import (
     wrap,
 )
 
-# What a cell without a time says.
+# Text of a heat-map cell without a time, by status.
 SHORT = {"unsupported": "-", "over_budget": "slow", "interrupted": "?", "wrong_result": "wrong"}
 ALT = {
     "time_vs_size": "Time of one call against image size, log-log, with quartiles",
@@ -80,7 +80,7 @@ def time_vs_size(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
 
 @STYLED
 def ladder(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
-    """Bars of the geometric-mean speed-up over python_loops, with the range over layers."""
+    """Bar chart of the geometric-mean speed-up over python_loops, with the range over layers."""
     rungs = tables.ladder(table, "resnet50")
     if rungs.empty:
         raise NothingToDraw("no ResNet-50 layers that every backend measured")
@@ -97,7 +97,7 @@ def ladder(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
     for y, row, weak in zip(at, rungs.itertuples(), doubt.speedup, strict=True):
         text = f" {number(row.speedup, weak)}x"
         axes.annotate(text, (row.fastest_layer, y), va="center", xytext=(4, 0), textcoords="offset points")
-    # Ends of the ranges, away from the mean that the bar shows.
+    # Mark weak ends of the ranges. The text of the bar already marks a weak mean.
     ends = {name: mark_points(axes, rungs[name], at, doubt[name]) for name in ("slowest_layer", "fastest_layer")}
     axes.set(xscale="log", xlabel="times as fast as python_loops (log scale)", yticks=at)
     axes.set_yticklabels(list(rungs.backend))
@@ -113,7 +113,7 @@ def ladder(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
 
 @STYLED
 def resnet50_heatmap(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
-    """Effective GFLOP/s, a row a layer, a column a backend; statuses where there is no time."""
+    """Effective GFLOP/s: one row per layer, one column per backend; the status where there is no time."""
     part = table[(table.workload == "resnet50") & (table.threads == table.threads.max())]
     part = part[~part.backend.isin(tables.CHOICES)]
     if part.empty:
@@ -163,7 +163,7 @@ def resnet50_heatmap(table: pd.DataFrame, environment: dict[str, Any]) -> Figure
 
 @STYLED
 def error_vs_speed(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
-    """Relative error against rate, a point a right result, on the networks and the sizes."""
+    """Relative error against rate: one point per right result, on the networks and the sizes."""
     part = table[(table.status == "ok") & ~table.workload.isin(["basic", "smoke"]) & (table.error > 0)]
     part = part[(part.threads == part.threads.max()) & ~part.backend.isin(tables.CHOICES)]
     if part.empty:
@@ -197,7 +197,7 @@ def filters(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
     grid = figure.subplots(4, 3)
     for axes, name in zip(grid.flat, names, strict=True):
         answer = apply_kernel(photo, KERNELS[name], padding_mode="reflect")
-        # Kernels that sum to 0 answer to edges with both signs: grey is 0 there.
+        # Kernels that sum to 0 give values of both signs at edges: their grey is 0.
         signed = abs(float(KERNELS[name].sum())) < 1e-6
         limit = float(np.percentile(np.abs(answer), 99))
         low, high = (-limit, limit) if signed else (0.0, 1.0)

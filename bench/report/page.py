@@ -1,9 +1,9 @@
-"""A run -> report.html: one page that loads nothing from elsewhere, for a browser on a desk or a phone, or for print.
+"""A run -> report.html: one self-contained page, for a desktop or phone browser, or for print.
 
 Jinja2 fills `page.html.jinja` and escapes every text: names and reasons come from files of the user. The tables are
-plain HTML; DataTables (https://datatables.net, as packed by itables) makes them sortable and filterable where scripts
-run. Figures are those in the page's folder, embedded as data URIs.
-Limits: about 1 MB of the page is DataTables; a printed table shows the rows on the screen.
+plain HTML. Where scripts run, DataTables (https://datatables.net, as packed by itables) makes them sortable and
+filterable. Figures come from the page's folder and are embedded as data URIs.
+Limits: about 1 MB of the page is DataTables; a printed table has only the rows visible on the screen.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from ..store.records import FAILED
 from . import figures, roofline, sweeps
 from .style import known
 
-# Those of the report's tables that the page shows, by section.
+# Tables of the report that the page shows, by section.
 SECTIONS: dict[str, dict[str, str]] = {
     "ratios": {
         "headlines": "Ours against others",
@@ -48,7 +48,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "costs": {"costs": "Compiling, preparing, memory", "thread_efficiency": "What more threads gain"},
 }
 ALT = figures.ALT | roofline.ALT | sweeps.ALT
-# Columns with few different values are filtered by choosing among them, the others by typing.
+# Columns with at most this many different values get a drop-down filter, the others a text filter.
 FEW = 30
 # Beyond all numbers: where there is none, sorting puts it last.
 LAST = 1e300
@@ -59,13 +59,13 @@ CASES = {
     "gflops_effective": "effective GFLOP/s", "of_peak": "of peak (%)",
     "error_over_bound": "error / bound", "workspace_mib": "workspace (MiB)", "weak": "weak because",
 }  # fmt: skip
-# Those that a weak time makes weak.
+# Columns that are weak if the time is weak.
 OF_TIME = ("median (ms)", "effective GFLOP/s", "of peak (%)")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What a reader sees, and the number to sort by where that is not the text itself."""
+    """Visible text, and the sort key if it differs from the text."""
 
     text: str
     order: float | None = None
@@ -73,9 +73,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows for the template; a column's kind is number, code, text, or few: text of so few values that one may choose.
+    """Rows for the template; a column's kind is number, code, text, or few (text with a drop-down filter).
 
-    A table of facts has no sorting and no filters. ``note`` explains the marks, empty where there is none.
+    A table of facts has no sorting and no filters. ``note`` explains the marks; it is empty if there are none.
     """
 
     title: str
@@ -89,19 +89,19 @@ class Table:
 def write_page(
     run: StoredRun, table: pd.DataFrame, made: dict[str, pd.DataFrame], path: Path, left_out: list[str]
 ) -> None:
-    """Write the page, whole or not at all.
+    """Write the page atomically.
 
     Parameters
     ----------
     run : Run
     table : DataFrame
-        The run's, as `bench.analysis.frame.frame` makes it.
+        The frame of the run, from `bench.analysis.frame.frame`.
     made : dict of str to DataFrame
-        The report's tables, as `bench.report.write.all_tables` makes them.
+        The report's tables, from `bench.report.write.all_tables`.
     path : Path
-        Of the page; the run's figures are in ``figures`` in the same folder.
+        Path of the page; the run's figures are in ``figures`` in the same folder.
     left_out : list of str
-        What the report could not make, and why.
+        Items that the report could not make, with the reasons.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
@@ -128,7 +128,7 @@ def _sections(made: dict[str, pd.DataFrame]) -> dict[str, list[Table]]:
 
 
 def _with_intervals(content: pd.DataFrame) -> pd.DataFrame:
-    """One column in place of ratio, low and high."""
+    """Merge the columns ratio, low and high into one."""
     if "ratio" not in content:
         return content
     found = [
@@ -138,7 +138,7 @@ def _with_intervals(content: pd.DataFrame) -> pd.DataFrame:
 
 
 def _same(table: pd.DataFrame) -> str:
-    """What all cases have in common."""
+    """Settings that all cases share, as text."""
     columns = {"direction": "direction {}", "cache": "{} caches", "dtype": "{}", "batch": "batch {}"}
     return ", ".join(text.format(table[name].iloc[0]) for name, text in columns.items() if table[name].nunique() == 1)
 
@@ -156,7 +156,7 @@ def _cases(table: pd.DataFrame) -> Table:
 
 
 def _failures(table: pd.DataFrame) -> Table:
-    """What went wrong first, then what was not tried."""
+    """Cases without a time: failed ones first, then those that were not tried."""
     part = table[table.status != "ok"]
     part = part.iloc[(~part.status.isin(FAILED)).argsort(kind="stable")]
     columns = ["network", "layer", "backend", "threads", "status", "reason", "repeat"]
@@ -173,7 +173,7 @@ def _environment(run: StoredRun) -> list[Table]:
 
 
 def _flat(facts: dict[str, Any]) -> pd.DataFrame:
-    """Name and value, a row a fact; those of a group are named after it."""
+    """Name and value, one row per fact; the name of a group is a prefix of its facts' names."""
     flat: dict[str, Any] = {}
     for name, value in facts.items():
         flat |= {f"{name} {key}": inner for key, inner in value.items()} if isinstance(value, dict) else {name: value}
@@ -191,14 +191,14 @@ def _figures(folder: Path) -> list[dict[str, str]]:
 
 
 def _webp(path: Path) -> str:
-    # Without loss, and half the size of the PNG.
+    # Lossless, and half the size of the PNG.
     with BytesIO() as file, Image.open(path) as image:
         image.save(file, "WEBP", lossless=True)
         return b64encode(file.getvalue()).decode()
 
 
 def _table(title: str, content: pd.DataFrame, weak: pd.DataFrame | None = None) -> Table:
-    """By default the column ``weak`` of the content names what is weak, as in `bench.analysis.numbers.shown`."""
+    """Make a `Table`. By default the column ``weak`` gives the weak cells, as in `bench.analysis.numbers.shown`."""
     if weak is None:
         content, weak = marked(content)
     made = [_column(str(name), content[name], weak[name]) for name in content]
@@ -211,7 +211,7 @@ def _column(name: str, values: pd.Series, weak: pd.Series) -> tuple[str, str, li
     """Heading, kind and cells."""
     ratios = values.map(lambda value: isinstance(value, Ratio)).any()
     number = ratios or is_numeric_dtype(values)
-    # Where a text is no number to a script.
+    # Cells need a sort key if a script cannot parse their text as a number.
     ordered = bool(ratios or (number and (values.isna().any() or weak.any())))
     cells = [_cell(value, ordered, mark) for value, mark in zip(values.astype(object), weak, strict=True)]
     few = len({made.text for made in cells}) <= FEW

@@ -1,11 +1,11 @@
-"""Frame -> roofline: how near each layer comes to what the machine can do. Pure, as `figures` is.
+"""Frame -> roofline plot: the rate of each layer against the limits of the machine. Pure functions, as in `figures`.
 
 Attainable rate = min(FMA peak, bandwidth x arithmetic intensity). Points show the rate of the operations in the
 definition, so an algorithm that does fewer may be above the roof; `bench.analysis.tables.utilisation` counts the
 operations that are executed. A "~" marks weak points.
 Source: Williams, Waterman & Patterson 2009, doi:10.1145/1498765.1498785.
-Limits: one image's data may stay in caches between calls, so memory's line is no limit to small layers; the line of the
-last cache is that of reading. The peak is that of the first layer's dtype.
+Limits: the data of one image may stay in caches between calls, so the memory line does not limit small layers. The
+line of the last cache is its read bandwidth. The peak is for the first layer's dtype.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..peers import PEERS
 from ..store.records import problem_of
 from .style import STYLED, NothingToDraw, corner, log_ticks, mark_points, titled_figure
 
-# A layer this near to the roof counts as reaching it.
+# A layer reaches the roof from this fraction of it.
 REACHED = 0.85
 TITLES = {"resnet50": "ResNet-50", "vgg16": "VGG-16", "mobilenet_v2": "MobileNetV2", "convnext_tiny": "ConvNeXt-T"}
 ALT = {
@@ -35,20 +35,20 @@ FEWER_OPERATIONS = "winograd", "fft"
 
 @STYLED
 def roofline(table: pd.DataFrame, environment: dict[str, Any], workload: str = "resnet50") -> Figure:
-    """One point a layer: ours (auto, or the fastest) and the best peer's, under the measured ceilings.
+    """One point per layer for ours (auto, or the fastest) and for the best peer, under the measured ceilings.
 
     Parameters
     ----------
     table : DataFrame
-        As `bench.analysis.frame.frame` makes it.
+        From `bench.analysis.frame.frame`.
     environment : dict
-        With ``machine``, what `bench.machine.environment.measure_machine` returns.
+        With ``machine``, the result of `bench.machine.environment.measure_machine`.
     workload : str
 
     Raises
     ------
     NothingToDraw
-        If no layer of the workload was measured, or the machine was not.
+        If no layer of the workload was measured, or the machine was not measured.
     """
     points = _points(table, workload)
     peak_gflops, bandwidth = _ceilings(environment, points)
@@ -66,7 +66,7 @@ def roofline(table: pd.DataFrame, environment: dict[str, Any], workload: str = "
 
 
 def _points(table: pd.DataFrame, workload: str) -> pd.DataFrame:
-    """A row a layer: intensity (FLOP per byte), rates in GFLOP/s, whether ours does fewer operations than nominal."""
+    """One row per layer: intensity (FLOP/byte), rates in GFLOP/s, whether ours does fewer operations than nominal."""
     part = table[(table.workload == workload) & (table.direction == "fwd") & (table.status == "ok")]
     part = part[part.threads == part.threads.max()]
     foreign = part.backend.isin(PEERS)
@@ -97,7 +97,7 @@ def _points(table: pd.DataFrame, workload: str) -> pd.DataFrame:
 def _ceilings(environment: dict[str, Any], points: pd.DataFrame) -> tuple[float, dict[str, float]]:
     """FMA peak in GFLOP/s; bandwidth of the last cache and of memory in GB/s.
 
-    They are those of the points' thread count, or of the next one measured: still above what the layers can reach.
+    Taken at the points' thread count, or at the next higher measured count, which is still an upper bound.
     """
     machine, threads = environment.get("machine"), points.threads.iloc[0]
     if not machine:
@@ -122,7 +122,7 @@ def _finding(points: pd.DataFrame, name: str) -> str:
 
 
 def _limits(axes: Any, points: pd.DataFrame, ridge: float, peak_gflops: float) -> None:
-    """Room for all points, for the slope left of the ridge and for labels."""
+    """Set axis limits with room for all points, the slope left of the ridge and the labels."""
     rates = pd.concat([points.ours, points.peer.dropna(), pd.Series([peak_gflops])])
     left, right = min(ridge / 2.5, points.intensity.min() / 2), points.intensity.max() * 1.7
     axes.set(xscale="log", yscale="log", xlim=(left, right), ylim=(rates.min() / 1.8, rates.max() * 1.7))
@@ -165,17 +165,17 @@ def _draw_points(axes: Any, points: pd.DataFrame, peak_gflops: float) -> None:
 
 
 def _mark_weak(axes: Any, points: pd.DataFrame) -> bool:
-    """Marks above the weak points of both series; whether there is one."""
+    """Mark the weak points of both series; return whether there is one."""
     ours = mark_points(axes, points.intensity, points.ours, points.weak)
     return mark_points(axes, points.intensity, points.peer, points.peer_weak) or ours
 
 
 def _label(axes: Any, points: pd.DataFrame, index: int, above_gflops: float | None) -> None:
-    """Name one point, beyond all others that the text might cover: above them and the roof, or below them."""
+    """Label one point. The text is above all near points and the roof, or below all near points."""
     row, away = points.loc[index], np.log(points.intensity / points.intensity[index]).abs()
     near = points.loc[away < np.log(2.5), ["ours", "peer"]]
     (left, right), (bottom, top) = np.log(axes.get_xlim()), np.log(axes.get_ylim())
-    # A twelfth of the axes is two lines of text: room for the roof's own.
+    # A twelfth of the axes is two lines of text: room for the roof's own label.
     step = np.exp((top - bottom) / 12)
     y = near.min().min() / step if above_gflops is None else max(near.max().max(), above_gflops) * step
     across = (np.log(row.intensity) - left) / (right - left)

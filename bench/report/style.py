@@ -1,7 +1,7 @@
-"""What all figures share: colours, titles, notes, labels, axes, files.
+"""Shared by all figures: colours, titles, notes, labels, axes, files.
 
-Colours are Okabe & Ito 2008 ("Color Universal Design"), distinct for every common kind of colour vision; lines have
-markers and direct labels as well, so that none depends on colour.
+Colours are from Okabe & Ito 2008 ("Color Universal Design"), distinct for every common kind of colour vision. Lines
+also have markers and direct labels, so no line depends on colour.
 """
 
 from __future__ import annotations
@@ -29,29 +29,29 @@ STYLE = {
 SPARE = [(colour, marker) for marker in "P*<>hp" for colour in ("#D55E00", "#F0E442")]
 # Width in inches at which 11-point text is still readable on a phone, where a figure is about 3.5 inches wide.
 WIDTH = 7.2
-# Ratio of a log axis's limits from which on only powers of ten have ticks.
+# From this ratio of the limits of a log axis on, only powers of ten have ticks.
 MANY = 2e3
 RC: Any = {
     "font.size": 12, "axes.titlesize": 13.5, "axes.titleweight": "bold", "axes.spines.top": False,
     "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25, "svg.hashsalt": "conv-impls", "figure.dpi": 100,
-    # A name may hold a $; without mathematics, log axes need `log_ticks`.
+    # A name may contain a $. Without math text, log axes need `log_ticks`.
     "text.parse_math": False,
 }  # fmt: skip
-# A user's own matplotlibrc (LaTeX, fonts, sizes) changes nothing: matplotlib's defaults stand under ours.
+# Start from matplotlib's defaults, so that the user's matplotlibrc (LaTeX, fonts, sizes) has no effect.
 DEFAULTS = {name: value for name, value in mpl.rcParamsDefault.items() if name != "backend"}
 # Every drawing function runs under these settings, and so does `save`.
 STYLED = mpl.rc_context(DEFAULTS | RC)
-# Height of a label in heights of the axes, for axes of 3 inches.
+# Height of a label as a fraction of the axes' height, for axes of 3 inches.
 LABEL = 0.062
 
 
 class NothingToDraw(Exception):
-    """The run lacks the cases a figure needs."""
+    """The run lacks the cases that a figure needs."""
 
 
 @STYLED
 def save(figure: Figure, stem: Path) -> None:
-    """PNG for pages, SVG for print; no dates inside, so that equal data gives equal files."""
+    """Write PNG for pages and SVG for print, without dates: equal data gives equal files."""
     for kind, settings in (("png", {"dpi": 140}), ("svg", {"metadata": {"Date": None}})):
         drawn = BytesIO()
         figure.savefig(drawn, format=kind, **settings)
@@ -59,7 +59,7 @@ def save(figure: Figure, stem: Path) -> None:
 
 
 def titled_figure(height: float, title: str, rows: int = 1) -> tuple[Figure, Any]:
-    """A figure under its finding, and so many axes below each other."""
+    """A figure with its finding as title, and ``rows`` axes in one column."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = figure.subplots(rows)
     figure.suptitle(wrap(title), fontweight="bold", fontsize=13.5, x=0.02, ha="left")
@@ -71,14 +71,14 @@ def wrap(title: str, width: int = 62) -> str:
 
 
 def corner(figure: Figure, environment: dict[str, Any], note: str, weak: bool = False) -> None:
-    """Note, meaning of the mark if the figure has a ``weak`` number, machine and date, small, below the axes."""
+    """Small text below the axes: note, meaning of the mark if a number is ``weak``, machine and date."""
     where = known(environment, cpu="{}", cores="{} cores", date="{}")
     lines = [wrap(note, 95), *([NOTE] if weak else []), where]
     figure.supxlabel("\n".join(lines), fontsize=8.5, color="#444444", x=0.99, ha="right")
 
 
 def mark_points(axes: Any, x: Iterable[float], y: Iterable[float], weak: Iterable[object]) -> bool:
-    """The mark above each weak point; whether there is one."""
+    """Draw the mark above each weak point; return whether there is one."""
     found = [(a, b) for a, b, is_weak in zip(x, y, weak, strict=True) if is_weak]
     for point in found:
         axes.annotate(SIGN, point, xytext=(0, 4), textcoords="offset points", ha="center", fontsize=10.5)
@@ -86,13 +86,13 @@ def mark_points(axes: Any, x: Iterable[float], y: Iterable[float], weak: Iterabl
 
 
 def known(environment: dict[str, Any], **texts: str) -> str:
-    """Those of the texts whose fact the environment has, with the fact filled in: an imported run may lack any."""
+    """Join the texts whose facts are in the environment, filled in. An imported run may lack any fact."""
     line = ", ".join(text.format(environment[name]) for name, text in texts.items() if environment.get(name))
     return "".join(letter if letter.isprintable() else "?" for letter in line)
 
 
 def log_ticks(axis: Any, words: Callable[[float], str] = "{:g}".format) -> None:
-    """Ticks inside the limits of a log axis at 1, 2 and 5 times the powers of ten, or at these alone if many."""
+    """Set ticks of a log axis at 1, 2 and 5 times the powers of ten, or only at the powers if there are many."""
     low, high = sorted(axis.get_view_interval())
     steps = (1, 2, 5) if high / low < MANY else (1,)
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
@@ -103,17 +103,17 @@ def log_ticks(axis: Any, words: Callable[[float], str] = "{:g}".format) -> None:
 
 def style(backend: str) -> tuple[str, str]:
     """Colour and marker."""
-    # A backend of the user's own gets one of the spare colours, the same one every time.
+    # A backend of the user gets one of the spare colours, always the same one.
     return STYLE.get(backend) or SPARE[sum(map(ord, backend)) % len(SPARE)]
 
 
 def label_end(axes: Any, x: float, y: float, text: str, colour: str) -> None:
-    """Text just right of the end of a line."""
+    """Draw text just right of the end of a line."""
     axes.annotate(text, (x, y), xytext=(7, 0), textcoords="offset points", color=colour, va="center", fontsize=11)
 
 
 def label_ends(axes: Any, ends: list[tuple[float, float, str, str]]) -> None:
-    """Labels (x, y, text, colour) behind the ends of lines, moved apart where they would cover each other."""
+    """Draw labels (x, y, text, colour) right of the ends of lines, moved apart if they would overlap."""
     to_axes = axes.transData - axes.transAxes
     lowest: dict[float, float] = {}
     for x, y, text, colour in sorted(ends, key=lambda end: end[1]):

@@ -1,7 +1,7 @@
-"""Frame -> how time follows one axis: number of threads, batch, kernel size. Pure, as `bench.report.figures` is.
+"""Frame -> time against one axis: number of threads, batch, kernel size. Pure functions, as in `bench.report.figures`.
 
-A sweep compares like with like: only layers that a backend measured at every point of the axis enter its sums. The
-other axes stay at their plain value (forward, warm, float32, all threads, the smallest batch) where the run has it.
+The sums of a backend contain only layers that it measured at every point of the axis. The other axes have their plain
+value (forward, warm, float32, all threads, the smallest batch) if the run has it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..peers import PEERS
 from .style import LABEL, STYLED, NothingToDraw, corner, label_ends, mark_points, style, titled_figure
 
 PLAIN = {"direction": "fwd", "cache": "warm", "dtype": "float32"}
-# Of the kernel sizes only backends that come this near the fastest are drawn: more lines hide the crossings.
+# Kernel sizes: draw only backends within this factor of the fastest. More lines hide the crossings.
 NEAR = 4.0
 SHADES = {"direct": "#009E73", "Winograd": "#0072B2", "FFT": "#CC79A7"}
 
@@ -53,7 +53,7 @@ def threads(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
     ideal = [count / counts[0] for count in counts]
     axes.plot(counts, ideal, color="#777777", ls="--", lw=1.2)
     ends = [(counts[-1], ideal[-1], "ideal", "#555555")]
-    # Other libraries are the background: all of their lines, and the names of the best and the worst.
+    # Other libraries are the background: all lines are drawn, only the best and the worst are labelled.
     others = part[~part.backend.isin(ours.backend)]
     for _, mine in others.groupby("backend"):
         axes.plot(mine.threads, mine.speedup, color="#BBBBBB", lw=1.2, zorder=1)
@@ -79,9 +79,9 @@ def threads(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
 
 @STYLED
 def batch(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
-    """Time an image against the batch, on the workload with the most work; backends that measured all its layers."""
+    """Time per image against batch size, on the workload with the most work; backends that measured all its layers."""
     plain = _plain(table, "threads")
-    # A layer is the same at every batch, whatever its label says.
+    # Remove the batch from the label, so that a layer is the same at every batch.
     plain = plain.assign(same=plain.label.str.replace(r"^(g\d+)?mb\d+", r"\1", regex=True))
     groups = plain.groupby(["workload", "backend"], sort=False)
     sums = {key: found for key, part in groups if len(found := along(part, "batch", "same")) > 1}
@@ -119,7 +119,7 @@ def batch(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
 
 @STYLED
 def kernel_sizes(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
-    """Time against kernel size, a panel a series of the workload kernel_sizes, shaded by the method that leads."""
+    """Time against kernel size: one panel per series of the workload kernel_sizes, shaded by the fastest method."""
     part = _plain(table[table.workload == "kernel_sizes"], "threads", "batch")
     names = part.layer.str.extract(r"^(?P<channels>\S+) k(?P<size>\d+) (?P<image>@\d+)$")
     part = part.assign(series=names.channels + " " + names.image, size=names["size"].astype(float)).dropna(
@@ -142,9 +142,9 @@ def kernel_sizes(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
 
 
 class Lead(NamedTuple):
-    """A stretch of kernel sizes over which one method is fastest; ``weak`` where its first size depends on weak times.
+    """A range of kernel sizes in which one method is fastest.
 
-    Its first size does where the fastest time there, or at the size before, is weak.
+    ``weak`` is true if the fastest time at the first size, or at the size before it, is weak.
     """
 
     method: str
@@ -153,7 +153,7 @@ class Lead(NamedTuple):
     weak: bool
 
     def size(self) -> str:
-        """Its first size, marked where it is weak."""
+        """The first size, marked if it is weak."""
         return f"{sign(self.weak)}{self.first:.0f}"
 
 
@@ -172,7 +172,7 @@ FIGURES: dict[str, Callable[[pd.DataFrame, dict[str, Any]], Figure]] = {
 
 
 def _kernel_panel(axes: Any, rows: pd.DataFrame, leads: list[Lead]) -> bool:
-    """Lines, shades and marks; whether there is a mark."""
+    """Draw lines, shades and marks; return whether there is a mark."""
     least = rows.groupby("size").median_s.min()
     near = rows[rows.median_s <= NEAR * rows["size"].map(least)].backend
     sizes, ends, weak = sorted(rows["size"].unique()), [], False
@@ -188,7 +188,7 @@ def _kernel_panel(axes: Any, rows: pd.DataFrame, leads: list[Lead]) -> bool:
     axes.minorticks_off()
     axes.set_xlim(sizes[0] * 0.9, sizes[-1] * 3.0)
     for i, (method, first, last, _) in enumerate(leads):
-        # The change is somewhere between two measured sizes.
+        # The change is between two measured sizes; the geometric mean is drawn.
         left = sizes[0] * 0.9 if i == 0 else (first * leads[i - 1].last) ** 0.5
         right = sizes[-1] * 1.1 if i == len(leads) - 1 else (last * leads[i + 1].first) ** 0.5
         axes.axvspan(left, right, color=SHADES[method], alpha=0.16, lw=0)
@@ -226,8 +226,8 @@ def _who_takes_over(leads: dict[str, list[Lead]]) -> str:
 
 
 def _plain(table: pd.DataFrame, *fixed: str) -> pd.DataFrame:
-    """What was measured, each axis that is not swept at its plain value; threads and batch only where ``fixed``."""
-    # "auto" is a choice among the others, not a contender.
+    """Measured cases with each axis at its plain value; threads and batch only if they are in ``fixed``."""
+    # "auto" selects one of the other backends, so it is left out.
     part = table[(table.status == "ok") & (table.backend != "auto")]
     if part.empty:
         raise NothingToDraw("nothing was measured")
@@ -242,7 +242,7 @@ def _plain(table: pd.DataFrame, *fixed: str) -> pd.DataFrame:
 
 
 def _largest(table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    """Those rows that belong to the workload with the most work."""
+    """The rows of the workload with the most work."""
     layers = table.drop_duplicates(["workload", "label"])
     work = (layers["count"] * layers.macs).groupby(layers.workload).sum()
     return rows[rows.workload == work[rows.workload.unique()].idxmax()]
