@@ -79,6 +79,8 @@ def tried(job: tuple[Path | None, list[str]]) -> Outcome:
         sys.path.insert(0, folder)
         failure, shown = _FirstFailure(), StringIO()
         options = ["-x", "-q", "--tb=short", "--no-header", f"--rootdir={folder}"]
+        # Its own temporary folder: pytest's usual one is shared, and another process may remove what is being listed.
+        options += [f"--basetemp={folder}/made-by-tests"]
         # No cache is kept; importing hypothesis at the end takes as long as the tests, which do not use it.
         options += ["-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
         with redirect_stdout(shown):
