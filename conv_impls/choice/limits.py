@@ -45,7 +45,7 @@ DOUBLES = 1.6, 2.5
 # that share a memory channel or two need more. MEMORY: maximum number of threads -> bounds. With wider bounds, a wrong
 # number could select a backend that takes twice the time; these bounds cost a machine outside of them less.
 CACHE, L3 = (0.25, 4), (0.25, 12)
-MEMORY = {4: (4, 13), 8: (15, 20), inf: (30, 45)}
+MEMORY = {4: (4, 13), 8: (15, 20), inf: (40, 45)}
 
 Numbers = dict[str, float]
 
