@@ -14,21 +14,22 @@ from math import prod
 
 import numpy as np
 
+from conv_impls import hints
 from conv_impls import validation as check
 from conv_impls.patches import columns, scatter
 from conv_impls.problem import Conv2dProblem
-from conv_impls.validation import Array, Pair, Sides
+from conv_impls.validation import Array, Numbers, Padding
 
 
 def conv2d_input(
     input_size: Sequence[int],
     weight: Array,
     grad_output: Array,
-    *,
-    stride: int | Pair = 1,
-    padding: int | Pair | Sides | str = 0,
-    dilation: int | Pair = 1,
+    stride: Numbers = 1,
+    padding: Padding = 0,
+    dilation: Numbers = 1,
     groups: int = 1,
+    *,
     padding_mode: str = "zeros",
 ) -> Array:
     """Gradient of ``conv2d`` with respect to its input.
@@ -61,10 +62,9 @@ def conv2d_input(
     """
     fn = "conv2d_input"
     shape = check.shape(fn, "input_size", input_size, (3, 4))
-    batch = shape if len(shape) == 4 else (1, *shape)
     weight = check.array(fn, "weight", weight, (4,), "(C_out, C_in/groups, kH, kW)")
     problem = Conv2dProblem.of_shapes(
-        fn, batch, weight.shape, weight.itemsize, stride, padding, dilation, groups, padding_mode,
+        fn, shape, weight.shape, weight.itemsize, stride, padding, dilation, groups, padding_mode,
         names=("input_size", "weight"),
     )  # fmt: skip
     grad_output = _grad_output(fn, grad_output, problem, weight, len(shape) == 3)
@@ -75,11 +75,11 @@ def conv2d_weight(
     x: Array,
     weight_size: Sequence[int],
     grad_output: Array,
-    *,
-    stride: int | Pair = 1,
-    padding: int | Pair | Sides | str = 0,
-    dilation: int | Pair = 1,
+    stride: Numbers = 1,
+    padding: Padding = 0,
+    dilation: Numbers = 1,
     groups: int = 1,
+    *,
     padding_mode: str = "zeros",
 ) -> Array:
     """Gradient of ``conv2d`` with respect to its weight.
@@ -113,8 +113,9 @@ def conv2d_weight(
     x, single = check.images(fn, "x", x)
     shape = check.shape(fn, "weight_size", weight_size, (4,))
     problem = Conv2dProblem.of_shapes(
-        fn, x.shape, shape, x.itemsize, stride, padding, dilation, groups, padding_mode, names=("x", "weight_size")
-    )
+        fn, x.shape[single:], shape, x.itemsize, stride, padding, dilation, groups, padding_mode,
+        names=("x", "weight_size"),
+    )  # fmt: skip
     grad_output = _grad_output(fn, grad_output, problem, x, single)
     n, g, positions = problem.batch, problem.groups, prod(problem.out_size)
     cols = columns(x, problem).reshape(n, g, problem.reduction, positions)
@@ -126,12 +127,11 @@ def conv_transpose2d(
     x: Array,
     weight: Array,
     bias: Array | None = None,
-    *,
-    stride: int | Pair = 1,
-    padding: int | Pair = 0,
-    output_padding: int | Pair = 0,
+    stride: Numbers = 1,
+    padding: Numbers = 0,
+    output_padding: Numbers = 0,
     groups: int = 1,
-    dilation: int | Pair = 1,
+    dilation: Numbers = 1,
 ) -> Array:
     """Transposed convolution: what `conv2d_input` computes, with the output size as an argument.
 
@@ -170,7 +170,9 @@ def conv_transpose2d(
     n, c, *in_size = x.shape
     count = check.integer(fn, "groups", groups, 1)
     if weight.shape[0] != c or c % count:
-        facts = f"x.shape={x.shape}, weight.shape={weight.shape}, groups={count}"
+        given = x.shape[single:]
+        facts = f"x.shape={given}, weight.shape={weight.shape}, groups={count}"
+        facts = check.joined(facts, hints.transposed(given, weight.shape, count))
         check.fail(fn, "weight", f"{c} input channels first, in {count} equal groups", weight.shape[0], facts)
     steps, gaps = check.pair(fn, "stride", stride, 1), check.pair(fn, "dilation", dilation, 1)
     sides, extra = check.pair(fn, "padding", padding, 0), check.pair(fn, "output_padding", output_padding, 0)

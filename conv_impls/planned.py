@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
+from conv_impls import hints
 from conv_impls import validation as check
 from conv_impls._version import __version__
 from conv_impls.api import compute, is_relu, prepare, result_shape, settle, thread_count, usable
@@ -144,7 +145,8 @@ class Plan:
         problem = self.problem
         if x.shape != problem.input_shape:
             came = x.shape[1 if single else 0 :]
-            check.fail("plan", "x", f"shape {problem.input_shape}", came, "make a plan for each input shape")
+            hint = hints.fitting("x", came, problem.input_shape[1 if single else 0 :])
+            check.fail("plan", "x", f"shape {problem.input_shape}", came, hint or "make a plan for each input shape")
         if x.dtype.name != problem.dtype:
             check.fail_type("plan", "x", f"dtype {problem.dtype}", x.dtype, "make a plan for each dtype")
         shape = result_shape("plan", out, problem, single)
@@ -248,7 +250,8 @@ def plan(
     if weight.dtype.name != problem.dtype:
         check.fail_type(fn, "weight", f"dtype {problem.dtype} like the problem", weight.dtype)
     if weight.shape != problem.weight_shape:
-        check.fail(fn, "weight", f"shape {problem.weight_shape}", weight.shape, f"problem {problem.label}")
+        facts = check.joined(f"problem {problem.label}", hints.fitting("weight", weight.shape, problem.weight_shape))
+        check.fail(fn, "weight", f"shape {problem.weight_shape}", weight.shape, facts)
     bias = check.bias_vector(fn, bias, problem.out_channels, weight)
     check.choice(fn, "precision", precision, check.PRECISIONS)
     count, relu = thread_count(fn, threads), is_relu(fn, activation)

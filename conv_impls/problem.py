@@ -15,7 +15,7 @@ import numpy as np
 
 from conv_impls import labels
 from conv_impls import validation as check
-from conv_impls.validation import Array, Pair, Sides
+from conv_impls.validation import Array, Numbers, Padding, Pair, Sides
 
 SIZES = ("in_size", "kernel_size")
 
@@ -98,9 +98,9 @@ class Conv2dProblem:
         x: Array,
         weight: Array,
         *,
-        stride: int | Pair = 1,
-        padding: int | Pair | Sides | str = 0,
-        dilation: int | Pair = 1,
+        stride: Numbers = 1,
+        padding: Padding = 0,
+        dilation: Numbers = 1,
         groups: int = 1,
         padding_mode: str = "zeros",
     ) -> Conv2dProblem:
@@ -128,9 +128,9 @@ class Conv2dProblem:
         >>> Conv2dProblem.from_arrays(np.ones((3, 8, 8)), np.ones((4, 3, 3, 3)), padding="same").output_shape
         (1, 4, 8, 8)
         """
-        x4, _ = check.described_images("conv2d", "x", x)
+        x4, single = check.described_images("conv2d", "x", x)
         w4 = check.described("conv2d", "weight", weight, (4,), "(C_out, C_in/groups, kH, kW)")
-        return cls.from_checked("conv2d", x4, w4, stride, padding, dilation, groups, padding_mode)
+        return cls.from_checked("conv2d", x4, w4, single, stride, padding, dilation, groups, padding_mode)
 
     @classmethod
     def from_checked(
@@ -138,21 +138,26 @@ class Conv2dProblem:
         fn: str,
         x: Array,
         weight: Array,
-        stride: int | Pair,
-        padding: int | Pair | Sides | str,
-        dilation: int | Pair,
+        single: bool,
+        stride: Numbers,
+        padding: Padding,
+        dilation: Numbers,
         groups: int,
         padding_mode: str,
     ) -> Conv2dProblem:
-        """Like `from_arrays`, for arrays that `validation.described` has checked; ``fn`` is the user's function."""
+        """Like `from_arrays`, for arrays that `validation.described` has checked.
+
+        ``fn`` is the user's function. ``single``: the user gave one image (C_in, H, W), and x is a batch of it.
+        """
         check.same_dtype(fn, "weight", weight, "x", x)
+        shape = x.shape[1:] if single else x.shape
         arguments = stride, padding, dilation, groups, padding_mode
         try:
             hash(arguments)
         except TypeError:  # a list or an array is a valid argument, but not hashable
-            return cls.of_shapes(fn, x.shape, weight.shape, x.itemsize, *arguments)
+            return cls.of_shapes(fn, shape, weight.shape, x.itemsize, *arguments)
         # True == 1 == 1.0, but only 1 is a valid stride: repr distinguishes them in the cache key.
-        return _remembered(repr(arguments), fn, x.shape, weight.shape, x.itemsize, *arguments)
+        return _remembered(repr(arguments), fn, shape, weight.shape, x.itemsize, *arguments)
 
     @classmethod
     def of_shapes(
@@ -170,13 +175,14 @@ class Conv2dProblem:
     ) -> Conv2dProblem:
         """Make a problem from shapes (tuples of integers >= 0) and from arguments as the user gave them.
 
-        They are checked here; errors name the function ``fn``. The constructor, which would check again, is bypassed.
+        ``x_shape`` may be that of one image (C_in, H, W); the problem then has batch 1. The arguments are checked here;
+        errors name the function ``fn``. The constructor, which would check again, is bypassed.
         """
         arguments = stride, padding, dilation, groups, padding_mode
         full = check.convolution(fn, x_shape, weight_shape, itemsize, *arguments, names)
-        (n, c, h, w), (o, _, kh, kw) = x_shape, weight_shape
+        (*batch, c, h, w), (o, _, kh, kw) = x_shape, weight_shape
         problem = object.__new__(cls)
-        problem._fill(n, c, (h, w), o, (kh, kw), *full, f"float{8 * itemsize}", "")
+        problem._fill(*(batch or [1]), c, (h, w), o, (kh, kw), *full, f"float{8 * itemsize}", "")
         return problem
 
     @classmethod

@@ -287,7 +287,7 @@ def test_no_value_raises_a_floating_point_error(backend: str, dtype: str) -> Non
     about = np.finfo(dtype)
     for value in (np.nan, np.inf, -np.inf, about.max, about.tiny, about.smallest_subnormal):
         for spoiled in range(3):
-            arrays = [a.astype(dtype) for a in integers(problem)]
+            arrays: list[Any] = [a.astype(dtype) for a in integers(problem)]
             arrays[spoiled].reshape(-1)[1] = value
             with np.errstate(all="raise"):
                 y = conv2d(*arrays, backend=backend, **arguments(problem))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
 from conv_impls import Conv2dProblem, ProblemError, trace
-from conv_impls.trace import GRAMMAR, Layer, LayerTrace
+from conv_impls.trace import GRAMMAR, Layer, LayerTrace, Trace
 
 STACK = "conv 8 k3 s1 p1; conv 16 k3 s2 p1; conv 16 k3 s1 p1; conv 32 k3 s2 p1"
 
@@ -159,6 +161,34 @@ def test_the_table_shows_input_layers_and_totals() -> None:
         ["2", "maxpool k2x1", "64x16x32", "4x3", "2x1", "0", "0"],
         ["total", "1,792", "1,769,472"],
     ]
+
+
+def test_the_table_is_what_a_prompt_shows() -> None:
+    stack = trace((3, 32, 32), "conv 64 k3 p1; maxpool k2x1")
+    assert repr(stack) == str(stack)
+    assert repr(stack).startswith("   layer          output    receptive field")
+
+
+def test_a_notebook_shows_the_cells_of_the_table() -> None:
+    stack = trace((3, 4, 4), "conv 64 k3 p1; maxpool k3")
+    table = ElementTree.fromstring(f"<div>{stack._repr_html_()}</div>")
+    assert [[cell.text or "" for cell in row] for row in table.iter("tr")] == [
+        ["", "layer", "output", "receptive field", "stride", "parameters", "MACs"],
+        ["", "input", "3x4x4", "1", "1", "0", "0"],
+        ["1", "conv 64 k3 p1", "64x4x4", "3", "1", "1,792", "27,648"],
+        ["2", "maxpool k3", "64x1x1", "5", "3", "0", "0"],
+        ["", "total", "", "", "", "1,792", "27,648"],
+    ]
+    assert [note.text for note in table.iter("p")] == [f"warning: {text}" for text in stack.warnings] != []
+
+
+def test_text_in_a_notebook_is_no_markup() -> None:
+    layer = replace(trace((3, 4, 4), "conv 8 k3").layers[0], text="<b>&", warnings=("<i>",))
+    shown = Trace((3, 4, 4), (layer,))._repr_html_()
+    assert "&lt;b&gt;&amp;" in shown
+    assert "&lt;i&gt;" in shown
+    assert "<b>" not in shown
+    assert "<i>" not in shown
 
 
 WRONG: dict[str, str] = {
