@@ -44,13 +44,18 @@ def conv2d(
     Parameters
     ----------
     x : ndarray of shape (N, C_in, H, W) or (C_in, H, W), float32 or float64
+        A batch of images, or one image.
     weight : ndarray of shape (C_out, C_in/groups, kH, kW), x's dtype
+        One kernel for each output channel.
     bias : ndarray of shape (C_out,), x's dtype, optional
-    stride, dilation : int or (h, w), each >= 1
-        Dilation 1 means no dilation. A sequence of one number, such as (2,), counts for both axes.
+        Is added to each output channel.
+    stride : int or (h, w), each >= 1
+        Step of the kernel. A sequence of one number, such as (2,), counts for both axes, here and below.
     padding : int, (h, w), ((top, bottom), (left, right)), "same" or "valid"
         "same" needs stride 1 and keeps the image size. It adds dilation*(kH-1) rows of zeros. If that is odd, as for an
         even kernel, the extra row is at the bottom; likewise the extra column is at the right.
+    dilation : int or (h, w), each >= 1
+        Distance of the kernel's taps; 1 means no dilation.
     groups : int
         Must divide C_in and C_out. Output group g depends only on input group g.
     padding_mode : {"zeros", "reflect", "replicate", "circular"}
@@ -74,11 +79,6 @@ def conv2d(
         Has x's dtype and is C-contiguous. A new array, unless ``out`` was given.
         H_out = (H + top + bottom - dilation*(kH-1) - 1)//stride + 1.
 
-    Notes
-    -----
-    Prepared convolutions are cached per problem (LRU, at most 256 MiB). A cache hit only repacks the weights.
-    `clear_cache` frees the cache. For constant weights, use `plan`: it packs them once.
-
     Raises
     ------
     ProblemError
@@ -89,6 +89,11 @@ def conv2d(
         If the selected backend does not support this problem.
     UnknownBackendError
         If no backend has this name.
+
+    Notes
+    -----
+    Prepared convolutions are cached per problem (LRU, at most 256 MiB). A cache hit only repacks the weights.
+    `clear_cache` frees the cache. For constant weights, use `plan`: it packs them once.
 
     Examples
     --------

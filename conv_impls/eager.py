@@ -87,6 +87,7 @@ def clear_cache() -> None:
     Returns
     -------
     None
+        The next call of each problem prepares its convolution again.
 
     Examples
     --------

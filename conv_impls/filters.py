@@ -59,6 +59,7 @@ def apply_kernel(img2d: Array, kernel: Array, *, padding_mode: str = "zeros") ->
     Returns
     -------
     ndarray of shape (H, W)
+        The filtered image.
 
     Raises
     ------

@@ -39,8 +39,10 @@ def conv2d_input(
     input_size : sequence
         Shape of the input: (N, C_in, H, W) or (C_in, H, W).
     weight : ndarray of shape (C_out, C_in/groups, kH, kW), float32 or float64
+        The weight of the forward convolution.
     grad_output : ndarray of shape (N, C_out, H_out, W_out) or (C_out, H_out, W_out), same dtype
-    stride, padding, dilation, groups, padding_mode
+        Gradient with respect to the output.
+    stride, padding, dilation, groups, padding_mode : see `conv_impls.conv2d`
         The arguments of the forward convolution.
 
     Returns
@@ -87,10 +89,12 @@ def conv2d_weight(
     Parameters
     ----------
     x : ndarray of shape (N, C_in, H, W) or (C_in, H, W), float32 or float64
+        The input of the forward convolution.
     weight_size : sequence
         Shape of the weight: (C_out, C_in/groups, kH, kW).
     grad_output : ndarray of shape (N, C_out, H_out, W_out) or (C_out, H_out, W_out), same dtype
-    stride, padding, dilation, groups, padding_mode
+        Gradient with respect to the output.
+    stride, padding, dilation, groups, padding_mode : see `conv_impls.conv2d`
         The arguments of the forward convolution.
 
     Returns
@@ -138,14 +142,19 @@ def conv_transpose2d(
     Parameters
     ----------
     x : ndarray of shape (N, C_in, H, W) or (C_in, H, W), float32 or float64
+        A batch of images, or one image.
     weight : ndarray of shape (C_in, C_out/groups, kH, kW), same dtype
+        The weight of the forward convolution whose adjoint this is; C_in are its output channels.
     bias : ndarray of shape (C_out,), same dtype, optional
-    stride, padding, dilation : int or (h, w)
-        The arguments of the forward convolution whose adjoint this is.
+        Is added to each output channel.
+    stride, padding : int or (h, w)
+        Stride and padding of that convolution.
     output_padding : int or (h, w)
         Rows and columns added at the bottom and right; less than stride or dilation.
     groups : int
         Must divide C_in.
+    dilation : int or (h, w)
+        Dilation of that convolution.
 
     Returns
     -------

@@ -57,9 +57,11 @@ def im2col(
     Parameters
     ----------
     x : ndarray of shape (N, C, H, W) or (C, H, W), float32 or float64
+        A batch of images, or one image.
     kernel_size : int or (kH, kW)
-    stride, padding, dilation, padding_mode
-        As in `conv_impls.conv2d`.
+        Size of the window.
+    stride, padding, dilation, padding_mode : see `conv_impls.conv2d`
+        The arguments of the convolution with these windows.
 
     Returns
     -------
@@ -108,10 +110,11 @@ def col2im(
     Parameters
     ----------
     cols : ndarray of shape (N, C*kH*kW, H_out*W_out) or (C*kH*kW, H_out*W_out), float32 or float64
+        Columns as `im2col` returns them.
     input_size : tuple
         Shape of the image: (N, C, H, W) or (C, H, W).
-    kernel_size, stride, padding, dilation, padding_mode
-        As in `im2col`.
+    kernel_size, stride, padding, dilation, padding_mode : see `im2col`
+        The arguments that `im2col` was called with.
 
     Returns
     -------

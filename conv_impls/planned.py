@@ -214,8 +214,9 @@ def plan(
     weight : ndarray of shape (C_out, C_in/groups, kH, kW), the problem's dtype
         It is copied; later changes have no effect.
     bias : ndarray of shape (C_out,), same dtype, optional
-    backend, precision, threads, activation
-        As in `conv2d`.
+        Is copied, too.
+    backend, precision, threads, activation : see `conv2d`
+        They hold for every call of the plan.
     tune : bool
         Measure the likely backends now, use the fastest, and store the choice on this machine. From then on "auto" uses
         it for this problem, precision and number of threads, in every process.

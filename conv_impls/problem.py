@@ -26,14 +26,20 @@ class Conv2dProblem:
 
     Parameters
     ----------
-    batch, in_channels, out_channels : int
-        N, C_in, C_out; 0 is allowed.
-    in_size, kernel_size : (int, int)
-        (H, W) and (kH, kW), each >= 1.
-    stride, dilation : (int, int)
-        Each >= 1. Dilation 1 means no dilation.
+    batch, in_channels : int
+        N and C_in; 0 is allowed.
+    in_size : (int, int)
+        (H, W), each >= 1.
+    out_channels : int
+        C_out; 0 is allowed.
+    kernel_size : (int, int)
+        (kH, kW), each >= 1.
+    stride : (int, int)
+        Each >= 1.
     padding : ((int, int), (int, int))
         ((top, bottom), (left, right)), each >= 0.
+    dilation : (int, int)
+        Each >= 1. Dilation 1 means no dilation.
     groups : int
         Must divide in_channels and out_channels.
     padding_mode : {"zeros", "reflect", "replicate", "circular"}
@@ -109,9 +115,11 @@ class Conv2dProblem:
         Parameters
         ----------
         x : ndarray of shape (N, C_in, H, W) or (C_in, H, W), float32 or float64
+            A batch of images, or one image; only its shape and dtype matter.
         weight : ndarray of shape (C_out, C_in/groups, kH, kW), same dtype
-        stride, padding, dilation, groups, padding_mode
-            As in `conv_impls.conv2d`.
+            Only its shape matters.
+        stride, padding, dilation, groups, padding_mode : see `conv_impls.conv2d`
+            The arguments of the convolution.
 
         Returns
         -------

@@ -71,11 +71,13 @@ def register(
     ----------
     name : str
         The name of the backend. In a file of ``backends/``, it must be the name of the file.
-    idea, source, accuracy, nan_spread, deterministic, threads, supports, workspace
-        See `Backend`. Without ``supports``, every problem is accepted. ``deterministic`` may be a bool: True means
-        "call", False means "no".
+    idea, source, accuracy, nan_spread, deterministic, threads, supports : see `Backend`
+        Without ``supports``, every problem is accepted. ``deterministic`` may be a bool: True means "call", False means
+        "no".
     mode : {"planned", "eager"}, optional
         See `Backend`. Default: "eager" for a ``run`` function, "planned" for the others.
+    workspace : callable, optional
+        See `Backend`.
     compiled : bool
         Whether it runs code that Numba compiles. It then refuses every problem if ``NUMBA_DISABLE_JIT`` is set.
 
@@ -178,6 +180,7 @@ def backends() -> tuple[str, ...]:
     Returns
     -------
     tuple of str
+        Built-in backends, installed plug-ins, and those of `register`.
 
     Examples
     --------
@@ -193,10 +196,12 @@ def get_backend(name: str) -> Backend:
     Parameters
     ----------
     name : str
+        One of `backends()`.
 
     Returns
     -------
     Backend
+        Its properties, and its function.
 
     Raises
     ------
