@@ -182,7 +182,9 @@ def conv_transpose2d(
         given = x.shape[single:]
         facts = f"x.shape={given}, weight.shape={weight.shape}, groups={count}"
         facts = check.joined(facts, hints.transposed(given, weight.shape, count))
-        check.fail(fn, "weight", f"{c} input channels first, in {count} equal groups", weight.shape[0], facts)
+        check.fail(
+            fn, "weight", f"{c} input channels as its first axis, a multiple of groups={count}", weight.shape[0], facts
+        )
     steps, gaps = check.pair(fn, "stride", stride, 1), check.pair(fn, "dilation", dilation, 1)
     sides, extra = check.pair(fn, "padding", padding, 0), check.pair(fn, "output_padding", output_padding, 0)
     if min(in_size) < 1:

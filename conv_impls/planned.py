@@ -116,10 +116,10 @@ class Plan:
         return usable(self._threads)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise AttributeError(f"a Plan cannot be changed, so {name!r} cannot be set; make another with conv_impls.plan")
+        raise AttributeError(f"a Plan is immutable, so {name!r} cannot be set; make a new one with conv_impls.plan")
 
     def __delattr__(self, name: str) -> NoReturn:
-        raise AttributeError(f"a Plan cannot be changed, so {name!r} cannot be deleted")
+        raise AttributeError(f"a Plan is immutable, so {name!r} cannot be deleted")
 
     def __call__(self, x: Array, out: Array | None = None) -> Array:
         """Convolve x, which has the planned shape and dtype; see `conv2d` for ``out`` and the result."""

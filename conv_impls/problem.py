@@ -80,8 +80,8 @@ class Conv2dProblem:
         for argument in ("batch", "in_channels", "out_channels"):
             object.__setattr__(self, argument, check.integer(fn, argument, getattr(self, argument), 0))
         check.integer(fn, "groups", self.groups, 1)
-        in_size = check.pair(fn, "in_size", self.in_size, 0)
-        kernel_size = check.pair(fn, "kernel_size", self.kernel_size, 0)
+        in_size = check.pair(fn, "in_size", self.in_size, 0, lengths=(2,))
+        kernel_size = check.pair(fn, "kernel_size", self.kernel_size, 0, lengths=(2,))
         check.choice(fn, "dtype", self.dtype, check.DTYPES)
         if not isinstance(self.name, str):
             check.fail_type(fn, "name", "a str", type(self.name).__name__)

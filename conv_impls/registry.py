@@ -40,7 +40,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 ENTRY_POINTS = "conv_impls.backends"
 # Command-line options use "," between names and "@" before versions.
 NAME = re.compile(r"[\w.-]+")
-NO_COMPILER = "NUMBA_DISABLE_JIT is set, and it runs code that Numba compiles; unset it, or take backend 'auto'"
+NO_COMPILER = "it needs Numba's compiler, which NUMBA_DISABLE_JIT disables; unset it, or use backend 'auto'"
 # A backend is one function; its parameter names determine which of the three kinds it is.
 RUN = ("x", "weight", "bias", "problem")
 PREPARE = ("problem", "weight", "bias", "threads")
@@ -245,14 +245,14 @@ def resolve(fn: str, name: str, problem: Conv2dProblem, precision: str, threads:
 # Cached: every eager call needs it, and a cost model takes 0.1 ms. Errors are not cached.
 @lru_cache(maxsize=4096)
 def _settled(fn: str, backend: Backend, problem: Conv2dProblem, precision: str, threads: int, eager: bool) -> Backend:
-    asked: list[Any] = []
+    visited: list[Any] = []
     while (reason := backend.supports(problem)) is None and backend.kind == "choose":
-        asked.append(backend.name)
+        visited.append(backend.name)
         chosen = backend.function(problem, precision, threads, eager)
-        if chosen in asked or not isinstance(chosen, str):
-            way = ", which chooses ".join(map(repr, [*asked[1:], chosen]))
-            wrong = "a circle" if chosen in asked else "no name of a backend"
-            raise BackendError(f"{fn}: backend {asked[0]!r} chooses {way}: {wrong}; ask for a backend that computes")
+        if chosen in visited or not isinstance(chosen, str):
+            way = ", which chooses ".join(map(repr, [*visited[1:], chosen]))
+            wrong = "a cycle" if chosen in visited else "not the name of a backend"
+            raise BackendError(f"{fn}: backend {visited[0]!r} chooses {way}: {wrong}; use a backend that computes")
         backend = get_backend(chosen)
     if reason is None and precision == "strict" and backend.accuracy != "direct":
         reason = "precision='strict' allows direct summation only; use precision='standard'"

@@ -194,9 +194,9 @@ def _step(layer: Layer, text: str, size: tuple[int, int, int], field: Pair, jump
                 f"{name} falls to zero: window of {extent} on {size[1 + axis]} + padding {sum(layer.padding[axis])}"
             )
         elif unseen:
-            warnings.append(f"{name} does not divide: the last {unseen} {lines} are never seen by a window")
+            warnings.append(f"{name} is not divisible: no window covers the last {unseen} {lines}")
         if fields[axis] > image[axis] >= field[axis]:
-            warnings.append(f"receptive field {fields[axis]} reaches beyond the input {name} {image[axis]}")
+            warnings.append(f"receptive field {fields[axis]} is larger than the input {name} {image[axis]}")
     weights = out_channels * (channels // groups) * prod(layer.kernel_size) if layer.kind == "conv" else 0
     parameters = weights + (out_channels if layer.kind == "conv" and layer.bias else 0)
     result = (out_channels, out[0], out[1])
@@ -235,19 +235,19 @@ def _parse(text: str) -> tuple[Layer, str]:
         match = _SPEC.fullmatch(word)
         # A pool takes only k, s and p; a group count is one number; each value may be given once.
         key = match and (match[4] or match[1])
-        said = {"psame": "p", "dw": "g"}.get(key or "", key)
-        foreign = kind != "conv" and said not in ("k", "s", "p")
-        if match is None or said is None or foreign or said in seen or (match[1] == "g" and match[3]):
+        token = {"psame": "p", "dw": "g"}.get(key or "", key)
+        foreign = kind != "conv" and token not in ("k", "s", "p")
+        if match is None or token is None or foreign or token in seen or (match[1] == "g" and match[3]):
             check.fail("trace", "layers", GRAMMAR, repr(word), f"in {text!r}")
-        seen.add(said)
+        seen.add(token)
         if match[4]:
             flags.add(match[4])
         else:
             numbers[match[1]] = int(match[2]), int(match[3] or match[2])
     if "k" not in numbers:
         check.fail("trace", "layers", GRAMMAR, repr(text), "no kernel size")
-    for token in "ksd":
-        check.pair("trace", token, numbers.get(token, (1, 1)), 1)
+    for letter in "ksd":
+        check.pair("trace", letter, numbers.get(letter, (1, 1)), 1)
     kernel, dilation = numbers["k"], numbers.get("d", (1, 1))
     stride = numbers.get("s", (1, 1) if kind == "conv" else kernel)
     padding = "same" if "psame" in flags else numbers.get("p", (0, 0))

@@ -72,10 +72,10 @@ def integer(fn: str, argument: str, value: object, minimum: int) -> int:
     return number
 
 
-def pair(fn: str, argument: str, value: object, minimum: int) -> Pair:
-    """An int, or a pair (h, w) of ints, each >= minimum; a sequence of one is valid for both axes, as in torch."""
+def pair(fn: str, argument: str, value: object, minimum: int, lengths: tuple[int, ...] = (1, 2)) -> Pair:
+    """An int, or a pair (h, w) of ints, each >= minimum; a sequence of one counts for both axes, as in torch."""
     value = _plain(value)
-    if isinstance(value, (str, bytes)) or (isinstance(value, Sequence) and len(value) not in (1, 2)):
+    if isinstance(value, (str, bytes)) or (isinstance(value, Sequence) and len(value) not in lengths):
         fail(fn, argument, f"an integer or a pair (h, w), each >= {minimum}", repr(value))
     if isinstance(value, Sequence):
         return integer(fn, argument, value[0], minimum), integer(fn, argument, value[-1], minimum)
@@ -231,10 +231,10 @@ def geometry(
             fail(fn, kernel_name, f"k{axis} >= 1", kernel)
         most = max(before, after)
         if padding_mode == "reflect" and most >= size:
-            facts = "a reflection has size-1 rows to give"
+            facts = "a reflection can copy at most size-1 rows"
             fail(fn, "padding", f"less than {axis}={size} for 'reflect'", most, facts)
         if padding_mode == "circular" and most > size:
-            fail(fn, "padding", f"at most {axis}={size} for 'circular'", most, "it wraps around once at most")
+            fail(fn, "padding", f"at most {axis}={size} for 'circular'", most, "the image can wrap around only once")
         padded, extent = size + before + after, gap * (kernel - 1) + 1
         if extent > padded:
             room = f"{size}+{before}+{after}={padded}"

@@ -112,15 +112,15 @@ def test_layers_may_be_objects() -> None:
     ("text", "warnings"),
     [
         ("conv 4 k3 p1; maxpool k2x3", ()),
-        ("conv 4 k2 s2", ("layer 1: width does not divide: the last 1 ",)),
-        ("conv 4 k3x1 s2x1", ("layer 1: height does not divide: the last 1 rows",)),
-        ("conv 4 k5x1 p2x0; conv 4 k5x1", ("layer 2: receptive field 9 reaches beyond the input height 8",)),
-        ("conv 4 k1x5 d1x2 p0x4; conv 4 k1x2", ("layer 2: receptive field 10 reaches beyond the input width 9",)),
+        ("conv 4 k2 s2", ("layer 1: width is not divisible: no window covers the last 1 ",)),
+        ("conv 4 k3x1 s2x1", ("layer 1: height is not divisible: no window covers the last 1 rows",)),
+        ("conv 4 k5x1 p2x0; conv 4 k5x1", ("layer 2: receptive field 9 is larger than the input height 8",)),
+        ("conv 4 k1x5 d1x2 p0x4; conv 4 k1x2", ("layer 2: receptive field 10 is larger than the input width 9",)),
         (
             "conv 4 k9x1",
             (
                 "layer 1: height falls to zero: window of 9 on 8 + padding 0",
-                "layer 1: receptive field 9 reaches beyond the input height 8",
+                "layer 1: receptive field 9 is larger than the input height 8",
             ),
         ),
     ],
@@ -136,7 +136,7 @@ def test_a_stack_that_goes_wrong_is_warned_of(text: str, warnings: tuple[str, ..
 
 def test_a_warning_about_the_width_speaks_of_columns() -> None:
     assert trace((3, 8, 9), "conv 4 k2 s2").warnings == (
-        "layer 1: width does not divide: the last 1 columns are never seen by a window",
+        "layer 1: width is not divisible: no window covers the last 1 columns",
     )
 
 
