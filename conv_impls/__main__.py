@@ -16,7 +16,7 @@ import numpy as np
 
 from conv_impls import warmup
 from conv_impls.api import thread_count
-from conv_impls.choice import limits, remembered, tuning, userdir
+from conv_impls.choice import limits, stored, tuning, userdir
 from conv_impls.errors import ConvError
 from conv_impls.planned import plan
 from conv_impls.problem import Conv2dProblem
@@ -25,6 +25,7 @@ from conv_impls.trace import GRAMMAR, trace
 from conv_impls.validation import PRECISIONS, Array
 from conv_impls.workloads import Layer, WorkloadError, available, load
 
+ABOUT = "Trace the sizes of a network; prepare this machine for conv2d."
 TRACE = f"""examples:
   python -m conv_impls trace 1x128x128 "conv 8 k3 s1 p1; conv 16 k3 s2 p1; conv 16 k3 p1; conv 32 k3 s2 p1"
   python -m conv_impls trace 3x224x224 "conv 32 k3 s2 p1; conv 32 k3 p1 dw; conv 16 k1; maxpool k2"
@@ -43,6 +44,7 @@ MACHINE = """examples:
   python -m conv_impls machine --renew         measure limits and winners of tuning again
   python -m conv_impls machine --renew --threads 1,2"""
 EXIT = "exit codes: 0 fine, 2 usage, 130 interrupted"
+PRECISION = "strict: 'auto' uses direct summation only; standard (default): Winograd and FFT, too"
 BAR = 24
 Item = TypeVar("Item")
 
@@ -76,7 +78,7 @@ def _run(options: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     form = argparse.RawDescriptionHelpFormatter
     every = f"{TRACE}\n\n{LAYERS}\n\n{MACHINE}\n\n{EXIT}"
-    parser = argparse.ArgumentParser("python -m conv_impls", description=__doc__, epilog=every, formatter_class=form)
+    parser = argparse.ArgumentParser("python -m conv_impls", description=ABOUT, epilog=every, formatter_class=form)
     commands = parser.add_subparsers(dest="command", required=True)
 
     def command(name: str, text: str, examples: str) -> argparse.ArgumentParser:
@@ -97,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         each.add_argument(
             "--threads", type=_counts, default=[None], help="thread counts, for example 1,2 (default: all cores)"
         )
-        each.add_argument("--precision", choices=PRECISIONS, default="standard", help="what 'auto' may use")
+        each.add_argument("--precision", choices=PRECISIONS, default="standard", help=PRECISION)
     machine = command("machine", "show the stored limits and winners of this machine, or measure them again", MACHINE)
     machine.add_argument(
         "--renew", action="store_true", help="measure limits and winners again, and replace the old ones"
@@ -168,7 +170,7 @@ def _machine(renew: bool, threads: list[int | None]) -> None:
         work += [(question[0].label, partial(tuning.tune, *question)) for question in tuning.winners()]
         for _, measure in _progress(work):
             measure()
-    for line in remembered.lines():
+    for line in stored.lines():
         _say(line)
 
 

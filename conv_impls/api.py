@@ -129,7 +129,7 @@ def conv2d(
     count, relu = thread_count(fn, threads), is_relu(fn, activation)
     shape = result_shape(fn, out, problem, single)
     # The backend is selected last, so that the error for a wrong argument does not depend on it.
-    chosen = settle(fn, backend, problem, precision, count, eager=True)
+    chosen = select(fn, backend, problem, precision, count, eager=True)
     x, weight = check.laid_out(x), check.laid_out(weight)
     key = chosen, problem, count, relu
     prepared = eager_store.take(key, weight, bias) or prepare(chosen, problem, weight, bias, count, relu)
@@ -157,7 +157,7 @@ def usable(threads: int) -> int:
     return threads if launch is None else int(launch.usable(threads))
 
 
-def settle(fn: str, name: str, problem: Conv2dProblem, precision: str, threads: int, eager: bool) -> Backend:
+def select(fn: str, name: str, problem: Conv2dProblem, precision: str, threads: int, eager: bool) -> Backend:
     """Like `registry.resolve`, but "auto" prefers the backend that `tuning` measured as fastest on this machine."""
     winner = tuning.winner(problem, precision, threads) if name == "auto" else None
     if winner is not None:

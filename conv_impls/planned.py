@@ -18,7 +18,7 @@ import numpy as np
 from conv_impls import hints
 from conv_impls import validation as check
 from conv_impls._version import __version__
-from conv_impls.api import compute, is_relu, prepare, result_shape, settle, thread_count, usable
+from conv_impls.api import compute, is_relu, prepare, result_shape, select, thread_count, usable
 from conv_impls.choice import tuning
 from conv_impls.errors import UnknownBackendError
 from conv_impls.prepared import Call, Prepared
@@ -261,7 +261,7 @@ def plan(
         if backend != "auto":
             check.fail(fn, "tune", "False with a backend of your choice", tune, f"backend={backend!r}; use 'auto'")
         tuning.tune(problem, precision, count)
-    chosen = settle(fn, backend, problem, precision, count, eager=False)
+    chosen = select(fn, backend, problem, precision, count, eager=False)
     start = time.perf_counter()
     prepared = prepare(chosen, problem, weight, bias, count, relu)
     prepare_s = time.perf_counter() - start

@@ -165,7 +165,7 @@ class Conv2dProblem:
         except TypeError:  # a list or an array is a valid argument, but not hashable
             return cls.of_shapes(fn, shape, weight.shape, x.itemsize, *arguments)
         # True == 1 == 1.0, but only 1 is a valid stride: repr distinguishes them in the cache key.
-        return _remembered(repr(arguments), fn, shape, weight.shape, x.itemsize, *arguments)
+        return _cached(repr(arguments), fn, shape, weight.shape, x.itemsize, *arguments)
 
     @classmethod
     def of_shapes(
@@ -296,5 +296,5 @@ class Conv2dProblem:
 
 # Cached: checking takes 30 us, and every eager call needs it. Errors are not cached.
 @lru_cache(maxsize=4096)
-def _remembered(spelling: str, *arguments: Any) -> Conv2dProblem:
+def _cached(spelling: str, *arguments: Any) -> Conv2dProblem:
     return Conv2dProblem.of_shapes(*arguments)

@@ -141,7 +141,7 @@ def register(
             fuses_relu=parameters == FUSED, mode=mode or ("eager" if kind == "run" else "planned"), compiled=compiled,
             workspace=workspace,
         )  # fmt: skip
-        _settled.cache_clear()
+        _selected.cache_clear()
         return function
 
     return decorate
@@ -239,12 +239,12 @@ def resolve(fn: str, name: str, problem: Conv2dProblem, precision: str, threads:
     """The backend that will compute ``problem``: follows "choose" backends; raises if the problem is unsupported."""
     if not isinstance(name, str):
         fail_type(fn, "backend", "a name (str)", type(name).__name__)
-    return _settled(fn, get_backend(name), problem, precision, threads, eager)
+    return _selected(fn, get_backend(name), problem, precision, threads, eager)
 
 
 # Cached: every eager call needs it, and a cost model takes 0.1 ms. Errors are not cached.
 @lru_cache(maxsize=4096)
-def _settled(fn: str, backend: Backend, problem: Conv2dProblem, precision: str, threads: int, eager: bool) -> Backend:
+def _selected(fn: str, backend: Backend, problem: Conv2dProblem, precision: str, threads: int, eager: bool) -> Backend:
     visited: list[Any] = []
     while (reason := backend.supports(problem)) is None and backend.kind == "choose":
         visited.append(backend.name)

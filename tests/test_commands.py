@@ -124,7 +124,7 @@ def test_machine_shows_dates_numbers_and_what_is_implausible(
     assert "float32 multiply-adds          100 GFLOP/s" in first
     assert "implausible" not in first
     told = [line.split() for line in second.splitlines() if "implausible" in line]
-    assert [(line[0], line[-3]) for line in told] == [("float32", "100"), ("float64", "40"), ("start", "100")]
+    assert [(line[0], line[-3]) for line in told] == [("float32", "100"), ("float64", "40"), ("starting", "100")]
 
 
 def test_machine_renews_limits_and_winners(
