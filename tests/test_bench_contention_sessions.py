@@ -145,7 +145,7 @@ def test_a_machine_with_too_few_cores_measures_nothing_and_says_so(start: Start)
     said, _ = child.communicate()
     assert child.returncode == 0, said
     assert "3 skipped" in said
-    assert "expected 2 cores to hold all processes to, got 1" in said
+    assert "expected 2 cores for all processes, got 1" in said
 
 
 def test_a_busy_process_that_does_not_start_fails_the_layer_once(start: Start) -> None:
