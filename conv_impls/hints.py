@@ -91,19 +91,22 @@ def channels(names: tuple[str, str], x_shape: Shape, weight_shape: Shape, groups
         return ""
     in_channels, (out_channels, depth, *kernel) = x_shape[-3], weight_shape
     wanted = depth * groups
-    last = channels_last(names[0], x_shape, wanted)
-    if last:
+    # Another image cannot help if the groups do not divide the output channels.
+    divides = out_channels % groups == 0
+    if divides and (last := channels_last(names[0], x_shape, wanted)):
         return last
     divisor = in_channels // depth if depth and in_channels % depth == 0 else 0
     # A kernel larger than the image is not a kernel but another order of axes.
     if divisor and out_channels % divisor == 0 and kernel[0] <= x_shape[-2] and kernel[1] <= x_shape[-1]:
         return f"groups={divisor} fits"
-    return _planes(names[0], x_shape, wanted) or _weights(names, x_shape, weight_shape, groups)
+    if divides and (planes := _planes(names[0], x_shape, wanted)):
+        return planes
+    return _weights(names, x_shape, weight_shape, groups)
 
 
 def channels_last(name: str, shape: Shape, wanted: int) -> str:
     """How to move the channels of an image to the front, if they are last and as many as wanted; drops alpha."""
-    if wanted == shape[-1]:
+    if wanted == shape[-1] != shape[-3]:
         return f"if channels are the last axis, pass {_moved(name, shape, CHANNELS_FIRST[len(shape)])}"
     if name == "x" and wanted in (1, 3) and shape[-1] == wanted + 1:
         colors = f"x[..., :{wanted}].transpose{CHANNELS_FIRST[len(shape)]}"

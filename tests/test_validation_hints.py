@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import array
+import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,10 +14,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse
+from effort import Effort
 from PIL import Image
 
 import conv_impls as ci
-from conv_impls import Conv2dProblem, ConvError, DTypeError, ProblemError, hints
+from conv_impls import Conv2dProblem, ConvError, DTypeError, ProblemError, hints, validation
 from conv_impls.validation import Array
 
 F = np.float32
@@ -116,6 +119,32 @@ def test_a_proposed_order_of_axes_works(
     call(**arguments | {name: eval(e.removeprefix(f"{name}="), {}, arguments) for name, e in proposed.items()})
 
 
+def test_whatever_is_proposed_for_shapes_that_do_not_fit_makes_them_fit(effort: Effort) -> None:
+    rng, proposals = np.random.default_rng(effort.seed), Counter[str]()
+    for _ in range(effort.calls):
+        batch = [[], [1], [2]][rng.integers(3)]
+        arguments: dict[str, Any] = {
+            "x": np.empty([*batch, *rng.choice([1, 2, 3, 4, 6, 9], 3)]),
+            "weight": np.empty(rng.choice([1, 2, 3, 4, 6], 4)),
+            "groups": int(rng.choice([1, 1, 2, 3])),
+        }
+        try:
+            fits(**arguments)
+        except ProblemError as error:
+            found = re.findall(r"((?:x|weight)(?:\[[^]]*\]|\.transpose\([^)]*\))+)", str(error).partition("; ")[2])
+            changed = {text.partition(".")[0].partition("[")[0]: eval(text, {}, arguments) for text in found}
+            if groups := re.search(r"; groups=(\d+) fits", str(error)):
+                changed["groups"] = int(groups[1])
+            if changed:
+                fits(**arguments | changed)
+            proposals.update([",".join(sorted(changed))])
+    assert proposals.keys() == {"x", "weight", "weight,x", "groups", ""}
+
+
+def fits(x: Array, weight: Array, groups: int) -> None:
+    validation.channels("conv2d", x.shape, weight.shape, groups)
+
+
 def test_a_gray_image_may_also_go_to_apply_kernel() -> None:
     assert "apply_kernel" in refusal(ci.conv2d, {"x": GRAY, "weight": ONE_KERNEL}, ProblemError)
     assert "apply_kernel" not in refusal(ci.conv2d, {"x": FIRST, "weight": W[0]}, ProblemError)
@@ -133,6 +162,12 @@ def test_a_gray_image_may_also_go_to_apply_kernel() -> None:
 )
 def test_where_nothing_fits_there_is_no_advice(names: tuple[str, str], x: Any, weight: Any) -> None:
     assert hints.channels(names, x, weight, 1) == ""
+
+
+def test_channels_that_are_where_they_belong_are_not_moved() -> None:
+    text = refusal(ci.conv2d, {"x": ones(4, 9, 4), "weight": ones(5, 2, 3, 3), "groups": 2}, ProblemError)
+    assert text.startswith("conv2d: groups: expected a divisor of the 5 output channels, got 2 (")
+    assert text.endswith("groups=2)")
 
 
 def test_the_shape_in_an_error_is_the_one_that_was_given() -> None:
