@@ -48,7 +48,7 @@ def conv2d(
     weight : ndarray of shape (C_out, C_in/groups, kH, kW), x's dtype
         One kernel for each output channel.
     bias : ndarray of shape (C_out,), x's dtype, optional
-        Is added to each output channel.
+        One number for each output channel, added to it.
     stride : int or (h, w), each >= 1
         Step of the kernel. A sequence of one number, such as (2,), counts for both axes, here and below.
     padding : int, (h, w), ((top, bottom), (left, right)), "same" or "valid"

@@ -146,7 +146,7 @@ def conv_transpose2d(
     weight : ndarray of shape (C_in, C_out/groups, kH, kW), same dtype
         The weight of the forward convolution whose adjoint this is; C_in are its output channels.
     bias : ndarray of shape (C_out,), same dtype, optional
-        Is added to each output channel.
+        One number for each output channel, added to it.
     stride, padding : int or (h, w)
         Stride and padding of that convolution.
     output_padding : int or (h, w)

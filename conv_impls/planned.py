@@ -214,7 +214,7 @@ def plan(
     weight : ndarray of shape (C_out, C_in/groups, kH, kW), the problem's dtype
         It is copied; later changes have no effect.
     bias : ndarray of shape (C_out,), same dtype, optional
-        Is copied, too.
+        It is copied as well.
     backend, precision, threads, activation : see `conv2d`
         They hold for every call of the plan.
     tune : bool

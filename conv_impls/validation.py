@@ -165,7 +165,8 @@ def same_dtype(fn: str, argument: str, value: Array, other: str, like: Array) ->
         return
     got, expected = value.dtype.name, like.dtype.name
     if got != expected:
-        fail_type(fn, argument, f"dtype {expected} like {other}", got, "mixed dtypes are not promoted; convert one")
+        facts = f"mixed dtypes are not promoted; convert one, such as {argument}.astype(numpy.{expected})"
+        fail_type(fn, argument, f"dtype {expected} like {other}", got, facts)
 
 
 def described_images(fn: str, argument: str, value: object) -> tuple[Array, bool]:
