@@ -34,6 +34,8 @@ def conv2d_input(
 ) -> Array:
     """Gradient of ``conv2d`` with respect to its input.
 
+    Arguments by position are in the order of torch.nn.grad.conv2d_input.
+
     Parameters
     ----------
     input_size : sequence
@@ -86,6 +88,8 @@ def conv2d_weight(
 ) -> Array:
     """Gradient of ``conv2d`` with respect to its weight.
 
+    Arguments by position are in the order of torch.nn.grad.conv2d_weight.
+
     Parameters
     ----------
     x : ndarray of shape (N, C_in, H, W) or (C_in, H, W), float32 or float64
@@ -137,7 +141,9 @@ def conv_transpose2d(
     groups: int = 1,
     dilation: Numbers = 1,
 ) -> Array:
-    """Transposed convolution: what `conv2d_input` computes, with the output size as an argument.
+    """Transposed convolution: what `conv2d_input` computes, with ``output_padding`` in place of the output size.
+
+    Arguments by position are in the order of torch.nn.functional.conv_transpose2d: dilation is the last.
 
     Parameters
     ----------

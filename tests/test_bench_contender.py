@@ -240,7 +240,7 @@ def test_a_report_that_cannot_be_stored_is_an_error(machine: Machine, tmp_path: 
     race.worker.change = lambda do, answer: answer | {"facts": answer["facts"] | told}
     got = race.end()
     assert got.status == "error"
-    assert got.reason.startswith(f"what it reported cannot be stored: {next(iter(told))}: ")
+    assert got.reason.startswith(f"the facts it reported cannot be stored: {next(iter(told))}: ")
 
 
 # The last check calls twice on each image, new and just seen, and before either on another image.

@@ -145,7 +145,7 @@ class Contender:
         try:
             return checked({**values, "environment_id": environment_id, **facts, "version": self.version})
         except StoreError as error:
-            return Record(self.case, "error", f"what it reported cannot be stored: {error}", environment_id)
+            return Record(self.case, "error", f"the facts it reported cannot be stored: {error}", environment_id)
 
     def _guard(self, action: Any) -> None:
         try:
