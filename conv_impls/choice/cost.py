@@ -151,10 +151,11 @@ def _direct(problem: Conv2dProblem, lanes: int, threads: int, eager: bool) -> fl
 
 def _winograd_units(problem: Conv2dProblem, m: int, lanes: int, eager: bool) -> tuple[float, float, int]:
     """Units of products, units of everything else, and bytes of the transformed weights."""
-    outputs = [m if k > 1 else 1 for k in problem.kernel_size]
-    axes = zip(outputs, problem.kernel_size, problem.stride, strict=True)
-    points = prod(winograd_axes.points(*axis) for axis in axes)
-    tiles = problem.batch * prod(-(-size // step) for size, step in zip(problem.out_size, outputs, strict=True))
+    from conv_impls.backends import _winograd
+
+    tile = _winograd.tile_of(m, problem)
+    points = prod(axis.points for axis in winograd_axes.axes(tile))
+    outputs, tiles = tile.m, problem.batch * prod(_winograd.tiles_across(problem, tile))
     g = problem.groups
     ic, oc = -(-problem.in_channels // g // lanes), -(-problem.out_channels // g // (2 * lanes)) * 2
     products = g * points * max(tiles, LEAST_ROWS) * ic * lanes * oc / TILE_EFFICIENCY
