@@ -36,6 +36,8 @@ STAGED_ROW, STAGED_VECTOR = 32, 4
 # stages again (with bands of one row, 64 -> 1 channels at 128 x 128 took twice the time). LEAST_ROWS times is enough if
 # L2 holds no more: rows that are staged twice still cost less than taps that are packed nine times.
 BAND_BYTES, OWN_ROWS, LEAST_ROWS = 128 * 2**10, 4, 1
+# By channel, the results of at least so many positions are transposed together.
+RESULT_POSITIONS = 128
 
 
 def better(problem: Conv2dProblem, threads: int) -> bool:
@@ -102,15 +104,17 @@ def in_rows(problem: Conv2dProblem) -> bool:
     return problem.kernel_size == problem.stride == (1, 1) and problem.padding == NO_PADDING
 
 
-def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int, relu: bool) -> Prepared:
-    """Plan of one `effective` problem."""
+def prepare(
+    problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int, relu: bool, by_channel: bool
+) -> Prepared:
+    """Plan of one `effective` problem, with vectors along rows, or along output channels."""
     dtype, g, reduction = np.dtype(problem.dtype), problem.groups, problem.reduction
     oc, (oh, ow) = problem.out_channels // g, problem.out_size
     layout = image_layout(problem)
     staging, lanes = layout.staging, vector_lanes(dtype.itemsize)
     vectors = most_vectors(-(-oc // -(-oc // ROWS)))
-    # The caller's image is read in whole vectors, which must not pass the end of its last row.
-    staged = layout.staged or ow < lanes
+    # Vectors along rows: the caller's image is read in whole vectors, which must not pass the end of its last row.
+    staged = layout.staged or (ow < lanes and not by_channel)
     while not staged and vectors * lanes > ow:
         vectors //= 2
     # Bands of rows whose planes fit the cache, the same number for each thread.
@@ -121,28 +125,30 @@ def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: 
     plane, channel = (-(-oh // bands) + shared_rows) * layout.pitch, prod(problem.in_size)
     if staged:
         channel = spread(staging.sizes.phases_h * staging.sizes.phases_w * plane, dtype.itemsize)
+    # Vectors may be loaded past the end of the planes, but are never used.
+    planes = staged * round_up(problem.in_channels // g * channel + WIDTHS[-1] * lanes, lanes)
+    channels = round_up(oc, VECTORS * lanes) if by_channel else oc
+    result_rows = max(1, RESULT_POSITIONS // ow)
     sizes = by_tap.Sizes(
         batch=problem.batch, groups=g, out_channels=oc, reduction=reduction, out_height=oh, out_width=ow, bands=bands,
         vectors=vectors, in_channels=problem.in_channels // g, pitch=layout.pitch,
-        plane=plane, channel=channel, shared_rows=shared_rows, staged=staged,
+        plane=plane, channel=channel, shared_rows=shared_rows, staged=staged, result_rows=result_rows, planes=planes,
     )  # fmt: skip
     offsets = tap_offsets(problem, channel, plane, layout.pitch, staging.sizes.phases_w)
     # The tile prefetches AHEAD taps ahead.
     offsets = np.pad(offsets, (0, AHEAD), mode="edge")
-    packed, bias_values = aligned_zeros((g * reduction * oc,), dtype), np.zeros(g * oc, dtype)
+    packed, bias_values = aligned_zeros((g * reduction * channels,), dtype), np.zeros((g, channels), dtype)
     floor = np.array([0.0 if relu else -np.inf], dtype)
     operands = by_tap.Operands(staging, packed, bias_values, floor, offsets, sizes)
-    compile_s = compiled_s([implicit.pack_tiles, by_tap.convolve], dtype)
-    # Vectors may be loaded past the end of the planes, but are never used.
-    own = staged * (problem.in_channels // g * channel + WIDTHS[-1] * lanes)
-    job = Job([by_tap.convolve], dtype, operands, threads=threads, units=problem.batch * g * bands, own=own)
-    packing = Job(
-        [implicit.pack_tiles], dtype, implicit.PackOperands(implicit.Packing(g, oc, reduction)), threads=threads
-    )
+    pack, convolve = (implicit.pack_tiles, implicit.pack_panels)[by_channel], (by_tap.convolve, by_tap.by_channel)[by_channel]
+    compile_s = compiled_s([pack, convolve], dtype)
+    own = planes + by_channel * (result_rows * ow + lanes) * VECTORS * lanes
+    job = Job([convolve], dtype, operands, threads=threads, units=problem.batch * g * bands, own=own)
+    packing = Job([pack], dtype, implicit.PackOperands(implicit.Packing(g, oc, reduction)), threads=threads)
 
     def repack(weight: Array, bias: Array | None) -> None:
         packing(weight.reshape(-1), packed)
-        bias_values[:] = 0 if bias is None else bias
+        bias_values[:, :oc] = 0 if bias is None else bias.reshape(g, oc)
 
     repack(weight, bias)
     return Prepared(job, packed.nbytes, job.workspace_bytes, compile_s, repack)

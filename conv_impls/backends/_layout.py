@@ -112,7 +112,8 @@ def image_layout(problem: Conv2dProblem) -> Layout:
     tap_offset = tap_offsets(problem, channel, plane, pitch, col_source.shape[0])
     (h, w), (phases_h, plane_h), (phases_w, plane_w) = problem.in_size, row_source.shape, col_source.shape
     images, stride = problem.batch * problem.in_channels, problem.stride[1]
-    sizes = StageSizes(images, channel, h, w, phases_h, plane_h, phases_w, plane_w, stride)
+    zeros = problem.padding_mode == "zeros"
+    sizes = StageSizes(images, channel, h, w, phases_h, plane_h, phases_w, plane_w, stride, zeros)
     staging = Staging(sizes, row_source, col_source, inner_columns(problem, pitch))
     return Layout(staged, channel, pitch, tap_offset, staging)
 

@@ -92,7 +92,7 @@ def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: 
     if _dense.covers(problem):
         return _dense.prepare(problem, weight, bias, threads, relu, K_BLOCK)
     if _by_tap.better(problem, threads):
-        return _by_tap.prepare(problem, weight, bias, threads, relu)
+        return _by_tap.prepare(problem, weight, bias, threads, relu, by_channel=False)
     return _prepare(problem, weight, bias, threads, relu)
 
 

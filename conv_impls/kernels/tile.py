@@ -52,8 +52,8 @@ class Product(NamedTuple):
     """The operands of a tile as LLVM values: pairs of an address and a step in elements, and numbers.
 
     Without ``columns``, C is whole vectors wide. If ``soon`` (the next block) is given, each step of the reduction
-    prefetches one line of it. ``taps`` is the address of a table of offsets: B[k] is at B[0] + offset[k]. With several
-    panels, each starts ``panel`` elements after the previous one.
+    prefetches one line of it. ``taps`` is the address of a table of offsets: B[k] is at B[0] + offset[k], or A[k] at
+    A[0] + offset[k] if ``taps_of_a``. With several panels, each starts ``panel`` elements after the previous one.
     """
 
     k: ir.Value
@@ -65,11 +65,13 @@ class Product(NamedTuple):
     soon: tuple[ir.Value, ...] = ()
     taps: ir.Value | None = None
     panel: ir.Value | None = None
+    taps_of_a: bool = False
 
 
 def emit(builder, vector, rows, vectors, a_row, product):
     """Emit one tile of ``rows`` x ``vectors`` at the builder; A[k, m + 1] is ``a_row`` elements after A[k, m]."""
-    k, (a, a_step), (b, b_step), (c, c_step), columns, start, soon, taps, panel = product
+    k, (a, a_step), (b, b_step), (c, c_step), columns, start, soon, table, panel, taps_of_a = product
+    taps = None if taps_of_a else table
     scalar, lanes = vector.element, vector.count
     function = builder.function
     tiles = [(m, v) for m in range(rows) for v in range(vectors)]
@@ -134,6 +136,8 @@ def emit(builder, vector, rows, vectors, a_row, product):
 
     def step(values, a_here, b_here, *soon_here):
         """Add one step of the reduction to ``values``."""
+        if taps_of_a:
+            a_here = at(a, llvm.load(builder, I64, a_here))
         if taps is not None:
             # Prefetch: 64 -> 16 channels at 56 x 56 gain 15%; wide tiles, with more loads per product, lose 20%.
             if vectors <= VECTORS:
@@ -192,8 +196,9 @@ def emit(builder, vector, rows, vectors, a_row, product):
     if soon:
         ask_for_c()
     if a_row == 1:
-        walk = (b, b_step) if taps is None else (taps, I64(8 // llvm.itemsize(scalar)))
-        walks = [(a, a_step), walk, soon] if soon else [(a, a_step), walk]
+        offsets = table, I64(8 // llvm.itemsize(scalar))
+        walks = [offsets if taps_of_a else (a, a_step), (b, b_step) if taps is None else offsets]
+        walks += [soon] if soon else []
         accumulators = loop(builder, block, "k", k, walks, accumulators, at, step)
     else:
         # A is stored in groups of `lanes` steps: in a group the next step is the next element.
@@ -249,7 +254,7 @@ def loop(builder, block, name, trips, walks, values, at, body):
     return results
 
 
-def _all_sizes(builder, vector, rows, a_row, product):
+def all_sizes(builder, vector, rows, a_row, product):
     """A switch over tiles of all row counts, ``VECTORS`` wide, or one vector wide if ``columns`` fit one vector."""
     widths, vectors = (VECTORS,), I64(VECTORS)
     if product.columns is not None:
@@ -296,7 +301,7 @@ def tile(typing_context, rows, k, a, b, c, columns, bias, start, floor, soon):
     def codegen(context, builder, signature, arguments):
         rows, k, a, b, c, columns, (bias,), start, floor, soon = located(context, builder, signature, arguments)
         product = Product(k, a, b, c, columns, Start(start, bias, floor), soon)
-        _all_sizes(builder, simd.vector_ir(scalar), rows, 1, product)
+        all_sizes(builder, simd.vector_ir(scalar), rows, 1, product)
         return context.get_dummy_value()
 
     return signature, codegen
@@ -314,7 +319,7 @@ def tile_by_lane(typing_context, rows, k, a, b, c):
     def codegen(context, builder, signature, arguments):
         rows, *product = located(context, builder, signature, arguments)
         vector = simd.vector_ir(scalar)
-        _all_sizes(builder, vector, rows, vector.count, Product(*product))
+        all_sizes(builder, vector, rows, vector.count, Product(*product))
         return context.get_dummy_value()
 
     return types.void(i, i, *map(simd.operand, (a, b, c))), codegen

@@ -19,7 +19,17 @@ from numba.extending import intrinsic
 
 from conv_impls.kernels import simd
 from conv_impls.kernels.runtime import llvm
-from conv_impls.kernels.tile import ROWS, START_BY_ROW, VECTORS, Product, Start, located, switch
+from conv_impls.kernels.tile import (
+    ROWS,
+    START_BY_COLUMN,
+    START_BY_ROW,
+    VECTORS,
+    Product,
+    Start,
+    all_sizes,
+    located,
+    switch,
+)  # fmt: skip
 
 # Widths in vectors of a tile of few rows, which has free registers for more than `VECTORS`.
 WIDTHS = 1, 2, 4, 8
@@ -79,6 +89,27 @@ def tile_of_row(typing_context, k, a, b, c, columns, bias, start, floor):
             enough = builder.icmp_signed("<=", columns, I64(count * VECTORS * vector.count))
             vectors = builder.select(enough, I64(count * VECTORS), vectors)
         switch(builder, vector, [(1, count * VECTORS) for count in PANEL_COUNTS], (I64(1), vectors), 1, product)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def tile_at_taps(typing_context, rows, k, a, b, taps, c, columns, bias, floor):
+    """As `tile`, but A is (array, at), and A[k, m] is array[at + offset[k] + m]: an image that is read in place.
+
+    ``taps`` is (offset, index of k = 0), ``bias`` is per column.
+    """
+    i, scalar = types.int64, c[0].dtype
+    kinds = map(simd.operand, (a, b, taps, c))
+    signature = types.void(i, i, *kinds, i, simd.operand(bias), scalar)
+
+    def codegen(context, builder, signature, arguments):
+        rows, k, (a,), b, (taps,), c, columns, (bias,), floor = located(context, builder, signature, arguments)
+        vector = simd.vector_ir(scalar)
+        start, taps = Start(I64(START_BY_COLUMN), bias, floor), llvm.to(builder, taps, vector.element)
+        product = Product(k, (a, None), b, c, columns, start, (), taps, taps_of_a=True)
+        all_sizes(builder, vector, rows, 1, product)
         return context.get_dummy_value()
 
     return signature, codegen
