@@ -36,6 +36,9 @@ STAGED_ROW, STAGED_VECTOR = 32, 4
 # stages again (with bands of one row, 64 -> 1 channels at 128 x 128 took twice the time). LEAST_ROWS times is enough if
 # L2 holds no more: rows that are staged twice still cost less than taps that are packed nine times.
 BAND_BYTES, OWN_ROWS, LEAST_ROWS = 128 * 2**10, 4, 1
+# By channel, rows of a tile whose columns are not contiguous: each row takes an address, and with more of them than
+# general registers the tile took twice the time.
+STRIDED_ROWS = 8
 # By channel, the results of at least so many positions are transposed together.
 RESULT_POSITIONS = 128
 
@@ -114,7 +117,8 @@ def prepare(
     staging, lanes = layout.staging, vector_lanes(dtype.itemsize)
     vectors = most_vectors(-(-oc // -(-oc // ROWS)))
     # Vectors along rows: the caller's image is read in whole vectors, which must not pass the end of its last row.
-    staged = layout.staged or (ow < lanes and not by_channel)
+    # Vectors along channels: it is read element by element, with any stride.
+    staged = problem.padding != NO_PADDING if by_channel else layout.staged or ow < lanes
     while not staged and vectors * lanes > ow:
         vectors //= 2
     # Bands of rows whose planes fit the cache, the same number for each thread.
@@ -125,6 +129,12 @@ def prepare(
     plane, channel = (-(-oh // bands) + shared_rows) * layout.pitch, prod(problem.in_size)
     if staged:
         channel = spread(staging.sizes.phases_h * staging.sizes.phases_w * plane, dtype.itemsize)
+    if staged or not by_channel:
+        offsets = tap_offsets(problem, channel, plane, layout.pitch, staging.sizes.phases_w)
+        row_step, column_step = layout.pitch, 1
+    else:
+        offsets = tap_offsets(problem.replace(stride=(1, 1)), channel, 0, problem.in_size[1], 1)
+        row_step, column_step = problem.stride[0] * problem.in_size[1], problem.stride[1]
     # Vectors may be loaded past the end of the planes, but are never used.
     planes = staged * round_up(problem.in_channels // g * channel + WIDTHS[-1] * lanes, lanes)
     channels = round_up(oc, VECTORS * lanes) if by_channel else oc
@@ -132,9 +142,9 @@ def prepare(
     sizes = by_tap.Sizes(
         batch=problem.batch, groups=g, out_channels=oc, reduction=reduction, out_height=oh, out_width=ow, bands=bands,
         vectors=vectors, in_channels=problem.in_channels // g, pitch=layout.pitch,
-        plane=plane, channel=channel, shared_rows=shared_rows, staged=staged, result_rows=result_rows, planes=planes,
+        plane=plane, channel=channel, shared_rows=shared_rows, staged=staged, row_step=row_step,
+        column_step=column_step, tile_rows=ROWS if column_step == 1 else min(ROWS, STRIDED_ROWS), result_rows=result_rows, planes=planes,
     )  # fmt: skip
-    offsets = tap_offsets(problem, channel, plane, layout.pitch, staging.sizes.phases_w)
     # The tile prefetches AHEAD taps ahead.
     offsets = np.pad(offsets, (0, AHEAD), mode="edge")
     packed, bias_values = aligned_zeros((g * reduction * channels,), dtype), np.zeros((g, channels), dtype)

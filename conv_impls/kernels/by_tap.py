@@ -48,7 +48,11 @@ class Sizes(NamedTuple):
     shared_rows: int
     # 1 if bands are staged.
     staged: int
-    # By channel: rows of outputs whose results are transposed together, and the elements of the planes before them.
+    # By channel: elements between the inputs of two rows and of two columns of outputs; outputs of a tile, at most; rows
+    # whose results are transposed together; elements of the planes before these results.
+    row_step: int
+    column_step: int
+    tile_rows: int
     result_rows: int
     planes: int
 
@@ -114,7 +118,7 @@ def by_channel(part, parts, operands):
     sizes, source = plan.sizes, work if plan.sizes.staged else x
     groups, oc, reduction = sizes.groups, sizes.out_channels, sizes.reduction
     out_height, out_width, bands = sizes.out_height, sizes.out_width, sizes.bands
-    lanes, tiles, positions = lanes_of(y), -(-out_width // ROWS), sizes.out_height * sizes.out_width
+    lanes, tiles, positions = lanes_of(y), -(-out_width // sizes.tile_rows), sizes.out_height * sizes.out_width
     width, results = VECTORS * lanes_of(y), at + sizes.planes
     tasks, panels = sizes.batch * groups * bands, -(-oc // width)
     for task in range(part * tasks // parts, (part + 1) * tasks // parts):
@@ -125,7 +129,7 @@ def by_channel(part, parts, operands):
             channels, rows = (image_group * sizes.in_channels, sizes.in_channels), bottom - top + sizes.shared_rows
             stage_band(x, channels, (top, rows), plan.staging, work, (at, sizes.channel, sizes.plane))
         else:
-            base = image_group * sizes.in_channels * sizes.channel + top * sizes.pitch
+            base = image_group * sizes.in_channels * sizes.channel + top * sizes.row_step
         for panel in range(panels):
             o = panel * width
             # Whole vectors: the lanes after the last channel are zeros.
@@ -137,7 +141,7 @@ def by_channel(part, parts, operands):
                     for t in range(tiles):
                         j = t * out_width // tiles
                         rows = (t + 1) * out_width // tiles - j
-                        a = source, base + (i - top) * sizes.pitch + j
+                        a = source, base + (i - top) * sizes.row_step + j * sizes.column_step, sizes.column_step
                         c = work, results + ((i - above) * out_width + j) * width, width
                         tile_at_taps(rows, reduction, a, b, (plan.tap_offset, 0), c, columns, bias, plan.floor[0])
                 count, line = (below - above) * out_width, (image_group * oc + o) * positions + above * out_width

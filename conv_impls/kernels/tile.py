@@ -69,7 +69,10 @@ class Product(NamedTuple):
 
 
 def emit(builder, vector, rows, vectors, a_row, product):
-    """Emit one tile of ``rows`` x ``vectors`` at the builder; A[k, m + 1] is ``a_row`` elements after A[k, m]."""
+    """Emit one tile of ``rows`` x ``vectors`` at the builder; A[k, m + 1] is ``a_row`` elements after A[k, m].
+
+    ``a_row`` is a number known at compile time, or an LLVM value.
+    """
     k, (a, a_step), (b, b_step), (c, c_step), columns, start, soon, table, panel, taps_of_a = product
     taps = None if taps_of_a else table
     scalar, lanes = vector.element, vector.count
@@ -84,6 +87,9 @@ def emit(builder, vector, rows, vectors, a_row, product):
 
     def c_address(m, v):
         return at(c, builder.mul(c_step, ir.Constant(I64, m)), v * lanes)
+
+    def a_address(here, m):
+        return at(here, m * a_row if isinstance(a_row, int) else builder.mul(a_row, I64(m)))
 
     def b_address(here, v):
         if panel is None:
@@ -151,7 +157,7 @@ def emit(builder, vector, rows, vectors, a_row, product):
         if rows < vectors:
             # The operands of the shorter side of the tile stay in registers.
             left = [
-                simd.splat_ir(builder, builder.load(at(a_here, m * a_row), typ=scalar), vector) for m in range(rows)
+                simd.splat_ir(builder, builder.load(a_address(a_here, m), typ=scalar), vector) for m in range(rows)
             ]
             result = list(values)
             for v in range(vectors):
@@ -162,7 +168,7 @@ def emit(builder, vector, rows, vectors, a_row, product):
         right = [llvm.load(builder, vector, b_address(b_here, v)) for v in range(vectors)]
         result = []
         for m in range(rows):
-            left = simd.splat_ir(builder, builder.load(at(a_here, m * a_row), typ=scalar), vector)
+            left = simd.splat_ir(builder, builder.load(a_address(a_here, m), typ=scalar), vector)
             result += [simd.fma_ir(builder, left, right[v], values[m * vectors + v]) for v in range(vectors)]
         return result
 
@@ -195,7 +201,7 @@ def emit(builder, vector, rows, vectors, a_row, product):
     accumulators = started() if start else [zero] * len(tiles)
     if soon:
         ask_for_c()
-    if a_row == 1:
+    if a_row == 1 or taps_of_a:
         offsets = table, I64(8 // llvm.itemsize(scalar))
         walks = [offsets if taps_of_a else (a, a_step), (b, b_step) if taps is None else offsets]
         walks += [soon] if soon else []

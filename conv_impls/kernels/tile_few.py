@@ -96,7 +96,7 @@ def tile_of_row(typing_context, k, a, b, c, columns, bias, start, floor):
 
 @intrinsic
 def tile_at_taps(typing_context, rows, k, a, b, taps, c, columns, bias, floor):
-    """As `tile`, but A is (array, at), and A[k, m] is array[at + offset[k] + m]: an image that is read in place.
+    """As `tile`, but A[k, m] is array[at + offset[k] + m*step], A is (array, at, step): an image that is read in place.
 
     ``taps`` is (offset, index of k = 0), ``bias`` is per column.
     """
@@ -105,11 +105,11 @@ def tile_at_taps(typing_context, rows, k, a, b, taps, c, columns, bias, floor):
     signature = types.void(i, i, *kinds, i, simd.operand(bias), scalar)
 
     def codegen(context, builder, signature, arguments):
-        rows, k, (a,), b, (taps,), c, columns, (bias,), floor = located(context, builder, signature, arguments)
+        rows, k, (a, step), b, (taps,), c, columns, (bias,), floor = located(context, builder, signature, arguments)
         vector = simd.vector_ir(scalar)
         start, taps = Start(I64(START_BY_COLUMN), bias, floor), llvm.to(builder, taps, vector.element)
         product = Product(k, (a, None), b, c, columns, start, (), taps, taps_of_a=True)
-        all_sizes(builder, vector, rows, 1, product)
+        all_sizes(builder, vector, rows, step, product)
         return context.get_dummy_value()
 
     return signature, codegen
