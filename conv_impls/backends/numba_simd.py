@@ -91,8 +91,8 @@ def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: 
     problem = effective(problem)
     if _dense.covers(problem):
         return _dense.prepare(problem, weight, bias, threads, relu, K_BLOCK)
-    if _by_tap.better(problem, threads):
-        return _by_tap.prepare(problem, weight, bias, threads, relu, by_channel=False)
+    if along := _by_tap.better(problem, threads):
+        return _by_tap.prepare(problem, weight, bias, threads, relu, along == "channels")
     return _prepare(problem, weight, bias, threads, relu)
 
 

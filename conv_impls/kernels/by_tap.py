@@ -16,6 +16,7 @@ Limits
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 from conv_impls.kernels.runtime.compile import kernel
@@ -24,7 +25,7 @@ from conv_impls.kernels.simd import lanes_of
 from conv_impls.kernels.square import load_rows, store_rows, transpose
 from conv_impls.kernels.stage import Staging, stage_band
 from conv_impls.kernels.tile import ROWS, VECTORS
-from conv_impls.kernels.tile_few import tile_at_taps, tile_by_tap
+from conv_impls.kernels.tile_few import tile_at_strided_taps, tile_at_taps, tile_by_tap
 
 
 class Sizes(NamedTuple):
@@ -48,7 +49,7 @@ class Sizes(NamedTuple):
     shared_rows: int
     # 1 if bands are staged.
     staged: int
-    # By channel: elements between the inputs of two rows and of two columns of outputs; outputs of a tile, at most; rows
+    # By channel: elements between the inputs of two rows and of two columns of outputs; maximum outputs of a tile; rows
     # whose results are transposed together; elements of the planes before these results.
     row_step: int
     column_step: int
@@ -106,46 +107,56 @@ def convolve(part, parts, operands):
                     end = j + vectors * lanes
 
 
-@kernel
-def by_channel(part, parts, operands):
-    """As `convolve`, with vectors along output channels: the image is read element by element.
+@cache
+def by_channel_of(strided):
+    """`by_channel` for images with a column step of 1, or with any: plans compile only the variant that they need."""
+    tile = tile_at_strided_taps if strided else tile_at_taps
 
-    Rows of a tile are outputs of one row of the image. The results of some rows and one panel of channels, whose
-    weights are packed by `conv_impls.kernels.implicit.pack_panels`, are transposed into y.
-    """
-    x, y, work, at = of_call(operands)
-    plan = of_plan(operands, Operands)
-    sizes, source = plan.sizes, work if plan.sizes.staged else x
-    groups, oc, reduction = sizes.groups, sizes.out_channels, sizes.reduction
-    out_height, out_width, bands = sizes.out_height, sizes.out_width, sizes.bands
-    lanes, tiles, positions = lanes_of(y), -(-out_width // sizes.tile_rows), sizes.out_height * sizes.out_width
-    width, results = VECTORS * lanes_of(y), at + sizes.planes
-    tasks, panels = sizes.batch * groups * bands, -(-oc // width)
-    for task in range(part * tasks // parts, (part + 1) * tasks // parts):
-        image_group, band = task // bands, task % bands
-        top, bottom = band * out_height // bands, (band + 1) * out_height // bands
-        first, base = image_group % groups * panels, at
-        if sizes.staged:
-            channels, rows = (image_group * sizes.in_channels, sizes.in_channels), bottom - top + sizes.shared_rows
-            stage_band(x, channels, (top, rows), plan.staging, work, (at, sizes.channel, sizes.plane))
-        else:
-            base = image_group * sizes.in_channels * sizes.channel + top * sizes.row_step
-        for panel in range(panels):
-            o = panel * width
-            # Whole vectors: the lanes after the last channel are zeros.
-            columns = min(width, -(-(oc - o) // lanes) * lanes)
-            b, bias = (plan.weight, (first + panel) * reduction * width, width), (plan.bias, (first + panel) * width)
-            for above in range(top, bottom, sizes.result_rows):
-                below = min(above + sizes.result_rows, bottom)
-                for i in range(above, below):
-                    for t in range(tiles):
-                        j = t * out_width // tiles
-                        rows = (t + 1) * out_width // tiles - j
-                        a = source, base + (i - top) * sizes.row_step + j * sizes.column_step, sizes.column_step
-                        c = work, results + ((i - above) * out_width + j) * width, width
-                        tile_at_taps(rows, reduction, a, b, (plan.tap_offset, 0), c, columns, bias, plan.floor[0])
-                count, line = (below - above) * out_width, (image_group * oc + o) * positions + above * out_width
-                for p in range(0, count, lanes):
-                    for v in range(0, columns, lanes):
-                        block = load_rows(work, results + p * width + v, width, lanes, lanes)
-                        store_rows(transpose(block), y, line + v * positions + p, positions, oc - o - v, count - p)
+    @kernel
+    def by_channel(part, parts, operands):
+        """As `convolve`, with vectors along output channels: the image is read element by element.
+
+        Rows of a tile are outputs of one row of the image. The results of some rows and one panel of channels, whose
+        weights are packed by `conv_impls.kernels.implicit.pack_panels`, are transposed into y.
+        """
+        x, y, work, at = of_call(operands)
+        plan = of_plan(operands, Operands)
+        sizes, source = plan.sizes, work if plan.sizes.staged else x
+        groups, oc, reduction = sizes.groups, sizes.out_channels, sizes.reduction
+        out_height, out_width, bands = sizes.out_height, sizes.out_width, sizes.bands
+        lanes, tiles, positions = lanes_of(y), -(-out_width // sizes.tile_rows), sizes.out_height * sizes.out_width
+        width, results = VECTORS * lanes_of(y), at + sizes.planes
+        tasks, panels = sizes.batch * groups * bands, -(-oc // width)
+        for task in range(part * tasks // parts, (part + 1) * tasks // parts):
+            image_group, band = task // bands, task % bands
+            top, bottom = band * out_height // bands, (band + 1) * out_height // bands
+            first, base = image_group % groups * panels, at
+            if sizes.staged:
+                channels, rows = (image_group * sizes.in_channels, sizes.in_channels), bottom - top + sizes.shared_rows
+                stage_band(x, channels, (top, rows), plan.staging, work, (at, sizes.channel, sizes.plane))
+            else:
+                base = image_group * sizes.in_channels * sizes.channel + top * sizes.row_step
+            for panel in range(panels):
+                o = panel * width
+                # Whole vectors: the lanes after the last channel are zeros.
+                columns = min(width, -(-(oc - o) // lanes) * lanes)
+                b, bias = (
+                    (plan.weight, (first + panel) * reduction * width, width),
+                    (plan.bias, (first + panel) * width),
+                )
+                for above in range(top, bottom, sizes.result_rows):
+                    below = min(above + sizes.result_rows, bottom)
+                    for i in range(above, below):
+                        for t in range(tiles):
+                            j = t * out_width // tiles
+                            rows = (t + 1) * out_width // tiles - j
+                            a = source, base + (i - top) * sizes.row_step + j * sizes.column_step, sizes.column_step
+                            c = work, results + ((i - above) * out_width + j) * width, width
+                            tile(rows, reduction, a, b, (plan.tap_offset, 0), c, columns, bias, plan.floor[0])
+                    count, line = (below - above) * out_width, (image_group * oc + o) * positions + above * out_width
+                    for p in range(0, count, lanes):
+                        for v in range(0, columns, lanes):
+                            block = load_rows(work, results + p * width + v, width, lanes, lanes)
+                            store_rows(transpose(block), y, line + v * positions + p, positions, oc - o - v, count - p)
+
+    return by_channel

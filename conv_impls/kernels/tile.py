@@ -156,9 +156,7 @@ def emit(builder, vector, rows, vectors, a_row, product):
             llvm.prefetch(builder, address, level=2)
         if rows < vectors:
             # The operands of the shorter side of the tile stay in registers.
-            left = [
-                simd.splat_ir(builder, builder.load(a_address(a_here, m), typ=scalar), vector) for m in range(rows)
-            ]
+            left = [simd.splat_ir(builder, builder.load(a_address(a_here, m), typ=scalar), vector) for m in range(rows)]
             result = list(values)
             for v in range(vectors):
                 right = llvm.load(builder, vector, b_address(b_here, v))
@@ -260,13 +258,13 @@ def loop(builder, block, name, trips, walks, values, at, body):
     return results
 
 
-def all_sizes(builder, vector, rows, a_row, product):
-    """A switch over tiles of all row counts, ``VECTORS`` wide, or one vector wide if ``columns`` fit one vector."""
+def all_sizes(builder, vector, rows, a_row, product, most=ROWS):
+    """A switch over tiles of up to ``most`` rows, ``VECTORS`` wide, or one vector wide if ``columns`` fit it."""
     widths, vectors = (VECTORS,), I64(VECTORS)
     if product.columns is not None:
         wide = builder.icmp_signed(">", product.columns, I64(vector.count))
         widths, vectors = (VECTORS, 1), builder.select(wide, vectors, I64(1))
-    sizes = [(count, width) for width in widths for count in range(1, ROWS + 1)]
+    sizes = [(count, width) for width in widths for count in range(1, most + 1)]
     switch(builder, vector, sizes, (rows, vectors), a_row, product)
 
 

@@ -37,6 +37,9 @@ WIDTHS = 1, 2, 4, 8
 # would read twice the weights.
 PANELS = 4
 PANEL_COUNTS = 1, 2, PANELS
+# Maximum rows of a tile whose elements of A are a step apart that is not known at compile time: each row needs an
+# address in a register. Tiles of 14 rows took twice the time.
+STRIDED_ROWS = min(ROWS, 8)
 I64 = ir.IntType(64)
 
 
@@ -94,22 +97,33 @@ def tile_of_row(typing_context, k, a, b, c, columns, bias, start, floor):
     return signature, codegen
 
 
-@intrinsic
-def tile_at_taps(typing_context, rows, k, a, b, taps, c, columns, bias, floor):
-    """As `tile`, but A[k, m] is array[at + offset[k] + m*step], A is (array, at, step): an image that is read in place.
+def _at_taps(strided):
+    """`tile_at_taps`, `tile_at_strided_taps`: if the step is known at compile time, rows need no registers for it."""
 
-    ``taps`` is (offset, index of k = 0), ``bias`` is per column.
-    """
-    i, scalar = types.int64, c[0].dtype
-    kinds = map(simd.operand, (a, b, taps, c))
-    signature = types.void(i, i, *kinds, i, simd.operand(bias), scalar)
+    @intrinsic
+    def tile(typing_context, rows, k, a, b, taps, c, columns, bias, floor):
+        """As `conv_impls.kernels.tile.tile`, but A[k, m] is array[at + offset[k] + m*step]: an image read in place.
 
-    def codegen(context, builder, signature, arguments):
-        rows, k, (a, step), b, (taps,), c, columns, (bias,), floor = located(context, builder, signature, arguments)
-        vector = simd.vector_ir(scalar)
-        start, taps = Start(I64(START_BY_COLUMN), bias, floor), llvm.to(builder, taps, vector.element)
-        product = Product(k, (a, None), b, c, columns, start, (), taps, taps_of_a=True)
-        all_sizes(builder, vector, rows, step, product)
-        return context.get_dummy_value()
+        A is (array, at, step), the step is 1 unless strided; ``taps`` is (offset, index of k = 0), ``bias`` is per
+        column. A strided tile has at most `STRIDED_ROWS` rows.
+        """
+        i, scalar = types.int64, c[0].dtype
+        kinds = map(simd.operand, (a, b, taps, c))
+        signature = types.void(i, i, *kinds, i, simd.operand(bias), scalar)
 
-    return signature, codegen
+        def codegen(context, builder, signature, arguments):
+            rows, k, (a, step), b, (taps,), c, columns, (bias,), floor = located(context, builder, signature, arguments)
+            vector = simd.vector_ir(scalar)
+            start, taps = Start(I64(START_BY_COLUMN), bias, floor), llvm.to(builder, taps, vector.element)
+            product = Product(k, (a, None), b, c, columns, start, (), taps, taps_of_a=True)
+            all_sizes(builder, vector, rows, step if strided else 1, product, STRIDED_ROWS if strided else ROWS)
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    # Part of the name of the kernel that uses it (`conv_impls.kernels.runtime.compile.named`).
+    tile.around = "_strided" if strided else "_contiguous"
+    return tile
+
+
+tile_at_taps, tile_at_strided_taps = (_at_taps(strided) for strided in (False, True))

@@ -12,8 +12,9 @@ Idea
 Source
     Lavin & Gray 2016, arXiv:1509.09308, sec. 4.
 Limits
-    Dilation only with stride 1. The error grows with the points of an axis; 3x3 with m = 2 is exact on small integers. The transformed
-    weights need points/taps times the memory of the weights. Groups with few channels leave lanes empty.
+    Dilation only with stride 1. The error grows with the points of an axis; 3x3 with m = 2 is exact on small integers.
+    The transformed weights need points/taps times the memory of the weights. Groups with few channels leave lanes
+    empty.
 """
 
 from __future__ import annotations
@@ -147,7 +148,7 @@ def kernels_of(tile):
 
     @helper(inline="always")
     def _first_of_block(b, sizes):
-        """First tile of a block. Blocks contain whole groups of ``step_w`` tiles; the last group of a row is shorter."""
+        """First tile of a block. Blocks contain whole groups of ``step_w`` tiles; the last of a row may be shorter."""
         (down, across), (_, step_w) = _tiles(sizes), _steps(sizes)
         groups = -(-across // step_w)
         unit = b * (sizes.batch * down * groups) // sizes.blocks
