@@ -193,7 +193,8 @@ def pretend(monkeypatch: pytest.MonkeyPatch, *kib: int) -> None:
 def test_numba_simd_has_the_same_bits_along_either_axis_and_by_tap(problem: Conv2dProblem) -> None:
     given = drawn(problem)
     whole = run("numba_simd", problem, *given)
-    assert same(run(_by_tap.prepare, problem, *given), whole)
+    for by_channel in (False, True):
+        assert same(run(partial(_by_tap.prepare, by_channel=by_channel), problem, *given), whole)
     for by_channel, k_block in product((False, True), (100, numba_simd.K_BLOCK)):
         forced = partial(numba_simd._prepare, by_channel=by_channel, k_block=k_block)
         assert same(run(forced, problem, *given), whole)

@@ -52,8 +52,7 @@ def call_of(backend: str, label: str) -> Callable[[], bool]:
 
 def test_direct_layers_go_every_way() -> None:
     ways = [_by_tap.better(effective(Conv2dProblem.from_label(label)), 2) for label in LAYERS["numba_simd"]]
-    assert ways.count(True) >= 3
-    assert ways.count(False) >= 3
+    assert min(ways.count(way) for way in ("rows", "channels", "")) >= 2
 
 
 @pytest.mark.usefixtures("smallest_jobs_handed_out")

@@ -122,8 +122,10 @@ def estimates(problem: Conv2dProblem, threads: int, eager: bool) -> dict[str, fl
 def _direct(problem: Conv2dProblem, lanes: int, threads: int, eager: bool) -> float:
     """Units of `conv_impls.backends.numba_simd`, in the way that it takes."""
     from conv_impls.backends import _by_tap, _dense, numba_simd
+    from conv_impls.backends._layout import seen_taps
     from conv_impls.kernels.tile import VECTORS
 
+    problem, _ = seen_taps(problem)
     n, g, oc = problem.batch, problem.groups, problem.out_channels // problem.groups
     positions, taps = prod(problem.out_size), problem.reduction
     across = -(-positions // lanes)
