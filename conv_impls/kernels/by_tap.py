@@ -4,14 +4,18 @@
 
 Idea
     Staged planes (`conv_impls.kernels.stage`) have no stride: for one tap, the inputs of a row of outputs are
-    contiguous. A register tile multiplies a few output channels by vectors of positions. A table gives the start of
-    each tap. With few channels there are too few products to pay for packing patches. Bands of rows are staged one by
-    one. A band fits L2, so the padded image is never written to memory.
+    contiguous. A table gives the start of each tap. There are two ways to use it:
+    `convolve`     vectors are outputs of a row; a register tile multiplies a few output channels by them
+    `by_channel`   vectors are output channels; the rows of a tile are outputs of a row, read element by element, so
+                   that an image without padding needs no staging, whatever the stride
+    If few output channels use a patch, there are too few products to pay for packing it. Bands of rows are staged one
+    by one. A band fits L2, so the padded image is never written to memory.
 Source
     Zhang, Franchetti & Low 2018, arXiv:1809.10170, sec. 3.
 Limits
-    A vector does not cross the end of a row. If a row is a little longer than whole vectors, part of the last vector is
-    wasted. The rows that two bands share are staged twice.
+    A vector, or a tile of `by_channel`, does not cross the end of a row. If a row is a little longer than whole vectors,
+    part of the last vector is wasted. The rows that two bands share are staged twice. `by_channel` reads the weights of
+    a panel again for each row of outputs.
 """
 
 from __future__ import annotations
