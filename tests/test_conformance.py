@@ -254,7 +254,8 @@ def reached(problem: Conv2dProblem, row: int, column: int, m: int) -> NDArray[np
         first = (output // (m * dilation) * m * dilation + output % dilation) * stride - problem.padding[axis][0]
         steps = (place - first) / dilation
         seen.append((steps % 1 == 0) & (steps >= 0) & (steps < (m - 1) * stride + kernel))
-    return seen[0][:, None] & seen[1]
+    found: NDArray[np.bool_] = seen[0][:, None] & seen[1]
+    return found
 
 
 @accepted(SPOILABLE)

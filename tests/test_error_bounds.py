@@ -152,8 +152,8 @@ def test_the_bound_is_that_of_the_largest_magnitude_in_the_tile(accuracy: str) -
 @EACH_TILE
 def test_the_outputs_of_a_tile_of_a_dilated_kernel_are_as_far_apart(accuracy: str) -> None:
     (dh, dw), m = (2, 3), TILES[accuracy][0]
-    sides = tuple((d * (k - 1) // 2,) * 2 for d, k in zip((dh, dw), FIRST[accuracy].kernel_size, strict=True))
-    problem = FIRST[accuracy].replace(dilation=(dh, dw), padding=sides)
+    rows, columns = ((d * (k - 1) // 2,) * 2 for d, k in zip((dh, dw), FIRST[accuracy].kernel_size, strict=True))
+    problem = FIRST[accuracy].replace(dilation=(dh, dw), padding=(rows, columns))
     x, weight = data("normal", problem)
     at = sample_outputs(problem, 100)
     magnitude = reference(np.abs(x), np.abs(weight), None, problem)

@@ -96,9 +96,9 @@ def test_every_size_modulo_the_tiles_of_dilated_kernels(
         for n in range(1, 2 * m * max(dilation) + 2, step):
             # Steps that share no factor with the sizes, so that each visits all residues.
             size, channels = (1 + 5 * n % (2 * m * dilation[0] + 1), n), (1 + 13 * n % width, 1 + 7 * n % width)
-            sides = tuple((d * (kernel - 1) // 2 + n % 2, (d * (kernel - 1) + 1) // 2) for d in dilation)
+            top, left = ((d * (kernel - 1) // 2 + n % 2, (d * (kernel - 1) + 1) // 2) for d in dilation)
             problem = Conv2dProblem(
-                1 + n % 2, channels[0], size, channels[1], (kernel, kernel), (1, 1), sides, dilation, dtype=dtype
+                1 + n % 2, channels[0], size, channels[1], (kernel, kernel), (1, 1), (top, left), dilation, dtype=dtype
             )
             check(problem, backend, threads, relu=n % 2 == 0)
 
@@ -108,10 +108,19 @@ def test_every_size_modulo_the_tiles_of_dilated_kernels(
 def test_blocks_of_dilated_kernels_contain_whole_groups_of_tiles(backend: str, kernel: int, mode: str) -> None:
     m = TILES[get_backend(backend).accuracy][0]
     for dilation, groups in product(DILATIONS, (1, 2)):
-        sides = tuple((min(d * (kernel - 1) // 2, 9), min(d * (kernel - 1) // 2, 9)) for d in dilation)
-        size = tuple(d * (kernel - 1) + 1 + n for d, n in zip(dilation, (4, 21), strict=True))
+        rows, columns = ((min(d * (kernel - 1) // 2, 9),) * 2 for d in dilation)
+        height, width = (d * (kernel - 1) + 1 + n for d, n in zip(dilation, (4, 21), strict=True))
         problem = Conv2dProblem(
-            2, 5 * groups, size, 40 * groups, (kernel, kernel), (1, 1), sides, dilation, groups, padding_mode=mode
+            2,
+            5 * groups,
+            (height, width),
+            40 * groups,
+            (kernel, kernel),
+            (1, 1),
+            (rows, columns),
+            dilation,
+            groups,
+            padding_mode=mode,
         )
         for cut in cuts("block", "o_parts")[::2]:
             check(problem, backend, prepare=partial(winograd.prepare, m, **cut))

@@ -13,7 +13,7 @@ Idea
 Source
     Zhang, Franchetti & Low 2018, arXiv:1809.10170, sec. 3.
 Limits
-    A vector, or a tile of `by_channel`, does not cross the end of a row. If a row is a little longer than whole vectors,
+    A vector or a tile of `by_channel` does not cross the end of a row. If a row is a little longer than whole vectors,
     part of the last vector is wasted. The rows that two bands share are staged twice. `by_channel` reads the weights of
     a panel again for each row of outputs.
 """

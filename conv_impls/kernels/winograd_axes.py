@@ -72,7 +72,7 @@ def axes(tile: Tile) -> tuple[Axis, Axis]:
     return down, across
 
 
-def tiles_along(outputs, m, dilation):
+def tiles_along(outputs: int, m: int, dilation: int) -> int:
     """Number of tiles of m outputs, ``dilation`` apart, that cover an axis; kernels compile this function, too.
 
     >>> [tiles_along(*sizes) for sizes in ((8, 4, 1), (9, 4, 1), (8, 4, 2), (9, 4, 2), (3, 4, 2), (1, 4, 2))]
@@ -83,7 +83,7 @@ def tiles_along(outputs, m, dilation):
     return (groups - 1) * dilation + min(dilation, outputs - (groups - 1) * m * dilation)
 
 
-def first_output(tile, m, dilation):
+def first_output(tile: int, m: int, dilation: int) -> int:
     """The first output of a tile along an axis; the others follow ``dilation`` apart.
 
     >>> [first_output(tile, 4, 2) for tile in range(4)], [first_output(tile, 4, 1) for tile in range(3)]
