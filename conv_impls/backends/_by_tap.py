@@ -181,8 +181,8 @@ def prepare(
     # The tile prefetches AHEAD taps ahead.
     offsets = np.pad(offsets, (0, AHEAD), mode="edge")
     packed, bias_values = aligned_zeros((g * reduction * channels,), dtype), np.zeros((g, channels), dtype)
-    floor = np.array([0.0 if relu else -np.inf], dtype)
-    operands = by_tap.Operands(staging, packed, bias_values, floor, offsets, sizes)
+    clamp = np.array([0.0 if relu else -np.inf], dtype)
+    operands = by_tap.Operands(staging, packed, bias_values, clamp, offsets, sizes)
     pack, convolve = (
         (implicit.pack_tiles, implicit.pack_panels)[by_channel],
         by_tap.by_channel_of(column_step > 1) if by_channel else by_tap.convolve,

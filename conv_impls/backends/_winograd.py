@@ -167,8 +167,8 @@ def prepare(
     )  # fmt: skip
     packed = aligned_zeros((groups * panels * products * deep * width,), dtype)
     bias_values = np.zeros(groups * oc, dtype)
-    floor = np.array([0.0 if relu else -np.inf], dtype)
-    operands = kernels.Operands(layout.staging, packed, bias_values, floor, sizes)
+    clamp = np.array([0.0 if relu else -np.inf], dtype)
+    operands = kernels.Operands(layout.staging, packed, bias_values, clamp, sizes)
     job = Job(phases, dtype, operands, threads=threads, units=blocks * groups, shared=planes, own=area)
     transform = Job(
         [transform_weights], dtype, kernels.TransformOperands(kernels.Transform(groups, ic, oc)),

@@ -187,8 +187,8 @@ def _prepare(
     window = Window(*problem.in_size, *problem.kernel_size, *problem.stride, *problem.dilation, top, left)
     channels = channel_panels * width if by_channel else oc
     packed, bias_values = aligned_zeros((g * reduction * channels,), dtype), np.zeros((g, channels), dtype)
-    floor = np.array([-np.inf, 0.0 if relu else -np.inf], dtype)
-    operands = implicit.Operands(layout.staging, packed, bias_values, floor, layout.tap_offset, window, sizes)
+    clamp = np.array([-np.inf, 0.0 if relu else -np.inf], dtype)
+    operands = implicit.Operands(layout.staging, packed, bias_values, clamp, layout.tap_offset, window, sizes)
     job = Job(
         [convolve], dtype, operands, threads=threads, units=problem.batch * g * position_blocks * channel_blocks,
         own=own,

@@ -26,10 +26,10 @@ from typing import NamedTuple
 from conv_impls.kernels.runtime.compile import kernel
 from conv_impls.kernels.runtime.operands import Floats, Integers, of_call, of_plan
 from conv_impls.kernels.simd import lanes_of
-from conv_impls.kernels.square import load_rows, store_rows, transpose
 from conv_impls.kernels.stage import Staging, stage_band
 from conv_impls.kernels.tile import ROWS, VECTORS
 from conv_impls.kernels.tile_few import tile_at_strided_taps, tile_at_taps, tile_by_tap
+from conv_impls.kernels.transpose_block import load_rows, store_rows, transpose
 
 
 class Sizes(NamedTuple):
@@ -69,7 +69,7 @@ class Operands(NamedTuple):
     weight: Floats
     bias: Floats
     # One value: the lower clamp of the result.
-    floor: Floats
+    clamp: Floats
     tap_offset: Integers
     sizes: Sizes
 
@@ -107,7 +107,7 @@ def convolve(part, parts, operands):
                     j = max(min(end, out_width - vectors * lanes), 0)
                     b = source, base + (i - top) * sizes.pitch + j
                     tile_by_tap((rows, vectors), reduction, a, b, (plan.tap_offset, 0), (y, line + j, positions),
-                                out_width - j, bias, plan.floor[0])  # fmt: skip
+                                out_width - j, bias, plan.clamp[0])  # fmt: skip
                     end = j + vectors * lanes
 
 
@@ -156,7 +156,7 @@ def by_channel_of(strided):
                             rows = (t + 1) * out_width // tiles - j
                             a = source, base + (i - top) * sizes.row_step + j * sizes.column_step, sizes.column_step
                             c = work, results + ((i - above) * out_width + j) * width, width
-                            tile(rows, reduction, a, b, (plan.tap_offset, 0), c, columns, bias, plan.floor[0])
+                            tile(rows, reduction, a, b, (plan.tap_offset, 0), c, columns, bias, plan.clamp[0])
                     count, line = (below - above) * out_width, (image_group * oc + o) * positions + above * out_width
                     for p in range(0, count, lanes):
                         for v in range(0, columns, lanes):

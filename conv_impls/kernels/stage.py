@@ -18,7 +18,7 @@ from typing import NamedTuple
 from conv_impls.kernels.runtime.compile import helper, kernel
 from conv_impls.kernels.runtime.operands import Integers, of_call, of_plan
 from conv_impls.kernels.simd import constant, evens, lanes_of, load, load_lanes, store, store_lanes
-from conv_impls.kernels.square import load_rows, store_rows, transpose
+from conv_impls.kernels.transpose_block import load_rows, store_rows, transpose
 
 
 class StageSizes(NamedTuple):
@@ -108,8 +108,8 @@ def stage_phases(x, c, span, staging, planes, target):
                 for b in range(low, high, lanes):
                     for s in range(0, phases, lanes):
                         here = line + columns[low] + (b - low) * sizes.stride + s
-                        square = load_rows(x, here, sizes.stride, high - b, phases - s)
-                        store_rows(transpose(square), planes, to + s * plane + b, plane, phases - s, high - b)
+                        block = load_rows(x, here, sizes.stride, high - b, phases - s)
+                        store_rows(transpose(block), planes, to + s * plane + b, plane, phases - s, high - b)
             to += plane_w
 
 

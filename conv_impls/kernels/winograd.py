@@ -25,9 +25,9 @@ from typing import NamedTuple
 from conv_impls.kernels.runtime.compile import helper, kernel
 from conv_impls.kernels.runtime.operands import Floats, of_call, of_plan
 from conv_impls.kernels.simd import constant, lanes_of, store
-from conv_impls.kernels.square import finish_rows, load_rows, store_rows, transpose
 from conv_impls.kernels.stage import Staging
 from conv_impls.kernels.tile import ROWS, VECTORS, tile_by_lane
+from conv_impls.kernels.transpose_block import epilogue, load_rows, store_rows, transpose
 from conv_impls.kernels.winograd_axes import axes, first_output, tiles_along
 from conv_impls.kernels.winograd_transform import transforms
 
@@ -70,7 +70,7 @@ class Operands(NamedTuple):
     weight: Floats
     bias: Floats
     # One value: the lower clamp of the result.
-    floor: Floats
+    clamp: Floats
     sizes: Sizes
 
 
@@ -182,9 +182,9 @@ def kernels_of(tile):
         """Transform a vector of channels of the products back, apply the epilogue and transpose into y.
 
         ``channel`` is (group, first channel in it), ``room`` (workspace, at, offset of the products), ``ends`` (bias,
-        floor).
+        clamp).
         """
-        (t0, t1), (group, o), (work, at, m_at), (bias, floor) = tiles, channel, room, ends
+        (t0, t1), (group, o), (work, at, m_at), (bias, clamp) = tiles, channel, room, ends
         oc, oh, ow = sizes.out_channels, sizes.out_h, sizes.out_w
         lanes, (step_h, step_w) = lanes_of(y), _steps(sizes)
         width, count, first = VECTORS * lanes_of(y), t1 - t0, group * sizes.out_channels + o
@@ -205,7 +205,7 @@ def kernels_of(tile):
                     # The last vector of a row overlaps the previous one: masked stores are slow on AVX2.
                     q = max(min(first_column, here - lanes), 0)
                     rows = transpose(load_rows(work, at + (r * columns + q) * lanes, lanes, lanes, lanes))
-                    rows = finish_rows(rows, bias, first, oc - o, floor[0])
+                    rows = epilogue(rows, bias, first, oc - o, clamp[0])
                     store_rows(rows, y, line + q, oh * ow, oc - o, here - q)
             t += run
 
@@ -241,7 +241,7 @@ def kernels_of(tile):
                         result = work, m_at + (point * count + first) * width, width
                         tile_by_lane((share + 1) * count // shares - first, deep, left, kernels, result)
                 for o in range(panel * width, min((panel + 1) * width, oc), lanes):
-                    _result_block(y, sizes, here, (group, o), (work, at, m_at), (plan.bias, plan.floor))
+                    _result_block(y, sizes, here, (group, o), (work, at, m_at), (plan.bias, plan.clamp))
 
     @kernel
     def transform(part, parts, operands):
