@@ -35,7 +35,7 @@ WEIGHT_BYTES, WEIGHT_PRICE = 64 * 2**10, 1.15
 # Cost of a product if a row fits one vector: a tile of one vector waits for the latency of its own products.
 NARROW = 1.4
 # Cost of staging a row of a phase, and each vector of it, in vector products.
-STAGED_ROW, STAGED_VECTOR = 4, 16
+STAGED_ROW, STAGED_VECTOR = 4, 6
 # Rows of a band: as many as fit BAND_BYTES of staged planes, but at least OWN_ROWS times the rows that the next band
 # stages again (with bands of one row, 64 -> 1 channels at 128 x 128 took twice the time). LEAST_ROWS times is enough if
 # L2 holds no more: rows that are staged twice still cost less than taps that are packed nine times.
