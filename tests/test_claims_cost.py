@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from conv_impls import Conv2dProblem
-from conv_impls.backends import _by_tap, auto
+from conv_impls.backends import _by_tap, _dense, auto, numba_simd
 from conv_impls.choice import cost
 from conv_impls.choice.limits import Limits
 from conv_impls.kernels import simd
@@ -94,7 +94,8 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Vectors of 32 bytes and 8 MiB of L3, whatever machine runs the tests."""
     monkeypatch.setattr(cost, "limits", fixed)
     monkeypatch.setattr(target, "caches", lambda: target.USUAL)
-    for module, name in ((simd, "lanes"), (_by_tap, "vector_lanes")):
+    # These modules are imported here: one that is first imported inside a test would keep the patched function.
+    for module, name in ((simd, "lanes"), *((backend, "vector_lanes") for backend in (_by_tap, _dense, numba_simd))):
         monkeypatch.setattr(module, name, lambda itemsize: 32 // itemsize)
 
 
