@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from conv_impls import Conv2dProblem
-from conv_impls.backends import _by_tap, _dense, auto, numba_simd
+from conv_impls.backends import _by_tap, _dense, auto, numba_depthwise, numba_simd
 from conv_impls.choice import cost
 from conv_impls.choice.limits import Limits
 from conv_impls.kernels import simd
@@ -94,8 +94,9 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Vectors of 32 bytes and 8 MiB of L3, whatever machine runs the tests."""
     monkeypatch.setattr(cost, "limits", fixed)
     monkeypatch.setattr(target, "caches", lambda: target.USUAL)
-    # These modules are imported here: one that is first imported inside a test would keep the patched function.
-    for module, name in ((simd, "lanes"), *((backend, "vector_lanes") for backend in (_by_tap, _dense, numba_simd))):
+    # All are imported before: a module that is first imported inside a test would keep the replaced function.
+    planned = (_by_tap, _dense, numba_simd, numba_depthwise)
+    for module, name in ((simd, "lanes"), *((module, "vector_lanes") for module in planned)):
         monkeypatch.setattr(module, name, lambda itemsize: 32 // itemsize)
 
 
