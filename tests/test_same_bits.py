@@ -214,7 +214,7 @@ def test_numba_depthwise_has_the_same_bits_each_way(problem: Conv2dProblem) -> N
 def test_sizes_follow_the_caches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workspaces show the sizes of what is kept in a cache."""
     layers = {
-        "numba_simd": layer(64, 64, (3, 3), size=(56, 56)), "numba_winograd_f4": layer(64, 64, (3, 3), size=(56, 56)),
+        "numba_simd": layer(512, 64, (3, 3), size=(28, 28)), "numba_winograd_f4": layer(64, 64, (3, 3), size=(56, 56)),
         "numba_depthwise": layer(2, 2, (7, 7), groups=2, size=(112, 112)),
     }  # fmt: skip
     found = {}
