@@ -108,7 +108,7 @@ TAKEN += [
 # A 1x1 kernel with a stride has few products for each position; five columns are too few rows of a tile; with four
 # strides, elements are read where they are.
 TAKEN += [
-    (FEW.replace(kernel_size=(1, 1), padding=((0, 0), (0, 0)), out_channels=64, stride=(2, 2)), ""),
+    (FEW.replace(kernel_size=(1, 1), padding=((0, 0), (0, 0)), in_channels=256, out_channels=512, stride=(2, 2)), ""),
     (FEW.replace(in_size=(64, 5), out_channels=64), ""),
     (Conv2dProblem(1, 3, (64, 64), 96, (4, 4), (4, 4)), "channels"),
 ]
