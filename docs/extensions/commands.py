@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import inspect
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import get_args
 
-import typer.main
+from typer.models import ArgumentInfo, CommandInfo, ParameterInfo
 
 from bench.cli.main import app
+from bench.run.options import RESULTS
 from conv_impls.__main__ import _parser
 
 BENCH, LIBRARY = "python -m bench", "python -m conv_impls"
+# What an option of a type takes.
+WORDS = {str: "TEXT", int: "NUMBER", float: "NUMBER", Path: "PATH"}
 
 
 @dataclass(frozen=True)
@@ -37,8 +43,7 @@ class Command:
 
 def bench() -> list[Command]:
     """The commands of `python -m bench`."""
-    group: Any = typer.main.get_command(app)
-    return [_of_typer(f"{BENCH} {name}", command) for name, command in group.commands.items()]
+    return [_of_typer(info) for info in app.registered_commands]
 
 
 def library() -> list[Command]:
@@ -62,19 +67,28 @@ def markdown(commands: list[Command]) -> Iterator[str]:
             yield from ("```text", *command.examples, "```", "")
 
 
-def _of_typer(name: str, command: Any) -> Command:
-    text, _, examples = (command.help or "").partition("\b\nExamples")
+def _of_typer(info: CommandInfo) -> Command:
+    callback = info.callback
+    assert callback is not None
+    text, _, examples = (inspect.getdoc(callback) or "").partition("\b\nExamples")
     options = []
-    for parameter in command.params:
-        if parameter.name == "help":
+    for parameter in inspect.signature(callback, eval_str=True).parameters.values():
+        # `Annotated[type, typer.Option(...)]`; the context of Typer has no annotation of this kind.
+        declared = next(iter(getattr(parameter.annotation, "__metadata__", ())), None)
+        if not isinstance(declared, ParameterInfo):
             continue
-        argument = parameter.param_type_name == "argument"
-        names = parameter.name.upper() if argument else ", ".join(parameter.opts)
-        if not argument and not parameter.is_flag:
-            names += f" {parameter.type.name.upper()}"
-        default = parameter.show_default if isinstance(parameter.show_default, str) else _default(parameter.default)
-        options.append(Option(names, parameter.help or "", default))
-    return Command(name, _paragraphs(text), options, _examples(examples))
+        # With Annotated, Typer stores the first name of an option as its default.
+        given = [text for text in (declared.default, *(declared.param_decls or ())) if isinstance(text, str)]
+        name = (given or ["--" + parameter.name.replace("_", "-")])[0]
+        kinds = set(get_args(parameter.annotation.__origin__)) - {type(None)} or {parameter.annotation.__origin__}
+        if isinstance(declared, ArgumentInfo):
+            name = parameter.name.upper()
+        elif kinds != {bool}:
+            name += " " + WORDS[kinds.pop()]
+        default = declared.show_default if isinstance(declared.show_default, str) else _default(parameter.default)
+        options.append(Option(name, declared.help or "", default))
+    command = f"{BENCH} {info.name or callback.__name__}"
+    return Command(command, _paragraphs(text), options, _examples(examples, command))
 
 
 def _of_argparse(name: str, parser: argparse.ArgumentParser) -> Command:
@@ -86,17 +100,14 @@ def _of_argparse(name: str, parser: argparse.ArgumentParser) -> Command:
         if action.option_strings and action.nargs != 0:
             names += f" {'|'.join(map(str, action.choices)) if action.choices else action.dest.upper()}"
         options.append(Option(names, action.help or "", _default(action.default)))
-    return Command(name, _paragraphs(parser.description or ""), options, _examples(parser.epilog or ""))
+    return Command(name, _paragraphs(parser.description or ""), options, _examples(parser.epilog or "", name))
 
 
 def _default(value: object) -> str:
-    """The default as text; empty if there is none. The root of the checkout is not part of the text."""
-    return "" if value in (None, "", False, [], [None]) else str(value).rpartition("/results")[-1] and _short(value)
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return "results" + text.rpartition("/results")[2] if "/results" in text else text
+    """The default as text, relative to the checkout if it is a path; empty if there is none."""
+    if value in (None, "", False, inspect.Parameter.empty, [], [None]):
+        return ""
+    return os.path.relpath(value, RESULTS.parent) if isinstance(value, Path) else str(value)
 
 
 def _paragraphs(text: str) -> str:
@@ -104,9 +115,9 @@ def _paragraphs(text: str) -> str:
     return "\n\n".join(" ".join(part.split()) for part in re.split(r"\n\s*\n", text.strip()))
 
 
-def _examples(text: str) -> list[str]:
-    """The command lines of a help text."""
-    return [line.strip() for line in text.splitlines() if line.strip().startswith("python -m ")]
+def _examples(text: str, command: str) -> list[str]:
+    """The lines of a help text that call this command."""
+    return [line.strip() for line in text.splitlines() if line.strip().startswith(command)]
 
 
 def _escaped(text: str) -> str:

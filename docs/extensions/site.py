@@ -1,0 +1,175 @@
+"""Sphinx extension: directives whose content is computed, pages of source files, notebooks, and the check of links.
+
+    {rung} NAME            picture and measured time of a rung of the tutorial
+    {ladder}               table of all rungs
+    {command-line} WHICH   reference of `bench` or `library`
+    {fields} TYPE          fields of a record type; {keys} TYPE: keys of another JSON object
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.errors import SphinxError
+from sphinx.util.docutils import SphinxDirective
+
+from bench.run.options import RUNS
+from bench.store import folder, records, schema
+
+from . import commands, links, pictures
+from . import records as reference
+from .ladder import Ladder, newest
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+# Files that are made before the build; git ignores this folder.
+MADE = DOCS / "made"
+LINK = re.compile(r"\[([^\]]+)\]\((?!https?:|#|/)([^)#\s]+)(#[^)\s]*)?\)")
+# Files outside docs/ that are pages of the site.
+PAGES = {ROOT / "CONTRIBUTING.md": "/contributing.md", ROOT / "CHANGELOG.md": "/changelog.md"}
+
+
+@cache
+def measured() -> Ladder:
+    """The ladder of this build."""
+    return newest(RUNS)
+
+
+class Rung(SphinxDirective):
+    """The picture of a rung and its time."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """The nodes that replace the directive."""
+        rung = self.arguments[0]
+        picture = nodes.raw("", pictures.svg(rung), format="html")
+        figure = nodes.figure("", picture, nodes.caption("", pictures.caption(rung)), classes=["rung"])
+        sentence, machine = measured().sentence(rung), measured().machine
+        time = nodes.paragraph("", "", nodes.strong("", "Measured: "), nodes.Text(f"{sentence} {machine}."))
+        return [figure, nodes.container("", time, classes=["measured"])]
+
+
+class _Computed(SphinxDirective):
+    """A directive whose content is computed Markdown."""
+
+    optional_arguments = 1
+
+    def lines(self) -> Iterable[str]:
+        """The lines of Markdown."""
+        raise NotImplementedError
+
+    def run(self) -> list[nodes.Node]:
+        """The nodes that replace the directive."""
+        return self.parse_text_to_nodes("\n".join(self.lines()), allow_section_headings=True)
+
+
+class LadderTable(_Computed):
+    """All rungs with their times."""
+
+    def lines(self) -> Iterable[str]:
+        """The lines of Markdown."""
+        yield from ("| rung | backend | layer | one call | times as fast as rung 1 |", "|--:|---|---|--:|--:|")
+        yield from (f"| {' | '.join(row)} |" for row in measured().rows())
+        yield from ("", measured().note())
+
+
+class CommandLine(_Computed):
+    """The commands of one program."""
+
+    def lines(self) -> Iterable[str]:
+        """The lines of Markdown."""
+        return commands.markdown({"bench": commands.bench, "library": commands.library}[self.arguments[0]]())
+
+
+class Fields(_Computed):
+    """The fields of a record type."""
+
+    def lines(self) -> Iterable[str]:
+        """The lines of Markdown."""
+        return reference.markdown(getattr(records, self.arguments[0]))
+
+
+class Keys(_Computed):
+    """The keys of a JSON object."""
+
+    def lines(self) -> Iterable[str]:
+        """The lines of Markdown."""
+        name = self.arguments[0]
+        return reference.keys(getattr(folder, name, None) or getattr(schema, name))
+
+
+def linked(page: Path, text: str, found: Callable[[Path], None] = lambda path: None) -> str:
+    """Markdown of a page with links that work on the site.
+
+    A link to a source file leads to a page with its text. A link to another file outside of docs/ becomes a name.
+
+    Parameters
+    ----------
+    page : Path
+    text : str
+    found : callable
+        Is called with each source file.
+    """
+
+    def replaced(match: re.Match[str]) -> str:
+        words, link, _ = match.groups()
+        target = (page.parent / link).resolve()
+        if DOCS in target.parents or not target.exists():
+            return match[0]
+        if target in PAGES:
+            return f"[{words}]({PAGES[target]})"
+        name = target.relative_to(ROOT)
+        if target.suffix == ".py":
+            found(target)
+            return f"[{words}](/made/source/{name}.md)"
+        return f"{words} (`{name}`)"
+
+    return LINK.sub(replaced, text)
+
+
+def prepare(app: Sphinx) -> None:
+    """Make the pages of source files, and copy the notebooks."""
+    shutil.rmtree(MADE, ignore_errors=True)
+    sources: set[Path] = set()
+    for page in DOCS.rglob("*.md"):
+        linked(page, page.read_text(encoding="utf-8"), sources.add)
+    for source in sources:
+        page = MADE / "source" / f"{source.relative_to(ROOT)}.md"
+        page.parent.mkdir(parents=True, exist_ok=True)
+        include = f"```{{literalinclude}} {os.path.relpath(source, page.parent)}\n:language: python\n```"
+        page.write_text(f"---\norphan: true\n---\n\n# {source.relative_to(ROOT)}\n\n{include}\n", encoding="utf-8")
+    shutil.copytree(ROOT / "examples", MADE / "examples", ignore=lambda _, names: [n for n in names if not n.endswith(".ipynb")])
+
+
+def read(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Change the links of a page before it is parsed."""
+    page = Path(app.env.doc2path(docname))
+    if page.suffix == ".md":
+        source[0] = linked(page, source[0])
+
+
+def finish(app: Sphinx, error: Exception | None) -> None:
+    """Fail if a link of the built site is broken."""
+    if error is None and app.builder.format == "html" and (found := list(links.broken(Path(app.outdir)))):
+        raise SphinxError("broken links:\n" + "\n".join(found))
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Register the directives and events."""
+    for name, directive in (
+        ("rung", Rung), ("ladder", LadderTable), ("command-line", CommandLine), ("fields", Fields), ("keys", Keys),
+    ):  # fmt: skip
+        app.add_directive(name, directive)
+    app.connect("builder-inited", prepare)
+    app.connect("source-read", read)
+    app.connect("build-finished", finish)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
