@@ -10,7 +10,7 @@ from conv_impls import __version__  # noqa: E402
 
 project, author, release = "conv-impls", "conv-impls developers", __version__
 project_copyright = "conv-impls developers, MIT license"
-extensions = ["myst_nb", "numpydoc", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx_copybutton", "docs.extensions.site"]
+extensions = ["myst_nb", "numpydoc", "sphinx.ext.autodoc", "sphinx_copybutton", "docs.extensions.site"]
 exclude_patterns = ["build", "**/.ipynb_checkpoints"]
 html_theme, html_title = "furo", f"conv-impls {release}"
 html_static_path, html_css_files = ["static"], ["site.css"]
@@ -22,7 +22,7 @@ autodoc_typehints = "none"
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
 
-myst_enable_extensions = ["deflist", "dollarmath"]
+myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
@@ -31,3 +31,5 @@ copybutton_prompt_is_regexp = True
 nb_execution_mode, nb_execution_timeout, nb_execution_raise_on_error = "force", 300, True
 nb_execution_excludepatterns = [] if find_spec("torch") else ["*autograd*"]
 nb_merge_streams = True
+# The message about compiling kernels.
+nb_output_stderr = "remove"

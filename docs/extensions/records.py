@@ -101,7 +101,7 @@ def _words(schema: dict[str, Any]) -> str:
         return "one of " + ", ".join(f"`{word}`" if word else "empty" for word in schema["enum"])
     if schema["type"] == "array":
         return f"list of {_words(schema['items'])}s"
-    words = {"string": "text", "integer": "whole number", "number": "number", "null": "null"}
+    words = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false", "null": "null"}
     return words[schema["type"]]
 
 

@@ -4,6 +4,7 @@
     {ladder}               table of all rungs
     {command-line} WHICH   reference of `bench` or `library`
     {fields} TYPE          fields of a record type; {keys} TYPE: keys of another JSON object
+    {backends}             table of the backends; {workloads}: table of the workloads
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from sphinx.application import Sphinx
 from sphinx.errors import SphinxError
 from sphinx.util.docutils import SphinxDirective
 
+from bench.analysis.numbers import number
 from bench.run.options import RUNS
 from bench.store import folder, records, schema
+from conv_impls import get_backend, registry, workloads
 
 from . import commands, links, pictures
 from . import records as reference
@@ -107,6 +110,29 @@ class Keys(_Computed):
         return reference.keys(getattr(folder, name, None) or getattr(schema, name))
 
 
+class Backends(_Computed):
+    """The backends of the package, without plug-ins."""
+
+    def lines(self) -> Iterable[str]:
+        """The lines of Markdown."""
+        for name in sorted(name for name, module in registry.sources().items() if module.startswith("conv_impls.")):
+            entry = get_backend(name)
+            facts = f"{entry.mode}, accuracy `{entry.accuracy}`, equal bits: `{entry.deterministic}`"
+            yield from (f"`{name}`", f": {entry.idea}. Source: {entry.source}. ({facts})", "")
+
+
+class Workloads(_Computed):
+    """The built-in workloads."""
+
+    def lines(self) -> Iterable[str]:
+        """The lines of Markdown."""
+        yield from ("| name | layers | convolutions | GMAC |", "|---|--:|--:|--:|")
+        for name in workloads.available():
+            layers = workloads.load(name)
+            macs = sum(layer.count * layer.problem.macs for layer in layers)
+            yield f"| `{name}` | {len(layers)} | {sum(layer.count for layer in layers)} | {number(macs / 1e9)} |"
+
+
 def linked(page: Path, text: str, found: Callable[[Path], None] = lambda path: None) -> str:
     """Markdown of a page with links that work on the site.
 
@@ -166,7 +192,8 @@ def finish(app: Sphinx, error: Exception | None) -> None:
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directives and events."""
     for name, directive in (
-        ("rung", Rung), ("ladder", LadderTable), ("command-line", CommandLine), ("fields", Fields), ("keys", Keys),
+        ("rung", Rung), ("ladder", LadderTable), ("command-line", CommandLine), ("fields", Fields), ("keys", Keys), ("backends", Backends),
+        ("workloads", Workloads),
     ):  # fmt: skip
         app.add_directive(name, directive)
     app.connect("builder-inited", prepare)
