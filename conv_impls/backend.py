@@ -33,8 +33,8 @@ class Backend:
         The name to pass to `get_backend`; the idea in one line; the publication it follows, with the section.
     accuracy : {"direct", "tile2", "tile2_5x5", "tile4", "tile6", "image"}
         Which quantity bounds the rounding error: the sum of absolute products of each output ("direct"), the sums of
-        its tile (Winograd: "tile", m and, where it matters, the kernel), or the norms of the whole image ("image", FFT).
-        `conv_impls.reference.error_bound` has the formulas.
+        its tile (Winograd: "tile", m and, where it matters, the kernel), or the norms of the whole image ("image",
+        FFT). `conv_impls.reference.error_bound` has the formulas.
     nan_spread : str
         Which outputs a NaN in the input affects.
     deterministic : {"output", "call", "no"}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from conv_impls import __version__  # noqa: E402
+from conv_impls import __version__
 
 project, author, release = "conv-impls", "conv-impls developers", __version__
 project_copyright = "conv-impls developers, MIT license"

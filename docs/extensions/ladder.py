@@ -84,24 +84,26 @@ class Ladder:
             return f"{text}."
         below = known[known.index(rung) - 1]
         theirs = layer.times[below]
-        return f"{text}: {compared(theirs.seconds / mine.seconds, f'rung {number_of(below)}', mine.weak or theirs.weak)}."
+        return (
+            f"{text}: {compared(theirs.seconds / mine.seconds, f'rung {number_of(below)}', mine.weak or theirs.weak)}."
+        )
 
     def rows(self) -> list[list[str]]:
-        """Rung, backend, layer, time, and the ratio to the first rung on the same layer, as texts."""
+        """Rung, backend, time, and the ratio to the first rung on the same layer, as texts."""
         found = []
         for rung in RUNGS:
             layer = self.layer(rung)
             mine, first = layer.times[rung], layer.times[RUNGS[0]]
             ratio = times(first.seconds / mine.seconds, mine.weak or first.weak)
-            what = "depthwise" if layer is self.depthwise else "dense"
-            found.append([str(number_of(rung)), rung, what, duration(mine.seconds, mine.weak), ratio])
+            found.append([str(number_of(rung)), rung, duration(mine.seconds, mine.weak), ratio])
         return found
 
     def note(self) -> str:
         """Layers, machine and date, and the meaning of the mark if a time has one."""
         weak = any(time.weak for layer in (self.dense, self.depthwise) for time in layer.times.values())
         marks = f" {NOTE}." if weak else ""
-        return f"Dense: {self.dense.words}. Depthwise: {self.depthwise.words}. {self.machine}.{marks}"
+        first = f"Rungs {number_of(DENSE[0])} to {number_of(DENSE[-1])}: {self.dense.words}"
+        return f"{first}. Rung {number_of(RUNGS[-1])}: {self.depthwise.words}. {self.machine}.{marks}"
 
 
 def number_of(rung: str) -> int:
@@ -119,7 +121,11 @@ def compared(ratio: float, other: str, weak: bool = False) -> str:
     """
     if times(ratio) == times(1.0):
         return f"{SIGN * weak}as fast as {other}"
-    return f"{times(ratio, weak)} times as fast as {other}" if ratio > 1 else f"{times(1 / ratio, weak)} times as long as {other}"
+    return (
+        f"{times(ratio, weak)} times as fast as {other}"
+        if ratio > 1
+        else f"{times(1 / ratio, weak)} times as long as {other}"
+    )
 
 
 def newest(runs: Path) -> Ladder:

@@ -30,7 +30,7 @@ INK = "#010203"
 # Middle tones, readable on white and on black.
 BLUE, ORANGE, GREEN = "#3a8fd6", "#dd7622", "#2a9d6f"
 # Inches; a phone shows a picture about 3.5 inches wide.
-WIDTH = 5.4
+WIDTH = 4.7
 RC: Any = {
     "font.size": 11, "svg.fonttype": "none", "font.family": "sans-serif", "text.color": INK, "axes.edgecolor": INK,
     "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "text.parse_math": False,
@@ -63,7 +63,7 @@ def python_loops() -> Figure:
     image = np.random.default_rng(3).integers(0, 10, (1, 6, 6)).astype(float)
     kernel = KERNELS["sobel_x"].astype(float)
     result = conv2d(image, kernel[None, None], backend="python_loops")[0]
-    figure, axes = _canvas(2.3, (0, 17.2), (-1.6, 6.2))
+    figure, axes = _canvas((0, 17.2), (-1.6, 6.2))
     row, column = 1, 2
     seen = {(row + i, column + j): BLUE for i in range(3) for j in range(3)}
     _grid(axes, (0, 0), image[0], seen)
@@ -80,7 +80,7 @@ def numpy_im2col() -> Figure:
     """The patches of the image are the columns of a matrix, which the kernels multiply."""
     image = np.arange(16.0).reshape(1, 4, 4)
     columns = im2col(image[None], 2)[0]
-    figure, axes = _canvas(2.2, (0, 21), (-1.6, 4.4))
+    figure, axes = _canvas((0, 21), (-1.6, 4.4))
     _grid(axes, (0, 0), image[0], {(i, j + 1): BLUE for i in range(2) for j in range(2)})
     _text(axes, 4.9, 2, "→", size=15)
     _grid(axes, (6, 0.5), np.full((3, 4), np.nan), {(i, j): ORANGE for i in range(3) for j in range(4)})
@@ -95,7 +95,7 @@ def numpy_strided() -> Figure:
     """The windows of a strided view read elements of one image in memory."""
     image = np.arange(16).reshape(4, 4)
     view = sliding_window_view(image, (2, 2))
-    figure, axes = _canvas(2.6, (-4.4, 16.2), (-1.4, 6.2))
+    figure, axes = _canvas((-4.4, 16.2), (-1.4, 6.2))
     _grid(axes, (0, 0), image.reshape(1, -1).astype(float))
     _text(axes, -0.4, 0.5, "memory", ha="right")
     shown = ((0, 0), (0, 1), (0, 2), (1, 0))
@@ -131,7 +131,7 @@ def scipy_fft() -> Figure:
 
 def numba_direct() -> Figure:
     """Blocks of four output rows are computed by different threads, along the rows."""
-    figure, axes = _canvas(2.7, (-0.3, 26), (-1.4, 9.3))
+    figure, axes = _canvas((-0.3, 26), (-1.4, 9.3))
     tasks: Cells = {(i, j): (BLUE if i < 4 else ORANGE) for i in range(8) for j in range(16)}
     _grid(axes, (0, 0), np.full((8, 16), np.nan), tasks)
     axes.annotate("", (15.6, 2), (0.4, 2), arrowprops={"arrowstyle": "->", "color": INK, "lw": 2})
@@ -148,7 +148,7 @@ def numba_simd() -> Figure:
     """One value for each row times two vectors of columns updates a tile of sums in registers."""
     rows, vectors, lanes = tile.ROWS, tile.VECTORS, simd.VECTOR_BYTES // np.dtype(np.float32).itemsize
     width = vectors * (lanes + 0.5) - 0.5
-    figure, axes = _canvas(3.6, (-8 - width / 16, width + 0.3), (-2.6, rows + 2.2))
+    figure, axes = _canvas((-8 - width / 16, width + 0.3), (-2.6, rows + 2.2))
     _grid(axes, (-2.2, 0), np.full((rows, 1), np.nan), {(i, 0): ORANGE for i in range(rows)})
     for vector in range(vectors):
         at = vector * (lanes + 0.5)
@@ -177,7 +177,7 @@ def numba_winograd() -> Figure:
 
 def numba_depthwise() -> Figure:
     """A vector of columns moves down the image; each row that it reads updates three sums."""
-    figure, axes = _canvas(2.9, (-0.3, 25), (-1.4, 10.2))
+    figure, axes = _canvas((-0.3, 25), (-1.4, 10.2))
     seen: Cells = {(4, j): BLUE for j in range(2, 10)}
     _grid(axes, (0, 0), np.full((9, 12), np.nan), seen)
     axes.annotate("", (6, 8.6), (6, 5.2), arrowprops={"arrowstyle": "->", "color": INK, "lw": 2})
@@ -199,9 +199,9 @@ PICTURES: dict[str, Callable[[], Figure]] = {
 }  # fmt: skip
 
 
-def _canvas(height: float, x: tuple[float, float], y: tuple[float, float]) -> tuple[Figure, Any]:
+def _canvas(x: tuple[float, float], y: tuple[float, float]) -> tuple[Figure, Any]:
     """Axes without a frame, in units of one cell, with the first row at the top."""
-    figure = Figure(figsize=(WIDTH, height))
+    figure = Figure(figsize=(WIDTH, WIDTH * (y[1] - y[0]) / (x[1] - x[0])))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=x, ylim=y[::-1], aspect="equal")
     axes.set_axis_off()
@@ -224,6 +224,5 @@ def _text(axes: Any, x: float, y: float, text: str, size: float = 10.5, ha: str 
 
 def _spectrum(values: Array) -> Array:
     """Logarithm of the magnitudes, zero frequency in the middle."""
-    return np.log1p(np.abs(np.fft.fftshift(values)))
-
-
+    magnitudes: Array = np.log1p(np.abs(np.fft.fftshift(values)))
+    return magnitudes

@@ -13,7 +13,8 @@ from bench.store.records import Status
 
 # The last word of a field's name is its unit.
 UNITS = {
-    "s": "seconds", "us": "microseconds", "ns": "nanoseconds", "bytes": "bytes", "gflops": "GFLOP/s", "flops": "operations",
+    "s": "seconds", "us": "microseconds", "ns": "nanoseconds", "bytes": "bytes", "gflops": "GFLOP/s",
+    "flops": "operations",
 }  # fmt: skip
 # Fields without a unit in their name.
 OTHER_UNITS = {
@@ -44,7 +45,9 @@ def fields(kind: type[msgspec.Struct]) -> list[Field]:
     names = [field.name for field in msgspec.structs.fields(kind)]
     if set(described) != set(names):
         different = ", ".join(sorted(set(described) ^ set(names)))
-        raise LookupError(f"{kind.__name__}: expected every field under Attributes of its docstring, got other names: {different}")
+        raise LookupError(
+            f"{kind.__name__}: expected every field under Attributes of its docstring, got other names: {different}"
+        )
     hints = get_type_hints(kind)
     return [Field(name, json_type(hints[name]), unit(name), described[name]) for name in names]
 
@@ -101,7 +104,13 @@ def _words(schema: dict[str, Any]) -> str:
         return "one of " + ", ".join(f"`{word}`" if word else "empty" for word in schema["enum"])
     if schema["type"] == "array":
         return f"list of {_words(schema['items'])}s"
-    words = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false", "null": "null"}
+    words = {
+        "string": "text",
+        "integer": "whole number",
+        "number": "number",
+        "boolean": "true or false",
+        "null": "null",
+    }
     return words[schema["type"]]
 
 

@@ -1,10 +1,7 @@
 """Sphinx extension: directives whose content is computed, pages of source files, notebooks, and the check of links.
 
-    {rung} NAME            picture and measured time of a rung of the tutorial
-    {ladder}               table of all rungs
-    {command-line} WHICH   reference of `bench` or `library`
-    {fields} TYPE          fields of a record type; {keys} TYPE: keys of another JSON object
-    {backends}             table of the backends; {workloads}: table of the workloads
+{rung} NAME              picture and measured time of a rung of the tutorial
+{computed} WHAT [TYPE]   one entry of `COMPUTED`, such as the table of all rungs or the fields of a record
 """
 
 from __future__ import annotations
@@ -12,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -61,76 +58,50 @@ class Rung(SphinxDirective):
         return [figure, nodes.container("", time, classes=["measured"])]
 
 
-class _Computed(SphinxDirective):
-    """A directive whose content is computed Markdown."""
+class Computed(SphinxDirective):
+    """Content that is computed as Markdown."""
 
-    optional_arguments = 1
-
-    def lines(self) -> Iterable[str]:
-        """The lines of Markdown."""
-        raise NotImplementedError
+    required_arguments, optional_arguments = 1, 1
 
     def run(self) -> list[nodes.Node]:
         """The nodes that replace the directive."""
-        return self.parse_text_to_nodes("\n".join(self.lines()), allow_section_headings=True)
+        name, *arguments = self.arguments
+        return self.parse_text_to_nodes("\n".join(COMPUTED[name](*arguments)), allow_section_headings=True)
 
 
-class LadderTable(_Computed):
-    """All rungs with their times."""
-
-    def lines(self) -> Iterable[str]:
-        """The lines of Markdown."""
-        yield from ("| rung | backend | layer | one call | times as fast as rung 1 |", "|--:|---|---|--:|--:|")
-        yield from (f"| {' | '.join(row)} |" for row in measured().rows())
-        yield from ("", measured().note())
+def ladder() -> Iterator[str]:
+    """Table of all rungs with their times."""
+    yield from ("| rung | backend | one call | speed-up |", "|--:|---|--:|--:|")
+    yield from (f"| {' | '.join(row)} |" for row in measured().rows())
+    yield from ("", "Speed-up: time of rung 1 on the same layer divided by the time of this rung. " + measured().note())
 
 
-class CommandLine(_Computed):
-    """The commands of one program."""
-
-    def lines(self) -> Iterable[str]:
-        """The lines of Markdown."""
-        return commands.markdown({"bench": commands.bench, "library": commands.library}[self.arguments[0]]())
-
-
-class Fields(_Computed):
-    """The fields of a record type."""
-
-    def lines(self) -> Iterable[str]:
-        """The lines of Markdown."""
-        return reference.markdown(getattr(records, self.arguments[0]))
-
-
-class Keys(_Computed):
-    """The keys of a JSON object."""
-
-    def lines(self) -> Iterable[str]:
-        """The lines of Markdown."""
-        name = self.arguments[0]
-        return reference.keys(getattr(folder, name, None) or getattr(schema, name))
-
-
-class Backends(_Computed):
+def backends() -> Iterator[str]:
     """The backends of the package, without plug-ins."""
-
-    def lines(self) -> Iterable[str]:
-        """The lines of Markdown."""
-        for name in sorted(name for name, module in registry.sources().items() if module.startswith("conv_impls.")):
-            entry = get_backend(name)
-            facts = f"{entry.mode}, accuracy `{entry.accuracy}`, equal bits: `{entry.deterministic}`"
-            yield from (f"`{name}`", f": {entry.idea}. Source: {entry.source}. ({facts})", "")
+    for name in sorted(name for name, module in registry.sources().items() if module.startswith("conv_impls.")):
+        entry = get_backend(name)
+        facts = f"{entry.mode}, accuracy `{entry.accuracy}`, equal bits: `{entry.deterministic}`"
+        yield from (f"`{name}`", f": {entry.idea}. Source: {entry.source}. ({facts})", "")
 
 
-class Workloads(_Computed):
+def workload_table() -> Iterator[str]:
     """The built-in workloads."""
+    yield from ("| name | layers | convolutions | GMAC |", "|---|--:|--:|--:|")
+    for name in workloads.available():
+        layers = workloads.load(name)
+        macs = sum(layer.count * layer.problem.macs for layer in layers)
+        yield f"| `{name}` | {len(layers)} | {sum(layer.count for layer in layers)} | {number(macs / 1e9)} |"
 
-    def lines(self) -> Iterable[str]:
-        """The lines of Markdown."""
-        yield from ("| name | layers | convolutions | GMAC |", "|---|--:|--:|--:|")
-        for name in workloads.available():
-            layers = workloads.load(name)
-            macs = sum(layer.count * layer.problem.macs for layer in layers)
-            yield f"| `{name}` | {len(layers)} | {sum(layer.count for layer in layers)} | {number(macs / 1e9)} |"
+
+COMPUTED: dict[str, Callable[..., Iterator[str]]] = {
+    "ladder": ladder,
+    "bench": lambda: commands.markdown(commands.bench()),
+    "library": lambda: commands.markdown(commands.library()),
+    "fields": lambda name: reference.markdown(getattr(records, name)),
+    "keys": lambda name: reference.keys(getattr(folder, name, None) or getattr(schema, name)),
+    "backends": backends,
+    "workloads": workload_table,
+}
 
 
 def linked(page: Path, text: str, found: Callable[[Path], None] = lambda path: None) -> str:
@@ -173,7 +144,9 @@ def prepare(app: Sphinx) -> None:
         page.parent.mkdir(parents=True, exist_ok=True)
         include = f"```{{literalinclude}} {os.path.relpath(source, page.parent)}\n:language: python\n```"
         page.write_text(f"---\norphan: true\n---\n\n# {source.relative_to(ROOT)}\n\n{include}\n", encoding="utf-8")
-    shutil.copytree(ROOT / "examples", MADE / "examples", ignore=lambda _, names: [n for n in names if not n.endswith(".ipynb")])
+    shutil.copytree(
+        ROOT / "examples", MADE / "examples", ignore=lambda _, names: [n for n in names if not n.endswith(".ipynb")]
+    )
 
 
 def read(app: Sphinx, docname: str, source: list[str]) -> None:
@@ -191,11 +164,8 @@ def finish(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directives and events."""
-    for name, directive in (
-        ("rung", Rung), ("ladder", LadderTable), ("command-line", CommandLine), ("fields", Fields), ("keys", Keys), ("backends", Backends),
-        ("workloads", Workloads),
-    ):  # fmt: skip
-        app.add_directive(name, directive)
+    app.add_directive("rung", Rung)
+    app.add_directive("computed", Computed)
     app.connect("builder-inited", prepare)
     app.connect("source-read", read)
     app.connect("build-finished", finish)
