@@ -107,7 +107,7 @@ COMPUTED: dict[str, Callable[..., Iterator[str]]] = {
 def linked(page: Path, text: str, found: Callable[[Path], None] = lambda path: None) -> str:
     """Markdown of a page with links that work on the site.
 
-    A link to a source file leads to a page with its text. A link to another file outside of docs/ becomes a name.
+    A link to a source file or a notebook leads to its page. A link to another file outside of docs/ becomes a name.
 
     Parameters
     ----------
@@ -125,6 +125,8 @@ def linked(page: Path, text: str, found: Callable[[Path], None] = lambda path: N
         if target in PAGES:
             return f"[{words}]({PAGES[target]})"
         name = target.relative_to(ROOT)
+        if target.suffix == ".ipynb":
+            return f"[{words}](/made/{name})"
         if target.suffix == ".py":
             found(target)
             return f"[{words}](/made/source/{name}.md)"
