@@ -144,7 +144,8 @@ def newest(runs: Path) -> Ladder:
             except StoreError:
                 # Not a complete run: the next one may have a ladder.
                 continue
-    for folder in [*(folder for _, folder in sorted(dated, reverse=True)), runs / FALLBACK]:
+    committed = [runs / FALLBACK] if (runs / FALLBACK).is_dir() else []
+    for folder in [*(folder for _, folder in sorted(dated, reverse=True)), *committed]:
         run = Run.open(folder)
         found = ladder(frame_of(run), run.environment)
         if found:
