@@ -6,8 +6,11 @@ with stride 1 that all rungs of the comparison have measured. A run that lacks t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ import pandas as pd
 
 from bench.analysis.frame import frame_of
 from bench.analysis.numbers import NOTE, SIGN, duration, times
+from bench.run.options import RUNS
 from bench.store.folder import Run
 from bench.store.records import StoreError, problem_of
 
@@ -24,8 +28,6 @@ RUNGS = (
     "numba_depthwise",
 )  # fmt: skip
 DENSE, DEPTHWISE = RUNGS[:-1], ("python_loops", "numba_simd", "numba_depthwise")
-# Runs that belong to the repository. Of these, only the run of `make bench` has all rungs.
-COMMITTED, FALLBACK = {"bench", "reference", "networks"}, "bench"
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def compared(ratio: float, other: str, weak: bool = False) -> str:
 
 
 def newest(runs: Path) -> Ladder:
-    """The ladder of the user's newest run that has one, else of the committed run.
+    """The ladder of the newest run that has one. Runs of the user come before runs that belong to the repository.
 
     Raises
     ------
@@ -137,20 +139,23 @@ def newest(runs: Path) -> Ladder:
         If no run has a ladder.
     """
     dated = []
-    for folder in runs.iterdir():
-        if folder.name not in COMMITTED and (folder / "config.json").is_file():
-            try:
-                dated.append((str(Run.open(folder).environment.get("date", "")), folder))
-            except StoreError:
-                # Not a complete run: the next one may have a ladder.
-                continue
-    committed = [runs / FALLBACK] if (runs / FALLBACK).is_dir() else []
-    for folder in [*(folder for _, folder in sorted(dated, reverse=True)), *committed]:
-        run = Run.open(folder)
-        found = ladder(frame_of(run), run.environment)
-        if found:
+    for config in runs.glob("*/config.json"):
+        # A run that cannot be read is not the only one.
+        with suppress(StoreError):
+            run = Run.open(config.parent)
+            dated.append((run.folder.name not in committed(), str(run.environment.get("date", "")), run.folder.name))
+    for *_, name in sorted(dated, reverse=True):
+        run = Run.open(runs / name)
+        if found := ladder(frame_of(run), run.environment):
             return found
     raise LookupError(f"{runs}: expected a run that measured {', '.join(RUNGS)} on common layers; make one: make bench")
+
+
+@cache
+def committed() -> frozenset[str]:
+    """Names of the runs that belong to the repository: those that .gitignore excepts."""
+    ignored = (RUNS.parents[1] / ".gitignore").read_text(encoding="utf-8")
+    return frozenset(re.findall(r"^!results/runs/([^/\n]+)/", ignored, re.MULTILINE))
 
 
 def ladder(table: pd.DataFrame, environment: dict[str, Any]) -> Ladder | None:

@@ -19,7 +19,7 @@ UNITS = {
 # Fields without a unit in their name.
 OTHER_UNITS = {
     "gflops_effective": "GFLOP/s", "read_gb_per_s": "GB/s", "stalled_share": "fraction", "error": "fraction",
-    "error_over_bound": "fraction of the bound",
+    "error_over_bound": "fraction of the bound", "seconds": "seconds",
 }  # fmt: skip
 
 
