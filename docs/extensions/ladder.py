@@ -7,7 +7,7 @@ with stride 1 that all rungs of the comparison have measured. A run that lacks t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -86,9 +86,8 @@ class Ladder:
             return f"{text}."
         below = known[known.index(rung) - 1]
         theirs = layer.times[below]
-        return (
-            f"{text}: {compared(theirs.seconds / mine.seconds, f'rung {number_of(below)}', mine.weak or theirs.weak)}."
-        )
+        weak = mine.weak or theirs.weak
+        return f"{text}: {compared(theirs.seconds / mine.seconds, f'rung {number_of(below)}', weak)}."
 
     def rows(self) -> list[list[str]]:
         """Rung, backend, time, and the ratio to the first rung on the same layer, as texts."""
@@ -123,11 +122,9 @@ def compared(ratio: float, other: str, weak: bool = False) -> str:
     """
     if times(ratio) == times(1.0):
         return f"{SIGN * weak}as fast as {other}"
-    return (
-        f"{times(ratio, weak)} times as fast as {other}"
-        if ratio > 1
-        else f"{times(1 / ratio, weak)} times as long as {other}"
-    )
+    if ratio > 1:
+        return f"{times(ratio, weak)} times as fast as {other}"
+    return f"{times(1 / ratio, weak)} times as long as {other}"
 
 
 def newest(runs: Path) -> Ladder:
@@ -171,9 +168,8 @@ def ladder(table: pd.DataFrame, environment: dict[str, Any]) -> Ladder | None:
     return Ladder(dense, depthwise, ", ".join(str(fact) for fact in facts if fact))
 
 
-def _largest(right: pd.DataFrame, rungs: Iterable[str], depthwise: bool) -> Layer | None:
+def _largest(right: pd.DataFrame, rungs: Collection[str], depthwise: bool) -> Layer | None:
     """The layer of this kind with the most operations that all rungs measured, with their times."""
-    rungs = tuple(rungs)
     best: tuple[int, Layer] | None = None
     for label, rows in right[right.backend.isin(rungs)].groupby("label", sort=False):
         problem = problem_of(str(label))

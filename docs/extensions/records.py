@@ -9,8 +9,6 @@ from typing import Any, get_type_hints
 import msgspec
 from numpydoc.docscrape import NumpyDocString
 
-from bench.store.records import Status
-
 # The last word of a field's name is its unit.
 UNITS = {
     "s": "seconds", "us": "microseconds", "ns": "nanoseconds", "bytes": "bytes", "gflops": "GFLOP/s",
@@ -20,6 +18,10 @@ UNITS = {
 OTHER_UNITS = {
     "gflops_effective": "GFLOP/s", "read_gb_per_s": "GB/s", "stalled_share": "fraction", "error": "fraction",
     "error_over_bound": "fraction of the bound", "seconds": "seconds",
+}  # fmt: skip
+# JSON types in plain words.
+WORDS = {
+    "string": "text", "integer": "whole number", "number": "number", "boolean": "true or false", "null": "null",
 }  # fmt: skip
 
 
@@ -46,7 +48,7 @@ def fields(kind: type[msgspec.Struct]) -> list[Field]:
     if set(described) != set(names):
         different = ", ".join(sorted(set(described) ^ set(names)))
         raise LookupError(
-            f"{kind.__name__}: expected every field under Attributes of its docstring, got other names: {different}"
+            f"{kind.__name__}: expected every field under Attributes of its docstring, these differ: {different}"
         )
     hints = get_type_hints(kind)
     return [Field(name, json_type(hints[name]), unit(name), described[name]) for name in names]
@@ -88,11 +90,6 @@ def json_type(hint: Any) -> str:
     return _words(msgspec.json.schema(hint))
 
 
-def statuses() -> tuple[str, ...]:
-    """All statuses of a record."""
-    return tuple(msgspec.json.schema(Status)["enum"])
-
-
 def _words(schema: dict[str, Any]) -> str:
     if "anyOf" in schema:
         return " or ".join(_words(part) for part in schema["anyOf"])
@@ -104,14 +101,7 @@ def _words(schema: dict[str, Any]) -> str:
         return "one of " + ", ".join(f"`{word}`" if word else "empty" for word in schema["enum"])
     if schema["type"] == "array":
         return f"list of {_words(schema['items'])}s"
-    words = {
-        "string": "text",
-        "integer": "whole number",
-        "number": "number",
-        "boolean": "true or false",
-        "null": "null",
-    }
-    return words[schema["type"]]
+    return WORDS[schema["type"]]
 
 
 def _described(kind: type) -> dict[str, str]:
