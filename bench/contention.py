@@ -35,6 +35,7 @@ from conv_impls.text import visible
 
 from .machine.environment import environment
 from .peers import packages
+from .program import PACKAGE
 from .run import contention
 from .run.contender import Contender, Layer
 from .run.fleet import Fleet, Versions, commit_of
@@ -226,7 +227,7 @@ def main() -> None:
     from .analysis.contention import read
     from .report.contention import page
 
-    parser = argparse.ArgumentParser(prog="python -m bench.contention", description="The tables of a measurement.")
+    parser = argparse.ArgumentParser(prog=f"python -m {PACKAGE}.contention", description="The tables of a measurement.")
     parser.add_argument("file", type=Path, help="JSON of pytest-benchmark")
     parser.add_argument("--out", type=Path, help="a Markdown file to write as well")
     given = parser.parse_args()

@@ -15,6 +15,7 @@ from typing import TextIO, TypeVar
 import numpy as np
 
 from conv_impls import warmup
+from conv_impls._version import __version__
 from conv_impls.api import thread_count
 from conv_impls.choice import limits, remembered, tuning, userdir
 from conv_impls.errors import ConvError
@@ -42,7 +43,7 @@ MACHINE = """examples:
   python -m conv_impls machine                 what 'auto' chooses by: numbers, their dates, and which are implausible
   python -m conv_impls machine --renew         measure all of it again, limits and winners of tuning
   python -m conv_impls machine --renew --threads 1,2"""
-EXIT = "exit codes: 0 fine, 2 usage, 130 interrupted"
+EXIT = "exit codes: 0 fine, 2 a wrong option or file, 130 interrupted"
 BAR = 24
 Item = TypeVar("Item")
 
@@ -75,12 +76,13 @@ def _run(options: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     form = argparse.RawDescriptionHelpFormatter
-    every = f"{TRACE}\n\n{LAYERS}\n\n{MACHINE}\n\n{EXIT}"
+    every = f"{TRACE}\n\n{LAYERS}\n\n{MACHINE}\n\n{_first('machine', MACHINE)}\n{EXIT}"
     parser = argparse.ArgumentParser("python -m conv_impls", description=__doc__, epilog=every, formatter_class=form)
+    parser.add_argument("--version", action="version", version=f"conv-impls {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
 
     def command(name: str, text: str, examples: str) -> argparse.ArgumentParser:
-        own = f"{examples}\n\n{EXIT}"
+        own = f"{examples}\n\n{_first(name, examples)}\n{EXIT}"
         added = commands.add_parser(name, help=text, description=text, epilog=own, formatter_class=form)
         added.set_defaults(error=added.error)
         return added
@@ -102,6 +104,14 @@ def _parser() -> argparse.ArgumentParser:
         "--threads", type=_counts, default=[], help="whose limits to renew; 1, all cores and those known"
     )
     return parser
+
+
+def _first(name: str, examples: str) -> str:
+    """The line that names the first example of a command."""
+    command = f"python -m conv_impls {name}"
+    first = next(line for line in examples.splitlines() if command in line)
+    # Some examples have a comment, after two or more spaces.
+    return f"try first: {first.strip().partition('   ')[0]}"
 
 
 def _sizes(text: str) -> list[int]:
