@@ -58,7 +58,7 @@ test-library: $(VENV)/test.stamp  ## the other half: the rest of bench, kernels,
 test-long: $(VENV)/test.stamp  ## the long form of every proof (15 minutes); OPTIONS="--seed 1 --examples 2000 --kills 50", see pytest --help
 	$(BIN)/python -m pytest -m long $(OPTIONS)
 
-test-lowest: $(BIN)/python  ## the library with the lowest numba, numpy and scipy we declare, the command line with its own (minutes)
+test-lowest: $(BIN)/python  ## all tests with the lowest declared versions, of the library, the suite, the tools, other libraries (20 minutes)
 	$(BIN)/python tests/environments.py lowest
 
 test-pythons: $(BIN)/python  ## the library on every other Python from 3.11 on that is found here (minutes each)

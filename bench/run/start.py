@@ -31,7 +31,7 @@ class _Modules:
     """
 
     def pytest_collect_directory(self, path: Path, parent: pytest.Collector) -> pytest.Dir:
-        return pytest.Dir.from_parent(parent, path=path)  # type: ignore[arg-type]
+        return pytest.Dir.from_parent(parent, path=path)
 
     def pytest_pycollect_makemodule(self, module_path: Path, parent: pytest.Collector) -> pytest.Module:
         module: pytest.Module = pytest.Module.from_parent(parent, path=module_path, nodeid=TEST.partition("::")[0])
