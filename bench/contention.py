@@ -91,7 +91,7 @@ class Settings:
             raise UsageError(f"CONTENTION_S: expected a number of seconds above 0, got {text!r}")
         text = variables.get("CONTENTION_TRIALS") or "5"
         if not (text.isdecimal() and int(text) >= 1):
-            raise UsageError(f"CONTENTION_TRIALS: expected a count from 1 up, got {text!r}")
+            raise UsageError(f"CONTENTION_TRIALS: expected an integer >= 1, got {text!r}")
         return cls(tuple(engines), seconds, int(text), versions)
 
 
@@ -211,7 +211,7 @@ def test_contention(
     layer: str, busy: int, engine: str, request: pytest.FixtureRequest, benchmark: BenchmarkFixture
 ) -> None:
     if benchmark.disabled:
-        pytest.skip("it has nothing to test, and times only with --benchmark-only")
+        pytest.skip("it only measures, and needs --benchmark-only")
     # Nothing is saved of what has no times, and the fixture is not missed.
     benchmark.has_error = True
     means_s = request.getfixturevalue("session").means_s(engine, layer, busy)
@@ -227,9 +227,11 @@ def main() -> None:
     from .analysis.contention import read
     from .report.contention import page
 
-    parser = argparse.ArgumentParser(prog=f"python -m {PACKAGE}.contention", description="The tables of a measurement.")
-    parser.add_argument("file", type=Path, help="JSON of pytest-benchmark")
-    parser.add_argument("--out", type=Path, help="a Markdown file to write as well")
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {PACKAGE}.contention", description="Print the tables of a measurement."
+    )
+    parser.add_argument("file", type=Path, help="JSON file of pytest-benchmark")
+    parser.add_argument("--out", type=Path, help="also write the tables to this Markdown file")
     given = parser.parse_args()
     try:
         text = page(read(given.file.read_bytes()))

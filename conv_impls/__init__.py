@@ -5,7 +5,7 @@
     >>> conv2d(np.ones((3, 8, 8), np.float32), np.ones((4, 3, 3, 3), np.float32), padding=1).shape
     (4, 8, 8)
 
-Convolution here is cross-correlation, as in every deep-learning library. Importing this package loads neither Numba nor
+Convolution here is cross-correlation, as in every deep-learning library. Importing this package does not load Numba or
 SciPy; a backend is imported when it is first used.
 """
 

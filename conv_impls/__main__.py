@@ -1,4 +1,4 @@
-"""``python -m conv_impls trace|tune|warmup|machine``: follow an image through a stack, get this machine ready."""
+"""``python -m conv_impls trace|tune|warmup|machine``: trace the sizes of a network, prepare this machine for conv2d."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import numpy as np
 from conv_impls import warmup
 from conv_impls._version import __version__
 from conv_impls.api import thread_count
-from conv_impls.choice import limits, remembered, tuning, userdir
+from conv_impls.choice import limits, stored, tuning, userdir
 from conv_impls.errors import ConvError
 from conv_impls.planned import plan
 from conv_impls.problem import Conv2dProblem
@@ -26,6 +26,7 @@ from conv_impls.trace import GRAMMAR, trace
 from conv_impls.validation import PRECISIONS, Array
 from conv_impls.workloads import Layer, WorkloadError, available, load
 
+ABOUT = "Trace the sizes of a network; prepare this machine for conv2d."
 TRACE = f"""examples:
   python -m conv_impls trace 1x128x128 "conv 8 k3 s1 p1; conv 16 k3 s2 p1; conv 16 k3 p1; conv 32 k3 s2 p1"
   python -m conv_impls trace 3x224x224 "conv 32 k3 s2 p1; conv 32 k3 p1 dw; conv 16 k1; maxpool k2"
@@ -40,10 +41,11 @@ LAYERS = f"""examples:
 workloads: random:N:SEED (N drawn layers), a file of layers, an ONNX model, one benchdnn label, or a name:
 {textwrap.fill(", ".join(available()), 100, initial_indent="  ", subsequent_indent="  ")}"""
 MACHINE = """examples:
-  python -m conv_impls machine                 what 'auto' chooses by: numbers, their dates, and which are implausible
-  python -m conv_impls machine --renew         measure all of it again, limits and winners of tuning
+  python -m conv_impls machine                 show the limits that 'auto' uses, and their dates
+  python -m conv_impls machine --renew         measure limits and winners of tuning again
   python -m conv_impls machine --renew --threads 1,2"""
 EXIT = "exit codes: 0 fine, 2 a wrong option or file, 130 interrupted"
+PRECISION = "strict: 'auto' uses direct summation only; standard (default): Winograd and FFT, too"
 BAR = 24
 Item = TypeVar("Item")
 
@@ -69,7 +71,7 @@ def _run(options: argparse.Namespace) -> int:
     except (ConvError, WorkloadError) as error:
         options.error(visible(str(error)))
     except KeyboardInterrupt:
-        print("\ninterrupted; what was finished is kept", file=sys.stderr)
+        print("\ninterrupted; finished work is stored", file=sys.stderr)
         return 130
     return 0
 
@@ -77,7 +79,7 @@ def _run(options: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     form = argparse.RawDescriptionHelpFormatter
     every = f"{TRACE}\n\n{LAYERS}\n\n{MACHINE}\n\n{_first('machine', MACHINE)}\n{EXIT}"
-    parser = argparse.ArgumentParser("python -m conv_impls", description=__doc__, epilog=every, formatter_class=form)
+    parser = argparse.ArgumentParser("python -m conv_impls", description=ABOUT, epilog=every, formatter_class=form)
     parser.add_argument("--version", action="version", version=f"conv-impls {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
 
@@ -87,21 +89,28 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(error=added.error)
         return added
 
-    tracer = command("trace", "sizes, receptive fields, parameters, MACs", TRACE)
-    tracer.add_argument("input", type=_sizes, help="CxHxW, for example 3x224x224")
+    tracer = command("trace", "print sizes, receptive fields, parameters and MACs of a stack of layers", TRACE)
+    tracer.add_argument("input", type=_sizes, help="size of the input, CxHxW, for example 3x224x224")
     tracer.add_argument("layers", help="layers separated by ';'")
-    tune = "measure which backend is fastest for each layer here, and remember it for 'auto'"
-    for each in (command("tune", tune, LAYERS), command("warmup", "compile all that the layers need, once", LAYERS)):
-        each.add_argument("--workload", required=True, help="a name, a file or a label")
-        each.add_argument("--size", default="", help="1,3,224,224 or name=...: sizes a model's inputs leave open")
-        each.add_argument("--threads", type=_counts, default=[None], help="for example 1,2; all cores by default")
-        each.add_argument("--precision", choices=PRECISIONS, default="standard")
-    machine = command("machine", "show what is remembered of this machine, or measure it again", MACHINE)
+    tune = "measure the backends on each layer, and store the fastest for 'auto'"
+    for each in (command("tune", tune, LAYERS), command("warmup", "compile the kernels that the layers need", LAYERS)):
+        each.add_argument("--workload", required=True, help="a workload's name, a file, or a label")
+        each.add_argument(
+            "--size", default="", help="sizes that the model's inputs leave open: 1,3,224,224 or name=1,3,224,224"
+        )
+        each.add_argument(
+            "--threads", type=_counts, default=[None], help="thread counts, for example 1,2 (default: all cores)"
+        )
+        each.add_argument("--precision", choices=PRECISIONS, default="standard", help=PRECISION)
+    machine = command("machine", "show the stored limits and winners of this machine, or measure them again", MACHINE)
     machine.add_argument(
-        "--renew", action="store_true", help="measure limits and winners again, and forget the old ones"
+        "--renew", action="store_true", help="measure limits and winners again, and replace the old ones"
     )
     machine.add_argument(
-        "--threads", type=_counts, default=[], help="whose limits to renew; 1, all cores and those known"
+        "--threads",
+        type=_counts,
+        default=[],
+        help="thread counts whose limits are measured (default: 1, all cores, and the stored ones)",
     )
     return parser
 
@@ -124,12 +133,12 @@ def _sizes(text: str) -> list[int]:
 def _counts(text: str) -> list[int]:
     counts = text.split(",")
     if not all(count.isdecimal() and int(count) for count in counts):
-        raise argparse.ArgumentTypeError(f"expected counts such as 1,2, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected thread counts such as 1,2, got {text!r}")
     return [int(count) for count in counts]
 
 
 def _tune(layers: list[Layer], threads: list[int | None], precision: str) -> None:
-    """Measure every layer, equal ones once; print what won."""
+    """Measure every layer, equal ones once; print the winners."""
     userdir.check_writable("tune")
     won: dict[tuple[Conv2dProblem, int | None], str] = {}
     for _, (layer, count) in _progress([(layer.name, (layer, count)) for count in threads for layer in layers]):
@@ -153,30 +162,30 @@ def _warm_up(layers: list[Layer], threads: list[int | None], precision: str) -> 
             raise
         except BrokenProcessPool:
             raise ConvError(
-                "warmup: a process that compiles was killed, perhaps because memory ran out; what the others finished "
-                "is kept, so run it again, or with fewer layers"
+                "warmup: a process that compiles was killed, perhaps because memory ran out; finished kernels are "
+                "stored, so run it again, or with fewer layers"
             ) from None
     print(f"{len(layers)} layers are ready; compiling or loading kernels took {time.perf_counter() - start:.1f} s")
 
 
 def _machine(renew: bool, threads: list[int | None]) -> None:
-    """Show what is remembered; measure it again before, if asked."""
+    """Show what is stored; with ``renew``, measure it first."""
     if renew:
         userdir.check_writable("machine")
-        asked = threads or [1, None, *limits.stored()]
-        counts = sorted({thread_count("machine", count) for count in asked})
+        wanted = threads or [1, None, *limits.stored()]
+        counts = sorted({thread_count("machine", count) for count in wanted})
         work: list[tuple[str, Callable[[], object]]] = [
             (f"limits of {count} threads", partial(limits.renew, count)) for count in counts
         ]
         work += [(question[0].label, partial(tuning.tune, *question)) for question in tuning.winners()]
         for _, measure in _progress(work):
             measure()
-    for line in remembered.lines():
+    for line in stored.lines():
         _say(line)
 
 
 def _say(text: str, stream: TextIO | None = None) -> None:
-    # Names come from files of anybody.
+    # Names may come from untrusted files.
     print(visible(text), file=stream)
 
 

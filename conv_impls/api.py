@@ -17,7 +17,7 @@ from conv_impls.kernels.runtime.cores import affinity, granted
 from conv_impls.prepared import Prepared, rectified
 from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import resolve
-from conv_impls.validation import Array, Pair, Sides
+from conv_impls.validation import Array, Numbers, Padding
 
 # The module that starts the threads of the kernels.
 LAUNCH = "conv_impls.kernels.runtime.launch"
@@ -27,11 +27,11 @@ def conv2d(
     x: Array,
     weight: Array,
     bias: Array | None = None,
-    *,
-    stride: int | Pair = 1,
-    padding: int | Pair | Sides | str = 0,
-    dilation: int | Pair = 1,
+    stride: Numbers = 1,
+    padding: Padding = 0,
+    dilation: Numbers = 1,
     groups: int = 1,
+    *,
     padding_mode: str = "zeros",
     backend: str = "auto",
     precision: str = "standard",
@@ -44,12 +44,18 @@ def conv2d(
     Parameters
     ----------
     x : ndarray of shape (N, C_in, H, W) or (C_in, H, W), float32 or float64
+        A batch of images, or one image.
     weight : ndarray of shape (C_out, C_in/groups, kH, kW), x's dtype
+        One kernel for each output channel.
     bias : ndarray of shape (C_out,), x's dtype, optional
-    stride, dilation : int or (h, w), each >= 1
-        Dilation 1 means no dilation.
+        One number for each output channel, added to it.
+    stride : int or (h, w), each >= 1
+        Step of the kernel. A sequence of one number, such as (2,), counts for both axes, here and below.
     padding : int, (h, w), ((top, bottom), (left, right)), "same" or "valid"
-        "same" needs stride 1. If the total is odd, the extra row or column goes to the bottom or right.
+        "same" needs stride 1 and keeps the image size. It adds dilation*(kH-1) rows of zeros. If that is odd, as for an
+        even kernel, the extra row is at the bottom; likewise the extra column is at the right.
+    dilation : int or (h, w), each >= 1
+        Distance of the kernel's taps; 1 means no dilation.
     groups : int
         Must divide C_in and C_out. Output group g depends only on input group g.
     padding_mode : {"zeros", "reflect", "replicate", "circular"}
@@ -73,11 +79,6 @@ def conv2d(
         Has x's dtype and is C-contiguous. A new array, unless ``out`` was given.
         H_out = (H + top + bottom - dilation*(kH-1) - 1)//stride + 1.
 
-    Notes
-    -----
-    Prepared convolutions are cached per problem (LRU, at most 256 MiB). A cache hit only repacks the weights.
-    `clear_cache` frees the cache. For constant weights, use `plan`: it packs them once.
-
     Raises
     ------
     ProblemError
@@ -89,6 +90,11 @@ def conv2d(
     UnknownBackendError
         If no backend has this name.
 
+    Notes
+    -----
+    Prepared convolutions are cached per problem (LRU, at most 256 MiB). A cache hit only repacks the weights.
+    `clear_cache` frees the cache. For constant weights, use `plan`: it packs them once.
+
     Examples
     --------
     >>> import numpy as np
@@ -96,17 +102,34 @@ def conv2d(
     >>> conv2d(x, np.ones((1, 1, 3, 3), np.float32), stride=2, padding=1)
     array([[[10., 24.],
             [51., 90.]]], dtype=float32)
+
+    Arguments by position are in the order of torch: x, weight, bias, stride, padding, dilation, groups.
+
+    >>> conv2d(x, np.ones((1, 1, 3, 3), np.float32), None, 2, 1)
+    array([[[10., 24.],
+            [51., 90.]]], dtype=float32)
+
+    An even kernel with "same" padding sees one more zero after the image than before it.
+
+    >>> conv2d(np.ones((1, 1, 4)), np.ones((1, 1, 1, 2)), padding="same")
+    array([[[2., 2., 2., 1.]]])
+
+    An image with its channels last, as most libraries for images return it, is transposed first.
+
+    >>> photo = np.zeros((32, 48, 3), np.uint8)
+    >>> conv2d(photo.transpose(2, 0, 1).astype(np.float32), np.ones((8, 3, 3, 3), np.float32)).shape
+    (8, 30, 46)
     """
     fn = "conv2d"
     x, single = check.described_images(fn, "x", x)
     weight = check.described(fn, "weight", weight, (4,), "(C_out, C_in/groups, kH, kW)")
-    problem = Conv2dProblem.from_checked(fn, x, weight, stride, padding, dilation, groups, padding_mode)
+    problem = Conv2dProblem.from_checked(fn, x, weight, single, stride, padding, dilation, groups, padding_mode)
     bias = check.bias_vector(fn, bias, problem.out_channels, x)
     check.choice(fn, "precision", precision, check.PRECISIONS)
     count, relu = thread_count(fn, threads), is_relu(fn, activation)
     shape = result_shape(fn, out, problem, single)
     # The backend is selected last, so that the error for a wrong argument does not depend on it.
-    chosen = settle(fn, backend, problem, precision, count, eager=True)
+    chosen = select(fn, backend, problem, precision, count, eager=True)
     x, weight = check.laid_out(x), check.laid_out(weight)
     key = chosen, problem, count, relu
     prepared = eager_store.take(key, weight, bias) or prepare(chosen, problem, weight, bias, count, relu)
@@ -134,7 +157,7 @@ def usable(threads: int) -> int:
     return threads if launch is None else int(launch.usable(threads))
 
 
-def settle(fn: str, name: str, problem: Conv2dProblem, precision: str, threads: int, eager: bool) -> Backend:
+def select(fn: str, name: str, problem: Conv2dProblem, precision: str, threads: int, eager: bool) -> Backend:
     """Like `registry.resolve`, but "auto" prefers the backend that `tuning` measured as fastest on this machine."""
     winner = tuning.winner(problem, precision, threads) if name == "auto" else None
     if winner is not None:

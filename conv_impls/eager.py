@@ -21,7 +21,7 @@ Key = tuple[Backend, Conv2dProblem, int, bool]
 MAX_BYTES = 256 * 2**20
 MAX_ENTRIES = 256
 # Maximum entries for one problem: this many concurrent calls of it each find one.
-MAX_ALIKE = 8
+MAX_PER_KEY = 8
 
 
 class Store:
@@ -44,19 +44,19 @@ class Store:
         if prepared.repack is None or size is None or size > MAX_BYTES:
             return
         with self._lock:
-            alike = self._waiting.pop(key, [])
-            self._waiting[key] = alike
-            alike.append(prepared)
+            unused = self._waiting.pop(key, [])
+            self._waiting[key] = unused
+            unused.append(prepared)
             self.entries, self.bytes = self.entries + 1, self.bytes + size
-            if len(alike) > MAX_ALIKE:
+            if len(unused) > MAX_PER_KEY:
                 self._pop(key)
             while self.bytes > MAX_BYTES or self.entries > MAX_ENTRIES:
                 self._pop(next(iter(self._waiting)))
 
     def _pop(self, key: Key) -> Prepared:
-        alike = self._waiting[key]
-        prepared = alike.pop()
-        if not alike:
+        unused = self._waiting[key]
+        prepared = unused.pop()
+        if not unused:
             del self._waiting[key]
         self.entries, self.bytes = self.entries - 1, self.bytes - (_bytes(prepared) or 0)
         return prepared
@@ -87,6 +87,7 @@ def clear_cache() -> None:
     Returns
     -------
     None
+        The next call of each problem prepares its convolution again.
 
     Examples
     --------

@@ -51,13 +51,15 @@ def apply_kernel(img2d: Array, kernel: Array, *, padding_mode: str = "zeros") ->
     img2d : ndarray of shape (H, W)
         Floats keep their dtype; integers and bool become float32.
     kernel : ndarray of shape (kH, kW)
-        For example from `KERNELS`; converted to the image's dtype.
+        For example from `KERNELS`; converted to the image's dtype. If kH or kW is even, the kernel reaches one pixel
+        further to the bottom or right than to the top or left.
     padding_mode : {"zeros", "reflect", "replicate", "circular"}
         How the image continues beyond its border. With "zeros" the border itself acts as an edge.
 
     Returns
     -------
     ndarray of shape (H, W)
+        The filtered image.
 
     Raises
     ------

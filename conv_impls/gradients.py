@@ -14,32 +14,37 @@ from math import prod
 
 import numpy as np
 
+from conv_impls import hints
 from conv_impls import validation as check
 from conv_impls.patches import columns, scatter
 from conv_impls.problem import Conv2dProblem
-from conv_impls.validation import Array, Pair, Sides
+from conv_impls.validation import Array, Numbers, Padding
 
 
 def conv2d_input(
     input_size: Sequence[int],
     weight: Array,
     grad_output: Array,
-    *,
-    stride: int | Pair = 1,
-    padding: int | Pair | Sides | str = 0,
-    dilation: int | Pair = 1,
+    stride: Numbers = 1,
+    padding: Padding = 0,
+    dilation: Numbers = 1,
     groups: int = 1,
+    *,
     padding_mode: str = "zeros",
 ) -> Array:
     """Gradient of ``conv2d`` with respect to its input.
+
+    Arguments by position are in the order of torch.nn.grad.conv2d_input.
 
     Parameters
     ----------
     input_size : sequence
         Shape of the input: (N, C_in, H, W) or (C_in, H, W).
     weight : ndarray of shape (C_out, C_in/groups, kH, kW), float32 or float64
+        The weight of the forward convolution.
     grad_output : ndarray of shape (N, C_out, H_out, W_out) or (C_out, H_out, W_out), same dtype
-    stride, padding, dilation, groups, padding_mode
+        Gradient with respect to the output.
+    stride, padding, dilation, groups, padding_mode : see `conv_impls.conv2d`
         The arguments of the forward convolution.
 
     Returns
@@ -61,10 +66,9 @@ def conv2d_input(
     """
     fn = "conv2d_input"
     shape = check.shape(fn, "input_size", input_size, (3, 4))
-    batch = shape if len(shape) == 4 else (1, *shape)
     weight = check.array(fn, "weight", weight, (4,), "(C_out, C_in/groups, kH, kW)")
     problem = Conv2dProblem.of_shapes(
-        fn, batch, weight.shape, weight.itemsize, stride, padding, dilation, groups, padding_mode,
+        fn, shape, weight.shape, weight.itemsize, stride, padding, dilation, groups, padding_mode,
         names=("input_size", "weight"),
     )  # fmt: skip
     grad_output = _grad_output(fn, grad_output, problem, weight, len(shape) == 3)
@@ -75,22 +79,26 @@ def conv2d_weight(
     x: Array,
     weight_size: Sequence[int],
     grad_output: Array,
-    *,
-    stride: int | Pair = 1,
-    padding: int | Pair | Sides | str = 0,
-    dilation: int | Pair = 1,
+    stride: Numbers = 1,
+    padding: Padding = 0,
+    dilation: Numbers = 1,
     groups: int = 1,
+    *,
     padding_mode: str = "zeros",
 ) -> Array:
     """Gradient of ``conv2d`` with respect to its weight.
 
+    Arguments by position are in the order of torch.nn.grad.conv2d_weight.
+
     Parameters
     ----------
     x : ndarray of shape (N, C_in, H, W) or (C_in, H, W), float32 or float64
+        The input of the forward convolution.
     weight_size : sequence
         Shape of the weight: (C_out, C_in/groups, kH, kW).
     grad_output : ndarray of shape (N, C_out, H_out, W_out) or (C_out, H_out, W_out), same dtype
-    stride, padding, dilation, groups, padding_mode
+        Gradient with respect to the output.
+    stride, padding, dilation, groups, padding_mode : see `conv_impls.conv2d`
         The arguments of the forward convolution.
 
     Returns
@@ -113,8 +121,9 @@ def conv2d_weight(
     x, single = check.images(fn, "x", x)
     shape = check.shape(fn, "weight_size", weight_size, (4,))
     problem = Conv2dProblem.of_shapes(
-        fn, x.shape, shape, x.itemsize, stride, padding, dilation, groups, padding_mode, names=("x", "weight_size")
-    )
+        fn, x.shape[single:], shape, x.itemsize, stride, padding, dilation, groups, padding_mode,
+        names=("x", "weight_size"),
+    )  # fmt: skip
     grad_output = _grad_output(fn, grad_output, problem, x, single)
     n, g, positions = problem.batch, problem.groups, prod(problem.out_size)
     cols = columns(x, problem).reshape(n, g, problem.reduction, positions)
@@ -126,26 +135,32 @@ def conv_transpose2d(
     x: Array,
     weight: Array,
     bias: Array | None = None,
-    *,
-    stride: int | Pair = 1,
-    padding: int | Pair = 0,
-    output_padding: int | Pair = 0,
+    stride: Numbers = 1,
+    padding: Numbers = 0,
+    output_padding: Numbers = 0,
     groups: int = 1,
-    dilation: int | Pair = 1,
+    dilation: Numbers = 1,
 ) -> Array:
-    """Transposed convolution: what `conv2d_input` computes, with the output size as an argument.
+    """Transposed convolution: what `conv2d_input` computes, with ``output_padding`` in place of the output size.
+
+    Arguments by position are in the order of torch.nn.functional.conv_transpose2d: dilation is the last.
 
     Parameters
     ----------
     x : ndarray of shape (N, C_in, H, W) or (C_in, H, W), float32 or float64
+        A batch of images, or one image.
     weight : ndarray of shape (C_in, C_out/groups, kH, kW), same dtype
+        The weight of the forward convolution whose adjoint this is; C_in are its output channels.
     bias : ndarray of shape (C_out,), same dtype, optional
-    stride, padding, dilation : int or (h, w)
-        The arguments of the forward convolution whose adjoint this is.
+        One number for each output channel, added to it.
+    stride, padding : int or (h, w)
+        Stride and padding of that convolution.
     output_padding : int or (h, w)
         Rows and columns added at the bottom and right; less than stride or dilation.
     groups : int
         Must divide C_in.
+    dilation : int or (h, w)
+        Dilation of that convolution.
 
     Returns
     -------
@@ -170,8 +185,12 @@ def conv_transpose2d(
     n, c, *in_size = x.shape
     count = check.integer(fn, "groups", groups, 1)
     if weight.shape[0] != c or c % count:
-        facts = f"x.shape={x.shape}, weight.shape={weight.shape}, groups={count}"
-        check.fail(fn, "weight", f"{c} input channels first, in {count} equal groups", weight.shape[0], facts)
+        given = x.shape[single:]
+        facts = f"x.shape={given}, weight.shape={weight.shape}, groups={count}"
+        facts = check.joined(facts, hints.transposed(given, weight.shape, count))
+        check.fail(
+            fn, "weight", f"{c} input channels as its first axis, a multiple of groups={count}", weight.shape[0], facts
+        )
     steps, gaps = check.pair(fn, "stride", stride, 1), check.pair(fn, "dilation", dilation, 1)
     sides, extra = check.pair(fn, "padding", padding, 0), check.pair(fn, "output_padding", output_padding, 0)
     if min(in_size) < 1:

@@ -69,7 +69,7 @@ def warn(text: str, problem: Conv2dProblem) -> None:
     extents = [(k - 1) * d + 1 for k, d in zip(problem.kernel_size, problem.dilation, strict=True)]
     if any(max(sides) > extent for sides, extent in zip(problem.padding, extents, strict=True)):
         got = f"from_label: padding: expected at most the size of the dilated kernel, got {problem.padding}"
-        warnings.warn(f"{got} (label {text!r}); are the output size and ph right?", UserWarning, stacklevel=3)
+        warnings.warn(f"{got} (label {text!r}); check the output size and ph", UserWarning, stacklevel=3)
 
 
 def write(problem: Conv2dProblem) -> str:
@@ -123,9 +123,9 @@ def _axes(text: str, numbers: dict[str, int]) -> tuple[Axis, Axis]:
     """H and W of a label."""
     d, h, w = ({t: numbers.get(t + axis, none) for t, none in _NONE.items()} for axis in "dhw")
     if _given(d):
-        _fail(text, "text", "a 2-D convolution, with h and w alone", "a 3-D one, which has depths (id, kd, ...)")
+        _fail(text, "text", "a 2-D convolution, with only h and w", "a 3-D one, which has depths (id, kd, ...)")
     if _given(w) and not _given(h):
-        _fail(text, "text", "a 2-D convolution", "a 1-D one, with w alone", "write it as ih1 kh1 and iw kw; ")
+        _fail(text, "text", "a 2-D convolution", "a 1-D one, with only w", "write it as ih1 kh1 and iw kw; ")
     first = _axis(text, "h", h, "")
     return first, _axis(text, "w", w, "a w value is given, so none is copied from h; ") if _given(w) else first
 
@@ -151,7 +151,7 @@ def _axis(text: str, axis: str, value: dict[str, int], why: str) -> Axis:
     # Rows that the windows span beyond the input: the sum of both paddings.
     missing = (o - 1) * s - i + extent
     if p < 0 and missing < -1:
-        _fail(text, f"p{axis}", "a value", "none", f"it would be {_quotient(missing, 2)} by o{axis}={o}; ")
+        _fail(text, f"p{axis}", "a value", "none", f"o{axis}={o} needs {_quotient(missing, 2)}; ")
     before = max(0, missing // 2) if p < 0 else p
     after = missing - before
     # oneDNN's own condition: the windows leave less than one stride unused.

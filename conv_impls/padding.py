@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conv_impls import validation as check
-from conv_impls.validation import Array, Pair, Sides
+from conv_impls.validation import Array, Padding, Pair, Sides
 
 NO_PADDING: Sides = ((0, 0), (0, 0))
 
@@ -32,7 +32,7 @@ def source_at(at: NDArray[np.intp], size: int, mode: str) -> NDArray[np.intp]:
     return np.clip(at, 0, size - 1) if mode == "replicate" else at % size
 
 
-def pad2d(x: Array, padding: int | Pair | Sides, mode: str = "zeros") -> Array:
+def pad2d(x: Array, padding: Padding, mode: str = "zeros") -> Array:
     """Pad the last two axes of an array.
 
     Parameters

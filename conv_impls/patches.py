@@ -13,7 +13,7 @@ import numpy as np
 from conv_impls import validation as check
 from conv_impls.padding import fold2d, padded
 from conv_impls.problem import Conv2dProblem
-from conv_impls.validation import Array, Pair, Sides
+from conv_impls.validation import Array, Numbers, Padding
 
 
 def windows(x: Array, problem: Conv2dProblem) -> Array:
@@ -45,11 +45,11 @@ def scatter(cols: Array, problem: Conv2dProblem) -> Array:
 
 def im2col(
     x: Array,
-    kernel_size: int | Pair,
+    kernel_size: Numbers,
     *,
-    stride: int | Pair = 1,
-    padding: int | Pair | Sides | str = 0,
-    dilation: int | Pair = 1,
+    stride: Numbers = 1,
+    padding: Padding = 0,
+    dilation: Numbers = 1,
     padding_mode: str = "zeros",
 ) -> Array:
     """Copy every window of an image to a column.
@@ -57,9 +57,11 @@ def im2col(
     Parameters
     ----------
     x : ndarray of shape (N, C, H, W) or (C, H, W), float32 or float64
+        A batch of images, or one image.
     kernel_size : int or (kH, kW)
-    stride, padding, dilation, padding_mode
-        As in `conv_impls.conv2d`.
+        Size of the window.
+    stride, padding, dilation, padding_mode : see `conv_impls.conv2d`
+        The arguments of the convolution with these windows.
 
     Returns
     -------
@@ -96,11 +98,11 @@ def im2col(
 def col2im(
     cols: Array,
     input_size: tuple[int, ...],
-    kernel_size: int | Pair,
+    kernel_size: Numbers,
     *,
-    stride: int | Pair = 1,
-    padding: int | Pair | Sides | str = 0,
-    dilation: int | Pair = 1,
+    stride: Numbers = 1,
+    padding: Padding = 0,
+    dilation: Numbers = 1,
     padding_mode: str = "zeros",
 ) -> Array:
     """Add every column back to the window it came from: the adjoint of `im2col`, not its inverse.
@@ -108,10 +110,11 @@ def col2im(
     Parameters
     ----------
     cols : ndarray of shape (N, C*kH*kW, H_out*W_out) or (C*kH*kW, H_out*W_out), float32 or float64
+        Columns as `im2col` returns them.
     input_size : tuple
         Shape of the image: (N, C, H, W) or (C, H, W).
-    kernel_size, stride, padding, dilation, padding_mode
-        As in `im2col`.
+    kernel_size, stride, padding, dilation, padding_mode : see `im2col`
+        The arguments that `im2col` was called with.
 
     Returns
     -------
@@ -150,10 +153,10 @@ def _problem(
     image_name: str,
     shape: tuple[int, ...],
     itemsize: int,
-    kernel_size: int | Pair,
-    stride: int | Pair,
-    padding: int | Pair | Sides | str,
-    dilation: int | Pair,
+    kernel_size: Numbers,
+    stride: Numbers,
+    padding: Padding,
+    dilation: Numbers,
     padding_mode: str,
 ) -> Conv2dProblem:
     """The depthwise problem with the same windows."""

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
+from conv_impls import hints
 from conv_impls import validation as check
 from conv_impls._version import __version__
-from conv_impls.api import compute, is_relu, prepare, result_shape, settle, thread_count, usable
+from conv_impls.api import compute, is_relu, prepare, result_shape, select, thread_count, usable
 from conv_impls.choice import tuning
 from conv_impls.errors import UnknownBackendError
 from conv_impls.prepared import Call, Prepared
@@ -115,10 +116,10 @@ class Plan:
         return usable(self._threads)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise AttributeError(f"a Plan cannot be changed, so {name!r} cannot be set; make another with conv_impls.plan")
+        raise AttributeError(f"a Plan is immutable, so {name!r} cannot be set; make a new one with conv_impls.plan")
 
     def __delattr__(self, name: str) -> NoReturn:
-        raise AttributeError(f"a Plan cannot be changed, so {name!r} cannot be deleted")
+        raise AttributeError(f"a Plan is immutable, so {name!r} cannot be deleted")
 
     def __call__(self, x: Array, out: Array | None = None) -> Array:
         """Convolve x, which has the planned shape and dtype; see `conv2d` for ``out`` and the result."""
@@ -144,7 +145,8 @@ class Plan:
         problem = self.problem
         if x.shape != problem.input_shape:
             came = x.shape[1 if single else 0 :]
-            check.fail("plan", "x", f"shape {problem.input_shape}", came, "make a plan for each input shape")
+            hint = hints.fitting("x", came, problem.input_shape[1 if single else 0 :])
+            check.fail("plan", "x", f"shape {problem.input_shape}", came, hint or "make a plan for each input shape")
         if x.dtype.name != problem.dtype:
             check.fail_type("plan", "x", f"dtype {problem.dtype}", x.dtype, "make a plan for each dtype")
         shape = result_shape("plan", out, problem, single)
@@ -212,8 +214,9 @@ def plan(
     weight : ndarray of shape (C_out, C_in/groups, kH, kW), the problem's dtype
         It is copied; later changes have no effect.
     bias : ndarray of shape (C_out,), same dtype, optional
-    backend, precision, threads, activation
-        As in `conv2d`.
+        It is copied as well.
+    backend, precision, threads, activation : see `conv2d`
+        They hold for every call of the plan.
     tune : bool
         Measure the likely backends now, use the fastest, and store the choice on this machine. From then on "auto" uses
         it for this problem, precision and number of threads, in every process.
@@ -248,7 +251,8 @@ def plan(
     if weight.dtype.name != problem.dtype:
         check.fail_type(fn, "weight", f"dtype {problem.dtype} like the problem", weight.dtype)
     if weight.shape != problem.weight_shape:
-        check.fail(fn, "weight", f"shape {problem.weight_shape}", weight.shape, f"problem {problem.label}")
+        facts = check.joined(f"problem {problem.label}", hints.fitting("weight", weight.shape, problem.weight_shape))
+        check.fail(fn, "weight", f"shape {problem.weight_shape}", weight.shape, facts)
     bias = check.bias_vector(fn, bias, problem.out_channels, weight)
     check.choice(fn, "precision", precision, check.PRECISIONS)
     count, relu = thread_count(fn, threads), is_relu(fn, activation)
@@ -257,7 +261,7 @@ def plan(
         if backend != "auto":
             check.fail(fn, "tune", "False with a backend of your choice", tune, f"backend={backend!r}; use 'auto'")
         tuning.tune(problem, precision, count)
-    chosen = settle(fn, backend, problem, precision, count, eager=False)
+    chosen = select(fn, backend, problem, precision, count, eager=False)
     start = time.perf_counter()
     prepared = prepare(chosen, problem, weight, bias, count, relu)
     prepare_s = time.perf_counter() - start

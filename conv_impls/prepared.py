@@ -89,7 +89,7 @@ class Prepared:
         return self
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("what a backend prepared belongs to this process and cannot be pickled; pickle the Plan")
+        raise TypeError("a Prepared is valid only in its own process and cannot be pickled; pickle the Plan")
 
 
 def rectified(prepared: Prepared) -> Prepared:

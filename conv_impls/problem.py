@@ -15,7 +15,7 @@ import numpy as np
 
 from conv_impls import labels
 from conv_impls import validation as check
-from conv_impls.validation import Array, Pair, Sides
+from conv_impls.validation import Array, Numbers, Padding, Pair, Sides
 
 SIZES = ("in_size", "kernel_size")
 
@@ -26,14 +26,20 @@ class Conv2dProblem:
 
     Parameters
     ----------
-    batch, in_channels, out_channels : int
-        N, C_in, C_out; 0 is allowed.
-    in_size, kernel_size : (int, int)
-        (H, W) and (kH, kW), each >= 1.
-    stride, dilation : (int, int)
-        Each >= 1. Dilation 1 means no dilation.
+    batch, in_channels : int
+        N and C_in; 0 is allowed.
+    in_size : (int, int)
+        (H, W), each >= 1.
+    out_channels : int
+        C_out; 0 is allowed.
+    kernel_size : (int, int)
+        (kH, kW), each >= 1.
+    stride : (int, int)
+        Each >= 1.
     padding : ((int, int), (int, int))
         ((top, bottom), (left, right)), each >= 0.
+    dilation : (int, int)
+        Each >= 1. Dilation 1 means no dilation.
     groups : int
         Must divide in_channels and out_channels.
     padding_mode : {"zeros", "reflect", "replicate", "circular"}
@@ -74,8 +80,8 @@ class Conv2dProblem:
         for argument in ("batch", "in_channels", "out_channels"):
             object.__setattr__(self, argument, check.integer(fn, argument, getattr(self, argument), 0))
         check.integer(fn, "groups", self.groups, 1)
-        in_size = check.pair(fn, "in_size", self.in_size, 0)
-        kernel_size = check.pair(fn, "kernel_size", self.kernel_size, 0)
+        in_size = check.pair(fn, "in_size", self.in_size, 0, lengths=(2,))
+        kernel_size = check.pair(fn, "kernel_size", self.kernel_size, 0, lengths=(2,))
         check.choice(fn, "dtype", self.dtype, check.DTYPES)
         if not isinstance(self.name, str):
             check.fail_type(fn, "name", "a str", type(self.name).__name__)
@@ -98,9 +104,9 @@ class Conv2dProblem:
         x: Array,
         weight: Array,
         *,
-        stride: int | Pair = 1,
-        padding: int | Pair | Sides | str = 0,
-        dilation: int | Pair = 1,
+        stride: Numbers = 1,
+        padding: Padding = 0,
+        dilation: Numbers = 1,
         groups: int = 1,
         padding_mode: str = "zeros",
     ) -> Conv2dProblem:
@@ -109,9 +115,11 @@ class Conv2dProblem:
         Parameters
         ----------
         x : ndarray of shape (N, C_in, H, W) or (C_in, H, W), float32 or float64
+            A batch of images, or one image; only its shape and dtype matter.
         weight : ndarray of shape (C_out, C_in/groups, kH, kW), same dtype
-        stride, padding, dilation, groups, padding_mode
-            As in `conv_impls.conv2d`.
+            Only its shape matters.
+        stride, padding, dilation, groups, padding_mode : see `conv_impls.conv2d`
+            The arguments of the convolution.
 
         Returns
         -------
@@ -128,9 +136,9 @@ class Conv2dProblem:
         >>> Conv2dProblem.from_arrays(np.ones((3, 8, 8)), np.ones((4, 3, 3, 3)), padding="same").output_shape
         (1, 4, 8, 8)
         """
-        x4, _ = check.described_images("conv2d", "x", x)
+        x4, single = check.described_images("conv2d", "x", x)
         w4 = check.described("conv2d", "weight", weight, (4,), "(C_out, C_in/groups, kH, kW)")
-        return cls.from_checked("conv2d", x4, w4, stride, padding, dilation, groups, padding_mode)
+        return cls.from_checked("conv2d", x4, w4, single, stride, padding, dilation, groups, padding_mode)
 
     @classmethod
     def from_checked(
@@ -138,21 +146,26 @@ class Conv2dProblem:
         fn: str,
         x: Array,
         weight: Array,
-        stride: int | Pair,
-        padding: int | Pair | Sides | str,
-        dilation: int | Pair,
+        single: bool,
+        stride: Numbers,
+        padding: Padding,
+        dilation: Numbers,
         groups: int,
         padding_mode: str,
     ) -> Conv2dProblem:
-        """Like `from_arrays`, for arrays that `validation.described` has checked; ``fn`` is the user's function."""
+        """Like `from_arrays`, for arrays that `validation.described` has checked.
+
+        ``fn`` is the user's function. ``single``: the user gave one image (C_in, H, W), and x is a batch of it.
+        """
         check.same_dtype(fn, "weight", weight, "x", x)
+        shape = x.shape[1:] if single else x.shape
         arguments = stride, padding, dilation, groups, padding_mode
         try:
             hash(arguments)
         except TypeError:  # a list or an array is a valid argument, but not hashable
-            return cls.of_shapes(fn, x.shape, weight.shape, x.itemsize, *arguments)
+            return cls.of_shapes(fn, shape, weight.shape, x.itemsize, *arguments)
         # True == 1 == 1.0, but only 1 is a valid stride: repr distinguishes them in the cache key.
-        return _remembered(repr(arguments), fn, x.shape, weight.shape, x.itemsize, *arguments)
+        return _cached(repr(arguments), fn, shape, weight.shape, x.itemsize, *arguments)
 
     @classmethod
     def of_shapes(
@@ -170,13 +183,14 @@ class Conv2dProblem:
     ) -> Conv2dProblem:
         """Make a problem from shapes (tuples of integers >= 0) and from arguments as the user gave them.
 
-        They are checked here; errors name the function ``fn``. The constructor, which would check again, is bypassed.
+        ``x_shape`` may be that of one image (C_in, H, W); the problem then has batch 1. The arguments are checked here;
+        errors name the function ``fn``. The constructor, which would check again, is bypassed.
         """
         arguments = stride, padding, dilation, groups, padding_mode
         full = check.convolution(fn, x_shape, weight_shape, itemsize, *arguments, names)
-        (n, c, h, w), (o, _, kh, kw) = x_shape, weight_shape
+        (*batch, c, h, w), (o, _, kh, kw) = x_shape, weight_shape
         problem = object.__new__(cls)
-        problem._fill(n, c, (h, w), o, (kh, kw), *full, f"float{8 * itemsize}", "")
+        problem._fill(*(batch or [1]), c, (h, w), o, (kh, kw), *full, f"float{8 * itemsize}", "")
         return problem
 
     @classmethod
@@ -282,5 +296,5 @@ class Conv2dProblem:
 
 # Cached: checking takes 30 us, and every eager call needs it. Errors are not cached.
 @lru_cache(maxsize=4096)
-def _remembered(spelling: str, *arguments: Any) -> Conv2dProblem:
+def _cached(spelling: str, *arguments: Any) -> Conv2dProblem:
     return Conv2dProblem.of_shapes(*arguments)

@@ -110,7 +110,7 @@ def error_bounds(x: Array, weight: Array, bias: Array | None, problem: Conv2dPro
         return factor * _norms(*magnitudes, problem)
     sums = reference(*magnitudes, problem, np.float32)
     if accuracy in TILES:
-        sums = _tile_maxima(sums, TILES[accuracy][0])
+        sums = _tile_maxima(sums, TILES[accuracy][0], problem.dilation)
     bounds: Float64 = (1.001 * factor) * sums
     return bounds
 
@@ -137,20 +137,26 @@ def _factor(problem: Conv2dProblem, accuracy: str) -> float:
     raise ValueError(f"no bound known for accuracy class {accuracy!r}")
 
 
-def _tile_maxima(sums: Float64, m: int) -> Float64:
-    """For each output, the largest S of its m x m tile; shape of ``sums`` (N, C_out, H_out, W_out)."""
-    rows, columns = sums.shape[2:]
-    tiles = np.pad(sums, ((0, 0), (0, 0), (0, -rows % m), (0, -columns % m)))
-    tiles = tiles.reshape(*sums.shape[:2], -(-rows // m), m, -(-columns // m), m).max((3, 5))
-    maxima: Float64 = tiles.repeat(m, 2).repeat(m, 3)[:, :, :rows, :columns]
+def _tile_maxima(sums: Float64, m: int, dilation: tuple[int, int]) -> Float64:
+    """For each output, the largest S of its m x m tile; shape of ``sums`` (N, C_out, H_out, W_out).
+
+    The outputs of a tile are ``dilation`` apart, so m * d outputs along an axis contain d tiles.
+    """
+    (rows, columns), (dh, dw) = sums.shape[2:], dilation
+    tiles = np.pad(sums, ((0, 0), (0, 0), (0, -rows % (m * dh)), (0, -columns % (m * dw))))
+    split = (*sums.shape[:2], tiles.shape[2] // (m * dh), m, dh, tiles.shape[3] // (m * dw), m, dw)
+    of_tile = tiles.reshape(split).max((3, 6), keepdims=True)
+    maxima: Float64 = np.broadcast_to(of_tile, split).reshape(tiles.shape)[:, :, :rows, :columns]
     return maxima
 
 
 def _largest_of_tile(x: Array, weight: Array, bias: Array | None, problem: Conv2dProblem, m: int, at: Index) -> Float64:
     """For each output of ``at``, the largest output of its m x m tile (cut at the edges); shape (S,)."""
     whole = np.repeat(at[:, None], m * m, axis=1)
-    inside = np.stack(np.divmod(np.arange(m * m), m), axis=1)
-    whole[..., 2:] = np.minimum(whole[..., 2:] // m * m + inside, np.array(problem.out_size) - 1)
+    inside, dilation = np.stack(np.divmod(np.arange(m * m), m), axis=1), np.array(problem.dilation)
+    places = whole[..., 2:] // (m * dilation) * (m * dilation) + whole[..., 2:] % dilation + inside * dilation
+    # Outside the result, the output itself stands in for the rest of its tile.
+    whole[..., 2:] = np.where(places < np.array(problem.out_size), places, whole[..., 2:])
     largest: Float64 = reference_at(x, weight, bias, problem, whole.reshape(-1, 4)).reshape(len(at), -1).max(1)
     return largest
 

@@ -40,7 +40,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 ENTRY_POINTS = "conv_impls.backends"
 # Command-line options use "," between names and "@" before versions.
 NAME = re.compile(r"[\w.-]+")
-NO_COMPILER = "NUMBA_DISABLE_JIT is set, and it runs code that Numba compiles; unset it, or take backend 'auto'"
+NO_COMPILER = "it needs Numba's compiler, which NUMBA_DISABLE_JIT disables; unset it, or use backend 'auto'"
 # A backend is one function; its parameter names determine which of the three kinds it is.
 RUN = ("x", "weight", "bias", "problem")
 PREPARE = ("problem", "weight", "bias", "threads")
@@ -71,11 +71,13 @@ def register(
     ----------
     name : str
         The name of the backend. In a file of ``backends/``, it must be the name of the file.
-    idea, source, accuracy, nan_spread, deterministic, threads, supports, workspace
-        See `Backend`. Without ``supports``, every problem is accepted. ``deterministic`` may be a bool: True means
-        "call", False means "no".
+    idea, source, accuracy, nan_spread, deterministic, threads, supports : see `Backend`
+        Without ``supports``, every problem is accepted. ``deterministic`` may be a bool: True means "call", False means
+        "no".
     mode : {"planned", "eager"}, optional
         See `Backend`. Default: "eager" for a ``run`` function, "planned" for the others.
+    workspace : callable, optional
+        See `Backend`.
     compiled : bool
         Whether it runs code that Numba compiles. It then refuses every problem if ``NUMBA_DISABLE_JIT`` is set.
 
@@ -139,7 +141,7 @@ def register(
             fuses_relu=parameters == FUSED, mode=mode or ("eager" if kind == "run" else "planned"), compiled=compiled,
             workspace=workspace,
         )  # fmt: skip
-        _settled.cache_clear()
+        _selected.cache_clear()
         return function
 
     return decorate
@@ -178,6 +180,7 @@ def backends() -> tuple[str, ...]:
     Returns
     -------
     tuple of str
+        Built-in backends, installed plug-ins, and those of `register`.
 
     Examples
     --------
@@ -193,10 +196,12 @@ def get_backend(name: str) -> Backend:
     Parameters
     ----------
     name : str
+        One of `backends()`.
 
     Returns
     -------
     Backend
+        Its properties, and its function.
 
     Raises
     ------
@@ -234,20 +239,20 @@ def resolve(fn: str, name: str, problem: Conv2dProblem, precision: str, threads:
     """The backend that will compute ``problem``: follows "choose" backends; raises if the problem is unsupported."""
     if not isinstance(name, str):
         fail_type(fn, "backend", "a name (str)", type(name).__name__)
-    return _settled(fn, get_backend(name), problem, precision, threads, eager)
+    return _selected(fn, get_backend(name), problem, precision, threads, eager)
 
 
 # Cached: every eager call needs it, and a cost model takes 0.1 ms. Errors are not cached.
 @lru_cache(maxsize=4096)
-def _settled(fn: str, backend: Backend, problem: Conv2dProblem, precision: str, threads: int, eager: bool) -> Backend:
-    asked: list[Any] = []
+def _selected(fn: str, backend: Backend, problem: Conv2dProblem, precision: str, threads: int, eager: bool) -> Backend:
+    visited: list[Any] = []
     while (reason := backend.supports(problem)) is None and backend.kind == "choose":
-        asked.append(backend.name)
+        visited.append(backend.name)
         chosen = backend.function(problem, precision, threads, eager)
-        if chosen in asked or not isinstance(chosen, str):
-            way = ", which chooses ".join(map(repr, [*asked[1:], chosen]))
-            wrong = "a circle" if chosen in asked else "no name of a backend"
-            raise BackendError(f"{fn}: backend {asked[0]!r} chooses {way}: {wrong}; ask for a backend that computes")
+        if chosen in visited or not isinstance(chosen, str):
+            way = ", which chooses ".join(map(repr, [*visited[1:], chosen]))
+            wrong = "a cycle" if chosen in visited else "not the name of a backend"
+            raise BackendError(f"{fn}: backend {visited[0]!r} chooses {way}: {wrong}; use a backend that computes")
         backend = get_backend(chosen)
     if reason is None and precision == "strict" and backend.accuracy != "direct":
         reason = "precision='strict' allows direct summation only; use precision='standard'"

@@ -11,12 +11,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from math import prod
 
 from conv_impls import validation as check
 from conv_impls.validation import Pair, Sides
 
 _SPEC = re.compile(r"([kspdg])([0-9]+)(?:x([0-9]+))?|(psame|dw|nobias)")
+# Columns of the table, and those that are aligned to the left.
+COLUMNS = ("", "layer", "output", "receptive field", "stride", "parameters", "MACs")
+LEFT = ("layer", "output")
 KINDS = ("conv", "maxpool", "avgpool")
 GRAMMAR = "conv OUT kK [sS] [pP|psame] [dD] [gG|dw] [nobias]; maxpool|avgpool kK [sS] [pP]; any number NxM for h and w"
 
@@ -59,9 +63,9 @@ class LayerTrace:
     warnings: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Trace:
-    """The result for a stack of layers; iterate over ``layers``, or print it as a table."""
+    """The result for a stack of layers. It is displayed as a table, as text and in notebooks as HTML."""
 
     input: tuple[int, int, int]
     layers: tuple[LayerTrace, ...]
@@ -81,22 +85,38 @@ class Trace:
         """All warnings, in order."""
         return tuple(f"layer {i}: {text}" for i, layer in enumerate(self.layers, 1) for text in layer.warnings)
 
-    def __str__(self) -> str:
-        head = ("", "layer", "output", "receptive field", "stride", "parameters", "MACs")
-        rows = [head, ("", "input", "x".join(map(str, self.input)), "1", "1", "0", "0")]
+    def _rows(self) -> list[tuple[str, ...]]:
+        """The cells of the table: one row for the input, each layer, and the sum."""
+        rows: list[tuple[str, ...]] = [("", "input", "x".join(map(str, self.input)), "1", "1", "0", "0")]
         for i, t in enumerate(self.layers, 1):
             sizes = "x".join(map(str, t.output)), _short(t.receptive_field), _short(t.effective_stride)
             rows.append((str(i), t.text, *sizes, f"{t.parameters:,}", f"{t.macs:,}"))
-        rows.append(("", "total", "", "", "", f"{self.parameters:,}", f"{self.macs:,}"))
+        return [*rows, ("", "total", "", "", "", f"{self.parameters:,}", f"{self.macs:,}")]
+
+    def __repr__(self) -> str:
+        rows = [COLUMNS, *self._rows()]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        left = {1, 2}
-        lines = [
-            "  ".join(
-                c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
+        aligned = [
+            [
+                cell.ljust(w) if name in LEFT else cell.rjust(w)
+                for name, cell, w in zip(COLUMNS, row, widths, strict=True)
+            ]
             for row in rows
         ]
+        lines = ["  ".join(cells).rstrip() for cells in aligned]
         return "\n".join(lines + [f"warning: {text}" for text in self.warnings])
+
+    def _repr_html_(self) -> str:
+        """The table for notebooks."""
+
+        def row(tag: str, cells: tuple[str, ...]) -> str:
+            sides = ["left" if name in LEFT else "right" for name in COLUMNS]
+            columns = zip(sides, cells, strict=True)
+            return "".join(f'<{tag} style="text-align: {side}">{escape(cell)}</{tag}>' for side, cell in columns)
+
+        body = "\n".join(f"<tr>{row('td', cells)}</tr>" for cells in self._rows())
+        notes = "".join(f"\n<p>warning: {escape(text)}</p>" for text in self.warnings)
+        return f"<table>\n<thead><tr>{row('th', COLUMNS)}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>{notes}"
 
 
 def trace(input_size: Sequence[int], layers: str | Sequence[Layer]) -> Trace:
@@ -114,8 +134,8 @@ def trace(input_size: Sequence[int], layers: str | Sequence[Layer]) -> Trace:
     Returns
     -------
     Trace
-        ``.layers`` (one `LayerTrace` each), ``.parameters``, ``.macs``, ``.warnings``; ``str()`` gives a table. If a
-        size falls to zero, the trace stops there with a warning.
+        Displayed as a table, in notebooks as HTML; ``.layers`` (one `LayerTrace` each), ``.parameters``, ``.macs``,
+        ``.warnings``. If a size falls to zero, the trace stops there with a warning.
 
     Raises
     ------
@@ -127,8 +147,12 @@ def trace(input_size: Sequence[int], layers: str | Sequence[Layer]) -> Trace:
     >>> stack = trace((1, 128, 128), "conv 8 k3 p1; conv 16 k3 s2 p1; conv 16 k3 p1; conv 32 k3 s2 p1")
     >>> [(t.output[1], t.receptive_field[0]) for t in stack.layers]
     [(128, 3), (64, 5), (64, 9), (32, 13)]
-    >>> trace((3, 32, 32), "conv 64 k3 p1").parameters
-    1792
+    >>> trace((3, 32, 32), "conv 64 k3 p1; maxpool k2")
+       layer          output    receptive field  stride  parameters       MACs
+       input          3x32x32                 1       1           0          0
+    1  conv 64 k3 p1  64x32x32                3       1       1,792  1,769,472
+    2  maxpool k2     64x16x16                4       2           0          0
+       total                                                  1,792  1,769,472
     """
     shape = check.shape("trace", "input_size", input_size, (3,))
     if not isinstance(layers, Sequence):
@@ -153,7 +177,8 @@ def _step(layer: Layer, text: str, size: tuple[int, int, int], field: Pair, jump
     groups = channels if layer.depthwise else layer.groups
     out_channels = layer.out_channels if layer.kind == "conv" else channels
     if layer.kind == "conv":
-        check.channels("trace", (1, channels), (out_channels, channels // groups), groups)
+        weight_shape = out_channels, channels // groups, *layer.kernel_size
+        check.channels("trace", size, weight_shape, groups, names=("input_size", "layers"))
     out, fields, jumps, warnings = [], [], [], []
     for axis in (0, 1):
         extent = layer.dilation[axis] * (layer.kernel_size[axis] - 1) + 1
@@ -169,9 +194,9 @@ def _step(layer: Layer, text: str, size: tuple[int, int, int], field: Pair, jump
                 f"{name} falls to zero: window of {extent} on {size[1 + axis]} + padding {sum(layer.padding[axis])}"
             )
         elif unseen:
-            warnings.append(f"{name} does not divide: the last {unseen} {lines} are never seen by a window")
+            warnings.append(f"{name} is not divisible: no window covers the last {unseen} {lines}")
         if fields[axis] > image[axis] >= field[axis]:
-            warnings.append(f"receptive field {fields[axis]} reaches beyond the input {name} {image[axis]}")
+            warnings.append(f"receptive field {fields[axis]} is larger than the input {name} {image[axis]}")
     weights = out_channels * (channels // groups) * prod(layer.kernel_size) if layer.kind == "conv" else 0
     parameters = weights + (out_channels if layer.kind == "conv" and layer.bias else 0)
     result = (out_channels, out[0], out[1])
@@ -210,19 +235,19 @@ def _parse(text: str) -> tuple[Layer, str]:
         match = _SPEC.fullmatch(word)
         # A pool takes only k, s and p; a group count is one number; each value may be given once.
         key = match and (match[4] or match[1])
-        said = {"psame": "p", "dw": "g"}.get(key or "", key)
-        foreign = kind != "conv" and said not in ("k", "s", "p")
-        if match is None or said is None or foreign or said in seen or (match[1] == "g" and match[3]):
+        token = {"psame": "p", "dw": "g"}.get(key or "", key)
+        foreign = kind != "conv" and token not in ("k", "s", "p")
+        if match is None or token is None or foreign or token in seen or (match[1] == "g" and match[3]):
             check.fail("trace", "layers", GRAMMAR, repr(word), f"in {text!r}")
-        seen.add(said)
+        seen.add(token)
         if match[4]:
             flags.add(match[4])
         else:
             numbers[match[1]] = int(match[2]), int(match[3] or match[2])
     if "k" not in numbers:
         check.fail("trace", "layers", GRAMMAR, repr(text), "no kernel size")
-    for token in "ksd":
-        check.pair("trace", token, numbers.get(token, (1, 1)), 1)
+    for letter in "ksd":
+        check.pair("trace", letter, numbers.get(letter, (1, 1)), 1)
     kernel, dilation = numbers["k"], numbers.get("d", (1, 1))
     stride = numbers.get("s", (1, 1) if kind == "conv" else kernel)
     padding = "same" if "psame" in flags else numbers.get("p", (0, 0))

@@ -2,7 +2,7 @@
 
 Every text has the form ``<function>: <argument>: expected <what>, got <value> (<the facts the check used>)``. The
 checks run before any large allocation or compilation, and do not depend on the backend. Of the package, this module
-imports only `errors`.
+imports only `errors` and `hints`, which adds what to do about common mistakes.
 """
 
 from __future__ import annotations
@@ -14,11 +14,15 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from conv_impls import hints
 from conv_impls.errors import DTypeError, ProblemError
 
 Array = NDArray[Any]
 Pair = tuple[int, int]
 Sides = tuple[Pair, Pair]
+# Arguments as users may give them: one number for both axes, or (h, w); padding also as a word or for each side.
+Numbers = int | Sequence[int]
+Padding = Numbers | Sequence[Sequence[int]] | str
 # Argument names for the image (or its size) and the kernel in the calling function, for error texts.
 Names = tuple[str, str]
 
@@ -29,6 +33,8 @@ ACTIVATIONS = ("relu",)
 ARRAYS: Names = ("x", "weight")
 # No address space holds a larger array; below this limit, a 64-bit index cannot overflow.
 MAX_BYTES = 2**47
+# A longer value is cut in an error text.
+MAX_LETTERS = 200
 
 
 def fail(fn: str, argument: str, expected: str, got: object, facts: str = "") -> NoReturn:
@@ -41,7 +47,15 @@ def fail_type(fn: str, argument: str, expected: str, got: object, facts: str = "
 
 
 def _text(fn: str, argument: str, expected: str, got: object, facts: str) -> str:
-    return f"{fn}: {argument}: expected {expected}, got {got}" + (f" ({facts})" if facts else "")
+    came = " ".join(str(got).split())
+    if len(came) > MAX_LETTERS:
+        came = f"{came[:MAX_LETTERS]}..."
+    return f"{fn}: {argument}: expected {expected}, got {came}" + (f" ({facts})" if facts else "")
+
+
+def joined(*texts: str) -> str:
+    """The texts that are not empty, separated by semicolons."""
+    return "; ".join(filter(None, texts))
 
 
 def integer(fn: str, argument: str, value: object, minimum: int) -> int:
@@ -58,13 +72,13 @@ def integer(fn: str, argument: str, value: object, minimum: int) -> int:
     return number
 
 
-def pair(fn: str, argument: str, value: object, minimum: int) -> Pair:
-    """An int, or a pair (h, w) of ints, each >= minimum."""
+def pair(fn: str, argument: str, value: object, minimum: int, lengths: tuple[int, ...] = (1, 2)) -> Pair:
+    """An int, or a pair (h, w) of ints, each >= minimum; a sequence of one counts for both axes, as in torch."""
     value = _plain(value)
-    if isinstance(value, (str, bytes)) or (isinstance(value, Sequence) and len(value) != 2):
+    if isinstance(value, (str, bytes)) or (isinstance(value, Sequence) and len(value) not in lengths):
         fail(fn, argument, f"an integer or a pair (h, w), each >= {minimum}", repr(value))
     if isinstance(value, Sequence):
-        return integer(fn, argument, value[0], minimum), integer(fn, argument, value[1], minimum)
+        return integer(fn, argument, value[0], minimum), integer(fn, argument, value[-1], minimum)
     number = integer(fn, argument, value, minimum)
     return number, number
 
@@ -85,7 +99,8 @@ def sides(fn: str, value: object, kernel_size: Pair, stride: Pair, dilation: Pai
         return (total[0] // 2, total[0] - total[0] // 2), (total[1] // 2, total[1] - total[1] // 2)
     if isinstance(value, Sequence):
         nested = [isinstance(v, Sequence) and len(v) == 2 for v in value]
-        if len(value) != 2 or any(nested) != all(nested) or isinstance(value, bytes):
+        lengths = (2,) if any(nested) else (1, 2)
+        if len(value) not in lengths or any(nested) != all(nested) or isinstance(value, bytes):
             fail(fn, "padding", spellings, repr(value))
     if isinstance(value, Sequence) and any(nested):
         return pair(fn, "padding", value[0], 0), pair(fn, "padding", value[1], 0)
@@ -111,8 +126,7 @@ def plain_array(fn: str, argument: str, value: object) -> Array:
         facts = "a mask would be lost; call .filled(value) first"
         fail_type(fn, argument, "a plain numpy.ndarray", "a masked array", facts)
     if not isinstance(value, np.ndarray):
-        facts = "convert with numpy.asarray(..., dtype=numpy.float32)"
-        fail_type(fn, argument, "a numpy.ndarray", type(value).__name__, facts)
+        fail_type(fn, argument, "a numpy.ndarray", type(value).__name__, hints.conversion(argument, value))
     return value
 
 
@@ -120,10 +134,11 @@ def described(fn: str, argument: str, value: object, ndims: tuple[int, ...], lay
     """A float32 or float64 ndarray of one of these ranks, in any memory layout; nothing is copied yet."""
     given = plain_array(fn, argument, value)
     if given.dtype.kind != "f" or given.dtype.itemsize not in (4, 8):
-        fail_type(fn, argument, "dtype float32 or float64", given.dtype, "convert with .astype(numpy.float32)")
+        fail_type(fn, argument, "dtype float32 or float64", given.dtype, hints.cast(argument, given.dtype))
     if given.ndim not in ndims:
         expected = f"{' or '.join(map(str, ndims))} dimension{'s' * (ndims != (1,))} {layout}"
-        fail(fn, argument, expected, f"{given.ndim}", f"{argument}.shape={given.shape}")
+        hint = hints.rank(fn, argument, given.shape, ndims)
+        fail(fn, argument, expected, f"{given.ndim}", joined(f"{argument}.shape={given.shape}", hint))
     return given.view(np.ndarray)
 
 
@@ -150,7 +165,8 @@ def same_dtype(fn: str, argument: str, value: Array, other: str, like: Array) ->
         return
     got, expected = value.dtype.name, like.dtype.name
     if got != expected:
-        fail_type(fn, argument, f"dtype {expected} like {other}", got, "mixed dtypes are not promoted; convert one")
+        facts = f"mixed dtypes are not promoted; convert one, such as {argument}.astype(numpy.{expected})"
+        fail_type(fn, argument, f"dtype {expected} like {other}", got, facts)
 
 
 def described_images(fn: str, argument: str, value: object) -> tuple[Array, bool]:
@@ -177,12 +193,14 @@ def bias_vector(fn: str, value: object, out_channels: int, like: Array) -> Array
 
 
 def channels(fn: str, x_shape: Sequence[int], weight_shape: Sequence[int], groups: int, names: Names = ARRAYS) -> None:
-    """Check that x (N, C_in, H, W) and weight (C_out, C_in/groups, kH, kW) fit together."""
-    in_channels, out_channels = x_shape[1], weight_shape[0]
+    """Check that x (N, C_in, H, W) or (C_in, H, W) and weight (C_out, C_in/groups, kH, kW) fit together."""
+    in_channels, out_channels = x_shape[-3], weight_shape[0]
     # Some functions take sizes that are whole shapes; the sizes of a Conv2dProblem are only height and width.
     image = names[0] if names[0] == "input_size" else "x.shape"
     kernel = names[1] if names[1] == "weight_size" else "weight.shape"
     facts = f"{image}={tuple(x_shape)}, {kernel}={tuple(weight_shape)}, groups={groups}"
+    if in_channels % groups or out_channels % groups or weight_shape[1] != in_channels // groups:
+        facts = joined(facts, hints.channels(names, x_shape, weight_shape, groups))
     if in_channels % groups:
         fail(fn, "groups", f"a divisor of the {in_channels} input channels", groups, facts)
     if out_channels % groups:
@@ -214,10 +232,10 @@ def geometry(
             fail(fn, kernel_name, f"k{axis} >= 1", kernel)
         most = max(before, after)
         if padding_mode == "reflect" and most >= size:
-            facts = "a reflection has size-1 rows to give"
+            facts = "a reflection can copy at most size-1 rows"
             fail(fn, "padding", f"less than {axis}={size} for 'reflect'", most, facts)
         if padding_mode == "circular" and most > size:
-            fail(fn, "padding", f"at most {axis}={size} for 'circular'", most, "it wraps around once at most")
+            fail(fn, "padding", f"at most {axis}={size} for 'circular'", most, "the image can wrap around only once")
         padded, extent = size + before + after, gap * (kernel - 1) + 1
         if extent > padded:
             room = f"{size}+{before}+{after}={padded}"
@@ -250,17 +268,20 @@ def convolution(
     padding_mode: object,
     names: Names = ARRAYS,
 ) -> tuple[Pair, Sides, Pair, int, str]:
-    """Check all shapes and arguments of one convolution; return the arguments in their full form."""
+    """Check all shapes and arguments of one convolution; return the arguments in their full form.
+
+    ``x_shape`` is the shape of a batch or of one image.
+    """
     strides, dilations = pair(fn, "stride", stride, 1), pair(fn, "dilation", dilation, 1)
     count = integer(fn, "groups", groups, 1)
     mode = choice(fn, "padding_mode", padding_mode, PADDING_MODES)
-    in_size, kernel_size = (x_shape[2], x_shape[3]), (weight_shape[2], weight_shape[3])
+    in_size, kernel_size = (x_shape[-2], x_shape[-1]), (weight_shape[2], weight_shape[3])
     borders = sides(fn, padding, kernel_size, strides, dilations)
     channels(fn, x_shape, weight_shape, count, names)
     out_size = geometry(fn, in_size, kernel_size, strides, borders, dilations, mode, names)
     padded = [size + sum(side) for size, side in zip(in_size, borders, strict=True)]
-    total_bytes(fn, "padding", (*x_shape[:2], *padded), itemsize)
-    total_bytes(fn, "padding", (x_shape[0], weight_shape[0], *out_size), itemsize)
+    total_bytes(fn, "padding", (*x_shape[:-2], *padded), itemsize)
+    total_bytes(fn, "padding", (*x_shape[:-3], weight_shape[0], *out_size), itemsize)
     return strides, borders, dilations, count, mode
 
 
@@ -291,6 +312,9 @@ def _flag_words(out: Array) -> str:
 def shape(fn: str, argument: str, value: object, ranks: tuple[int, ...]) -> tuple[int, ...]:
     """A tuple of non-negative sizes of one of these lengths."""
     expected = f"a sequence of {' or '.join(map(str, ranks))} sizes"
+    if len(getattr(value, "shape", (0,))) != 1:
+        fail_type(fn, argument, expected, type(value).__name__, "pass its shape, such as x.shape")
+    value = _plain(value)
     if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
         fail_type(fn, argument, expected, repr(value))
     if len(value) not in ranks:

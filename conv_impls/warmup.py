@@ -16,7 +16,7 @@ from multiprocessing import get_context
 
 import numpy as np
 
-from conv_impls.api import settle, thread_count
+from conv_impls.api import select, thread_count
 from conv_impls.planned import plan
 from conv_impls.problem import Conv2dProblem
 from conv_impls.workloads import Layer
@@ -30,7 +30,7 @@ def kinds(layers: Iterable[Layer], threads: Iterable[int | None], precision: str
     found = dict[str, Kind]()
     for count, layer, eager in product(threads, layers, (True, False)):
         cores, p = thread_count("warmup", count), layer.problem
-        backend = settle("warmup", "auto", p, precision, cores, eager).name
+        backend = select("warmup", "auto", p, precision, cores, eager).name
         (kh, kw), (sh, sw) = p.kernel_size, p.stride
         name = f"{backend} {p.dtype} {cores} threads, {kh}x{kw} kernels, stride {sh}x{sw}"
         found.setdefault(name, []).append((backend, p, cores))

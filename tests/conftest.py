@@ -99,4 +99,4 @@ def registered() -> Iterator[dict[str, registry.Backend]]:
     imported = {name: entry for name, entry in registry._registered.items() if name in registry.sources()}
     registry._registered.clear()
     registry._registered.update(imported | before)
-    registry._settled.cache_clear()
+    registry._selected.cache_clear()

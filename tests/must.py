@@ -22,14 +22,15 @@ Limits = Callable[[Conv2dProblem], bool]
 
 
 def tiles(taps: dict[int, set[int]]) -> Limits:
-    """Square kernels, rows and columns of so many taps by stride, which is equal along both axes; no dilation.
+    """Square kernels, rows and columns of so many taps by stride, which is equal along both axes.
 
-    Groups have at least four channels.
+    Dilation only with stride 1, and groups have at least four channels.
     """
 
     def must(problem: Conv2dProblem) -> bool:
         sizes, strides = set(problem.kernel_size) - {1}, set(problem.stride)
-        if len(sizes) != 1 or len(strides) != 1 or problem.dilation != (1, 1):
+        dilated = any(d > 1 for d, k in zip(problem.dilation, problem.kernel_size, strict=True) if k > 1)
+        if len(sizes) != 1 or len(strides) != 1 or (dilated and strides != {1}):
             return False
         deep = problem.groups == 1 or problem.in_channels // problem.groups >= 4
         return deep and sizes <= taps.get(min(strides), set())

@@ -142,7 +142,7 @@ def test_too_fast_a_result_is_none_after_the_peak_was_asked_again(go: Session) -
     run, log = go(quick, layers=1)
     found = by_backend(run)
     assert {name: record.status for name, record in found.items()} == {"a": "too_fast", "b": "ok", "c": "ok"}
-    assert found["a"].reason.startswith("5e-07 s a call; this machine needs ")
+    assert found["a"].reason.startswith("5e-07 s per call; this machine needs at least ")
     assert (found["a"].samples_s, found["a"].median_s) == ([], None)
     peaks = [order["seconds"] for name, _, do, order in log if name == MACHINE and do == "turn"]
     assert peaks == [PEAK_S] * TURNS + [DOUBT_S] * DOUBTS

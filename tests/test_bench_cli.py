@@ -45,7 +45,7 @@ def test_a_smoke_run_and_its_report(bench: Bench, tmp_path: Path) -> None:
         assert one.status == ("ok" if reason is None else "unsupported"), one
         assert "numba 2" in one.threads_seen or reason or not one.case.backend.startswith("numba")
     again = bench(*asked)
-    assert (again.returncode, "holds a run already" in again.stderr) == (2, True)
+    assert (again.returncode, "already contains a run" in again.stderr) == (2, True)
     assert bench("run", "--resume", tmp_path / "run").returncode == 0, "nothing is left to do"
     reported = bench("report", tmp_path / "run", "--out", tmp_path / "report")
     assert reported.returncode == 0, reported.stderr

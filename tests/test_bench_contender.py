@@ -137,7 +137,7 @@ def test_a_direction_that_no_convolution_computes_is_unsupported_whatever_the_ba
     backend_of(honest)
     monkeypatch.setitem(GRADIENTS, ("evil", "bwd_w"), lambda *given: None)
     got = Race(tmp_path, Conv2dProblem.from_label("g2mb1ic4ih8oc4kh3"), direction="bwd_w").end()
-    assert (got.status, got.reason) == ("unsupported", "bwd_w: no single convolution computes it for groups")
+    assert (got.status, got.reason) == ("unsupported", "bwd_w: with groups, it is not a single convolution")
 
 
 @pytest.mark.parametrize("spoil", ["x", "weight"])
@@ -200,12 +200,12 @@ def test_a_wrong_gradient_is_caught(registered: Registered, tmp_path: Path) -> N
         ("probe", {"dtype": "colour"}, "its outputs cannot be read: "),
         ("ready", {"shape": "x"}, "its outputs cannot be read: "),
         ("last", {"shape": ["x"]}, "its outputs cannot be read: "),
-        ("turn", {"samples_s": 3}, "its process answered without samples: "),
-        ("turn", {"samples_s": ["x"]}, "its process answered without samples: "),
-        ("turn", {"values": "x"}, "its process answered without samples: "),
-        ("turn", {"scales": []}, "its process answered without samples: "),
-        ("turn", {"switches": None}, "its process answered without samples: "),
-        ("turn", {"scales_left": "many"}, "its process answered without samples: "),
+        ("turn", {"samples_s": 3}, "the answer of its process has no samples: "),
+        ("turn", {"samples_s": ["x"]}, "the answer of its process has no samples: "),
+        ("turn", {"values": "x"}, "the answer of its process has no samples: "),
+        ("turn", {"scales": []}, "the answer of its process has no samples: "),
+        ("turn", {"switches": None}, "the answer of its process has no samples: "),
+        ("turn", {"scales_left": "many"}, "the answer of its process has no samples: "),
     ],
 )
 def test_an_answer_that_makes_no_sense_is_a_crash(
@@ -240,7 +240,7 @@ def test_a_report_that_cannot_be_stored_is_an_error(machine: Machine, tmp_path: 
     race.worker.change = lambda do, answer: answer | {"facts": answer["facts"] | told}
     got = race.end()
     assert got.status == "error"
-    assert got.reason.startswith(f"what it reported cannot be stored: {next(iter(told))}: ")
+    assert got.reason.startswith(f"the facts it reported cannot be stored: {next(iter(told))}: ")
 
 
 # The last check calls twice on each image, new and just seen, and before either on another image.
@@ -260,4 +260,4 @@ def test_a_backend_that_remembers_answers_is_caught_whatever_single_calls_take(
     machine.script.extend((s, 0) for seen_s in seen for s in (MS, MS, MS, seen_s))
     got = race.end()
     assert (got.status, machine.calls - before) == (status, calls), got.reason
-    assert ("remembers" in got.reason) == (status != "ok")
+    assert ("caches results" in got.reason) == (status != "ok")

@@ -96,7 +96,7 @@ def test_processes_share_exactly_as_many_cores_as_an_engine_has_threads() -> Non
     with contention.on_cores(1):
         assert cpu.cores() == 1
     assert cpu.cpus() == before
-    with pytest.raises(UsageError, match=f"expected 4096 cores to hold all processes to, got {len(before)}"):
+    with pytest.raises(UsageError, match=f"expected 4096 cores for all processes, got {len(before)}"):
         contention.on_cores(4096).__enter__()
     assert cpu.cpus() == before
 
@@ -133,10 +133,11 @@ def test_the_mean_counts_every_call(machine: Machine, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "status", "reason"),
     [
-        ({"calls": 0}, "wrong_result", "its clock is not the parent's, by which the calls took "),
-        ({"seconds": 0.0}, "wrong_result", "its clock is not"), ({"seconds": 1e9}, "wrong_result", "its clock is not"),
-        ({"calls": None}, "crashed", "its process answered without times"),
-        ({"seconds": "x"}, "crashed", "its process answered without times"),
+        ({"calls": 0}, "wrong_result", "its clock contradicts that of the parent, by which the calls took "),
+        ({"seconds": 0.0}, "wrong_result", "its clock contradicts"),
+        ({"seconds": 1e9}, "wrong_result", "its clock contradicts"),
+        ({"calls": None}, "crashed", "the answer of its process has no times"),
+        ({"seconds": "x"}, "crashed", "the answer of its process has no times"),
         ({"status": "timeout", "reason": "no end"}, "timeout", "no end"),
     ],
 )  # fmt: skip
@@ -207,7 +208,7 @@ def test_the_settings_are_those_of_the_variables() -> None:
     ("name", "value", "said"),
     [
         *(("CONTENTION_S", value, "expected a number of seconds above 0") for value in ("x", "0", "-1", "nan", "inf")),
-        *(("CONTENTION_TRIALS", value, "expected a count from 1 up") for value in ("x", "0", "-1", "1.5", "²")),
+        *(("CONTENTION_TRIALS", value, "expected an integer >= 1") for value in ("x", "0", "-1", "1.5", "²")),
         ("CONTENTION_ENGINES", "autoo", "no backend 'autoo'; did you mean 'auto'?"),
         ("CONTENTION_ENGINES", ",", "expected one or more names, got ','"),
     ],

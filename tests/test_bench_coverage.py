@@ -50,7 +50,7 @@ def test_what_is_left_out_of_a_model_is_in_the_configuration(tmp_path: Path) -> 
     assert asked(workload=path) == {"net": {"taken": 3, "left_out": left_out}}
     assert asked(workload=f"{path},smoke", batch="1,2", dtype="float32,float64") == asked(workload=path)
     assert asked(workload=path, layers="second") == {
-        "net": {"taken": 1, "left_out": left_out | {"are not named by --layers": 2}}
+        "net": {"taken": 1, "left_out": left_out | {"do not match --layers": 2}}
     }
     assert asked(workload=f"{path},smoke", layers="3x3") == asked(workload="smoke") == {}
     (tmp_path / "other").mkdir()

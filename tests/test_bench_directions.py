@@ -124,7 +124,7 @@ def test_forward_is_itself() -> None:
 @pytest.mark.parametrize("direction", ["bwd_d", "bwd_w"])
 def test_padding_that_is_not_zeros_says_so(direction: str) -> None:
     problem = Conv2dProblem.from_label('ic2ih6oc2kh3ph1pm"reflect"')
-    with pytest.raises(UnsupportedError, match="zeros only"):
+    with pytest.raises(UnsupportedError, match="only padding with zeros"):
         as_forward(problem, direction)
 
 

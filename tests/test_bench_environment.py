@@ -140,7 +140,7 @@ def test_a_long_value_stays_one_short_line(unrestricted: pytest.MonkeyPatch) -> 
 def test_a_core_type_is_named_where_numpys_blas_would_take_another(unrestricted: pytest.MonkeyPatch) -> None:
     unrestricted.setenv("OPENBLAS_CORETYPE", "Haswell")
     for now, free, expected in (
-        ("Haswell", "SkylakeX", "(it would take SkylakeX by itself)"), ("Haswell", None, "unknown"),
+        ("Haswell", "SkylakeX", "(the default is SkylakeX)"), ("Haswell", None, "unknown"),
         ("Haswell", "Haswell", None), (None, None, None),
     ):  # fmt: skip
         unrestricted.setattr(libraries, "blas_kernel", lambda now=now: now)
@@ -163,4 +163,4 @@ def test_a_child_process_finds_the_kernel_without_the_variable() -> None:
         # Another BLAS, which does not read the variable.
         assert lines == ["", ""]
     else:
-        assert f"its {held} kernels (it would take {free} by itself)" in lines[0]
+        assert f"its {held} kernels (the default is {free})" in lines[0]

@@ -159,7 +159,7 @@ def test_a_record_that_is_also_a_benchmark_is_refused(run: Run, tmp_path: Path) 
     content = json.loads((tmp_path / "out.json").read_text())
     content["conv_impls"]["records"].append(plain(timed()))
     (tmp_path / "twice.json").write_text(json.dumps(content))
-    with pytest.raises(StoreError, match="another benchmark is too"):
+    with pytest.raises(StoreError, match="another benchmark has the same case"):
         open_stored(tmp_path / "twice.json")
 
 
@@ -189,7 +189,7 @@ def test_the_commands_go_round(run: Run, tmp_path: Path) -> None:
     out, again = tmp_path / "out.json", tmp_path / "again"
     exported = command("export", run.folder, "--out", out)
     assert (exported.returncode, exported.stderr) == (0, "")
-    assert "2 that are not ok are in its key conv_impls" in exported.stdout
+    assert "2 that are not ok are under its key conv_impls" in exported.stdout
     refused = command("export", run.folder, "--out", out)
     assert (refused.returncode, refused.stderr.count("\n"), "--force" in refused.stderr) == (2, 1, True)
     assert command("export", run.folder, "--out", out, "--force").returncode == 0
@@ -206,14 +206,14 @@ def test_the_commands_go_round(run: Run, tmp_path: Path) -> None:
 def test_nothing_is_written_over(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     out.write_text("mine")
-    with pytest.raises(StoreError, match="exists already"):
+    with pytest.raises(StoreError, match="already exists"):
         export_run(run, out)
     assert out.read_text() == "mine"
-    with pytest.raises(StoreError, match="name another file"):
+    with pytest.raises(StoreError, match="use another file"):
         export_run(run, tmp_path, force=True)
     export_run(run, out, force=True)
     before = (run.folder / "records.jsonl").read_text()
-    with pytest.raises(StoreError, match="holds something already"):
+    with pytest.raises(StoreError, match="is not empty"):
         import_run(out, run.folder)
     assert (run.folder / "records.jsonl").read_text() == before
 

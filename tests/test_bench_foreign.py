@@ -129,7 +129,7 @@ def test_junk_is_one_line_and_leaves_nothing(tmp_path: Path, text: str, said: st
         ({"machine_info": {"cpu": {"count": DEEP}}}, "machine_info"), ({"benchmarks": None}, "benchmarks"),
         ({"benchmarks": []}, "it is empty"), ({"benchmarks": [1]}, "benchmarks"), ({"benchmarks": [{}]}, "benchmark 0"),
         ({"benchmarks": FOREIGN["benchmarks"][1:]}, "no benchmark has a label (test_other); set extra_info"),
-        ({"benchmarks": [BENCHMARK, BENCHMARK]}, "another benchmark is too"),
+        ({"benchmarks": [BENCHMARK, BENCHMARK]}, "another benchmark has the same case"),
         ({"benchmarks": [{"extra_info": {"label": LABEL}, "stats": {"median": 1.0}}]}, "--benchmark-save-data"),
         ({"benchmarks": [{"extra_info": {"label": LABEL}}]}, "--benchmark-save-data"),
     ],

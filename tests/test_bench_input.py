@@ -30,7 +30,7 @@ def resumable(bench: Bench, folder: Path) -> dict[str, Any]:
     [
         (["--seed", "3"], "--resume: the run was made with --seed 0, got 3"),
         (["--workload", "smoke"], "--resume: the run was made with --workload"),
-        (["--out", "x"], "--out: expected none beside --resume"),
+        (["--out", "x"], "--out: expected none with --resume"),
     ],
 )
 def test_resume_refuses_another_configuration(bench: Bench, tmp_path: Path, given: list[str], words: str) -> None:
@@ -75,7 +75,7 @@ def test_resume_refuses_another_machine(bench: Bench, tmp_path: Path) -> None:
         (["run", "--threads", "100000"], "--threads: expected counts from 1 to"),
         (["run", "--direction", "bwd"], "--direction: expected fwd, bwd_d, bwd_w"),
         (["run", "--cache", "hot"], "--cache: expected warm, cold, weights"),
-        (["run", "--batch", "0"], "--batch: expected counts from 1"),
+        (["run", "--batch", "0"], "--batch: expected integers >= 1"),
         (["run", "--dtype", "float16"], "--dtype: expected"),
         (["run", "--layers", "nowhere"], "--layers: expected part of a layer's name"),
         (["run", "--isa", "sse2"], "--isa: expected avx2"),
@@ -88,7 +88,7 @@ def test_resume_refuses_another_machine(bench: Bench, tmp_path: Path) -> None:
         (["run", "--timeout", "inf"], "--timeout: expected a number above 0"),
         (["run", "--seconds", "0"], "--seconds: expected a number above 0"),
         (["run", "--repetitions", "0"], "--repetitions: expected a number above 0"),
-        (["run", "--workload", f"{TINY},{TINY.replace('oc4', 'oc5')}"], "layer 'tiny' of 'label' comes twice"),
+        (["run", "--workload", f"{TINY},{TINY.replace('oc4', 'oc5')}"], "layer 'tiny' of 'label' is used twice"),
         (["run", "--resume", "nowhere"], "nowhere: no run here"),
         (["run", "--workload", TINY, "--out", "layers.txt/run"], "layers.txt/run: cannot be written"),
         (["run", "--workload", TINY, "--out", "/proc/run"], "/proc/run: cannot be written"),

@@ -73,7 +73,7 @@ def test_tables_name_the_units_and_hold_the_measured_numbers(measured: dict[str,
     peaks, reads, timer = tables(measured).values()
     assert [f"{row['fma_float32_gflops']:.1f}" for row in measured["by_threads"]] == list(peaks["float32 (GFLOP/s)"])
     assert list(reads.level) == [row["level"] for row in measured["by_level"]]
-    assert peaks["each, of 1 alone (%)"][0] == "100"
+    assert peaks["per thread, of 1 thread (%)"][0] == "100"
     units = " ".join([*peaks, *reads, *timer])
     assert all(unit in units for unit in ("GFLOP/s", "GB/s", "KiB", "(us)", "(ns)"))
 

@@ -61,7 +61,9 @@ def test_a_plug_in_may_not_take_the_name_of_the_machine(bench: Bench, tmp_path: 
     )
     asked = "run", "--workload", TINY, "--plugin", "named_plugin", "--backends"
     for names in ("machine", "all", "numpy_strided"):
-        one_line(bench(*asked, names), "'machine' stands for the machine's own peak; register the backend by another")
+        one_line(
+            bench(*asked, names), "'machine' is reserved for the machine's peak; register the backend under another"
+        )
 
 
 @pytest.mark.parametrize("taken", ["run", "file", "file/run", "/proc/run"])
@@ -86,7 +88,7 @@ def test_a_request_writes_nothing_until_it_is_opened(tmp_path: Path, monkeypatch
     assert run.cases == request.cases == asked.cases()
     assert run.config["repeat"] == "--seconds 0.5 --seed 3"
     assert run.repeat(run.cases[0]) == f"{run.cases[0].repro} --seconds 0.5 --seed 3"
-    with pytest.raises(UsageError, match=f"--out: {folder} holds a run already"):
+    with pytest.raises(UsageError, match=f"--out: {folder} already contains a run"):
         Request.new(asked, folder)
 
 

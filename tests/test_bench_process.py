@@ -52,7 +52,7 @@ def test_a_process_that_hangs_is_killed_with_all_it_started(workers: Any, backen
     worker._start()
     session = worker._child.pid
     answer = prepared(worker)
-    assert (answer["status"], answer["reason"]) == ("timeout", "no end of call after 0.3 s")
+    assert (answer["status"], answer["reason"]) == ("timeout", "call did not end within 0.3 s")
     assert_gone(session)
 
 

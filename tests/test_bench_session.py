@@ -269,8 +269,8 @@ def test_without_timing_every_case_is_checked_and_no_run_is_made(tmp_path: Path)
         (["--benchmark-only", "--benchmark-cprofile=tottime"], "--benchmark-cprofile: expected none"),
         (["--benchmark-only", "--benchmark-warmup=on"], "--benchmark-warmup: expected none"),
         (["--benchmark-only", "--bench-resume=nowhere"], "nowhere: no run here"),
-        (["--benchmark-only", "--bench-resume=results/runs/networks"], "made by another version"),
-        (["--benchmark-only", "--bench-out=results/runs/bench"], "holds a run already"),
+        (["--benchmark-only", "--bench-resume=results/runs/networks"], "was written by another version"),
+        (["--benchmark-only", "--bench-out=results/runs/bench"], "already contains a run"),
         (["--benchmark-only", "--bench-out=x", "--bench-resume=results/runs/bench"], "expected none with"),
     ],
 )

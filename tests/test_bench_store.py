@@ -164,12 +164,12 @@ def test_of_many_that_make_one_run_at_once_one_does(tmp_path: Path) -> None:
     (made,) = [result for result in results if isinstance(result, int)]
     run = Run.open(tmp_path / "run")
     assert (run.config["seed"], run.environment["id"]) == (made, str(made))
-    assert all("holds a run already; name another folder" in r for r in results if isinstance(r, str))
+    assert all("already contains a run; use another folder" in r for r in results if isinstance(r, str))
 
 
 def test_an_existing_run_is_never_written_over(run: Run) -> None:
     before = (run.folder / "config.json").read_bytes()
-    with pytest.raises(StoreError, match="holds a run already"):
+    with pytest.raises(StoreError, match="already contains a run"):
         Run.create(run.folder, {}, {})
     assert (run.folder / "config.json").read_bytes() == before
 
@@ -214,7 +214,7 @@ def test_records_are_plain_json_without_nan(run: Run) -> None:
 def test_a_free_folder_is_made_and_a_taken_one_refused(tmp_path: Path, run: Run) -> None:
     Run(tmp_path / "a" / "b").check_free()
     assert list((tmp_path / "a" / "b").iterdir()) == []
-    with pytest.raises(StoreError, match="holds a run already"):
+    with pytest.raises(StoreError, match="already contains a run"):
         run.check_free()
 
 

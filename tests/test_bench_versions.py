@@ -60,7 +60,7 @@ def test_a_word_for_both_is_the_revision(repo: Path, tmp_path: Path) -> None:
 
 
 REFUSED = {
-    "auto@nosuch": "no such revision; git fetch --tags may bring it", "auto@-h": "no such revision",
+    "auto@nosuch": "no such revision; git fetch --tags may fetch it", "auto@-h": "no such revision",
     "auto@v0.3.0:conv_impls": "no such revision", "auto@v0.3.0..main": "no such revision",
     "auto@" + "0" * 40: "no such revision", "auto@a\nb": "printable", "auto@./none": "no folder './none'",
     "auto@/none": "no folder '/none'", "auto@~/none/none": "no folder", "auto@bare": "has no folder conv_impls",
@@ -103,7 +103,7 @@ def test_a_shallow_clone_and_no_checkout_are_told(repo: Path, tmp_path: Path, mo
         resolved([f"auto@{first}"])
     for elsewhere in (tmp_path / "shallow" / "conv_impls", package(tmp_path / "installed")):
         monkeypatch.setattr(versions, "CHECKOUT", elsewhere)
-        with pytest.raises(UsageError, match="is no git checkout with revisions; name a folder"):
+        with pytest.raises(UsageError, match="is not a git checkout with revisions; give a folder"):
             resolved(["auto@v0.3.0"])
     assert one("auto@./repo").folder == repo, "a folder needs no checkout"
 
@@ -113,7 +113,7 @@ def test_a_shallow_clone_and_no_checkout_are_told(repo: Path, tmp_path: Path, mo
     [
         ("auto@", "expected NAME@REV or NAME@FOLDER"), ("@v0.3.0", "expected NAME@REV"), ("@", "expected NAME@REV"),
         ("fast@v0.3.0", "a set has no version"), ("auto,all@.", "a set has no version"),
-        ("torch_nchw@v0.3.0", "torch_nchw is a library's"),
+        ("torch_nchw@v0.3.0", "torch_nchw is another library"),
     ],
 )  # fmt: skip
 def test_what_can_have_no_version_is_refused(text: str, words: str) -> None:

@@ -64,7 +64,7 @@ def test_a_resumed_run_needs_the_same_sources(repo: Path, tmp_path: Path, monkey
     assert first.open().config["versions"] == {"auto@topic/one": one("auto@v0.3.0").facts}
     assert Request.resumed(tmp_path / "run", {}).open().config["versions"]
     git(repo, "branch", "-f", "topic/one", "main")
-    with pytest.raises(UsageError, match=r"versions of .* would not be the same now; start a new run"):
+    with pytest.raises(UsageError, match=r"versions of .* would differ now; start a new run"):
         Request.resumed(tmp_path / "run", {}).open()
 
 

@@ -117,11 +117,14 @@ def test_machine_shows_dates_numbers_and_what_is_implausible(
     out = capsys.readouterr().out
     assert f"limits   {tmp_path / 'user' / limits.FILE}" in out
     first, second = out[out.index("  1 thread") : out.index("winners")].split("  2 threads")
-    assert "measured 2026-01-02 03:04 UTC, best of 2 moments since 2026-01-01 03:04 UTC; next after 2026" in first
+    assert (
+        "measured 2026-01-02 03:04 UTC, best of 2 measurements since 2026-01-01 03:04 UTC; next measurement after 2026"
+        in first
+    )
     assert "float32 multiply-adds          100 GFLOP/s" in first
     assert "implausible" not in first
     told = [line.split() for line in second.splitlines() if "implausible" in line]
-    assert [(line[0], line[-3]) for line in told] == [("float32", "100"), ("float64", "40"), ("start", "100")]
+    assert [(line[0], line[-3]) for line in told] == [("float32", "100"), ("float64", "40"), ("starting", "100")]
 
 
 def test_machine_renews_limits_and_winners(
@@ -160,10 +163,10 @@ def test_machine_survives_broken_files(measured: list[int], tmp_path: Path, caps
     [
         (["tune"], "--workload"),
         (["tune", "--workload", "resnet5"], "no workload 'resnet5'; did you mean 'resnet50'"),
-        (["warmup", "--workload", "basic", "--threads", "0"], "expected counts such as 1,2, got '0'"),
+        (["warmup", "--workload", "basic", "--threads", "0"], "expected thread counts such as 1,2, got '0'"),
         (["warmup", "--workload", "basic", "--precision", "loose"], "invalid choice: 'loose'"),
         (["trace", "3x224", "conv 8 k3"], "expected CxHxW such as 3x224x224, got '3x224'"),
-        (["machine", "--renew", "--threads", "0"], "expected counts such as 1,2, got '0'"),
+        (["machine", "--renew", "--threads", "0"], "expected thread counts such as 1,2, got '0'"),
         ([], "required: command"),
     ],
 )
@@ -220,4 +223,4 @@ def test_what_could_not_be_remembered_is_not_measured(
     with pytest.raises(SystemExit) as ended:
         command.main(arguments)
     assert ended.value.code == 2
-    assert "expected a folder that can be written, got " in capsys.readouterr().err
+    assert "expected a writable folder, got " in capsys.readouterr().err

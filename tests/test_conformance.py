@@ -40,6 +40,7 @@ SPOILABLE = {
     "depthwise": SPOILED.replace(out_channels=3, groups=3),
     "strided": SPOILED.replace(stride=(2, 2)),
     "5x5": SPOILED.replace(kernel_size=(5, 5), padding=((2, 2), (2, 2))),
+    "dilated": SPOILED.replace(padding=((2, 2), (3, 3)), dilation=(2, 3)),
 }
 PROBLEMS = [*LAYERS.values(), *DILATED.values(), *SPOILABLE.values()]
 # What the limits of some backends are about: kernels of every shape, strides, dilation, groups.
@@ -247,10 +248,14 @@ def reached(problem: Conv2dProblem, row: int, column: int, m: int) -> NDArray[np
     """Outputs in m x m tiles that see this pixel; m = 1 is the receptive field."""
     seen = []
     for axis, place in enumerate((row, column)):
-        stride, kernel = problem.stride[axis], problem.kernel_size[axis]
-        first = np.arange(problem.out_size[axis]) // m * m * stride - problem.padding[axis][0]
-        seen.append((first <= place) & (place < first + (m - 1) * stride + kernel))
-    return seen[0][:, None] & seen[1]
+        stride, kernel, dilation = problem.stride[axis], problem.kernel_size[axis], problem.dilation[axis]
+        output = np.arange(problem.out_size[axis])
+        # The outputs of a tile are ``dilation`` apart, and so are its inputs if the stride is 1.
+        first = (output // (m * dilation) * m * dilation + output % dilation) * stride - problem.padding[axis][0]
+        steps = (place - first) / dilation
+        seen.append((steps % 1 == 0) & (steps >= 0) & (steps < (m - 1) * stride + kernel))
+    found: NDArray[np.bool_] = seen[0][:, None] & seen[1]
+    return found
 
 
 @accepted(SPOILABLE)
@@ -287,7 +292,7 @@ def test_no_value_raises_a_floating_point_error(backend: str, dtype: str) -> Non
     about = np.finfo(dtype)
     for value in (np.nan, np.inf, -np.inf, about.max, about.tiny, about.smallest_subnormal):
         for spoiled in range(3):
-            arrays = [a.astype(dtype) for a in integers(problem)]
+            arrays: list[Any] = [a.astype(dtype) for a in integers(problem)]
             arrays[spoiled].reshape(-1)[1] = value
             with np.errstate(all="raise"):
                 y = conv2d(*arrays, backend=backend, **arguments(problem))

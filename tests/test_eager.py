@@ -91,7 +91,7 @@ def test_every_thread_gets_its_own(effort: Effort) -> None:
     seeds = range(effort.seed, effort.seed + 6 * effort.rounds)
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(lambda seed: assert_follows(P, "numba_simd", seed), seeds))
-    assert eager._store.entries <= 2 * eager.MAX_ALIKE
+    assert eager._store.entries <= 2 * eager.MAX_PER_KEY
 
 
 def test_a_burst_of_calls_leaves_few_entries(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +104,7 @@ def test_a_burst_of_calls_leaves_few_entries(monkeypatch: pytest.MonkeyPatch) ->
         patch.setattr(runtime, "launch", lambda *operands: gate.wait(120))
         with ThreadPoolExecutor(64) as pool:
             list(pool.map(lambda _: conv2d(x, w, b, padding=1, backend="numba_simd", threads=1), range(64)))
-    assert eager._store.entries == eager.MAX_ALIKE
+    assert eager._store.entries == eager.MAX_PER_KEY
     assert 0 < eager._store.bytes <= eager.MAX_BYTES
     assert_follows(P, "numba_simd", 1)
 

@@ -149,6 +149,25 @@ def test_the_bound_is_that_of_the_largest_magnitude_in_the_tile(accuracy: str) -
     np.testing.assert_allclose(ratio, ratio[0])
 
 
+@EACH_TILE
+def test_the_outputs_of_a_tile_of_a_dilated_kernel_are_as_far_apart(accuracy: str) -> None:
+    (dh, dw), m = (2, 3), TILES[accuracy][0]
+    rows, columns = ((d * (k - 1) // 2,) * 2 for d, k in zip((dh, dw), FIRST[accuracy].kernel_size, strict=True))
+    problem = FIRST[accuracy].replace(dilation=(dh, dw), padding=(rows, columns))
+    x, weight = data("normal", problem)
+    at = sample_outputs(problem, 100)
+    magnitude = reference(np.abs(x), np.abs(weight), None, problem)
+
+    def phase(index: int, d: int) -> slice:
+        return slice(index // (m * d) * m * d + index % d, index // (m * d) * m * d + m * d, d)
+
+    largest = [magnitude[n, o, phase(i, dh), phase(j, dw)].max() for n, o, i, j in at]
+    ratio = error_bound(x, weight, None, problem, accuracy, at) / largest
+    np.testing.assert_allclose(ratio, ratio[0])
+    whole = error_bounds(x, weight, None, problem, accuracy)[tuple(at.T)] / largest
+    np.testing.assert_allclose(whole, 1.001 * ratio, rtol=1e-5)
+
+
 @pytest.mark.parametrize("accuracy", [name for name in TILES if name != "tile2"])
 def test_a_huge_pixel_breaks_the_bound_of_direct_sums(accuracy: str) -> None:
     problem = FIRST[accuracy]

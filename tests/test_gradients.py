@@ -200,7 +200,7 @@ def test_transposed_convolution_is_the_gradient_of_the_input() -> None:
         (
             np.ones((4, 3, 4)),
             ProblemError,
-            "expected 4 dimensions like the output, got 3 (grad_output.shape=(4, 3, 4))",
+            "expected 4 dimensions like the output, got 3 (grad_output.shape=(4, 3, 4); add an axis",
         ),
         (np.ones((2, 4, 3, 4), np.float32), DTypeError, "expected dtype float64 like the other array, got float32"),
         (np.ones((2, 4, 3, 4), int), DTypeError, "expected dtype float32 or float64, got int64"),

@@ -21,15 +21,18 @@ from conv_impls.kernels.tile_few import WIDTHS, most_vectors
 from conv_impls.registry import Prepared
 from conv_impls.validation import PADDING_MODES
 
+# Vectors along rows or positions, and along channels.
 WAYS = [partial(numba_simd._prepare, by_channel=by_channel) for by_channel in (False, True)]
+BY_TAP = [partial(_by_tap.prepare, by_channel=by_channel) for by_channel in (False, True)]
 
 
 def compare(problems: Iterable[Conv2dProblem], threads: int) -> None:
-    """Each problem is right by tap, and has the bits of both ways that pack."""
+    """Each problem is right by tap along either axis, and has the bits of both ways that pack."""
     for number, problem in enumerate(problems):
-        check(problem, "numba_simd", threads, relu=number % 2 == 0, prepare=_by_tap.prepare)
-        found = bits(_by_tap.prepare, problem, threads)
-        for way in WAYS:
+        for way in BY_TAP:
+            check(problem, "numba_simd", threads, relu=number % 2 == 0, prepare=way)
+        found = bits(BY_TAP[0], problem, threads)
+        for way in (BY_TAP[1], *WAYS):
             np.testing.assert_array_equal(found, bits(way, problem, threads), problem.label)
 
 
@@ -94,27 +97,34 @@ def test_most_vectors_leave_room_for_operands() -> None:
 
 
 FEW = Conv2dProblem(1, 16, (64, 64), 4, (3, 3), padding=((1, 1), (1, 1)))
-TAKEN = [(FEW, True), (FEW.replace(groups=4), True), (FEW.replace(in_channels=64, out_channels=64), False)]
+TAKEN = [(FEW, "rows"), (FEW.replace(groups=4), "rows"), (FEW.replace(in_channels=64, out_channels=64), "channels")]
 # Rows of one vector and one output, whatever the vectors are.
-TAKEN += [(FEW.replace(in_size=(64, 65), out_channels=200), False), (FEW.replace(out_channels=1), True)]
+TAKEN += [(FEW.replace(in_size=(64, 65), out_channels=200), ""), (FEW.replace(out_channels=1), "rows")]
 # Rows of a 1x1 image need no packing, unless few outputs let tiles be wider.
 TAKEN += [
     (FEW.replace(kernel_size=(1, 1), padding=((0, 0), (0, 0)), out_channels=out_channels), by_tap)
-    for out_channels, by_tap in ((1, True), (ROWS, False), (64, False))
+    for out_channels, by_tap in ((1, "rows"), (ROWS, ""), (64, ""))
+]
+# A 1x1 kernel with a stride has few products for each position; five columns are too few rows of a tile; with four
+# strides, elements are read where they are.
+TAKEN += [
+    (FEW.replace(kernel_size=(1, 1), padding=((0, 0), (0, 0)), in_channels=256, out_channels=512, stride=(2, 2)), ""),
+    (FEW.replace(in_size=(64, 5), out_channels=64), ""),
+    (Conv2dProblem(1, 3, (64, 64), 96, (4, 4), (4, 4)), "channels"),
 ]
 # Bands that no cache holds: a row of 16,000 pixels, rows far apart; weights of a tile that none holds.
 TAKEN += [
-    (Conv2dProblem(1, 64, (1, 16_000), 64, (1, 3), padding=((0, 0), (1, 1))), False),
-    (FEW.replace(in_channels=64, dilation=(40, 40), padding=((40, 40), (40, 40))), False),
-    (FEW.replace(in_channels=40_000, in_size=(2, 64)), False),
+    (Conv2dProblem(1, 64, (1, 16_000), 64, (1, 3), padding=((0, 0), (1, 1))), ""),
+    (FEW.replace(in_channels=64, dilation=(40, 40), padding=((40, 40), (40, 40))), ""),
+    (FEW.replace(in_channels=40_000, in_size=(2, 64)), ""),
 ]
 # One output: by channel, vectors are full.
-TAKEN += [(Conv2dProblem(1, 256, (1, 1), 24, (3, 3), padding=((1, 1), (1, 1))), False)]
+TAKEN += [(Conv2dProblem(1, 256, (1, 1), 24, (3, 3), padding=((1, 1), (1, 1))), "")]
 
 
 @pytest.mark.parametrize(("problem", "by_tap"), TAKEN, ids=lambda value: getattr(value, "label", str(value)))
 def test_a_plan_goes_by_tap_where_that_is_better(
-    problem: Conv2dProblem, by_tap: bool, monkeypatch: pytest.MonkeyPatch
+    problem: Conv2dProblem, by_tap: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
 
@@ -126,7 +136,7 @@ def test_a_plan_goes_by_tap_where_that_is_better(
     monkeypatch.setattr(_by_tap, "prepare", prepare)
     weight = np.ones(problem.weight_shape, problem.dtype)
     plan(problem, weight, backend="numba_simd", threads=1)
-    assert asked == [effective(problem)] * by_tap
+    assert asked == [effective(problem)] * (by_tap != "")
     assert _by_tap.better(effective(problem), 1) == by_tap
 
 

@@ -76,6 +76,7 @@ WAYS = {
     "by channel": "lambda p, *given: numba_simd._prepare(effective(p), *given, False, by_channel=True)",
     "packed": "lambda p, *given: numba_simd._prepare(effective(p), *given, False, by_channel=True, in_place=False)",
     "by tap": "lambda p, *given: _by_tap.prepare(effective(p), *given, False)",
+    "by tap and channel": "lambda p, *given: _by_tap.prepare(effective(p), *given, False, by_channel=True)",
 }
 CASES = [pytest.param(backend, "backend.prepare", id=backend) for backend in NUMBA]
 CASES += [pytest.param("numba_simd", way, id=f"numba_simd {name}") for name, way in WAYS.items()]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conv_impls.kernels import product, simd, square
+from conv_impls.kernels import product, simd, transpose_block
 from conv_impls.kernels.runtime.compile import entry
 from conv_impls.kernels.tile import (
     ROWS,
@@ -53,26 +53,26 @@ def _elementwise(a: Any, b: Any, c: Any, target: Any, lanes: int) -> None:
 
 def _transpose(source: Any, target: Any, step: int, count: int, width: int) -> None:
     """Reads ``count`` rows of ``width``, writes ``width`` rows of ``count``."""
-    rows = square.load_rows(source, 0, step, count, width)
-    square.store_rows(square.transpose(rows), target, 0, step, width, count)
+    rows = transpose_block.load_rows(source, 0, step, count, width)
+    transpose_block.store_rows(transpose_block.transpose(rows), target, 0, step, width, count)
 
 
-def _finish(source: Any, target: Any, bias: Any, count: int, floor: Any, lanes: int) -> None:
-    rows = square.load_rows(source, 0, lanes, lanes, lanes)
-    square.store_rows(square.finish_rows(rows, bias, 1, count, floor), target, 0, lanes, lanes, lanes)
+def _epilogue(source: Any, target: Any, bias: Any, count: int, clamp: Any, lanes: int) -> None:
+    rows = transpose_block.load_rows(source, 0, lanes, lanes, lanes)
+    transpose_block.store_rows(transpose_block.epilogue(rows, bias, 1, count, clamp), target, 0, lanes, lanes, lanes)
 
 
 def _tiles(by_lane: bool, rows: int, k: int, a: Any, a_step: int, b: Any, b_step: int, c: Any, c_at: int, c_step: int,
-           columns: int, bias: Any, start: int, floor: Any) -> None:  # fmt: skip
+           columns: int, bias: Any, start: int, clamp: Any) -> None:  # fmt: skip
     left, right, result = (a, 0, a_step), (b, 0, b_step), (c, c_at, c_step)
     if by_lane:
         tile_by_lane(rows, k, left, right, result)
     else:
-        tile(rows, k, left, right, result, columns, (bias, 1), start, floor, (a, 0, 1))
+        tile(rows, k, left, right, result, columns, (bias, 1), start, clamp, (a, 0, 1))
 
 
 copy_lanes, store_lanes, elementwise, transpose, finish = (
-    entry()(f) for f in (_copy_lanes, _store_lanes, _elementwise, _transpose, _finish)
+    entry()(f) for f in (_copy_lanes, _store_lanes, _elementwise, _transpose, _epilogue)
 )
 tiles = entry()(_tiles)
 multiply, multiply_by_panel = (entry()(f.py_func) for f in (product.multiply, product.multiply_by_panel))
@@ -118,10 +118,10 @@ def test_arithmetic_lane_by_lane(dtype: str) -> None:
 
 @BOTH
 def test_the_larger_of_nan_and_a_floor_is_nan(dtype: str) -> None:
-    a, floor = vector(dtype), np.zeros_like(vector(dtype))
+    a, clamp = vector(dtype), np.zeros_like(vector(dtype))
     a[1::3], a[2::3] = NAN, -1
     target = np.zeros((9, len(a)), dtype)
-    elementwise(a, floor, floor, target.reshape(-1), len(a))
+    elementwise(a, clamp, clamp, target.reshape(-1), len(a))
     np.testing.assert_array_equal(target[4], np.maximum(a, 0))
     assert np.isnan(target[4, 1::3]).all()
 
@@ -139,18 +139,18 @@ def test_a_transpose_moves_every_lane_and_respects_partial_squares(dtype: str) -
 
 
 @BOTH
-@pytest.mark.parametrize("floor", [-np.inf, 0.0])
-def test_finished_rows_get_their_bias_and_floor_and_keep_nan(dtype: str, floor: float) -> None:
+@pytest.mark.parametrize("clamp", [-np.inf, 0.0])
+def test_the_epilogue_adds_the_bias_and_clamps_and_keeps_nan(dtype: str, clamp: float) -> None:
     n = len(vector(dtype))
     source = (np.arange(n * n) - n * n / 2).astype(dtype).reshape(n, n)
     source[n // 2, n // 3] = NAN
     for count in range(1, n + 1):
         bias, target = np.full(n + 1, NAN, dtype), np.full((n, n), -1, dtype)
         bias[1 : count + 1] = np.arange(1, count + 1) * 1000
-        finish(source.reshape(-1), target.reshape(-1), bias, count, np.dtype(dtype).type(floor), n)
+        finish(source.reshape(-1), target.reshape(-1), bias, count, np.dtype(dtype).type(clamp), n)
         expected = source.copy()
         expected[:count] += bias[1 : count + 1, None]
-        np.testing.assert_array_equal(target, np.maximum(expected, floor))
+        np.testing.assert_array_equal(target, np.maximum(expected, clamp))
 
 
 class Product:
@@ -165,7 +165,7 @@ class Product:
         self.bias = rng.integers(-500, 500, max(rows, VECTORS * self.lanes) + 1).astype(dtype)
         self.c = rng.integers(-500, 500, (rows + 2, columns + 2)).astype(dtype)
 
-    def run(self, start: int, floor: float) -> Array:
+    def run(self, start: int, clamp: float) -> Array:
         """The array around C afterwards."""
         c = self.c.copy()
         a, a_step = self.a, self.rows
@@ -173,17 +173,17 @@ class Product:
             a, a_step = a.reshape(-1, self.lanes, self.rows).swapaxes(1, 2), self.rows * self.lanes
         tiles(self.by_lane, self.rows, self.k, np.ascontiguousarray(a).reshape(-1), a_step, self.b.reshape(-1),
               self.b.shape[1], c.reshape(-1), c.shape[1] + 1, c.shape[1], self.columns, self.bias, start,
-              c.dtype.type(floor))  # fmt: skip
+              c.dtype.type(clamp))  # fmt: skip
         return c
 
-    def expected(self, start: int, floor: float) -> Array:
+    def expected(self, start: int, clamp: float) -> Array:
         """The same in NumPy."""
         c = self.c.copy()
         inner = c[1:-1, 1:-1]
         bias = self.bias[1:]
         by_row, by_column = bias[: self.rows, None], bias[: self.columns]
         first = {START_ZERO: 0, START_BY_ROW: by_row, START_BY_COLUMN: by_column, START_C: inner}[start]
-        inner[...] = np.maximum(first + (self.a.T @ self.b)[:, : self.columns], floor)
+        inner[...] = np.maximum(first + (self.a.T @ self.b)[:, : self.columns], clamp)
         return c
 
 
@@ -198,23 +198,23 @@ def test_every_size_of_a_tile_by_lane(dtype: str) -> None:
 def test_every_tile_size_every_masked_column_and_every_start(dtype: str) -> None:
     for rows, columns in itertools.product(range(1, ROWS + 1), range(1, VECTORS * len(vector(dtype)) + 1)):
         case = Product(dtype, False, rows, columns)
-        for start, floor in itertools.product((START_ZERO, START_BY_ROW, START_BY_COLUMN, START_C), (-np.inf, 0.0)):
-            np.testing.assert_array_equal(case.run(start, floor), case.expected(start, floor))
+        for start, clamp in itertools.product((START_ZERO, START_BY_ROW, START_BY_COLUMN, START_C), (-np.inf, 0.0)):
+            np.testing.assert_array_equal(case.run(start, clamp), case.expected(start, clamp))
 
 
 @BOTH
 @pytest.mark.parametrize(
-    ("by_lane", "start", "floor"), [(False, START_BY_ROW, 0.0), (True, START_ZERO, -np.inf)], ids=["tile", "by lane"]
+    ("by_lane", "start", "clamp"), [(False, START_BY_ROW, 0.0), (True, START_ZERO, -np.inf)], ids=["tile", "by lane"]
 )
 def test_a_nan_stays_in_its_row_or_column_whatever_the_floor(
-    dtype: str, by_lane: bool, start: int, floor: float
+    dtype: str, by_lane: bool, start: int, clamp: float
 ) -> None:
     width = VECTORS * len(vector(dtype))
     for column in range(width):
         case = Product(dtype, by_lane, ROWS, width)
         case.b[3, column] = case.a[2, ROWS // 2] = NAN
-        got = case.run(start, floor)
-        np.testing.assert_array_equal(got, case.expected(start, floor))
+        got = case.run(start, clamp)
+        np.testing.assert_array_equal(got, case.expected(start, clamp))
         assert np.isnan(got[1:-1, 1 + column]).all()
 
 
@@ -228,13 +228,13 @@ def test_rows_are_shared_out_among_tiles_without_gap_or_overlap(dtype: str) -> N
         b = rng.integers(-4, 5, (panels, k, n)).astype(dtype)
         right = np.concatenate(list(b), axis=1)[:, :columns]
         bias = rng.integers(-500, 500, max(rows, panels * n)).astype(dtype)
-        left, soon, none = a.T.copy().reshape(-1), (a.reshape(-1), 0, 1, 3), a.dtype.type(-np.inf)
+        left, next_block, none = a.T.copy().reshape(-1), (a.reshape(-1), 0, 1, 3), a.dtype.type(-np.inf)
         panel = b.reshape(-1), 0, k * n, n
         by_row, by_column = a @ right + bias[:rows, None], a @ right + bias[:columns]
         for start, expected in ((START_BY_ROW, by_row), (START_BY_COLUMN, by_column)):
             c = np.full((rows, columns), NAN, dtype)
             multiply((rows, 0, shares, shares), k, (left, 0, 1, rows, 0), panel, (c.reshape(-1), 0, columns), columns,
-                     (bias, 0), start, none, soon)  # fmt: skip
+                     (bias, 0), start, none, next_block)  # fmt: skip
             np.testing.assert_array_equal(c, expected)
         if columns % n == 0:
             c = np.full((rows, columns), NAN, dtype)

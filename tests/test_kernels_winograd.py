@@ -82,6 +82,50 @@ def test_padding_that_shows_the_image_with_strides(backend: str, kernel: int, mo
             )  # fmt: skip
 
 
+DILATIONS = [(1, 2), (2, 1), (3, 2), (5, 9)]
+
+
+@ON_ONE_AND_TWO_THREADS
+@pytest.mark.parametrize(("backend", "kernel"), NAMED)
+@IN_BOTH_DTYPES
+def test_every_size_modulo_the_tiles_of_dilated_kernels(
+    dtype: str, step: int, backend: str, kernel: int, threads: int
+) -> None:
+    m, width = TILES[get_backend(backend).accuracy][0], panel(dtype)
+    for dilation in DILATIONS[:: 1 if step == 1 else 3]:
+        for n in range(1, 2 * m * max(dilation) + 2, step):
+            # Steps that share no factor with the sizes, so that each visits all residues.
+            size, channels = (1 + 5 * n % (2 * m * dilation[0] + 1), n), (1 + 13 * n % width, 1 + 7 * n % width)
+            top, left = ((d * (kernel - 1) // 2 + n % 2, (d * (kernel - 1) + 1) // 2) for d in dilation)
+            problem = Conv2dProblem(
+                1 + n % 2, channels[0], size, channels[1], (kernel, kernel), (1, 1), (top, left), dilation, dtype=dtype
+            )
+            check(problem, backend, threads, relu=n % 2 == 0)
+
+
+@pytest.mark.parametrize("mode", ["zeros", "circular"])
+@pytest.mark.parametrize(("backend", "kernel"), NAMED)
+def test_blocks_of_dilated_kernels_contain_whole_groups_of_tiles(backend: str, kernel: int, mode: str) -> None:
+    m = TILES[get_backend(backend).accuracy][0]
+    for dilation, groups in product(DILATIONS, (1, 2)):
+        rows, columns = ((min(d * (kernel - 1) // 2, 9),) * 2 for d in dilation)
+        height, width = (d * (kernel - 1) + 1 + n for d, n in zip(dilation, (4, 21), strict=True))
+        problem = Conv2dProblem(
+            2,
+            5 * groups,
+            (height, width),
+            40 * groups,
+            (kernel, kernel),
+            (1, 1),
+            (rows, columns),
+            dilation,
+            groups,
+            padding_mode=mode,
+        )
+        for cut in cuts("block", "o_parts")[::2]:
+            check(problem, backend, prepare=partial(winograd.prepare, m, **cut))
+
+
 @pytest.mark.parametrize("mode", ["zeros", "reflect"])
 @pytest.mark.parametrize(
     ("backend", "kernel", "stride", "groups"),

@@ -58,9 +58,9 @@ def test_a_label_is_read_as_benchdnn_reads_it(label: str, fields: dict[str, Any]
 @pytest.mark.parametrize(
     ("label", "words"),
     [
-        ("ic2oc3iw9kw3", "from_label: text: expected a 2-D convolution, got a 1-D one, with w alone"),
+        ("ic2oc3iw9kw3", "from_label: text: expected a 2-D convolution, got a 1-D one, with only w"),
         ("mb1ic2iw9oc3ow9kw3pw1", "a 1-D one"),
-        ("ic2oc3id5kd3", "from_label: text: expected a 2-D convolution, with h and w alone, got a 3-D one"),
+        ("ic2oc3id5kd3", "from_label: text: expected a 2-D convolution, with only h and w, got a 3-D one"),
         (f"{H}id4iw4kd1kw1", "a 3-D one"),
         (f"{H}pd1", "a 3-D one"),
         (f"{H}iw8", "from_label: kw: expected a value, got none .a w value is given, so none is copied from h"),
@@ -79,7 +79,7 @@ def test_a_label_is_read_as_benchdnn_reads_it(label: str, fields: dict[str, Any]
         (f"{H}g0", "groups: expected an integer >= 1, got 0"),
         ("g3ic4oc3ih4kh1", "groups: expected a divisor of the 4 input channels, got 3"),
         # By the output size the padding would be negative.
-        ("ic2oc2ih9kh1sh3oh3", "from_label: ph: expected a value, got none .it would be -1 by oh=3"),
+        ("ic2oc2ih9kh1sh3oh3", "from_label: ph: expected a value, got none .oh=3 needs -1"),
         (f"{H}ph1oh5", "from_label: oh: expected the output size of the other values, got 5"),
         # Tokens behind a name are part of it in benchdnn, which must not pass for a padding.
         (f'{H}n"a"ph1', "name: expected printable text without double quotes"),
@@ -165,7 +165,7 @@ def test_equal_labels_of_a_file_are_counted(tmp_path: Path) -> None:
     # However they are spelled.
     assert load(tmp_path, f"{b}\nic3oc4_ih8kh3ph1\n") == [(b, 2)]
     assert load(tmp_path, f"{b}\n{b.replace('mb2', 'mb1')}\n", batch=4) == [(b.replace("mb2", "mb4"), 2)]
-    with pytest.raises(WorkloadError, match="layer name 'a' comes twice, with different labels"):
+    with pytest.raises(WorkloadError, match="layer name 'a' is used twice, with different labels"):
         load(tmp_path, f"{a}\n{a.replace('mb1', 'mb2')}\n")
     with pytest.raises(WorkloadError, match="expected a count from 1"):
         load(tmp_path, f"{a} x999999\n{a} x2\n")
@@ -177,7 +177,7 @@ def test_a_line_is_split_as_benchdnn_splits_it(tmp_path: Path) -> None:
     assert load(tmp_path, f"{a} x2 {b} x3 # x4\n#{a}\n") == [("first", 2), ("sec ond#2", 3)]
     assert load(tmp_path, f"{a}#3\n") == [("first#3", 1)]
     for text, words in (
-        ("--mb=2\n", "expected labels alone, got an option of benchdnn: '--mb=2'"),
+        ("--mb=2\n", "expected only labels, got an option of benchdnn: '--mb=2'"),
         (f"{a}\nx2\n", r"mine\.txt:2: from_label: text"),
         ("mb1ic3iw8oc4kw3\n", "mine.txt:1: from_label: text: expected a 2-D convolution, got a 1-D one"),
     ):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import strategies as st
 
 from conv_impls import Conv2dProblem, conv2d, plan
-from conv_impls.backends._layout import effective, image_layout
+from conv_impls.backends._layout import effective, image_layout, seen_taps
 from conv_impls.padding import source_index
 from conv_impls.validation import Array
 
@@ -44,6 +44,42 @@ def test_every_tap_of_every_output_sees_what_it_saw(rows: Any, columns: Any) -> 
         span = (problem.out_size[axis] - 1) * problem.stride[axis]
         if 1 < made.dilation[axis] < problem.dilation[axis]:
             assert made.padded_size[axis] <= problem.kernel_size[axis] * (problem.in_size[axis] + span + 1)
+
+
+@hypothesis.settings(max_examples=500, database=None, deadline=None, derandomize=True)
+@hypothesis.given(axes(), axes())
+def test_taps_that_are_left_out_read_only_padding(rows: Any, columns: Any) -> None:
+    size, kernel, stride, dilation, padding = zip(rows, columns, strict=True)
+    problem = Conv2dProblem(1, 1, size, 1, kernel, stride, padding, dilation)
+    made, taps = seen_taps(problem)
+    assert made.out_size == problem.out_size
+    for axis in (0, 1):
+        whole = seen(problem, axis)
+        assert np.array_equal(seen(made, axis), whole[:, taps[axis]])
+        dropped = np.delete(whole, np.arange(kernel[axis])[taps[axis]], axis=1)
+        assert (dropped == -1).all()
+
+
+def test_all_taps_that_need_not_be_read_are_left_out() -> None:
+    far = Conv2dProblem(6, 64, (8, 8), 64, (3, 3), (1, 1), ((18, 18), (18, 18)), (18, 18))
+    made, taps = seen_taps(far)
+    assert (made.kernel_size, made.padding, taps) == ((1, 1), ((0, 0), (0, 0)), (slice(1, 2), slice(1, 2)))
+    nearer = far.replace(padding=((7, 7), (7, 7)), dilation=(7, 7))
+    assert seen_taps(nearer)[0] is nearer
+
+
+@pytest.mark.parametrize("weight", [np.nan, np.inf, -2.0])
+def test_a_weight_that_is_not_read_counts_as_zero_or_nan(weight: float) -> None:
+    problem = Conv2dProblem(1, 2, (4, 4), 3, (3, 3), (1, 1), ((9, 9), (9, 9)), (9, 9))
+    x, w = np.ones(problem.input_shape, np.float32), np.ones(problem.weight_shape, np.float32)
+    w[1, 1, 0, 2] = weight
+    for ready in (
+        plan(problem, w, backend="numba_simd"),
+        plan(problem, w, np.zeros(3, np.float32), backend="numba_simd"),
+    ):
+        y = ready(x)
+        assert (y[0, [0, 2]] == 2).all()
+        assert np.isnan(y[0, 1]).all() if not np.isfinite(weight) else (y[0, 1] == 2).all()
 
 
 @pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])

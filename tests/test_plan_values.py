@@ -89,7 +89,7 @@ def test_a_copy_and_its_original_serve_two_threads(effort: Effort) -> None:
 
 @pytest.mark.parametrize("change", [lambda p: setattr(p, "threads", 3), lambda p: delattr(p, "problem")])
 def test_a_plan_cannot_be_changed(change: Callable[[Plan], None]) -> None:
-    with pytest.raises(AttributeError, match="a Plan cannot be changed"):
+    with pytest.raises(AttributeError, match="a Plan is immutable"):
         change(planned_with())
 
 

@@ -82,11 +82,11 @@ def test_a_reason_not_to_support_reaches_the_caller(registered: Registered) -> N
 @pytest.mark.parametrize(
     ("choices", "words"),
     [
-        ({"a": "a"}, "conv2d: backend 'a' chooses 'a': a circle; ask for a backend that computes"),
-        ({"a": "b", "b": "a"}, "backend 'a' chooses 'b', which chooses 'a': a circle"),
-        ({"a": "b", "b": "c", "c": "b"}, "backend 'a' chooses 'b', which chooses 'c', which chooses 'b': a circle"),
-        ({"a": None}, "backend 'a' chooses None: no name of a backend"),
-        ({"a": "b", "b": ["a"]}, r"backend 'a' chooses 'b', which chooses \['a'\]: no name of a backend"),
+        ({"a": "a"}, "conv2d: backend 'a' chooses 'a': a cycle; use a backend that computes"),
+        ({"a": "b", "b": "a"}, "backend 'a' chooses 'b', which chooses 'a': a cycle"),
+        ({"a": "b", "b": "c", "c": "b"}, "backend 'a' chooses 'b', which chooses 'c', which chooses 'b': a cycle"),
+        ({"a": None}, "backend 'a' chooses None: not the name of a backend"),
+        ({"a": "b", "b": ["a"]}, r"backend 'a' chooses 'b', which chooses \['a'\]: not the name of a backend"),
     ],
 )
 def test_choices_that_lead_nowhere_are_said_in_words(

@@ -193,7 +193,8 @@ def pretend(monkeypatch: pytest.MonkeyPatch, *kib: int) -> None:
 def test_numba_simd_has_the_same_bits_along_either_axis_and_by_tap(problem: Conv2dProblem) -> None:
     given = drawn(problem)
     whole = run("numba_simd", problem, *given)
-    assert same(run(_by_tap.prepare, problem, *given), whole)
+    for by_channel in (False, True):
+        assert same(run(partial(_by_tap.prepare, by_channel=by_channel), problem, *given), whole)
     for by_channel, k_block in product((False, True), (100, numba_simd.K_BLOCK)):
         forced = partial(numba_simd._prepare, by_channel=by_channel, k_block=k_block)
         assert same(run(forced, problem, *given), whole)
@@ -213,7 +214,7 @@ def test_numba_depthwise_has_the_same_bits_each_way(problem: Conv2dProblem) -> N
 def test_sizes_follow_the_caches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workspaces show the sizes of what is kept in a cache."""
     layers = {
-        "numba_simd": layer(64, 64, (3, 3), size=(56, 56)), "numba_winograd_f4": layer(64, 64, (3, 3), size=(56, 56)),
+        "numba_simd": layer(512, 64, (3, 3), size=(28, 28)), "numba_winograd_f4": layer(64, 64, (3, 3), size=(56, 56)),
         "numba_depthwise": layer(2, 2, (7, 7), groups=2, size=(112, 112)),
     }  # fmt: skip
     found = {}

@@ -11,6 +11,7 @@ import torch
 
 from conv_impls import (
     Conv2dProblem,
+    DTypeError,
     UnsupportedError,
     backends,
     conv2d,
@@ -184,3 +185,33 @@ def test_traced_sizes_and_parameters_are_those_of_the_module(text: str, module: 
     step = trace((8, 21, 26), text).layers[0]
     assert step.parameters == sum(parameter.numel() for parameter in layer.parameters())
     assert step.output == tuple(layer(torch.zeros(8, 21, 26)).shape)
+
+
+def test_positional_arguments_mean_what_they_mean_in_torch() -> None:
+    """Every value differs from its neighbors, so swapped arguments would change the result or its shape."""
+    x, w, b, up = normal((2, 4, 9, 8)), normal((6, 2, 3, 3)), normal((6,)), normal((4, 3, 3, 3))
+    order = (2, 1), (3, 4), (1, 2), 2
+    expected = F.conv2d(*tensors(x, w, b), *order)
+    check_close(conv2d(x, w, b, *order), expected, 40)
+    g = normal(tuple(expected.shape))
+    check_close(conv2d_input(x.shape, w, g, *order), torch.nn.grad.conv2d_input(x.shape, *tensors(w, g), *order), 40)
+    theirs = torch.nn.grad.conv2d_weight(torch.from_numpy(x), w.shape, torch.from_numpy(g), *order)
+    check_close(conv2d_weight(x, w.shape, g, *order), theirs, 400)
+    reverse = (3, 2), (2, 1), (1, 0), 2, (1, 3)
+    check_close(conv_transpose2d(x, up, b, *reverse), F.conv_transpose2d(*tensors(x, up, b), *reverse), 40)
+
+
+def test_sequences_of_one_number_mean_what_they_mean_in_torch() -> None:
+    x, w, b, up = normal((2, 4, 9, 8)), normal((6, 4, 3, 3)), normal((6,)), normal((4, 6, 3, 3))
+    one = (2,), (1,), (3,)
+    check_close(conv2d(x, w, b, *one), F.conv2d(*tensors(x, w, b), *one), 100)
+    arguments: dict[str, Any] = {"stride": (2,), "padding": (1,), "output_padding": (1,)}
+    check_close(conv_transpose2d(x, up, b, **arguments), F.conv_transpose2d(*tensors(x, up, b), **arguments), 100)
+
+
+@pytest.mark.parametrize("tensor", [torch.ones(3, 9, 9), torch.nn.Parameter(torch.ones(3, 9, 9))])
+def test_a_tensor_is_refused_with_a_conversion_that_works(tensor: Any) -> None:
+    weight = np.ones((4, 3, 3, 3), np.float32)
+    with pytest.raises(DTypeError, match=r"\(convert with x\.detach\(\)\.cpu\(\)\.numpy\(\)\)$"):
+        conv2d(tensor, weight)
+    assert conv2d(tensor.detach().cpu().numpy(), weight).shape == (4, 7, 7)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
 from conv_impls import Conv2dProblem, ProblemError, trace
-from conv_impls.trace import GRAMMAR, Layer, LayerTrace
+from conv_impls.trace import GRAMMAR, Layer, LayerTrace, Trace
 
 STACK = "conv 8 k3 s1 p1; conv 16 k3 s2 p1; conv 16 k3 s1 p1; conv 32 k3 s2 p1"
 
@@ -110,15 +112,15 @@ def test_layers_may_be_objects() -> None:
     ("text", "warnings"),
     [
         ("conv 4 k3 p1; maxpool k2x3", ()),
-        ("conv 4 k2 s2", ("layer 1: width does not divide: the last 1 ",)),
-        ("conv 4 k3x1 s2x1", ("layer 1: height does not divide: the last 1 rows",)),
-        ("conv 4 k5x1 p2x0; conv 4 k5x1", ("layer 2: receptive field 9 reaches beyond the input height 8",)),
-        ("conv 4 k1x5 d1x2 p0x4; conv 4 k1x2", ("layer 2: receptive field 10 reaches beyond the input width 9",)),
+        ("conv 4 k2 s2", ("layer 1: width is not divisible: no window covers the last 1 ",)),
+        ("conv 4 k3x1 s2x1", ("layer 1: height is not divisible: no window covers the last 1 rows",)),
+        ("conv 4 k5x1 p2x0; conv 4 k5x1", ("layer 2: receptive field 9 is larger than the input height 8",)),
+        ("conv 4 k1x5 d1x2 p0x4; conv 4 k1x2", ("layer 2: receptive field 10 is larger than the input width 9",)),
         (
             "conv 4 k9x1",
             (
                 "layer 1: height falls to zero: window of 9 on 8 + padding 0",
-                "layer 1: receptive field 9 reaches beyond the input height 8",
+                "layer 1: receptive field 9 is larger than the input height 8",
             ),
         ),
     ],
@@ -134,7 +136,7 @@ def test_a_stack_that_goes_wrong_is_warned_of(text: str, warnings: tuple[str, ..
 
 def test_a_warning_about_the_width_speaks_of_columns() -> None:
     assert trace((3, 8, 9), "conv 4 k2 s2").warnings == (
-        "layer 1: width does not divide: the last 1 columns are never seen by a window",
+        "layer 1: width is not divisible: no window covers the last 1 columns",
     )
 
 
@@ -159,6 +161,34 @@ def test_the_table_shows_input_layers_and_totals() -> None:
         ["2", "maxpool k2x1", "64x16x32", "4x3", "2x1", "0", "0"],
         ["total", "1,792", "1,769,472"],
     ]
+
+
+def test_the_table_is_what_a_prompt_shows() -> None:
+    stack = trace((3, 32, 32), "conv 64 k3 p1; maxpool k2x1")
+    assert repr(stack) == str(stack)
+    assert repr(stack).startswith("   layer          output    receptive field")
+
+
+def test_a_notebook_shows_the_cells_of_the_table() -> None:
+    stack = trace((3, 4, 4), "conv 64 k3 p1; maxpool k3")
+    table = ElementTree.fromstring(f"<div>{stack._repr_html_()}</div>")
+    assert [[cell.text or "" for cell in row] for row in table.iter("tr")] == [
+        ["", "layer", "output", "receptive field", "stride", "parameters", "MACs"],
+        ["", "input", "3x4x4", "1", "1", "0", "0"],
+        ["1", "conv 64 k3 p1", "64x4x4", "3", "1", "1,792", "27,648"],
+        ["2", "maxpool k3", "64x1x1", "5", "3", "0", "0"],
+        ["", "total", "", "", "", "1,792", "27,648"],
+    ]
+    assert [note.text for note in table.iter("p")] == [f"warning: {text}" for text in stack.warnings] != []
+
+
+def test_text_in_a_notebook_is_no_markup() -> None:
+    layer = replace(trace((3, 4, 4), "conv 8 k3").layers[0], text="<b>&", warnings=("<i>",))
+    shown = Trace((3, 4, 4), (layer,))._repr_html_()
+    assert "&lt;b&gt;&amp;" in shown
+    assert "&lt;i&gt;" in shown
+    assert "<b>" not in shown
+    assert "<i>" not in shown
 
 
 WRONG: dict[str, str] = {

@@ -53,14 +53,14 @@ COLUMNS = "im2col col2im "
 ALL = COLUMNS + "conv2d from_arrays problem input weight"
 GROUPED = "conv2d from_arrays input weight problem"
 IMAGES = "conv2d from_arrays weight im2col pad2d"
-CHANNELS = "2 input channels per group (4 / 2), got 4 (x.shape=(2, 4, 5, 6), weight.shape=(6, 4, 3, 3), groups=2)"
+CHANNELS = "2 input channels per group (4 / 2), got 4 (x.shape=(2, 4, 5, 6), weight.shape=(6, 4, 3, 3), groups=2"
 FITS = "a kernel that fits the padded input along "
 KERNEL_8 = FITS + "H, got span 8 (kernel 8 with dilation 1 spans 8, padded input is 5+0+2=7)"
 LOW = {"padding": ((0, 2), (0, 0))}
-DIMENSIONS = "3 or 4 dimensions (N, C, H, W) or (C, H, W), got {0.ndim} (x.shape={0.shape})"
+DIMENSIONS = "3 or 4 dimensions (N, C, H, W) or (C, H, W), got {0.ndim} (x.shape={0.shape}"
 MODES = "one of 'zeros', 'reflect', 'replicate', 'circular', got {0!r}"
 WORDS = "an integer, (h, w), ((top, bottom), (left, right)), 'same' or 'valid', got {0!r}"
-FOUR = "4 dimensions (C_out, C_in/groups, kH, kW), got {0.ndim} (weight.shape={0.shape})"
+FOUR = "4 dimensions (C_out, C_in/groups, kH, kW), got {0.ndim} (weight.shape={0.shape}"
 ONE, ZERO = "an integer >= 1, got {0!r}", "an integer >= 0, got {0!r}"
 PAIR_1, PAIR_0 = (f"an integer or a pair (h, w), each >= {minimum}, got {{0!r}}" for minimum in (1, 0))
 HUGE = "an array of at most 140737488355328 bytes, got "
@@ -96,8 +96,22 @@ ROWS: list[Row] = [
     ("conv2d input", "weight", [W], V, FITS + "W, got span 7 (kernel 3 with dilation 3 spans 7", {"dilation": (1, 3)}),
     ("conv2d from_arrays input transpose", "weight", [np.ones((4, 2, 0, 3), F)], V, "kH >= 1, got 0", {"groups": 2}),
     ("conv2d from_arrays input transpose", "weight", [np.ones((4, 2, 3, 0), F)], V, "kW >= 1, got 0", {"groups": 2}),
-    ("transpose", "weight", [X[:1]], V, "4 input channels first, in 1 equal groups, got 1 (x.shape=(2", {}),
-    ("transpose", "weight", [X[[0] * 4]], V, "4 input channels first, in 3 equal groups, got 4", {"groups": 3}),
+    (
+        "transpose",
+        "weight",
+        [X[:1]],
+        V,
+        "4 input channels as its first axis, a multiple of groups=1, got 1 (x.shape=(2",
+        {},
+    ),
+    (
+        "transpose",
+        "weight",
+        [X[[0] * 4]],
+        V,
+        "4 input channels as its first axis, a multiple of groups=3, got 4",
+        {"groups": 3},
+    ),
     ("plan", "weight", [W[:2]], V, "shape (6, 2, 3, 3), got (2, 2, 3, 3) (problem g2mb2ic4", {"backend": "none"}),
     ("plan", "weight", [W_64], D, "dtype float32 like the problem, got float64", {}),
     ("input weight", "grad_output", [OUT.astype(float)], D, "dtype float32 like the other array, got float64", {}),
@@ -115,14 +129,21 @@ ROWS: list[Row] = [
     (ALL + " transpose", "stride", [(1, 0)], V, "an integer >= 1, got 0", {}),
     (ALL + " transpose", "stride", [True, 1.5, None, np.float64(1)], D, ONE, {}),
     (ALL + " transpose", "stride", [(True, 1)], D, "an integer >= 1, got True", {}),
-    (ALL + " transpose", "stride", [(1, 1, 1), [1], (), "2", b"2"], V, PAIR_1, {}),
+    (ALL + " transpose", "stride", [(1, 1, 1), [], (), "2", b"2"], V, PAIR_1, {}),
     (ALL + " transpose", "stride", [([1], 2)], ConvError, "", {}),
     (ALL + " transpose", "dilation", [0, -1], V, ONE, {}),
     (ALL + " transpose", "dilation", [True, 2.5, None], D, ONE, {}),
     (ALL + " transpose", "dilation", [(1, 2, 3), "1"], V, PAIR_1, {}),
     (ALL + " transpose pad2d", "padding", [-1], V, ZERO, {}),
     (ALL + " transpose pad2d", "padding", [True, 1.5, None], D, ZERO, {}),
-    (ALL + " pad2d", "padding", [(1, 2, 3), b"same", b"ok", ((0, 0),) * 3, ((1, 2, 3), (0, 0))], V, WORDS, {}),
+    (
+        ALL + " pad2d",
+        "padding",
+        [(1, 2, 3), b"same", b"ok", ((0, 0),) * 3, ((1, 2),), (), ((1, 2, 3), (0, 0))],
+        V,
+        WORDS,
+        {},
+    ),
     ("transpose", "padding", [(1, 2, 3), b"same", ((0, 0),) * 3], V, PAIR_0, {}),
     (ALL + " transpose pad2d", "padding", [(0, -1)], V, "an integer >= 0, got -1", {}),
     (ALL + " pad2d", "padding", [((1, 2), 3), (3, [1, 2])], V, WORDS, {}),
@@ -135,7 +156,14 @@ ROWS: list[Row] = [
     (ALL, "padding", ["same"], V, "'same' only with stride 1, got 'same' (stride=(1, 2)", {"stride": (1, 2)}),
     (ALL, "padding", [5], V, "less than H=5 for 'reflect', got 5", {"padding_mode": "reflect"}),
     (ALL, "padding", [((0, 0), (0, 6))], V, "less than W=6 for 'reflect', got 6", {"padding_mode": "reflect"}),
-    (ALL, "padding", [(6, 0)], V, "at most H=5 for 'circular', got 6 (it wraps", {"padding_mode": "circular"}),
+    (
+        ALL,
+        "padding",
+        [(6, 0)],
+        V,
+        "at most H=5 for 'circular', got 6 (the image can wrap",
+        {"padding_mode": "circular"},
+    ),
     (ALL, "padding", [((0, 0), (7, 0))], V, "at most W=6 for 'circular', got 7", {"padding_mode": "circular"}),
     ("pad2d", "padding", [5], V, "less than H=5 for 'reflect', got 5", {"mode": "reflect"}),
     ("pad2d", "padding", [6], V, "at most H=5 for 'circular', got 6", {"mode": "circular"}),
@@ -156,6 +184,8 @@ ROWS: list[Row] = [
     ("conv2d Plan", "out", [OUT.repeat(2, 3)[..., ::2]], V, USABLE.format(False, True, True), {}),
     ("conv2d Plan", "out", [misaligned(OUT)], V, USABLE.format(True, True, False), {}),
     ("problem", "in_size", [(-1, 5)], V, "an integer >= 0, got -1", {}),
+    ("problem", "in_size", [(5,), [5, 5, 5]], V, PAIR_0, {}),
+    ("problem", "kernel_size", [(3,)], V, PAIR_0, {}),
     ("problem", "in_size", [(0, 5)], V, "H >= 1, got 0 (an empty image", {}),
     ("problem", "kernel_size", [(0, 5)], V, "kH >= 1, got 0", {}),
     (COLUMNS, "kernel_size", [0], V, ONE, {}),
@@ -173,11 +203,11 @@ ROWS: list[Row] = [
     ("weight", "weight_size", [(6, 2, 0, 3)], V, "kH >= 1, got 0", {}),
     ("col2im", "cols", [np.ones((1, 36, 12), F), X[0]], V, "shape (2, 36, 12), got {0.shape} (input", {}),
     ("col2im", "cols", [B, X], V, "2 or 3 dimensions (N, C*kH*kW, L) or (C*kH*kW, L), got {0.ndim}", {}),
-    ("apply", "img2d", [X, B], V, "2 dimensions (H, W), got {0.ndim} (img2d.shape={0.shape})", {}),
+    ("apply", "img2d", [X, B], V, "2 dimensions (H, W), got {0.ndim} (img2d.shape={0.shape}", {}),
     ("apply", "img2d", [X[0, 0, :0]], V, "H >= 1, got 0", {}),
-    ("apply", "kernel", [W, B], V, "2 dimensions (H, W), got {0.ndim} (kernel.shape={0.shape})", {}),
+    ("apply", "kernel", [W, B], V, "2 dimensions (H, W), got {0.ndim} (kernel.shape={0.shape}", {}),
 ]
-FLOATS = "dtype float32 or float64, got {0.dtype} (convert with .astype(numpy.float32))"
+FLOATS = "dtype float32 or float64, got {0.dtype} ("
 for _name, (*_, _valid) in FUNCTIONS.items():
     for _argument, _array in _valid.items():
         if isinstance(_array, np.ndarray):

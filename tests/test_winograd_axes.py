@@ -7,7 +7,18 @@ from itertools import product
 
 import pytest
 
-from conv_impls.kernels.winograd_axes import MOST_TAPS, POINTS, Axis, Tile, axes, axis, pieces, points
+from conv_impls.kernels.winograd_axes import (
+    MOST_TAPS,
+    POINTS,
+    Axis,
+    Tile,
+    axes,
+    axis,
+    first_output,
+    pieces,
+    points,
+    tiles_along,
+)
 
 # What has interpolation points enough for its longest piece; one output or one tap needs none.
 SIZES = [
@@ -82,6 +93,19 @@ def test_both_axes_of_a_tile_are_made_of_their_own_numbers() -> None:
     tile = Tile((1, 4), (1, 3), (2, 2))
     assert axes(tile) == (axis(1, 1, 2), axis(4, 3, 2))
     assert tile.name == "f1x4_k1x3_s2x2"
+    assert tile._replace(dilated=True).name == "f1x4_k1x3_s2x2_d"
+
+
+@pytest.mark.parametrize("m", [1, 2, 4])
+@pytest.mark.parametrize("dilation", [1, 2, 3, 7])
+def test_tiles_of_a_dilated_axis_contain_every_output_once(m: int, dilation: int) -> None:
+    for outputs in range(1, 3 * m * dilation + 2):
+        tiles = range(tiles_along(outputs, m, dilation))
+        firsts = [first_output(tile, m, dilation) for tile in tiles]
+        found = [first + step * dilation for first in firsts for step in range(m)]
+        assert sorted(output for output in found if output < outputs) == list(range(outputs))
+        # No tile is empty.
+        assert max(firsts) < outputs
 
 
 @pytest.mark.parametrize("which", ["bt", "g", "at"])

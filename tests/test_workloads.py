@@ -100,8 +100,8 @@ def test_one_label_is_a_workload() -> None:
     [
         ("a.txt", "ic3ih8oc4kh3\nnonsense\n", r"a\.txt:2: from_label: text: expected"),
         ("a.txt", "ic3ih8oc4kh9\n", r"a\.txt:1: Conv2dProblem: kernel_size: expected a kernel that fits"),
-        ("a.txt", 'ic3ih8oc4kh3n"x"\nic3ih8oc4kh1n"x"\n', r"a\.txt: layer name 'x' comes twice"),
-        ("a.txt", "# nothing\n", r"a\.txt: no layers"),
+        ("a.txt", 'ic3ih8oc4kh3n"x"\nic3ih8oc4kh1n"x"\n', r"a\.txt: layer name 'x' is used twice"),
+        ("a.txt", "# nothing\n", r"a\.txt: it contains no layers"),
         ("a.csv", "x,y\n1,2\n", r"a\.csv:1: expected the columns name,count,"),
         ("a.csv", f"{HEAD}\n{ROW.replace('3,8', 'x,8')}\n", r"a\.csv:2: invalid literal"),
         ("a.csv", f"{HEAD}\n{ROW.replace('4,8,8', '4,9,8')}\n", r"a\.csv:2: oh x ow is 9x8"),
@@ -114,7 +114,7 @@ def test_one_label_is_a_workload() -> None:
         ("a.txt", "ic3ih8oc4kh3 x0\n", r"a\.txt:1: expected a count from 1"),
         ("a.txt", f"ic3ih8oc4kh3 x{'9' * 5000}\n", r"a\.txt:1: from_label"),
         ("a.txt", f"ic{'9' * 5000}ih8oc4kh3\n", r"a\.txt:1: from_label"),
-        ("a.csv", HEAD + "\n", r"a\.csv: no layers"),
+        ("a.csv", HEAD + "\n", r"a\.csv: it contains no layers"),
     ],
 )
 def test_a_malformed_file_is_named_with_its_line(tmp_path: Path, name: str, text: str, words: str) -> None:

@@ -116,7 +116,7 @@ def test_the_dtype_is_the_models(
 ) -> None:
     save(path, [conv("x", "w", "y")], [weight("w", 4, 3, 3, 3, dtype=dtype)], kind=kind)
     assert only(str(path)).problem.dtype == expected
-    assert ("1 Conv are neither float32 nor float64" in caplog.text) == (dtype == "float16")
+    assert ("1 Conv have a dtype other than float32 or float64" in caplog.text) == (dtype == "float16")
     assert only(str(path), dtype="float64").problem.dtype == "float64"
 
 
@@ -202,7 +202,7 @@ def test_a_batch_that_does_not_scale_is_refused(path: Path) -> None:
     model = onnx.load(path)
     model.graph.input.append(helper.make_tensor_value_info("other", FLOAT, (3, 3, 8, 8)))
     onnx.save(model, path)
-    with pytest.raises(WorkloadError, match="batch: this model fixes it where 5 cannot be put"):
+    with pytest.raises(WorkloadError, match="batch: this model has a fixed batch that 5 cannot replace"):
         workloads.load(str(path), batch=5)
     weights = [weight("w", 4, 3, 3, 3), weight("z", 1, 3, 8, 8)]
     save(path, [conv("x", "w", "a"), conv("z", "w", "y")], weights, (2, 3, 8, 8))

@@ -99,7 +99,7 @@ def test_size_may_repeat_what_the_file_fixes(path: Path) -> None:
 
 
 @pytest.mark.parametrize(("size", "batch", "words"), [
-    ("1,3,48,192", 8, "size: 1 is the batch of input 'x', and --batch says 8; .* --size N,3,48,192$"),
+    ("1,3,48,192", 8, "size: 1 is the batch of input 'x', but --batch is 8; .* --size N,3,48,192$"),
     ("1,3,48", None, r"size: expected 4 numbers for x \(batch,3,height,width\), got 1,3,48$"),
     ("x=1,3,48,192,5", None, r"size: expected 4 numbers for x"),
     ("z=1,3,4,4", None, "the name of an input: x .*; got 'z'$"),
@@ -118,7 +118,7 @@ def test_a_size_that_contradicts_is_refused(path: Path, size: str, batch: int | 
 ])  # fmt: skip
 def test_a_size_that_is_none_is_refused(path: Path, size: str) -> None:
     save(path, [conv("x", "w", "y")], ONE, OPEN)
-    with pytest.raises(WorkloadError, match=r"^size: expected (numbers >= 1|N, a batch|one size for each input)"):
+    with pytest.raises(WorkloadError, match=r"^size: expected (numbers >= 1|N, the batch|one size per input)"):
         workloads.load(str(path), size=size)
 
 

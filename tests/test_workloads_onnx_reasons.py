@@ -48,14 +48,14 @@ RESIZED[0].input[:] = ["a", "", "", "n"]
     ([conv("a", "scalar", "c")], 17, "have a weight of 0 dimensions, not four"),
     ([conv("a", "s", "c")], 17, "have a weight of 1 dimensions, not four"),
     ([conv("a", "line", "c")], 17, "are 1-D"), ([conv("a", "cube", "c")], 17, "are 3-D"),
-    ([conv("a", "nowhere", "c")], 17, "have an input nowhere that nothing in the model makes"),
-    ([node("Relu", "nowhere", "b"), conv("b", "w4", "c")], 17, "have an input nowhere that nothing in the model makes"),
+    ([conv("a", "nowhere", "c")], 17, "have an input nowhere that no node of the model makes"),
+    ([node("Relu", "nowhere", "b"), conv("b", "w4", "c")], 17, "have an input nowhere that no node of the model makes"),
     ([node("ConvTranspose", "a w4", "c")], 17, "are transposed (ConvTranspose)"),
     ([node("ConvInteger", "a w4", "c")], 17, "are quantized (ConvInteger)"),
     ([node("QLinearConv", "a s s w4 s s s s", "c")], 17, "are quantized (QLinearConv)"),
     ([node("DeformConv", "a w4 a", "c")], 19, "are deformable (DeformConv)"),
     ([node("FusedConv", "a w4", "c", domain="com.microsoft")], 17,
-     "are com.microsoft.FusedConv, which is not ONNX's own"),
+     "are com.microsoft.FusedConv, which is not an operator of ONNX"),
     ([node("Convert", "a", "c"), node("ConvexHull", "a", "d", domain="mine")], 17, None),
     ([node("If", "yes", "c", then_branch=BRANCH, else_branch=BRANCH)], 17, "are inside If"),
     ([node("NonZero", "a", "n"), *RESIZED], 17, RUN_TIME),
@@ -91,7 +91,7 @@ def test_a_sparse_weight_is_a_weight(path: Path, caplog: pytest.LogCaptureFixtur
     model.graph.sparse_initializer.append(helper.make_sparse_tensor(numbers, places, [4, 3, 3, 3]))
     onnx.save(model, path)
     assert only(str(path)).problem.weight_shape == (4, 3, 3, 3)
-    assert "1 Conv have a sparse weight and are taken as dense" in caplog.text
+    assert "1 Conv have a sparse weight and are measured as dense" in caplog.text
 
 
 @pytest.mark.parametrize("there", [True, False])
@@ -114,7 +114,7 @@ def test_sizes_in_a_file_beside_the_model(path: Path, there: bool, constant: boo
         assert only(str(path)).problem.in_size == (8, 32)
         return
     (path.parent / "sizes.bin").unlink()
-    with pytest.raises(WorkloadError, match=r"1 has sizes that the missing file sizes\.bin decides$"):
+    with pytest.raises(WorkloadError, match=r"1 has sizes that depend on the missing file sizes\.bin$"):
         workloads.load(str(path))
 
 
@@ -132,7 +132,7 @@ def test_a_file_that_leads_elsewhere_or_is_too_short_is_not_read(path: Path, pla
     shape.external_data.add(key="location", value=place)
     shape.external_data.add(key="length", value="32")
     save(path, [node("Reshape", "x to", "r"), conv("r", "w", "y")], [*ONE, shape], (1, 3, 16, 16))
-    with pytest.raises(WorkloadError, match=f"1 has sizes that {words} decides$"):
+    with pytest.raises(WorkloadError, match=f"1 has sizes that depend on {words}$"):
         workloads.load(str(path))
 
 
@@ -140,7 +140,7 @@ def test_a_damaged_tensor_is_named(path: Path) -> None:
     shape = TensorProto(name="to", dims=[4], data_type=TensorProto.INT64, raw_data=b"12345")
     nodes = [node("Reshape", "x to", "r"), conv("r", "w", "y"), conv("x", "w", "z")]
     save(path, nodes, [*ONE, shape], (1, 3, 16, 16))
-    assert workloads.read(str(path)).left_out == {"have sizes that the damaged tensor to decides": 1}
+    assert workloads.read(str(path)).left_out == {"have sizes that depend on the damaged tensor to": 1}
 
 
 def test_sizes_below_0_do_not_end_the_process(path: Path) -> None:
@@ -165,8 +165,8 @@ def functions(calls: Sequence[Sequence[str]]) -> list[Any]:
 
 
 @pytest.mark.parametrize(("calls", "words"), [
-    ([*([f"F{i + 1}"] * 2 for i in range(40)), ["Relu"]], "its functions unfold to more than 100000 nodes"),
-    ([*([f"F{i + 1}"] * 400 for i in range(3)), ["Relu"]], "its functions unfold to more than 100000 nodes"),
+    ([*([f"F{i + 1}"] * 2 for i in range(40)), ["Relu"]], "its functions expand to more than 100000 nodes"),
+    ([*([f"F{i + 1}"] * 400 for i in range(3)), ["Relu"]], "its functions expand to more than 100000 nodes"),
     ([["F0"]], "its function mine.F0 calls itself"),
     ([["Relu", "F1"], ["F2"], ["F0"]], "its function mine.F0 calls itself"),
     ([*([f"F{i + 1}"] for i in range(2000)), ["Relu"]], "is more than 100 calls deep"),
@@ -189,7 +189,7 @@ def test_a_function_that_grows_inside_a_branch_meets_the_limit_too(path: Path) -
     inner = helper.make_graph([helper.make_node("F0", ["x"], ["t"], domain="mine")], "b", [], [value("t")])
     nodes = [node("If", "yes", "i", then_branch=inner, else_branch=inner), conv("x", "w", "y")]
     save(path, nodes, [*ONE, numpy_helper.from_array(np.array(True), "yes")], (1, 3, 8, 8), functions=grow)
-    with pytest.raises(WorkloadError, match="its functions unfold to more than 100000 nodes"):
+    with pytest.raises(WorkloadError, match="its functions expand to more than 100000 nodes"):
         workloads.load(str(path))
 
 

@@ -169,7 +169,7 @@ def test_a_run_takes_drawn_layers_beside_a_network() -> None:
     assert [layer.workload for layer in layers] == ["smoke"] * 4 + ["random:3:1"] * 3 + ["random:2:2"] * 2
     cases = Options(workload="random:4:1", backends="numpy_strided", threads="1", layers=" k1x1 ").cases()
     assert {case.workload for case in cases} == {"random:4:1"}
-    with pytest.raises(UsageError, match=r"layer .* of 'random:3:1' comes twice"):
+    with pytest.raises(UsageError, match=r"layer .* of 'random:3:1' is used twice"):
         read_layers("random:3:1,random:03:1")
 
 

@@ -85,10 +85,10 @@ def run(
     resume: Annotated[Path | None, typer.Option(help=HELP["resume"])] = None,
     seed: Seed = 0,
 ) -> None:
-    """Check and time backends on layers, in turns, each in its own process; one record a case, written as it finishes.
+    """Check and time backends on layers, each in its own process; they take turns. Each case becomes one record.
 
-    Exit code 1: a result is wrong, a process crashed or hung, or of several versions of a backend the first named is
-    slower than another, on the sum of a workload or by more than 25% on a layer.
+    Exit code 1: a result is wrong, a process crashed or hung, or the first of several versions of a backend is slower
+    than another on the sum of a workload, or by more than 25% on a layer.
 
     \b
     Examples
@@ -110,7 +110,7 @@ def run(
         sources = {name: context.get_parameter_source(name) for name in context.params}
         given = {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
         if "out" in given:
-            raise UsageError("--out: expected none beside --resume, for the run stays in its folder")
+            raise UsageError("--out: expected none with --resume, since the run stays in its folder")
         request = Request.resumed(resume, {name: value for name, value in values.items() if name in given})
         before = Run.open(resume).done()
     else:
@@ -126,7 +126,7 @@ def run(
 
 
 def _report_end(request: Request, before: set[str], seconds: float, interrupted: bool) -> None:
-    """What a session that ended is to be remembered for; the exit code comes from the run, not from pytest."""
+    """Print the result of a session; the exit code comes from the run, not from pytest."""
     from ..analysis import versions
     from ..analysis.frame import frame_of
     from ..analysis.sentences import sentences
@@ -138,7 +138,7 @@ def _report_end(request: Request, before: set[str], seconds: float, interrupted:
         raise typer.Exit(INTERRUPTED)
     if len(before) < total and run.done() == before:
         raise UsageError(
-            f"--budget: expected more than {run.config['budget_s']:g} seconds, in which no case was measured; "
+            f"--budget: expected more than {run.config['budget_s']:g} seconds, since no case was finished within them; "
             f"run folder {run.folder}"
         )
     bad = [record for record in records if record.status in FAILED]
@@ -169,7 +169,7 @@ def check(
     size: Size = "",
     dtype: Dtype = "",
     layers: Layers = "",
-    timeout: Annotated[float, typer.Option(help="Seconds one call may take; a slower one is over_budget.")] = 20.0,
+    timeout: Annotated[float, typer.Option(help="Maximum seconds of a call. Slower cases are over_budget.")] = 20.0,
     plugin: Plugin = "",
     seed: Seed = 0,
 ) -> None:
@@ -213,10 +213,12 @@ def check(
 
 @command
 def machine(
-    seconds: Annotated[float, typer.Option(help="For all probes together; more is steadier on a busy machine.")] = 10.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what a run stores, as JSON.")] = False,
+    seconds: Annotated[
+        float, typer.Option(help="Seconds for all probes together. More time gives more stable results.")
+    ] = 10.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the JSON that a run stores.")] = False,
 ) -> None:
-    """Measure what this machine can do: FMA peak by threads, bandwidth of each cache, start of threads, timer.
+    """Measure this machine: FMA peak by threads, bandwidth of each cache, start of threads, timer.
 
     \b
     Examples
@@ -241,7 +243,7 @@ def machine(
 
 
 def list_() -> None:
-    """Backends and workloads, one line each.
+    """List backends and workloads, one line each.
 
     \b
     Examples
@@ -262,16 +264,16 @@ def list_() -> None:
         macs = sum(layer.count * layer.problem.macs for layer in layers)
         count = sum(layer.count for layer in layers)
         say(f"{name:<24}{len(layers)} layers, {count} with counts, {macs / 1e9:.3g} GMAC")
-    say(f"{'random:N:SEED':<24}N layers like those of networks, drawn from the seed; the same on every machine")
+    say(f"{'random:N:SEED':<24}N random layers, drawn from the seed; the same on every machine")
 
 
 command(list_, name="list")
 
 
 def main() -> None:
-    """Run the command line; what users get wrong is one line and exit code 2."""
+    """Run the command line; errors of users become one line and exit code 2."""
     with warnings.catch_warnings():
-        # Ours are lines, whatever the shell says of warnings.
+        # One line each, whatever PYTHONWARNINGS is.
         warnings.showwarning = warn
         warnings.filterwarnings("default", category=UserWarning, module=rf"({PACKAGE}|conv_impls)\b")
         try:

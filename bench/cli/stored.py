@@ -22,10 +22,10 @@ MOST_ROWS = 60
 def report(
     run: Annotated[
         Path | None,
-        typer.Argument(help="Run folder or JSON of pytest-benchmark; the newest of results/runs by default."),
+        typer.Argument(help="Run folder, or JSON file of pytest-benchmark. Default: the newest run in results/runs."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Where tables, figures and README.md go.")] = RESULTS,
-    readme: Annotated[Path | None, typer.Option(help="Page whose generated block is updated, too.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder to write tables, figures and README.md to.")] = RESULTS,
+    readme: Annotated[Path | None, typer.Option(help="Page whose generated block is also updated.")] = None,
 ) -> None:
     """Make tables, figures and results/README.md from the stored records of a run.
 
@@ -50,19 +50,19 @@ def report(
 
 
 def compare(
-    run_a: Annotated[Path, typer.Argument(help="The older run: folder, or JSON of pytest-benchmark.")],
+    run_a: Annotated[Path, typer.Argument(help="The older run: folder, or JSON file of pytest-benchmark.")],
     run_b: Annotated[Path, typer.Argument(help="The newer run.")],
     margin: Annotated[
         float | None,
         typer.Option(
-            help="Change of the median that counts, as a fraction.",
+            help="Minimum relative change of the median that counts.",
             show_default=f"{MARGIN}; {WIDE_MARGIN} with a run before 0.4.0, which has no yardstick",
         ),
     ] = None,
-    force: Annotated[bool, typer.Option(help="Compare even where machine or versions differ.")] = False,
-    csv: Annotated[Path | None, typer.Option(help="File for every case, unchanged ones included.")] = None,
+    force: Annotated[bool, typer.Option(help="Compare even if machines or versions differ.")] = False,
+    csv: Annotated[Path | None, typer.Option(help="CSV file to write all cases to, also unchanged ones.")] = None,
 ) -> None:
-    """List what became faster or slower beyond noise; exit 1 where something became slower, broke, or is gone.
+    """List the cases that became faster or slower beyond noise; exit 1 if one became slower, broke, or is missing.
 
     \b
     Examples
@@ -82,28 +82,27 @@ def compare(
         listed = "; ".join(comparison.differences(old, new) or [f"id: {old.get('id')} -> {new.get('id')}"])
         text = f"the runs come from different machines or versions: {listed}"
         if not force:
-            raise UsageError(f"{text}; --force compares them all the same")
+            raise UsageError(f"{text}; --force compares them anyway")
         complain(f"warning: {text}")
-    if asked := comparison.settings(older.config, newer.config):
-        text = f"warning: the runs have different settings: {'; '.join(asked)}"
-        complain(text)
+    if changed := comparison.settings(older.config, newer.config):
+        complain(f"warning: the runs have different settings: {'; '.join(changed)}")
     if state := comparison.remembered(old, new):
-        complain(f"warning: what `auto` picks by differs: {'; '.join(state)}")
+        complain(f"warning: the data that `auto` selects by differ: {'; '.join(state)}")
     before, after = comparison.results(older), comparison.results(newer)
     cases, networks = comparison.compare_runs(before, after, margin), comparison.compare_networks(before, after, margin)
     if csv is not None:
         write_whole(csv, as_csv(cases))
-    say("Sums of the layers, count-weighted, with intervals that all hold with 95%\n" + comparison.shown(networks))
+    say("Count-weighted sums of the layers, with intervals that hold together with 95%\n" + comparison.shown(networks))
     for name, text in all_words(newer.config).items():
         say(f"{name}: {text}")
     changed = cases[cases.verdict.isin(comparison.CHANGES)]
     say(f"\n{run_b} against {run_a}\n" + comparison.shown(changed.head(MOST_ROWS)))
     if len(changed) > MOST_ROWS:
-        say(f"and {len(changed) - MOST_ROWS} more; --csv FILE writes them all")
+        say(f"and {len(changed) - MOST_ROWS} more; --csv FILE writes all of them")
     counts = cases.verdict.value_counts()
-    say(", ".join(f"{count} {word}" for word, count in counts.items()) or "no case in either")
+    say(", ".join(f"{count} {word}" for word, count in counts.items()) or "no cases in either run")
     if counts.get("too few repetitions", 0):
-        say("more --repetitions in both runs would give verdicts for those that had too few")
+        say("run both with more --repetitions to get verdicts for cases that had too few")
     if comparison.regressed(cases, networks):
         raise typer.Exit(WRONG)
 
@@ -111,9 +110,9 @@ def compare(
 def export_(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     out: Annotated[Path, typer.Option(help="File to write.")],
-    force: Annotated[bool, typer.Option(help="Write over a file that exists.")] = False,
+    force: Annotated[bool, typer.Option(help="Overwrite an existing file.")] = False,
 ) -> None:
-    """Write a run as pytest-benchmark's JSON, for `pytest-benchmark compare` and what else reads it.
+    """Write a run as JSON of pytest-benchmark, for `pytest-benchmark compare` and other tools.
 
     \b
     Examples
@@ -123,16 +122,17 @@ def export_(
     from ..store.benchmark_json import export_run
 
     written, others = export_run(Run.open(run), out, force)
-    say(f"{written} cases in {out}; {others} that are not ok are in its key conv_impls")
+    say(f"{written} cases in {out}; {others} that are not ok are under its key conv_impls")
 
 
 def import_(
-    file: Annotated[Path, typer.Argument(help="JSON of pytest-benchmark, or of `export`.")],
-    out: Annotated[Path, typer.Option(help="Run folder to make.")],
+    file: Annotated[Path, typer.Argument(help="JSON file of pytest-benchmark or of `export`.")],
+    out: Annotated[Path, typer.Option(help="Run folder to create.")],
 ) -> None:
-    """Make a run of pytest-benchmark's JSON, for `report` and `compare`.
+    """Make a run folder from JSON of pytest-benchmark, for `report` and `compare`.
 
-    extra_info["label"] of each benchmark is its layer, a benchdnn descriptor; backend, threads and more may follow.
+    extra_info["label"] of each benchmark is its layer, a benchdnn descriptor. Other fields, such as
+    backend and threads, are optional.
 
     \b
     Examples
@@ -144,7 +144,7 @@ def import_(
     run, left_out = import_run(file, out)
     say(f"{len(run.cases)} cases in {run.folder}")
     if left_out:
-        text = f'left out, without extra_info["label"]: {", ".join(left_out)}'
+        text = f'left out, because they have no extra_info["label"]: {", ".join(left_out)}'
         complain(text)
 
 

@@ -63,13 +63,11 @@ def restrictions() -> list[str]:
         value = os.environ.get(name)
         # An empty value counts too: for Numba it means a CPU without any features.
         if value is not None and (name != "NUMBA_ENABLE_AVX" or value.strip() == "0"):
-            found.append(
-                f"{name}={_short(value)} restricts the instructions of {reader}: it may be slower than it could be"
-            )
+            found.append(f"{name}={_short(value)} limits the instruction set of {reader}, which may make it slower")
     for name in THREAD_VARIABLES:
         value = os.environ.get(name, "").strip()
         if value.isdecimal() and int(value) < cores():
-            reach = "libraries use fewer threads in processes that do not set their own number, as backends' do"
+            reach = "libraries use fewer threads, except where a process sets the number, as those of backends do"
             found.append(f"{name}={value} is below the {cores()} cores: {reach}")
     return found
 
@@ -81,10 +79,10 @@ def _coretype() -> list[str]:
     now, free = blas_kernel(), _free_kernel()
     if now is None or now == free:
         return []
-    instead = f"it would take {free} by itself" if free else "what it would take by itself is unknown"
+    instead = f"the default is {free}" if free else "the default is unknown"
     return [
-        f"OPENBLAS_CORETYPE={_short(value)} makes NumPy's BLAS run its {now} kernels ({instead}): "
-        "NumPy backends may be slower than they could be"
+        f"OPENBLAS_CORETYPE={_short(value)} makes NumPy's BLAS use its {now} kernels ({instead}): "
+        "it may make NumPy backends slower"
     ]
 
 

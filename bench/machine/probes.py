@@ -64,7 +64,7 @@ def measure_machine(seconds: float = 3.0) -> dict[str, Any]:
     if not 0 < seconds < float("inf"):
         raise ValueError(f"measure_machine: seconds: expected a number above 0, got {seconds}; 3 are enough")
     if not compiles():
-        raise UnsupportedError("measuring the machine needs compiled probes, and NUMBA_DISABLE_JIT is set; unset it")
+        raise UnsupportedError("measuring the machine needs compiled probes, but NUMBA_DISABLE_JIT is set; unset it")
     from conv_impls.choice import probes as choice
     from conv_impls.kernels.runtime.launch import usable
 
@@ -181,7 +181,7 @@ def tables(measured: dict[str, Any]) -> dict[str, pd.DataFrame]:
         "threads": threads.threads,
         "float32 (GFLOP/s)": threads.fma_float32_gflops.map("{:.1f}".format),
         "float64 (GFLOP/s)": threads.fma_float64_gflops.map("{:.1f}".format),
-        "each, of 1 alone (%)": (100 * each / each[0]).map("{:.0f}".format),
+        "per thread, of 1 thread (%)": (100 * each / each[0]).map("{:.0f}".format),
         "start (us)": threads.launch_us.map("{:.2f}".format),
     }
     reads = {
@@ -191,7 +191,11 @@ def tables(measured: dict[str, Any]) -> dict[str, pd.DataFrame]:
         "read (GB/s)": levels.read_gb_per_s.map("{:.1f}".format),
     }
     timer = {"resolution (ns)": [measured["timer_ns"]], "cost of a call (ns)": [measured["timer_call_ns"]]}
-    titles = "Fused multiply-adds, and starting a parallel kernel", "Reading, by where the data is", "time.perf_counter"
+    titles = (
+        "Fused multiply-adds, and starting a parallel kernel",
+        "Read bandwidth, by the place of the data",
+        "time.perf_counter",
+    )
     return {title: pd.DataFrame(columns) for title, columns in zip(titles, (peaks, reads, timer), strict=True)}
 
 

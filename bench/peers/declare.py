@@ -130,14 +130,14 @@ def symmetric(problem: Conv2dProblem) -> str | None:
     except ValueError:
         alike = None
     if alike is None or alike.out_size != problem.out_size or problem.padding_mode != "zeros":
-        return "this library pads with zeros, alike on opposite sides"
+        return "this library supports only padding with zeros, equal on opposite sides"
     return None
 
 
 def zeros_float32(problem: Conv2dProblem) -> str | None:
     """For libraries used with float32 and zero padding: None, or the reason why a problem is unsupported."""
     fits = problem.dtype == "float32" and problem.padding_mode == "zeros"
-    return None if fits else "this library is used with float32 and padding with zeros only"
+    return None if fits else "this library is measured only with float32 and padding with zeros"
 
 
 def copying(bind: Callable[[Array], Binding]) -> Callable[[Array, Array], None]:

@@ -23,7 +23,7 @@ SOURCE = "JAX, XLA for CPU"
 
 
 def _zeros(problem: Conv2dProblem) -> str | None:
-    return None if problem.padding_mode == "zeros" else "padding with zeros only"
+    return None if problem.padding_mode == "zeros" else "only padding with zeros is supported"
 
 
 @peer(

@@ -40,7 +40,7 @@ def strict(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: i
     idea="conv2d on plain arrays: validation, packing and a fresh output in every call",
     source="this package",
     accuracy="image",
-    nan_spread="that of the backend it picks, the image at most",
+    nan_spread="that of the selected backend, at most the image",
     threads="argument",
     mode="eager",
 )

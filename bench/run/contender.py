@@ -132,7 +132,7 @@ class Contender:
         # A backend may report a value of any type.
         known_flops = executed if isinstance(executed, (int, float)) else None
         least = least_s(problem, known_flops, flops_per_s, bytes_per_s)
-        return f"{median_s:.3g} s a call; this machine needs {least:.3g} s at its best" if median_s < least else ""
+        return f"{median_s:.3g} s per call; this machine needs at least {least:.3g} s" if median_s < least else ""
 
     def record(self, paces: dict[int, Pace], known: Peaks, environment_id: str) -> Record:
         """The record of the case; ``paces`` are those of the machine, by round."""
@@ -145,7 +145,7 @@ class Contender:
         try:
             return checked({**values, "environment_id": environment_id, **facts, "version": self.version})
         except StoreError as error:
-            return Record(self.case, "error", f"what it reported cannot be stored: {error}", environment_id)
+            return Record(self.case, "error", f"the facts it reported cannot be stored: {error}", environment_id)
 
     def _guard(self, action: Any) -> None:
         try:
@@ -186,13 +186,15 @@ class Contender:
         self._ask("start", case=case, public=self.public)
         estimate = self.facts["estimate_s"] = self._estimate()
         if estimate > self.timeout_s:
-            raise Failed("over_budget", f"about {estimate:.3g} s a call, over the {self.timeout_s:g} s one may take")
+            raise Failed(
+                "over_budget", f"about {estimate:.3g} s per call, more than the maximum of {self.timeout_s:g} s"
+            )
         expected, data = self.layer.whole()
         answer, verdict = self._outputs("ready", expected, data=data, rotate_bytes=self.rotate_bytes)
         self.facts |= {"error": verdict.error, "error_over_bound": verdict.error_over_bound}
         once_s = _number(answer.get("once_s"))
         if once_s > 2 * self.timeout_s:
-            raise Failed("over_budget", f"a call took {once_s:.3g} s, one may take {self.timeout_s:g}")
+            raise Failed("over_budget", f"a call took {once_s:.3g} s, more than the maximum of {self.timeout_s:g} s")
         fewest = FEWEST_TURNS if once_s < SLOW_S else 1
         self._wanted = max(fewest, min(TURNS, int(self.seconds / max(once_s, 1e-9))))
 
@@ -230,7 +232,7 @@ class Contender:
                 if problem := expected.some(got, at, self.facts["accuracy"], scale).problem:
                     raise Failed("wrong_result", f"after timing: {problem}")
         except (KeyError, TypeError, ValueError) as error:
-            raise Failed("crashed", f"its process answered without samples: {error!r}"[:200]) from None
+            raise Failed("crashed", f"the answer of its process has no samples: {error!r}"[:200]) from None
         self.turns.append(turn)
         self._suspect()
 
@@ -241,7 +243,9 @@ class Contender:
         inside = answer["asked"] <= began <= ended <= answer["answered"]
         if not samples_s or min(samples_s) <= 0 or not inside or sum(samples_s) * iterations > ended - began:
             wall_s = answer["answered"] - answer["asked"]
-            raise Failed("wrong_result", f"its clock is not the parent's, by which the turn took {wall_s:.3g} s")
+            raise Failed(
+                "wrong_result", f"its clock contradicts that of the parent, by which the turn took {wall_s:.3g} s"
+            )
         return Turn(number, samples_s, [int(n) for n in answer["switches"]], iterations, stats.median(answer["read_s"]))
 
     def _suspect(self) -> None:
@@ -251,7 +255,9 @@ class Contender:
         late = [t.read_s > READ_SHARE * stats.median(t.samples_s) + READ_S + bytes_s for t in self.turns]
         if len(late) >= min(FEWEST_TURNS, self._wanted) and 2 * sum(late) > len(late):
             read_s = stats.median([t.read_s for t in self.turns])
-            raise Failed("wrong_result", f"not there when the call returned: reading it took {read_s:.3g} s")
+            raise Failed(
+                "wrong_result", f"the result was not ready when the call returned: reading it took {read_s:.3g} s"
+            )
 
     def _last(self) -> None:
         answer, _ = self._outputs(
@@ -261,10 +267,10 @@ class Contender:
             fresh_s, seen_s = [float(s) for s in answer["fresh_s"]], [float(s) for s in answer["seen_s"]]
             found = remembers(fresh_s, seen_s)
         except (KeyError, TypeError, ValueError) as error:
-            raise Failed("crashed", f"its process answered without times: {error!r}"[:200]) from None
+            raise Failed("crashed", f"the answer of its process has no times: {error!r}"[:200]) from None
         if found:
-            took = f"a new image takes {min(fresh_s):.3g} s, one it has just seen {min(seen_s):.3g} s"
-            raise Failed("wrong_result", f"{took}: it remembers answers")
+            took = f"a new image takes {min(fresh_s):.3g} s, a repeated one {min(seen_s):.3g} s"
+            raise Failed("wrong_result", f"{took}: it caches results")
 
     def _undisturbed(self) -> tuple[dict[int, float], dict[int, float]]:
         """Medians by round: of the turns that count, and of the disturbed turns."""

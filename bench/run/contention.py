@@ -50,7 +50,7 @@ def busy(processes: int) -> Iterator[list[int]]:
                 raise RuntimeError("a busy process could not be started")
         yield [process.pid for process in started]
         if any(process.poll() is not None for process in started):
-            raise RuntimeError("a busy process ended too early, so the times are not what they seem")
+            raise RuntimeError("a busy process ended too early, so the times are not valid")
 
 
 @contextmanager
@@ -78,7 +78,7 @@ def on_cores(threads: int) -> Iterator[None]:
     usage.pin(threads)
     try:
         if cpu.cores() != threads:
-            raise UsageError(f"expected {threads} cores to hold all processes to, got {cpu.cores()}")
+            raise UsageError(f"expected {threads} cores for all processes, got {cpu.cores()}")
         yield
     finally:
         if hasattr(os, "sched_setaffinity"):
@@ -99,10 +99,12 @@ def mean_call_s(contender: Contender, seconds: float) -> float:
     try:
         calls, spent_s = int(answer["calls"]), float(answer["seconds"])
     except (KeyError, TypeError, ValueError) as error:
-        raise Failed("crashed", f"its process answered without times: {error!r}"[:200]) from None
+        raise Failed("crashed", f"the answer of its process has no times: {error!r}"[:200]) from None
     wall_s = answer["answered"] - answer["asked"]
     if calls < 1 or not 0 < spent_s <= wall_s:
-        raise Failed("wrong_result", f"its clock is not the parent's, by which the calls took {wall_s:.3g} s")
+        raise Failed(
+            "wrong_result", f"its clock contradicts that of the parent, by which the calls took {wall_s:.3g} s"
+        )
     return spent_s / calls
 
 

@@ -33,7 +33,7 @@ def as_forward(problem: Conv2dProblem, direction: str) -> Conv2dProblem:
     if direction == "fwd":
         return problem
     if problem.padding_mode != "zeros":
-        raise UnsupportedError(f"{direction}: padding with zeros only")
+        raise UnsupportedError(f"{direction}: only padding with zeros is supported")
     sides, strides, dilations = problem.padding, problem.stride, problem.dilation
     size, kernel, out = problem.in_size, problem.kernel_size, problem.out_size
     if direction == "bwd_d":
@@ -42,14 +42,16 @@ def as_forward(problem: Conv2dProblem, direction: str) -> Conv2dProblem:
         ends = zip(size, dilations, kernel, (height, width), first, strict=True)
         last = [n + d * (k - 1) - e - f for n, d, k, e, f in ends]
         if min(first + last) < 0:
-            raise UnsupportedError("bwd_d: padding wider than the kernel reaches would have to be cut off")
+            raise UnsupportedError(
+                "bwd_d: the padding is larger than the kernel, so the result would have to be cropped"
+            )
         padding = ((first[0], last[0]), (first[1], last[1]))
         return replace(
             problem, in_channels=problem.out_channels, out_channels=problem.in_channels, in_size=(height, width),
             padding=padding, stride=(1, 1),
         )  # fmt: skip
     if problem.groups != 1:
-        raise UnsupportedError("bwd_w: no single convolution computes it for groups")
+        raise UnsupportedError("bwd_w: with groups, it is not a single convolution")
     # Rows at the end that no output reads are left out, also those of the padding.
     last = [
         d * (k - 1) + s * (o - 1) + 1 - n - low

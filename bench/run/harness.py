@@ -103,7 +103,9 @@ class Harness:
             return self._check(case)
         record = self.driver.record(case)
         if record is None:
-            return Result("interrupted", f"the budget left it out; finish with --bench-resume {self.request.folder}")
+            return Result(
+                "interrupted", f"the budget ended before this case; finish with --bench-resume {self.request.folder}"
+            )
         return Result(record.status, record.reason, record, self.run.repeat(case))
 
     def close(self) -> None:

@@ -39,30 +39,31 @@ RUNS = RESULTS / "runs"
 # Caches are flooded with this many times the last level's size; if it is unknown, with that of a large desktop.
 FLOOD, LAST_LEVEL_BYTES = 2, 64 * 2**20
 # Reason why convolutions of a model are left out, in the wording of `conv_impls.workloads.Workload`.
-NOT_NAMED = "are not named by --layers"
+NOT_NAMED = "do not match --layers"
 
 HELP = {
-    "workload": "Built-in names, files (.txt, .csv, .onnx), random:N:SEED or one benchdnn label, separated by commas; "
-    "see `list`.",
-    "backends": "Names separated by commas; all (the package's), fast (those auto weighs), peers (those installed); "
-    "NAME@REV, NAME@FOLDER: the same of another git revision or folder; exit 1 where the first named is slower.",
-    "threads": "Thread counts separated by commas; all cores by default.",
-    "direction": "fwd, bwd_d (gradient of the image), bwd_w (of the weights), by commas.",
-    "cache": "warm; cold: nothing in the caches; weights: those alone are cold; by commas.",
-    "batch": "Batch sizes for every layer, by commas; the workload's own by default.",
-    "size": "Sizes that a model's inputs leave open: 1,3,224,224, or name=1,3,224,224; N leaves the batch to --batch.",
-    "dtype": "float32, float64, or both; the workload's own by default.",
-    "layers": "Only layers with this in their name.",
-    "repetitions": "Whole rounds over all layers, each with new processes.",
-    "seconds": "Timing of a case in one repetition, in turns.",
-    "timeout": "Seconds one call may take; what is slower is over_budget, what hangs is killed.",
-    "budget": "Seconds for the run; what does not fit is left for resuming; time left goes to weak results.",
-    "isa": "avx2: hold the backends to it; the machine's own by default.",
-    "kernels": "kept: use the kernels compiled before; fresh: compile all again, and see what it costs.",
-    "plugin": "Python module, or path of a file, to import first; it registers backends of your own.",
-    "seed": "Seed of the data and of the order.",
-    "out": "Run folder; results/runs/<date-time> by default.",
-    "resume": "Finish the run in this folder, with its own settings.",
+    "workload": "Names of workloads (see `list`), files (.txt, .csv, .onnx), random:N:SEED or one benchdnn label, "
+    "separated by commas.",
+    "backends": "Names separated by commas, or a set: all (of this package), fast (candidates of auto), peers "
+    "(installed libraries). NAME@REV or NAME@FOLDER is the backend of a git revision or folder; the exit code is 1 if "
+    "the first of several versions is slower.",
+    "threads": "Thread counts separated by commas. Default: all cores.",
+    "direction": "fwd, bwd_d (gradient of the image) or bwd_w (gradient of the weights), separated by commas.",
+    "cache": "warm, cold (all data comes from memory) or weights (only the weights do), separated by commas.",
+    "batch": "Batch sizes for every layer, separated by commas. Default: that of the workload.",
+    "size": "Sizes that a model's inputs leave open: 1,3,224,224 or name=1,3,224,224; batch N is that of --batch.",
+    "dtype": "float32, float64, or both. Default: that of the workload.",
+    "layers": "Only layers whose name contains this text.",
+    "repetitions": "Repetitions of all layers, each in new processes.",
+    "seconds": "Seconds of timing per case and repetition.",
+    "timeout": "Maximum seconds of a call. Slower cases are over_budget; hanging processes are killed.",
+    "budget": "Maximum seconds of the run. --resume measures the remaining cases; spare time goes to weak ones.",
+    "isa": "avx2 limits the backends to this instruction set. Default: all that the CPU has.",
+    "kernels": "kept uses compiled kernels from disk; fresh compiles all again and so measures the cost.",
+    "plugin": "Python module or file that registers your own backends; it is imported first.",
+    "seed": "Seed of the data and of the order of measurement.",
+    "out": "Run folder. Default: results/runs/<date-time>.",
+    "resume": "Continue the run in this folder with its options.",
 }
 
 
@@ -138,7 +139,7 @@ class Options:
         if self.isa:
             names = [name for name in names if name not in UNHELD]
             if not names:
-                raise UsageError(f"--isa: none of these backends can be held to {self.isa}: {self.backends}")
+                raise UsageError(f"--isa: none of these backends can be limited to {self.isa}: {self.backends}")
         cases = make_cases(
             layers, names, read_threads(self.threads), self.repetitions,
             choices(self.direction, "--direction", DIRECTIONS), choices(self.cache, "--cache", CACHES),
@@ -174,7 +175,9 @@ def read_workloads(text: str, batch: int | None = None, dtype: str | None = None
     names = [(layer.workload, layer.name) for workload in found for layer in workload.layers]
     for workload, name in names:
         if names.count((workload, name)) > 1:
-            raise UsageError(f"--workload: layer {name!r} of {workload!r} comes twice; give the layers different names")
+            raise UsageError(
+                f"--workload: layer {name!r} of {workload!r} is used twice; give the layers different names"
+            )
     return found
 
 
@@ -185,7 +188,7 @@ def read_backends(text: str, extra: str = "") -> list[str]:
     own = backends()
     if MACHINE in own:
         raise UsageError(
-            f"--backends: {MACHINE!r} stands for the machine's own peak; register the backend by another name"
+            f"--backends: {MACHINE!r} is reserved for the machine's peak; register the backend under another name"
         )
     groups = {
         "all": list(own),
@@ -228,12 +231,12 @@ def _check_version(text: str, groups: Iterable[str]) -> None:
     """Refuse names that cannot have a version; `bench.run.versions` checks the rest."""
     name, version = split_version(text)
     if not (name and version):
-        raise UsageError(f"--backends: expected NAME@REV or NAME@FOLDER, as auto@v0.3.0, got {text!r}")
+        raise UsageError(f"--backends: expected NAME@REV or NAME@FOLDER, such as auto@v0.3.0, got {text!r}")
     if name in groups:
-        raise UsageError(f"--backends: {text!r}: a set has no version; name each backend with it, as auto@{version}")
+        raise UsageError(f"--backends: {text!r}: a set has no version; add it to each backend, such as auto@{version}")
     if name in PEERS:
         raise UsageError(
-            f"--backends: {text!r}: only backends of this package have versions here, {name} is a library's"
+            f"--backends: {text!r}: only backends of this package have versions, but {name} is another library"
         )
 
 
@@ -288,7 +291,7 @@ def _numbers(text: str, option: str) -> list[int]:
         return []
     values = split(text, option)
     if not all(value.isdecimal() and int(value) >= 1 for value in values):
-        raise UsageError(f"{option}: expected counts from 1 up separated by commas, got {text!r}")
+        raise UsageError(f"{option}: expected integers >= 1 separated by commas, got {text!r}")
     return [int(value) for value in values]
 
 

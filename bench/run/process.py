@@ -135,7 +135,7 @@ class Worker:
                     return self._given_up("crashed", f"something else wrote to its pipe: {line[:40]!r}")
             left = until - time.monotonic()
             if left <= 0:
-                return self._given_up("timeout", f"no end of {stage} after {self.stage_s[stage] + extra_s:g} s")
+                return self._given_up("timeout", f"{stage} did not end within {self.stage_s[stage] + extra_s:g} s")
             # A forked child may keep the pipe open after the process itself has ended.
             ready = select.select([self._answers], [], [], min(left, POLL_S))[0]
             if not ready and self._child.poll() is None:

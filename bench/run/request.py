@@ -45,7 +45,7 @@ class Request:
         """A new run; a folder that already contains a run is an error."""
         folder = out or RUNS / datetime.now().strftime("%Y%m%d-%H%M%S")
         if (folder / "config.json").exists():
-            raise UsageError(f"--out: {folder} holds a run already; name another folder, or use --resume {folder}")
+            raise UsageError(f"--out: {folder} already contains a run; use another folder, or --resume {folder}")
         cases, models = options.asked()
         return cls(options, cases, folder, models=models)
 
@@ -54,7 +54,7 @@ class Request:
         """The run in this folder; the options ``given`` must equal those it was created with."""
         config, defaults = Run.open(folder).config, asdict(Options())
         if config.get("schema") != SCHEMA:
-            raise UsageError(f"--resume: {folder} was made by another version; start a new run")
+            raise UsageError(f"--resume: {folder} was written by another version; start a new run")
         stored = config.get("options")
         kinds = {name: type(value) for name, value in defaults.items()}
         if not isinstance(stored, dict) or {name: type(value) for name, value in stored.items()} != kinds:
@@ -64,7 +64,7 @@ class Request:
             if stored[name] != (value := asked[name]):
                 raise UsageError(
                     f"--resume: the run was made with --{name} {stored[name]!r}, got {value!r}; "
-                    "leave the option out, or start a new run"
+                    "omit the option, or start a new run"
                 )
         options = Options(**stored)
         cases, models = options.asked()
@@ -97,9 +97,7 @@ class Request:
         # The program may be called by its other name. The options of the command have been compared.
         made = self._config(facts) | {"command": run.config.get("command")}
         if changed := [key for key in made if run.config.get(key) != made[key]]:
-            raise UsageError(
-                f"--resume: {', '.join(changed)} of {self.folder} would not be the same now; start a new run"
-            )
+            raise UsageError(f"--resume: {', '.join(changed)} of {self.folder} would differ now; start a new run")
         return run
 
     def environment(self) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def pytest_configure(config: pytest.Config) -> None:
     timed = _timed(config)
     if not timed and config.getoption("benchmark_json", None):
         raise pytest.UsageError(
-            "--benchmark-json: nothing is timed where benchmarks are disabled; add --benchmark-only"
+            "--benchmark-json: nothing is timed, because benchmarks are disabled; add --benchmark-only"
         )
     front = next((known for known in config.pluginmanager.get_plugins() if isinstance(known, Front)), None)
     given = _given(config)

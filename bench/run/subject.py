@@ -287,7 +287,9 @@ class Subject:
         while len(made) < needed:
             if clock() > until:
                 reached, wanted = len(made) * one / 2**20, rotate_bytes / 2**20
-                raise Unreliable(f"the caches hold {wanted:.0f} MiB, copies of only {reached:.1f} were made in time")
+                raise Unreliable(
+                    f"the caches hold {wanted:.0f} MiB, but only {reached:.1f} MiB of copies were made in time"
+                )
             # Each copy has its own image; if only the weights are cold, all share the same image.
             scale = 2.0 ** (len(made) % 8) if cold else 1.0
             image = self._base * self._base.dtype.type(scale) if cold else first.x

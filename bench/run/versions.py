@@ -116,7 +116,7 @@ def resolved(backends: Iterable[str]) -> dict[str, Version]:
             _refuse(backend, f"that version has no backend {name!r}; it has {', '.join(version.backends)}")
         for other, same in found.items():
             if other != backend and split_version(other)[0] == name and same.folder == version.folder:
-                _refuse(backend, f"the same version as {other!r} ({version.commit}); name one of them")
+                _refuse(backend, f"the same version as {other!r} ({version.commit}); leave out one of them")
     return found
 
 
@@ -185,14 +185,13 @@ def _why_unknown(text: str) -> str:
         return f"there is no folder {text!r}"
     if not _is_checkout():
         return (
-            f"no folder of that name, and {CHECKOUT} is no git checkout with revisions; name a folder, as auto@../other"
+            f"no folder of that name, and {CHECKOUT} is not a git checkout with revisions; "
+            "give a folder, such as auto@../other"
         )
     shallow = _git(CHECKOUT, "rev-parse", "--is-shallow-repository") == "true"
     fetch = "git fetch --tags --unshallow" if shallow else "git fetch --tags"
     clone = "this clone, which is shallow, has" if shallow else "this clone has"
-    return (
-        f"no folder of that name, and {clone} no such revision; {fetch} may bring it, and a commit serves as a tag does"
-    )
+    return f"no folder of that name, and {clone} no such revision; {fetch} may fetch it, and a commit works like a tag"
 
 
 def _probe(backend: str, folder: Path) -> tuple[str, str, list[str]]:

@@ -148,7 +148,7 @@ def _add(records: dict[str, Record], record: Record) -> None:
         if isinstance(value, str) and not is_name(value) and (value or name in CASE_FIELDS):
             raise ValueError(f"{name}: expected printable text, got {short(value)!r}")
     if record.case.key in records:
-        raise ValueError("a case that another benchmark is too; tell them apart by extra_info.backend")
+        raise ValueError("another benchmark has the same case; give them different extra_info.backend")
     records[record.case.key] = record
 
 

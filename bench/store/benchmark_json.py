@@ -98,7 +98,7 @@ def export_run(run: StoredRun, out: Path, force: bool = False) -> tuple[int, int
     }  # fmt: skip
     try:
         if out.is_dir() or (out.exists() and not force):
-            raise StoreError(f"{out}: exists already; name another file" + ("" if out.is_dir() else ", or use --force"))
+            raise StoreError(f"{out}: already exists; use another file" + ("" if out.is_dir() else ", or use --force"))
         write_whole(out, json.dumps(content, indent=1, allow_nan=False) + "\n")
     except OSError as error:
         raise StoreError(f"{out}: cannot be written: {error}") from None
@@ -131,7 +131,7 @@ def import_run(file: Path, out: Path) -> tuple[Run, list[str]]:
         # Succeeds if ``out`` is missing or an empty folder, else fails.
         temporary.replace(out)
     except OSError as error:
-        raise StoreError(f"{out}: cannot be made, or holds something already: {error}; name another folder") from None
+        raise StoreError(f"{out}: cannot be created, or is not empty: {error}; use another folder") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return Run.open(out), read.left_out

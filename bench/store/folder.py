@@ -308,5 +308,5 @@ def _plain_errors(folder: Path) -> Iterator[None]:
     except OSError as error:
         why = f"cannot be written: {error}"
         if isinstance(error, FileExistsError) and folder.is_dir():
-            why = f"holds a run already; name another folder, or finish it with --resume {folder}"
+            why = f"already contains a run; use another folder, or finish it with --resume {folder}"
         raise StoreError(f"{folder}: {why}") from None

@@ -48,11 +48,11 @@ def prepare(
     # Of three panels four are read, but the last is never used.
     packed = aligned_zeros(((g * panels + 1) * reduction * width,), dtype)
     bias_values = np.zeros((g * panels + 1) * width, dtype)
-    floor = np.array([-np.inf, 0.0 if relu else -np.inf], dtype)
+    clamp = np.array([-np.inf, 0.0 if relu else -np.inf], dtype)
     compile_s = compiled_s([implicit.pack_panels, dense.convolve], dtype)
     own = 0 if batch == 1 else round_up(-(-batch // images), lanes) * round_up(k_block, lanes)
     job = Job(
-        [dense.convolve], dtype, dense.Operands(packed, bias_values, floor, sizes),
+        [dense.convolve], dtype, dense.Operands(packed, bias_values, clamp, sizes),
         threads=threads, units=g * blocks * images, own=own,
     )  # fmt: skip
     packing = Job(

@@ -81,6 +81,41 @@ def effective(problem: Conv2dProblem) -> Conv2dProblem:
     return problem.replace(stride=stride, dilation=dilation, padding=padding)
 
 
+def seen_taps(problem: Conv2dProblem) -> tuple[Conv2dProblem, tuple[slice, slice]]:
+    """The problem without the outer taps that read only padding of zeros, for all outputs; the taps that remain.
+
+    Dilated kernels have such taps: of 3x3 with dilation 18 on 8x8, only the middle one reads the image.
+    """
+    if problem.padding_mode != "zeros":
+        return problem, (slice(None), slice(None))
+    rows, columns = (_seen(problem, axis) for axis in (0, 1))
+    if (len(rows), len(columns)) == problem.kernel_size:
+        return problem, (slice(None), slice(None))
+    padding = tuple(
+        (before - d * taps.start, after - d * (kernel - taps.stop))
+        for taps, (before, after), d, kernel in zip(
+            (rows, columns), problem.padding, problem.dilation, problem.kernel_size, strict=True
+        )
+    )
+    seen = problem.replace(kernel_size=(len(rows), len(columns)), padding=padding)
+    return seen, (slice(rows.start, rows.stop), slice(columns.start, columns.stop))
+
+
+def _seen(problem: Conv2dProblem, axis: int) -> range:
+    """The taps from the first to the last one that reads the image; no more are left out than the padding allows."""
+    kernel, size, (before, after) = problem.kernel_size[axis], problem.in_size[axis], problem.padding[axis]
+    dilation, stride, outputs = problem.dilation[axis], problem.stride[axis], problem.out_size[axis]
+    seen = []
+    for tap in range(kernel):
+        at = tap * dilation - before
+        # The first output whose tap is not above the image.
+        output = max(0, -(at // stride))
+        if output < outputs and at + output * stride < size:
+            seen.append(tap)
+    first, last = (seen[0], seen[-1]) if seen else (0, 0)
+    return range(min(first, before // dilation), max(last + 1, kernel - after // dilation))
+
+
 def _nearer(problem: Conv2dProblem, axis: int) -> tuple[int, tuple[int, int]]:
     """Dilation and padding of one axis, with the shortest distance of taps that gives the same result."""
     kernel, size, (before, after) = problem.kernel_size[axis], problem.in_size[axis], problem.padding[axis]
@@ -112,7 +147,8 @@ def image_layout(problem: Conv2dProblem) -> Layout:
     tap_offset = tap_offsets(problem, channel, plane, pitch, col_source.shape[0])
     (h, w), (phases_h, plane_h), (phases_w, plane_w) = problem.in_size, row_source.shape, col_source.shape
     images, stride = problem.batch * problem.in_channels, problem.stride[1]
-    sizes = StageSizes(images, channel, h, w, phases_h, plane_h, phases_w, plane_w, stride)
+    zeros = problem.padding_mode == "zeros"
+    sizes = StageSizes(images, channel, h, w, phases_h, plane_h, phases_w, plane_w, stride, zeros)
     staging = Staging(sizes, row_source, col_source, inner_columns(problem, pitch))
     return Layout(staged, channel, pitch, tap_offset, staging)
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from conv_impls.backends._layout import image_layout, round_up, share
 from conv_impls.kernels.runtime import target
-from conv_impls.kernels.winograd_axes import Tile, axes, pieces, points
+from conv_impls.kernels.winograd_axes import Tile, axes, first_output, pieces, points, tiles_along
 from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import Prepared
 from conv_impls.validation import Array
@@ -43,8 +43,8 @@ LEAST_CHANNELS = 4
 def supports(m: int, taps: range, problem: Conv2dProblem) -> str | None:
     """None, or the reason why F(m x m) for kernels or phases with ``taps`` taps does not apply."""
     (kh, kw), (sh, sw) = problem.kernel_size, problem.stride
-    if problem.dilation != (1, 1):
-        return f"dilation {problem.dilation}; only 1"
+    if max(problem.stride) > 1 and dilation_of(problem) != (1, 1):
+        return f"stride {problem.stride} with dilation {problem.dilation}; one of them must be 1"
     if sh != sw or sh not in STRIDES:
         return f"stride {problem.stride}; only 1 and 2, the same along both axes"
     if kh != kw and min(kh, kw) > 1:
@@ -65,12 +65,19 @@ def tile_of(m: int, problem: Conv2dProblem) -> Tile:
     """Tiles of m outputs along each axis; one output if the kernel has one tap along it."""
     taps = problem.kernel_size
     down, across = (m if k > 1 else 1 for k in taps)
-    return Tile((down, across), taps, problem.stride)
+    return Tile((down, across), taps, problem.stride, dilation_of(problem) != (1, 1))
+
+
+def dilation_of(problem: Conv2dProblem) -> tuple[int, int]:
+    """The dilation, 1 along an axis with one tap."""
+    down, across = (d if k > 1 else 1 for d, k in zip(problem.dilation, problem.kernel_size, strict=True))
+    return down, across
 
 
 def tiles_across(problem: Conv2dProblem, tile: Tile) -> tuple[int, int]:
     """Tiles down and across one image."""
-    return -(-problem.out_size[0] // tile.m[0]), -(-problem.out_size[1] // tile.m[1])
+    down, across = map(tiles_along, problem.out_size, tile.m, dilation_of(problem))
+    return down, across
 
 
 def _padded(problem: Conv2dProblem) -> Conv2dProblem:
@@ -90,17 +97,19 @@ class Cut(NamedTuple):
 
 def cut(tile: Tile, problem: Conv2dProblem, threads: int, lanes: int, width: int, most: int | None = None) -> Cut:
     """Blocks of at most ``most`` tiles for a problem, and their workspace; panels are ``width`` channels wide."""
-    down_axis, across_axis = axes(tile)
+    (down_axis, across_axis), (_, step) = axes(tile), dilation_of(problem)
     down, across = tiles_across(problem, tile)
-    products, tiles = down_axis.points * across_axis.points, problem.batch * down * across
+    products, units = down_axis.points * across_axis.points, problem.batch * down * -(-across // step)
     deep = round_up(problem.in_channels // problem.groups, lanes)
     if most is None:
         most = max(BLOCK_TILES, min(target.caches().l2, BLOCK_BYTES) // (products * (deep + width) * problem.itemsize))
-    blocks = share(-(-tiles // most), tiles, threads)
-    block = -(-tiles // blocks)
+    # Tiles that a block cannot divide: one of each phase of the columns.
+    blocks = share(-(-units // max(1, most // step)), units, threads)
+    block = -(-units // blocks) * step
     # Rows of the image with channels as lanes, reused for the rows of the result; transformed tiles; products.
-    image = down_axis.span * ((across - 1) * across_axis.step + across_axis.span + lanes)
-    rows = round_up(max(image, tile.m[0] * (across * tile.m[1] + lanes)) * lanes, lanes)
+    last = first_output(across - 1, tile.m[1], step)
+    image = down_axis.span * (last * tile.stride[1] + (across_axis.span - 1) * step + 1 + lanes)
+    rows = round_up(max(image, tile.m[0] * (last + (tile.m[1] - 1) * step + 1 + lanes)) * lanes, lanes)
     area = round_up(rows + products * block * (deep + width), 64)
     # Zero padding is done by masks. Other padding is staged, and vectors may be loaded past its end.
     planes = 0
@@ -152,13 +161,14 @@ def prepare(
         o_parts = 1 if blocks * groups % threads == 0 else min(threads, panels)
     sizes = kernels.Sizes(
         batch=problem.batch, groups=groups, in_channels=ic, out_channels=oc, h=h, w=w, pitch=pitch, channel=channel,
-        top=top, left=left, out_h=problem.out_size[0], out_w=problem.out_size[1], rows=rows, block=block, blocks=blocks,
+        top=top, left=left, out_h=problem.out_size[0], out_w=problem.out_size[1],
+        dilation_h=dilation_of(problem)[0], dilation_w=dilation_of(problem)[1], rows=rows, block=block, blocks=blocks,
         o_parts=o_parts, staged=staged,
     )  # fmt: skip
     packed = aligned_zeros((groups * panels * products * deep * width,), dtype)
     bias_values = np.zeros(groups * oc, dtype)
-    floor = np.array([0.0 if relu else -np.inf], dtype)
-    operands = kernels.Operands(layout.staging, packed, bias_values, floor, sizes)
+    clamp = np.array([0.0 if relu else -np.inf], dtype)
+    operands = kernels.Operands(layout.staging, packed, bias_values, clamp, sizes)
     job = Job(phases, dtype, operands, threads=threads, units=blocks * groups, shared=planes, own=area)
     transform = Job(
         [transform_weights], dtype, kernels.TransformOperands(kernels.Transform(groups, ic, oc)),

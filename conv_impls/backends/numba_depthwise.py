@@ -53,14 +53,14 @@ def _prepare(
     dtype, problem = np.dtype(problem.dtype), effective(problem)
     lanes = vector_lanes(dtype.itemsize)
     cut = cuts.cut_of(problem, lanes, threads, way, band_bytes)
-    floor = np.array([-np.inf, 0.0 if relu else -np.inf], dtype)
+    clamp = np.array([-np.inf, 0.0 if relu else -np.inf], dtype)
     match cut:
         case cuts.SlideCut():
-            made = _slide(problem, floor, cut)
+            made = _slide(problem, clamp, cut)
         case cuts.PositionCut():
-            made = _by_position(problem, floor, cut)
+            made = _by_position(problem, clamp, cut)
         case cuts.ChannelCut():
-            made = _by_channel(problem, floor, cut, lanes)
+            made = _by_channel(problem, clamp, cut, lanes)
     compile_s = compiled_s([made.kernel], dtype)
     # No more threads than tasks: a thread without a task would still get a workspace.
     job = Job([made.kernel], dtype, made.operands, threads=min(threads, cut.tasks), units=cut.tasks, own=cut.area)
@@ -83,7 +83,7 @@ class Made(NamedTuple):
     pack: Callable[[Array, Array | None], None]
 
 
-def _slide(problem: Conv2dProblem, floor: Array, cut: cuts.SlideCut) -> Made:
+def _slide(problem: Conv2dProblem, clamp: Array, cut: cuts.SlideCut) -> Made:
     images, channels, outputs = problem.batch * problem.in_channels, problem.in_channels, problem.out_channels
     (oh, ow), stride, (padded_h, padded_w) = problem.out_size, problem.stride[0], problem.padded_size
     (top, _), (left, _) = problem.padding
@@ -92,7 +92,7 @@ def _slide(problem: Conv2dProblem, floor: Array, cut: cuts.SlideCut) -> Made:
         images, channels, outputs // channels, *problem.in_size, top=top, left=left, padded_h=padded_h,
         padded_w=padded_w, out_h=oh, out_w=ow, stride=stride, bands=cut.bands,
     )  # fmt: skip
-    packed, bias_values = np.empty(outputs * 9, floor.dtype), np.zeros(outputs, floor.dtype)
+    packed, bias_values = np.empty(outputs * 9, clamp.dtype), np.zeros(outputs, clamp.dtype)
     staged = np.zeros(1, np.int64)
 
     def pack(weight: Array, bias: Array | None) -> None:
@@ -103,11 +103,11 @@ def _slide(problem: Conv2dProblem, floor: Array, cut: cuts.SlideCut) -> Made:
 
     # The kernel handles the stride itself: staging has one phase, with all rows.
     staging = image_layout(problem.replace(stride=(1, 1))).staging
-    operands = depthwise_slide.Operands(packed, bias_values, floor, staged, staging, sizes)
+    operands = depthwise_slide.Operands(packed, bias_values, clamp, staged, staging, sizes)
     return Made(depthwise_slide.convolve, operands, packed.nbytes, pack)
 
 
-def _by_position(problem: Conv2dProblem, floor: Array, cut: cuts.PositionCut) -> Made:
+def _by_position(problem: Conv2dProblem, clamp: Array, cut: cuts.PositionCut) -> Made:
     (h, w), (oh, ow), (kh, kw) = problem.in_size, problem.out_size, problem.kernel_size
     (sh, sw), (dh, dw), (left, right) = problem.stride, problem.dilation, problem.padding[1]
     _, bands, row, pitch, margin, _ = cut
@@ -126,7 +126,7 @@ def _by_position(problem: Conv2dProblem, floor: Array, cut: cuts.PositionCut) ->
     which = [PASSES.index((height, sh if shared else 1)) for height in heights]
     chunks = np.stack([which, first * dh * row, first * kw], 1)
     outputs = problem.out_channels
-    packed, bias_values = np.empty(outputs * kh * kw, floor.dtype), np.zeros(outputs, floor.dtype)
+    packed, bias_values = np.empty(outputs * kh * kw, clamp.dtype), np.zeros(outputs, clamp.dtype)
 
     def pack(weight: Array, bias: Array | None) -> None:
         passes = [weight[:, 0, p : p + height].transpose(0, 2, 1).reshape(outputs, -1)
@@ -141,11 +141,11 @@ def _by_position(problem: Conv2dProblem, floor: Array, cut: cuts.PositionCut) ->
         passes=len(heights), apart=dh if sh == 1 else 1, tile_row=dh * row if shared else sh * row,
     )  # fmt: skip
     taps = place(np.arange(kw) * dw)
-    operands = depthwise_position.Operands(packed, bias_values, floor, lines, taps, pads, chunks, sizes)
+    operands = depthwise_position.Operands(packed, bias_values, clamp, lines, taps, pads, chunks, sizes)
     return Made(depthwise_position.convolve, operands, packed.nbytes, pack)
 
 
-def _by_channel(problem: Conv2dProblem, floor: Array, cut: cuts.ChannelCut, lanes: int) -> Made:
+def _by_channel(problem: Conv2dProblem, clamp: Array, cut: cuts.ChannelCut, lanes: int) -> Made:
     (h, w), (oh, ow), (kh, kw) = problem.in_size, problem.out_size, problem.kernel_size
     channels, heights = problem.in_channels, cuts.heights(problem)
     exchange, turned = cuts.by_columns(problem), cuts.across_channels(problem)
@@ -158,7 +158,7 @@ def _by_channel(problem: Conv2dProblem, floor: Array, cut: cuts.ChannelCut, lane
     # Lanes after the last position are stored in one dummy place after the image.
     places = np.where(np.arange(len(row)) < h * w, (top + row) * columns + left + column, rows * columns) * lanes
     out_places = np.where(np.arange(len(out_row)) < oh * ow, out_row * turned.out_size[1] + out_column, 0) * lanes
-    packed = aligned_zeros((-(-channels // lanes), kh * kw + 1, lanes), floor.dtype)
+    packed = aligned_zeros((-(-channels // lanes), kh * kw + 1, lanes), clamp.dtype)
     # For each row of the result, the kernel rows that read the image, or one that reads zeros; NaN times zero is NaN.
     (size, _), (taps, _), (step, _), (apart, _) = turned.in_size, turned.kernel_size, turned.stride, turned.dilation
     above = np.arange(turned.out_size[0]) * step - top
@@ -176,7 +176,7 @@ def _by_channel(problem: Conv2dProblem, floor: Array, cut: cuts.ChannelCut, lane
 
     def pack(weight: Array, bias: Array | None) -> None:
         """Pack, for each vector of channels, all taps, then the bias."""
-        rows = np.zeros((packed.shape[0] * lanes, kh * kw + 1), floor.dtype)
+        rows = np.zeros((packed.shape[0] * lanes, kh * kw + 1), clamp.dtype)
         rows[:channels, :-1] = (weight.swapaxes(2, 3) if exchange else weight).reshape(channels, -1)
         rows[:channels, -1] = 0 if bias is None else bias + 0
         packed[...] = rows.reshape(packed.shape[0], lanes, -1).transpose(0, 2, 1)
@@ -187,6 +187,6 @@ def _by_channel(problem: Conv2dProblem, floor: Array, cut: cuts.ChannelCut, lane
         *turned.dilation, passes=len(passes), row=columns * lanes, out_at=out_at,
     )  # fmt: skip
     operands = depthwise_channel.Operands(
-        packed, floor, seen, np.array(passes, np.int64), places, out_places, sizes
+        packed, clamp, seen, np.array(passes, np.int64), places, out_places, sizes
     )  # fmt: skip
     return Made(depthwise_channel.convolve, operands, packed.nbytes, pack)

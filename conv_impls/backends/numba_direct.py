@@ -82,7 +82,7 @@ def _prepare(
         down=down, block=block, rows=rows, staged=staged,
     )  # fmt: skip
     operands = direct.Operands(
-        weight=packed, bias=offsets, floor=np.array([0.0 if relu else -np.inf], dtype), offsets=layout.tap_offset,
+        weight=packed, bias=offsets, clamp=np.array([0.0 if relu else -np.inf], dtype), offsets=layout.tap_offset,
         steps=steps, places=places, staging=layout.staging, sizes=sizes,
     )  # fmt: skip
     job = Job(

@@ -8,13 +8,14 @@ Limits: groups with few output channels and short rows fill the tiles badly. Dep
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 from typing import NamedTuple
 
 import numpy as np
 
 from conv_impls.backends import _by_tap, _dense
-from conv_impls.backends._layout import PAGE_BYTES, effective, image_layout, round_up, together
+from conv_impls.backends._layout import PAGE_BYTES, effective, image_layout, round_up, seen_taps, together
 from conv_impls.kernels import implicit
 from conv_impls.kernels.panels import Window
 from conv_impls.kernels.runtime import target
@@ -88,11 +89,28 @@ def budgets() -> Budgets:
     compiled=True,
 )
 def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int, relu: bool) -> Prepared:
-    problem = effective(problem)
+    seen, (rows, columns) = seen_taps(problem)
+    if seen is problem:
+        return _prepare_best(effective(problem), weight, bias, threads, relu)
+
+    def cut(weight: Array, bias: Array | None) -> tuple[Array, Array]:
+        """Weights of the taps that see the image. The others add zero, or NaN if a weight is not finite."""
+        with np.errstate(invalid="ignore"):
+            zeros = (0 * weight).sum((1, 2, 3))
+        return np.ascontiguousarray(weight[:, :, rows, columns]), zeros if bias is None else bias + zeros
+
+    made = _prepare_best(effective(seen), *cut(weight, bias), threads, relu)
+    repack = made.repack
+    assert repack is not None
+    return replace(made, repack=lambda weight, bias: repack(*cut(weight, bias)))
+
+
+def _prepare_best(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int, relu: bool) -> Prepared:
+    """The way that should be fastest for an `effective` problem."""
     if _dense.covers(problem):
         return _dense.prepare(problem, weight, bias, threads, relu, K_BLOCK)
-    if _by_tap.better(problem, threads):
-        return _by_tap.prepare(problem, weight, bias, threads, relu)
+    if along := _by_tap.better(problem, threads):
+        return _by_tap.prepare(problem, weight, bias, threads, relu, along == "channels")
     return _prepare(problem, weight, bias, threads, relu)
 
 
@@ -169,8 +187,8 @@ def _prepare(
     window = Window(*problem.in_size, *problem.kernel_size, *problem.stride, *problem.dilation, top, left)
     channels = channel_panels * width if by_channel else oc
     packed, bias_values = aligned_zeros((g * reduction * channels,), dtype), np.zeros((g, channels), dtype)
-    floor = np.array([-np.inf, 0.0 if relu else -np.inf], dtype)
-    operands = implicit.Operands(layout.staging, packed, bias_values, floor, layout.tap_offset, window, sizes)
+    clamp = np.array([-np.inf, 0.0 if relu else -np.inf], dtype)
+    operands = implicit.Operands(layout.staging, packed, bias_values, clamp, layout.tap_offset, window, sizes)
     job = Job(
         [convolve], dtype, operands, threads=threads, units=problem.batch * g * position_blocks * channel_blocks,
         own=own,

@@ -120,30 +120,35 @@ def estimates(problem: Conv2dProblem, threads: int, eager: bool) -> dict[str, fl
 
 
 def _direct(problem: Conv2dProblem, lanes: int, threads: int, eager: bool) -> float:
-    """Units of `conv_impls.backends.numba_simd`: the best of its four ways."""
+    """Units of `conv_impls.backends.numba_simd`, in the way that it takes."""
     from conv_impls.backends import _by_tap, _dense, numba_simd
+    from conv_impls.backends._layout import seen_taps
     from conv_impls.kernels.tile import VECTORS
 
+    problem, _ = seen_taps(problem)
     n, g, oc = problem.batch, problem.groups, problem.out_channels // problem.groups
     positions, taps = prod(problem.out_size), problem.reduction
     across = -(-positions // lanes)
     # With few rows, a tile has more loads than products.
     loads = max(1.0, (oc + 2) / (2 * max(oc, 1)))
-    pack: float = _by_tap.PACK * _by_tap.packed_vectors(problem, lanes)
+    pack = _by_tap.pack_units(problem, lanes)
     if _by_tap.in_rows(problem):
-        pack = 0 if numba_simd._in_place(problem, numba_simd._by_channel(problem, lanes)) else PACK * across
-    by_position = taps * (oc * loads / TILE_EFFICIENCY * across + pack) + STORE * oc * across
+        in_place = numba_simd._in_place(problem, numba_simd._by_channel(problem, lanes))
+        pack = 0 if in_place else PACK * taps * across
+    by_position = taps * oc * loads / TILE_EFFICIENCY * across + pack + STORE * oc * across
     vectors = VECTORS * -(-oc // (VECTORS * lanes))
-    by_channel = taps * (positions * vectors / TILE_EFFICIENCY + pack) + TRANSPOSE * oc * across
+    by_channel = taps * positions * vectors / TILE_EFFICIENCY + pack + TRANSPOSE * oc * across
     # Few rows need more loads for each product here, too: vectors of the image, half of which cross a cache line.
     rows = max(oc, 1) / -(-max(oc, 1) // TILE_ROWS)
     products, staging = _by_tap.units(problem, lanes)
-    by_tap = products * (1 + FEW_ROWS / rows**1.5) + staging + STORE * oc * across
+    by_tap = {"rows": products * (1 + FEW_ROWS / rows**1.5) + staging + STORE * oc * across}
+    products, staging = _by_tap.channel_units(problem, lanes)
+    by_tap["channels"] = products / TILE_EFFICIENCY + staging
     if _dense.covers(problem):
         units = n * g * taps * -(-oc // lanes) / TILE_EFFICIENCY
     else:
         packed = by_channel if numba_simd._by_channel(problem, lanes) else by_position
-        units = n * g * (by_tap if _by_tap.better(problem, threads) else packed)
+        units = n * g * by_tap.get(_by_tap.better(problem, threads), packed)
     if eager:
         units += 2 * PACK * prod(problem.weight_shape) / lanes
     return units
@@ -151,10 +156,11 @@ def _direct(problem: Conv2dProblem, lanes: int, threads: int, eager: bool) -> fl
 
 def _winograd_units(problem: Conv2dProblem, m: int, lanes: int, eager: bool) -> tuple[float, float, int]:
     """Units of products, units of everything else, and bytes of the transformed weights."""
-    outputs = [m if k > 1 else 1 for k in problem.kernel_size]
-    axes = zip(outputs, problem.kernel_size, problem.stride, strict=True)
-    points = prod(winograd_axes.points(*axis) for axis in axes)
-    tiles = problem.batch * prod(-(-size // step) for size, step in zip(problem.out_size, outputs, strict=True))
+    from conv_impls.backends import _winograd
+
+    tile = _winograd.tile_of(m, problem)
+    points = prod(axis.points for axis in winograd_axes.axes(tile))
+    outputs, tiles = tile.m, problem.batch * prod(_winograd.tiles_across(problem, tile))
     g = problem.groups
     ic, oc = -(-problem.in_channels // g // lanes), -(-problem.out_channels // g // (2 * lanes)) * 2
     products = g * points * max(tiles, LEAST_ROWS) * ic * lanes * oc / TILE_EFFICIENCY

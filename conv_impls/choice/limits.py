@@ -155,7 +155,7 @@ def _best_of(threads: int) -> Numbers:
     facts = userdir.read(FILE, _stamp())
     moments = _moments(facts.get(str(threads), []))
     if str(threads) in facts and not moments:
-        userdir.reject(FILE, f"has no positive numbers for {threads} threads")
+        userdir.reject(FILE, f"contains no positive numbers for {threads} threads")
     if _due(moments):
         with userdir.locked(FILE):
             # Another process may have measured while this one waited for the lock.
@@ -170,7 +170,7 @@ def _measure_into(moments: list[dict[str, Any]], threads: int) -> list[dict[str,
     try:
         numbers = probes.measure(threads, 1 if moments else probes.ROUNDS)
     except Exception as error:
-        text = f"limits of this machine: measuring failed ({type(error).__name__}: {error}); guesses are used instead"
+        text = f"measuring the limits of this machine failed ({type(error).__name__}: {error}); estimates are used"
         warnings.warn(text, RuntimeWarning, stacklevel=2)
         return moments
     moments = [{"date": datetime.now(UTC).isoformat(timespec="seconds"), **numbers}, *moments][:KEPT]

@@ -99,7 +99,7 @@ def _seconds(call: Call, x: Array, out: Array) -> float:
 def _winners() -> dict[str, str]:
     facts = userdir.read(FILE, _stamp())
     if not all(isinstance(name, str) for name in facts.values()):
-        userdir.reject(FILE, "has winners that are no names")
+        userdir.reject(FILE, "contains winners that are not names of backends")
         return {}
     return facts
 

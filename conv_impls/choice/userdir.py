@@ -49,14 +49,12 @@ def check_writable(fn: str) -> None:
     with suppress(OSError):
         folder().mkdir(mode=0o700, parents=True, exist_ok=True)
     if not os.access(folder(), os.W_OK | os.X_OK) or not folder().is_dir():
-        raise ConvError(
-            f"{fn}: expected a folder that can be written, got {folder()}; set CONV_IMPLS_CACHE_DIR to another"
-        )
+        raise ConvError(f"{fn}: expected a writable folder, got {folder()}; set CONV_IMPLS_CACHE_DIR to another folder")
 
 
 def read(name: str, stamp: str, quiet: bool = False) -> dict[str, Any]:
     """The facts of this CPU in file ``name``, if they exist and have this stamp."""
-    reason = "is of another version of the package, its kernels or Numba"
+    reason = "was written with another version of the package, its kernels or Numba"
     try:
         entry = _load(name).get(_cpu(), {"stamp": stamp, "facts": {}})
         facts = dict(entry["facts"])
@@ -76,7 +74,7 @@ _said: set[str] = set()
 
 def reject(name: str, reason: str) -> None:
     """Warn, once a process, that a file counts as empty."""
-    text = f"{folder() / name} {reason}; it is ignored, and replaced when there is something new to remember"
+    text = f"{folder() / name} {reason}; it is ignored, and replaced by the next measurement"
     if text not in _said:
         _said.add(text)
         warnings.warn(text, RuntimeWarning, stacklevel=2)
@@ -142,7 +140,7 @@ def _load(name: str) -> dict[str, Any]:
     try:
         about = os.fstat(opened)
         if not stat.S_ISREG(about.st_mode):
-            raise OSError("it is no ordinary file")
+            raise OSError("it is not a regular file")
         if about.st_size > MOST_BYTES:
             raise OSError(f"it has {about.st_size} bytes, more than {MOST_BYTES}")
         with open(opened, "rb", closefd=False) as file:

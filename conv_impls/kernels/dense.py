@@ -23,9 +23,9 @@ from conv_impls.kernels.product import multiply
 from conv_impls.kernels.runtime.compile import helper, kernel
 from conv_impls.kernels.runtime.operands import Floats, of_call, of_plan
 from conv_impls.kernels.simd import lanes_of
-from conv_impls.kernels.square import load_rows, store_rows, transpose
 from conv_impls.kernels.tile import ROWS, START_BY_COLUMN, START_C, VECTORS
 from conv_impls.kernels.tile_few import PANELS, tile_of_row
+from conv_impls.kernels.transpose_block import load_rows, store_rows, transpose
 
 
 class Sizes(NamedTuple):
@@ -47,7 +47,7 @@ class Operands(NamedTuple):
     weight: Floats
     bias: Floats
     # Lower clamp of a row before the last k block, and after it.
-    floor: Floats
+    clamp: Floats
     sizes: Sizes
 
 
@@ -58,8 +58,8 @@ def _pack_images(x, at, step, count, depth, target):
     lanes = lanes_of(x)
     for n in range(0, count, lanes):
         for k in range(0, depth, lanes):
-            square = transpose(load_rows(x, at + n * step + k, step, count - n, depth - k))
-            store_rows(square, packed, to + k * row + n, row, depth - k, lanes)
+            block = transpose(load_rows(x, at + n * step + k, step, count - n, depth - k))
+            store_rows(block, packed, to + k * row + n, row, depth - k, lanes)
 
 
 @kernel
@@ -79,18 +79,18 @@ def convolve(part, parts, operands):
         tiles, row = -(-count // ROWS), -(-count // lanes) * lanes
         for k0 in range(0, reduction, k_block):
             depth, start = min(k_block, reduction - k0), START_C if k0 else START_BY_COLUMN
-            floor = plan.floor[1] if k0 + depth == reduction else plan.floor[0]
+            clamp = plan.clamp[1] if k0 + depth == reduction else plan.clamp[0]
             panel, bias = ((group * panels + first) * reduction + k0) * width, (group * panels + first) * width
             source = (n * groups + group) * reduction + k0
             if batch == 1:
                 for j in range(0, columns, PANELS * width):
                     b = plan.weight, panel + j * reduction, width, reduction * width
                     tile_of_row(depth, (x, source, one), b, (y, out + j, zero), columns - j, (plan.bias, bias + j),
-                                start, floor)  # fmt: skip
+                                start, clamp)  # fmt: skip
             else:
                 _pack_images(x, source, step, count, depth, (work, at, row))
                 for j in range(0, columns, width):
                     b = plan.weight, panel + j * reduction, zero, width
                     multiply((count, zero, tiles, tiles), depth, (work, at, one, row, zero), b,
-                             (y, out + j, groups * oc), min(width, columns - j), (plan.bias, bias + j), start, floor,
+                             (y, out + j, groups * oc), min(width, columns - j), (plan.bias, bias + j), start, clamp,
                              (plan.weight, zero, zero, zero))  # fmt: skip

@@ -20,7 +20,7 @@ from conv_impls.kernels.depthwise_tile import COLUMNS, channel_tile
 from conv_impls.kernels.runtime.compile import helper, kernel
 from conv_impls.kernels.runtime.operands import Floats, Integers, of_call, of_plan
 from conv_impls.kernels.simd import lanes_of
-from conv_impls.kernels.square import gather_rows, load_rows, scatter_rows, store_rows, transpose
+from conv_impls.kernels.transpose_block import gather_rows, load_rows, scatter_rows, store_rows, transpose
 
 
 class Sizes(NamedTuple):
@@ -51,7 +51,7 @@ class Operands(NamedTuple):
     # For each vector of channels: all taps, then the bias.
     weight: Floats
     # Lower clamp of the sums before the last pass, and after it.
-    floor: Floats
+    clamp: Floats
     # For each output row: the first kernel row that is used, and the number of rows used.
     rows: Integers
     # For each pass: its first kernel column, the number of columns, and the order (1: column by column, 0: row by row).
@@ -68,7 +68,7 @@ def _pass(k, work, at, kernel_at, plan):
     sizes, lanes = plan.sizes, lanes_of(work)
     kh, kw, ow, row, out_at = sizes.kh, sizes.kw, sizes.out_w, sizes.row, at + sizes.out_at
     bias, tile = (plan.weight, kernel_at + kh * kw * lanes), -(-ow // -(-ow // COLUMNS))
-    first, by_column, least = plan.passes[3 * k], plan.passes[3 * k + 2], plan.floor[(k + 1) // sizes.passes]
+    first, by_column, least = plan.passes[3 * k], plan.passes[3 * k + 2], plan.clamp[(k + 1) // sizes.passes]
     columns = plan.passes[3 * k + 1], sizes.dilation_w * lanes, lanes
     at, kernel_at = at + first * sizes.dilation_w * lanes, kernel_at + first * lanes
     for i in range(sizes.out_h):

@@ -61,7 +61,7 @@ class Operands(NamedTuple):
     weight: Floats
     bias: Floats
     # Lower clamp of the sums before the last pass, and after it.
-    floor: Floats
+    clamp: Floats
     # The image row of each padded row (-1: zeros); the offset of the staged column of each kernel column.
     lines: Integers
     taps: Integers
@@ -150,4 +150,4 @@ def convolve(part, parts, operands):
                             weight = plan.weight, o * sizes.kh * sizes.kw + chunks[3 * k + 2]
                             result = y, target + j, apart * ow
                             position_tile(chunks[3 * k], (here, ow - j), sizes.kw, seen, plan.taps, weight, result,
-                                          (plan.bias, o), k == 0, plan.floor[(k + 1) // sizes.passes])  # fmt: skip
+                                          (plan.bias, o), k == 0, plan.clamp[(k + 1) // sizes.passes])  # fmt: skip

@@ -71,7 +71,7 @@ class Operands(NamedTuple):
 
     weight: Floats
     bias: Floats
-    floor: Floats
+    clamp: Floats
     # 1 if bands are copied with padding.
     staged: Integers
     staging: Staging
@@ -101,9 +101,9 @@ class Column(NamedTuple):
 def convolve(part, parts, operands):
     """Convolve the bands of rows of this part."""
     x, y, work, at = of_call(operands)
-    weight, bias, floor, staged, staging, sizes = of_plan(operands, Operands)
+    weight, bias, clamp, staged, staging, sizes = of_plan(operands, Operands)
     bands, oh, ow = sizes.bands, sizes.out_h, sizes.out_w
-    least = constant(y, floor[1])
+    least = constant(y, clamp[1])
     for task in range(part * sizes.images * bands // parts, (part + 1) * sizes.images * bands // parts):
         image, band = task // bands, task % bands
         i0, i1 = band * oh // bands, (band + 1) * oh // bands

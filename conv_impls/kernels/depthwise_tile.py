@@ -35,8 +35,8 @@ PASSES = ((7, 1), (5, 1), (3, 1), (1, 1), (3, 2), (1, 2))
 
 
 @intrinsic
-def position_tile(typing_context, which, size, kw, source, taps, weight, y, bias, first, floor):
-    """Y[i, j] = max(floor, start + sum over taps) for i < rows, j < columns, in one pass of a kernel.
+def position_tile(typing_context, which, size, kw, source, taps, weight, y, bias, first, clamp):
+    """Y[i, j] = max(clamp, start + sum over taps) for i < rows, j < columns, in one pass of a kernel.
 
     ``size`` is (rows, columns), ``source`` and ``y`` are (array, at, row), ``weight`` and ``bias`` (array, at). Tap
     (p, q) of output (i, j) is source[at + (i*stride + p)*row + taps[q] + j]; its weight is weight[at + q*height + p];
@@ -141,8 +141,8 @@ def position_tile(typing_context, which, size, kw, source, taps, weight, y, bias
 
 
 @intrinsic
-def channel_tile(typing_context, columns, outer, inner, stride, source, weight, bias, y, first, floor):
-    """y[at + j*lanes] = max(floor, start + sum over taps) for j < columns; every element is a vector.
+def channel_tile(typing_context, columns, outer, inner, stride, source, weight, bias, y, first, clamp):
+    """y[at + j*lanes] = max(clamp, start + sum over taps) for j < columns; every element is a vector.
 
     Two nested loops, ``outer`` and ``inner``, run over the taps: each is (count, step in the image, step in the
     weights). The first product is source[at + j*stride*lanes] times weight[at]. Operands are (array, at); stride is 1

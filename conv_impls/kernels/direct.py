@@ -87,7 +87,7 @@ class Operands(NamedTuple):
     weight: Floats
     bias: Floats
     # One number: the lower clamp of each final sum.
-    floor: Floats
+    clamp: Floats
     # Offset of each tap in the image and in the weights, and start of each row of factors.
     offsets: Integers
     steps: Integers
@@ -190,7 +190,7 @@ def _accumulate(sums, count, chunks, taps, vectors, factors):
 
 
 @helper
-def _store_positions(sums, span, y, sizes, bias, floor):
+def _store_positions(sums, span, y, sizes, bias, clamp):
     """Store one row of sums, positions ``span`` (first, last), into an image, without the gaps between its rows.
 
     ``sums``, ``y`` and ``bias`` are (array, at).
@@ -202,26 +202,26 @@ def _store_positions(sums, span, y, sizes, bias, floor):
         here, there = uintp(at + p - first), uintp(to + i * sizes.out_width + j)
         for q in range(uintp(max(min(sizes.out_width - j, last - p), 0))):
             total = row[here + q] + offset
-            image[there + q] = floor if total < floor else total
+            image[there + q] = clamp if total < clamp else total
         p += sizes.pitch - j
         i, j = i + 1, 0
 
 
 @helper
-def _store_channels(sums, count, lanes, y, bias, floor):
+def _store_channels(sums, count, lanes, y, bias, clamp):
     """Store row m, element j of the sums at position m of channel j. ``y`` is (array, at, elements of a channel)."""
     (array, at), (image, to, positions), (offsets, channel) = sums, y, bias
     for j in range(lanes):
         offset, here, there = offsets[channel + j], uintp(at + j), uintp(to + j * positions)
         for m in range(uintp(count)):
             total = array[here + m * uintp(BLOCK)] + offset
-            image[there + m] = floor if total < floor else total
+            image[there + m] = clamp if total < clamp else total
 
 
 @helper
 def _convolve_part(part, parts, source, y, sums, plan):
     """Run the tasks of this part: blocks of at most ``rows`` rows and ``block`` elements, of one group of one image."""
-    sizes, floor = plan.sizes, plan.floor[0]
+    sizes, clamp = plan.sizes, plan.clamp[0]
     blocks, strips = -(-sizes.across // sizes.block), -(-sizes.down // sizes.rows)
     tasks, (work, at) = sizes.images * blocks * strips, sums
     for task in range(part * tasks // parts, (part + 1) * tasks // parts):
@@ -239,12 +239,12 @@ def _convolve_part(part, parts, source, y, sums, plan):
         if sizes.by_channel:
             to = (image * sizes.out_channels + first) * sizes.positions + m0
             bias = plan.bias, image % sizes.groups * sizes.out_channels + first
-            _store_channels(sums, count, lanes, (y, to, sizes.positions), bias, floor)
+            _store_channels(sums, count, lanes, (y, to, sizes.positions), bias, clamp)
         else:
             for m in range(m0, m0 + count):
                 row, to = (work, at + (m - m0) * BLOCK), (image * sizes.out_channels + m) * sizes.positions
                 bias = plan.bias, image % sizes.groups * sizes.out_channels + m
-                _store_positions(row, (first, first + lanes), (y, to), sizes, bias, floor)
+                _store_positions(row, (first, first + lanes), (y, to), sizes, bias, clamp)
 
 
 @kernel

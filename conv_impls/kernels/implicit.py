@@ -49,9 +49,9 @@ from conv_impls.kernels.product import PACKED_BY_TILE, multiply, multiply_by_pan
 from conv_impls.kernels.runtime.compile import helper, kernel
 from conv_impls.kernels.runtime.operands import Floats, Integers, of_call, of_plan
 from conv_impls.kernels.simd import lanes_of
-from conv_impls.kernels.square import load_rows, store_rows, transpose
 from conv_impls.kernels.stage import Staging, stage_band
 from conv_impls.kernels.tile import ROWS, START_BY_COLUMN, START_BY_ROW, START_C, VECTORS
+from conv_impls.kernels.transpose_block import load_rows, store_rows, transpose
 
 
 class Sizes(NamedTuple):
@@ -96,8 +96,8 @@ class Operands(NamedTuple):
     weight: Floats
     # The output channels of each group; for `by_channel`, padded with zeros to a whole panel.
     bias: Floats
-    # Lower clamp of sums: floor[0], between two k blocks, is -inf; floor[1], at the end, is 0 with ReLU, else -inf.
-    floor: Floats
+    # Lower clamp of sums: clamp[0], between two k blocks, is -inf; clamp[1], at the end, is 0 with ReLU, else -inf.
+    clamp: Floats
     # Offset of each k in the staged planes, from the first channel of its group.
     tap_offset: Integers
     window: Window
@@ -189,7 +189,7 @@ def kernels_of(staged):
                 out = image_group * oc * positions + p0
                 depth = min(sizes.k_block, reduction - k0)
                 start = START_C if k0 else START_BY_ROW
-                floor = plan.floor[1] if k0 + depth == reduction else plan.floor[0]
+                clamp = plan.clamp[1] if k0 + depth == reduction else plan.clamp[0]
                 a = plan.weight, first_channel * reduction, reduction, packed_by_tile, k0
                 bias = plan.bias, first_channel
                 # The products prefetch the next position block. After the last block of an image the prefetch is
@@ -198,7 +198,7 @@ def kernels_of(staged):
                 vectors_ahead = -(-count // lanes) if sizes.prefetch_image else 0
                 if inside:
                     b = source, base + k0 * positions + p0, width, positions
-                    multiply(share, depth, a, b, (y, out, positions), inside, bias, start, floor,
+                    multiply(share, depth, a, b, (y, out, positions), inside, bias, start, clamp,
                              (source, next_at, positions, vectors_ahead))  # fmt: skip
                 if inside < count:
                     remaining, k_range = count - inside, (k0, depth)
@@ -210,7 +210,7 @@ def kernels_of(staged):
                             _fill((source, base), k_range, span, plan, panel)
                     b = work, packed_at, width * depth, width
                     # If ``inside``, the product above prefetched the next block.
-                    multiply(share, depth, a, b, (y, out + inside, positions), remaining, bias, start, floor,
+                    multiply(share, depth, a, b, (y, out + inside, positions), remaining, bias, start, clamp,
                              (source, next_at, positions, 0 if inside else vectors_ahead))  # fmt: skip
             first_task += mine
 
@@ -248,7 +248,7 @@ def kernels_of(staged):
                 depth, start = min(sizes.k_block, reduction - k0), START_C if k0 else START_BY_COLUMN
                 b = plan.weight, ((group * panels + first) * reduction + k0) * width, reduction * width, width
                 c, bias = (work, result_at, columns + lanes), (plan.bias, (group * panels + first) * width)
-                floor = plan.floor[1] if k0 + depth == reduction else plan.floor[0]
+                clamp = plan.clamp[1] if k0 + depth == reduction else plan.clamp[0]
                 a = source, base + k0 * positions + p0, one, positions, zero
                 if not sizes.in_place:
                     for t in range(tiles):
@@ -261,19 +261,19 @@ def kernels_of(staged):
                             _fill((source, base), (k0, depth), (p0 + m, rows), plan, tile)
                     a = work, packed_at, depth, int64(PACKED_BY_TILE), zero
                 if sizes.by_panel:
-                    multiply_by_panel((count, tiles, last - first), depth, a, b, c, bias, start, floor)
+                    multiply_by_panel((count, tiles, last - first), depth, a, b, c, bias, start, clamp)
                 else:
                     nothing_ahead = plan.weight, zero, zero, zero
-                    multiply((count, zero, tiles, tiles), depth, a, b, c, columns, bias, start, floor, nothing_ahead)
+                    multiply((count, zero, tiles, tiles), depth, a, b, c, columns, bias, start, clamp, nothing_ahead)
             for channel in range(first * width, min(last * width, oc), lanes):
                 here = min(lanes, oc - channel)
                 for first_position in range(0, count, lanes):
                     # The last vector overlaps the previous one: masked stores are slow on AVX2.
                     j = max(min(first_position, count - lanes), 0)
                     at = result_at + j * (columns + lanes) + channel - first * width
-                    square = load_rows(work, at, columns + lanes, count - j, lanes)
+                    block = load_rows(work, at, columns + lanes, count - j, lanes)
                     store_rows(
-                        transpose(square),
+                        transpose(block),
                         y,
                         (image_group * oc + channel) * positions + p0 + j,
                         positions,
@@ -298,9 +298,9 @@ def pack_tiles(part, parts, operands):
         rows = (t + 1) * oc // tiles - t * oc // tiles
         for m in range(0, rows, lanes):
             for k in range(0, reduction, lanes):
-                square = load_rows(weight, (first_row + m) * reduction + k, reduction, rows - m, reduction - k)
+                block = load_rows(weight, (first_row + m) * reduction + k, reduction, rows - m, reduction - k)
                 to, here = first_row * reduction + k * rows + m, min(lanes, rows - m)
-                store_rows(transpose(square), packed, to, rows, reduction - k, here)
+                store_rows(transpose(block), packed, to, rows, reduction - k, here)
 
 
 @kernel
@@ -317,6 +317,6 @@ def pack_panels(part, parts, operands):
         for o in range(first, first + width, lanes):
             # Rows after the last channel are loaded as zeros.
             for k in range(0, reduction, lanes):
-                square = load_rows(weight, (group * oc + o) * reduction + k, reduction, oc - o, reduction - k)
+                block = load_rows(weight, (group * oc + o) * reduction + k, reduction, oc - o, reduction - k)
                 to = (task * reduction + k) * width + o - first
-                store_rows(transpose(square), packed, to, width, reduction - k, lanes)
+                store_rows(transpose(block), packed, to, width, reduction - k, lanes)

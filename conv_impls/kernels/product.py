@@ -20,7 +20,7 @@ PACKED_BY_TILE = 0
 
 
 @helper
-def multiply(share, depth, a, b, c, columns, bias, start, floor, soon):
+def multiply(share, depth, a, b, c, columns, bias, start, clamp, next_block):
     """Multiply tiles ``first`` to ``last`` - 1 by all panels of B; ``rows`` are split into ``tiles`` tiles.
 
     ``share`` is (rows, first, last, tiles). An even split of rows, 64 as 13+13+13+13+12 instead of 14+14+14+14+8, keeps
@@ -29,15 +29,15 @@ def multiply(share, depth, a, b, c, columns, bias, start, floor, soon):
     Sums start from C, or from ``bias`` = (array, at) of rows or of columns; all add in the same order.
 
     A is (array, at, row, step, skip): row m starts at at + m*row; with the step `PACKED_BY_TILE` the first ``skip``
-    steps of each tile are skipped. B is (array, at, panel, step), C (array, at, step). ``soon`` = (array, at, step,
-    lines) is the next block to prefetch: each tile prefetches one of the first ``lines`` lines of every row of it.
+    steps of each tile are skipped. B is (array, at, panel, step), C (array, at, step). ``next_block`` = (array, at,
+    step, lines) is prefetched: each tile prefetches one of the first ``lines`` lines of every row of it.
     """
     rows, first, last, tiles = share
     a_array, a_at, a_row, a_step, a_skip = a
     b_array, b_at, b_panel, b_step = b
     c_array, c_at, c_step = c
     bias_array, bias_at = bias
-    soon_array, soon_at, soon_step, soon_lines = soon
+    next_array, next_at, next_step, next_lines = next_block
     line, lanes = 0, lanes_of(b_array)
     width = VECTORS * lanes
     for t in range(first, last):
@@ -48,14 +48,14 @@ def multiply(share, depth, a, b, c, columns, bias, start, floor, soon):
         for j in range(0, columns, width):
             right = b_array, b_at + j // width * b_panel, b_step
             result = c_array, c_at + m * c_step + j, c_step
-            next_line = soon_array, soon_at + min(line, soon_lines) * lanes, soon_step if line < soon_lines else 0
+            next_line = next_array, next_at + min(line, next_lines) * lanes, next_step if line < next_lines else 0
             offset = bias_array, bias_at + (j if start == START_BY_COLUMN else m)
-            tile(here, depth, left, right, result, min(width, columns - j), offset, start, floor, next_line)
+            tile(here, depth, left, right, result, min(width, columns - j), offset, start, clamp, next_line)
             line += 1
 
 
 @helper
-def multiply_by_panel(share, depth, a, b, c, bias, start, floor):
+def multiply_by_panel(share, depth, a, b, c, bias, start, clamp):
     """As `multiply`, but each panel of B is multiplied by all tiles before the next panel; these prefetch the next one.
 
     ``share`` is (rows, tiles, panels), ``bias`` is per column; no step of A is skipped.
@@ -77,4 +77,4 @@ def multiply_by_panel(share, depth, a, b, c, bias, start, floor):
             result = c_array, c_at + m * c_step + j * width, c_step
             next_panel = b_array, panel + b_panel + line * lanes, b_step if line < VECTORS else 0
             tile(here, depth, left, (b_array, panel, b_step), result, width, (bias_array, bias_at + j * width), start,
-                 floor, next_panel)  # fmt: skip
+                 clamp, next_panel)  # fmt: skip

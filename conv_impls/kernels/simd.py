@@ -253,14 +253,14 @@ for _symbol, _name in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator
 
 
 @intrinsic
-def at_least(typing_context, value, floor):
+def at_least(typing_context, value, clamp):
     """The larger of the two in each lane; NaN stays NaN."""
 
     def codegen(context, builder, signature, arguments):
         a, b = arguments
         return builder.select(builder.fcmp_ordered("<", a, b), b, a)
 
-    return value(value, floor), codegen
+    return value(value, clamp), codegen
 
 
 @intrinsic

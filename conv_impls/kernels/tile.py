@@ -41,19 +41,19 @@ START_ZERO, START_BY_ROW, START_BY_COLUMN, START_C = 0, 1, 2, 3
 
 
 class Start(NamedTuple):
-    """Start and lower clamp of the sums, as LLVM values. Without a `Start` sums start at zero and are not clamped."""
+    """Start and lower bound of the sums, as LLVM values. Without a `Start` sums start at zero and are not clamped."""
 
     kind: ir.Value
     bias: ir.Value
-    floor: ir.Value
+    clamp: ir.Value
 
 
 class Product(NamedTuple):
     """The operands of a tile as LLVM values: pairs of an address and a step in elements, and numbers.
 
-    Without ``columns``, C is whole vectors wide. If ``soon`` (the next block) is given, each step of the reduction
-    prefetches one line of it. ``taps`` is the address of a table of offsets: B[k] is at B[0] + offset[k]. With several
-    panels, each starts ``panel`` elements after the previous one.
+    Without ``columns``, C is whole vectors wide. If ``next_block`` is given, each step of the reduction prefetches one
+    line of it. ``taps`` is the address of a table of offsets: B[k] is at B[0] + offset[k], or A[k] at
+    A[0] + offset[k] if ``taps_of_a``. With several panels, each starts ``panel`` elements after the previous one.
     """
 
     k: ir.Value
@@ -62,14 +62,19 @@ class Product(NamedTuple):
     c: tuple[ir.Value, ir.Value]
     columns: ir.Value | None = None
     start: Start | None = None
-    soon: tuple[ir.Value, ...] = ()
+    next_block: tuple[ir.Value, ...] = ()
     taps: ir.Value | None = None
     panel: ir.Value | None = None
+    taps_of_a: bool = False
 
 
 def emit(builder, vector, rows, vectors, a_row, product):
-    """Emit one tile of ``rows`` x ``vectors`` at the builder; A[k, m + 1] is ``a_row`` elements after A[k, m]."""
-    k, (a, a_step), (b, b_step), (c, c_step), columns, start, soon, taps, panel = product
+    """Emit one tile of ``rows`` x ``vectors`` at the builder; A[k, m + 1] is ``a_row`` elements after A[k, m].
+
+    ``a_row`` is a number known at compile time, or an LLVM value.
+    """
+    k, (a, a_step), (b, b_step), (c, c_step), columns, start, next_block, table, panel, taps_of_a = product
+    taps = None if taps_of_a else table
     scalar, lanes = vector.element, vector.count
     function = builder.function
     tiles = [(m, v) for m in range(rows) for v in range(vectors)]
@@ -82,6 +87,9 @@ def emit(builder, vector, rows, vectors, a_row, product):
 
     def c_address(m, v):
         return at(c, builder.mul(c_step, ir.Constant(I64, m)), v * lanes)
+
+    def a_address(here, m):
+        return at(here, m * a_row if isinstance(a_row, int) else builder.mul(a_row, I64(m)))
 
     def b_address(here, v):
         if panel is None:
@@ -122,18 +130,20 @@ def emit(builder, vector, rows, vectors, a_row, product):
             values.append(first)
         return values
 
-    def ask_for_c():
+    def prefetch_c():
         """Prefetch the lines of C if the reduction is long."""
-        asking, sums = block("asking"), block("sums")
-        builder.cbranch(builder.icmp_signed(">=", k, ir.Constant(I64, LONG)), asking, sums)
-        builder.position_at_end(asking)
+        prefetching, sums = block("prefetching"), block("sums")
+        builder.cbranch(builder.icmp_signed(">=", k, ir.Constant(I64, LONG)), prefetching, sums)
+        builder.position_at_end(prefetching)
         for m, v in tiles:
             llvm.prefetch(builder, c_address(m, v), write=True)
         builder.branch(sums)
         builder.position_at_end(sums)
 
-    def step(values, a_here, b_here, *soon_here):
+    def step(values, a_here, b_here, *next_here):
         """Add one step of the reduction to ``values``."""
+        if taps_of_a:
+            a_here = at(a, llvm.load(builder, I64, a_here))
         if taps is not None:
             # Prefetch: 64 -> 16 channels at 56 x 56 gain 15%; wide tiles, with more loads per product, lose 20%.
             if vectors <= VECTORS:
@@ -142,13 +152,11 @@ def emit(builder, vector, rows, vectors, a_row, product):
             b_here = at(b, llvm.load(builder, I64, b_here))
         for v in range(vectors if taps is None else 0):
             llvm.prefetch(builder, at(b_address(b_here, v), builder.mul(b_step, ir.Constant(I64, AHEAD))))
-        for address in soon_here:
+        for address in next_here:
             llvm.prefetch(builder, address, level=2)
         if rows < vectors:
             # The operands of the shorter side of the tile stay in registers.
-            left = [
-                simd.splat_ir(builder, builder.load(at(a_here, m * a_row), typ=scalar), vector) for m in range(rows)
-            ]
+            left = [simd.splat_ir(builder, builder.load(a_address(a_here, m), typ=scalar), vector) for m in range(rows)]
             result = list(values)
             for v in range(vectors):
                 right = llvm.load(builder, vector, b_address(b_here, v))
@@ -158,24 +166,24 @@ def emit(builder, vector, rows, vectors, a_row, product):
         right = [llvm.load(builder, vector, b_address(b_here, v)) for v in range(vectors)]
         result = []
         for m in range(rows):
-            left = simd.splat_ir(builder, builder.load(at(a_here, m * a_row), typ=scalar), vector)
+            left = simd.splat_ir(builder, builder.load(a_address(a_here, m), typ=scalar), vector)
             result += [simd.fma_ir(builder, left, right[v], values[m * vectors + v]) for v in range(vectors)]
         return result
 
     def raised(values):
-        """Clamp values to at least the floor. A branch skips it if the floor is -inf: most layers have no activation,
+        """Raise values to at least the clamp. A branch skips it if the clamp is -inf: most layers have no activation,
         and 28 comparisons are 4% of a short reduction."""
-        before, clamp, clamped = builder.block, block("clamp"), block("clamped")
-        builder.cbranch(builder.fcmp_ordered("==", start.floor, ir.Constant(scalar, float("-inf"))), clamped, clamp)
-        builder.position_at_end(clamp)
-        least = simd.splat_ir(builder, start.floor, vector)
+        before, clamping, clamped = builder.block, block("clamping"), block("clamped")
+        builder.cbranch(builder.fcmp_ordered("==", start.clamp, ir.Constant(scalar, float("-inf"))), clamped, clamping)
+        builder.position_at_end(clamping)
+        least = simd.splat_ir(builder, start.clamp, vector)
         higher = [builder.select(builder.fcmp_ordered("<", x, least), least, x) for x in values]
         builder.branch(clamped)
         builder.position_at_end(clamped)
         either = [builder.phi(vector) for _ in values]
         for phi, plain, value in zip(either, values, higher, strict=True):
             phi.add_incoming(plain, before)
-            phi.add_incoming(value, clamp)
+            phi.add_incoming(value, clamping)
         return either
 
     def store_whole(values):
@@ -189,11 +197,12 @@ def emit(builder, vector, rows, vectors, a_row, product):
 
     zero = ir.Constant(vector, [0.0] * lanes)
     accumulators = started() if start else [zero] * len(tiles)
-    if soon:
-        ask_for_c()
-    if a_row == 1:
-        walk = (b, b_step) if taps is None else (taps, I64(8 // llvm.itemsize(scalar)))
-        walks = [(a, a_step), walk, soon] if soon else [(a, a_step), walk]
+    if next_block:
+        prefetch_c()
+    if a_row == 1 or taps_of_a:
+        offsets = table, I64(8 // llvm.itemsize(scalar))
+        walks = [offsets if taps_of_a else (a, a_step), (b, b_step) if taps is None else offsets]
+        walks += [next_block] if next_block else []
         accumulators = loop(builder, block, "k", k, walks, accumulators, at, step)
     else:
         # A is stored in groups of `lanes` steps: in a group the next step is the next element.
@@ -249,13 +258,13 @@ def loop(builder, block, name, trips, walks, values, at, body):
     return results
 
 
-def _all_sizes(builder, vector, rows, a_row, product):
-    """A switch over tiles of all row counts, ``VECTORS`` wide, or one vector wide if ``columns`` fit one vector."""
+def all_sizes(builder, vector, rows, a_row, product, most=ROWS):
+    """A switch over tiles of up to ``most`` rows, ``VECTORS`` wide, or one vector wide if ``columns`` fit it."""
     widths, vectors = (VECTORS,), I64(VECTORS)
     if product.columns is not None:
         wide = builder.icmp_signed(">", product.columns, I64(vector.count))
         widths, vectors = (VECTORS, 1), builder.select(wide, vectors, I64(1))
-    sizes = [(count, width) for width in widths for count in range(1, ROWS + 1)]
+    sizes = [(count, width) for width in widths for count in range(1, most + 1)]
     switch(builder, vector, sizes, (rows, vectors), a_row, product)
 
 
@@ -282,21 +291,21 @@ def located(context, builder, signature, arguments):
 
 
 @intrinsic
-def tile(typing_context, rows, k, a, b, c, columns, bias, start, floor, soon):
-    """C[m, j] = max(floor, start + sum over k of A[k, m] * B[k, j]) for m < rows, j < columns.
+def tile(typing_context, rows, k, a, b, c, columns, bias, start, clamp, next_block):
+    """C[m, j] = max(clamp, start + sum over k of A[k, m] * B[k, j]) for m < rows, j < columns.
 
     Matrices are (array, at, step): B[k, j] is array[at + k*step + j] and is read in whole vectors; A[k, m] is
     array[at + k*step + m], C[m, j] array[at + m*step + j]. ``start`` selects the start of the sums: zero, array[at + m]
     or array[at + j] of ``bias`` = (array, at), the latter read in whole vectors, or C itself. The reduction also
-    prefetches the cache lines of C, and those of array[at + k*step] of ``soon``, the next block.
+    prefetches the cache lines of C, and those of array[at + k*step] of ``next_block``.
     """
     i, matrices, scalar = types.int64, map(simd.operand, (a, b, c)), c[0].dtype
-    signature = types.void(i, i, *matrices, i, simd.operand(bias), i, scalar, simd.operand(soon))
+    signature = types.void(i, i, *matrices, i, simd.operand(bias), i, scalar, simd.operand(next_block))
 
     def codegen(context, builder, signature, arguments):
-        rows, k, a, b, c, columns, (bias,), start, floor, soon = located(context, builder, signature, arguments)
-        product = Product(k, a, b, c, columns, Start(start, bias, floor), soon)
-        _all_sizes(builder, simd.vector_ir(scalar), rows, 1, product)
+        rows, k, a, b, c, columns, (bias,), start, clamp, next_block = located(context, builder, signature, arguments)
+        product = Product(k, a, b, c, columns, Start(start, bias, clamp), next_block)
+        all_sizes(builder, simd.vector_ir(scalar), rows, 1, product)
         return context.get_dummy_value()
 
     return signature, codegen
@@ -314,7 +323,7 @@ def tile_by_lane(typing_context, rows, k, a, b, c):
     def codegen(context, builder, signature, arguments):
         rows, *product = located(context, builder, signature, arguments)
         vector = simd.vector_ir(scalar)
-        _all_sizes(builder, vector, rows, vector.count, Product(*product))
+        all_sizes(builder, vector, rows, vector.count, Product(*product))
         return context.get_dummy_value()
 
     return types.void(i, i, *map(simd.operand, (a, b, c))), codegen

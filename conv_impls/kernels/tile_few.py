@@ -19,7 +19,17 @@ from numba.extending import intrinsic
 
 from conv_impls.kernels import simd
 from conv_impls.kernels.runtime import llvm
-from conv_impls.kernels.tile import ROWS, START_BY_ROW, VECTORS, Product, Start, located, switch
+from conv_impls.kernels.tile import (
+    ROWS,
+    START_BY_COLUMN,
+    START_BY_ROW,
+    VECTORS,
+    Product,
+    Start,
+    all_sizes,
+    located,
+    switch,
+)  # fmt: skip
 
 # Widths in vectors of a tile of few rows, which has free registers for more than `VECTORS`.
 WIDTHS = 1, 2, 4, 8
@@ -27,6 +37,9 @@ WIDTHS = 1, 2, 4, 8
 # would read twice the weights.
 PANELS = 4
 PANEL_COUNTS = 1, 2, PANELS
+# Maximum rows of a tile whose elements of A are a step apart that is not known at compile time: each row needs an
+# address in a register. Tiles of 14 rows took twice the time.
+STRIDED_ROWS = min(ROWS, 8)
 I64 = ir.IntType(64)
 
 
@@ -36,7 +49,7 @@ def most_vectors(rows: int) -> int:
 
 
 @intrinsic
-def tile_by_tap(typing_context, size, k, a, b, taps, c, columns, bias, floor):
+def tile_by_tap(typing_context, size, k, a, b, taps, c, columns, bias, clamp):
     """As `tile`, but B is (array, at), and B[k, j] is array[at + offset[k] + j]: an image that is read in place.
 
     ``size`` is (rows, vectors), vectors at most `most_vectors` of rows; ``taps`` is (offset, index of k = 0), ``bias``
@@ -48,12 +61,12 @@ def tile_by_tap(typing_context, size, k, a, b, taps, c, columns, bias, floor):
 
     def codegen(context, builder, signature, arguments):
         rows, vectors = cgutils.unpack_tuple(builder, arguments[0], 2)
-        k, a, (b,), (taps,), c, columns, (bias,), floor = located(
+        k, a, (b,), (taps,), c, columns, (bias,), clamp = located(
             context, builder, types.void(*signature.args[1:]), arguments[1:]
         )
         vector = simd.vector_ir(scalar)
         taps = llvm.to(builder, taps, vector.element)
-        product = Product(k, a, (b, None), c, columns, Start(I64(START_BY_ROW), bias, floor), (), taps)
+        product = Product(k, a, (b, None), c, columns, Start(I64(START_BY_ROW), bias, clamp), (), taps)
         sizes = [(r, v) for r in range(1, ROWS + 1) for v in WIDTHS if v <= most_vectors(r)]
         switch(builder, vector, sizes, (rows, vectors), 1, product)
         return context.get_dummy_value()
@@ -62,7 +75,7 @@ def tile_by_tap(typing_context, size, k, a, b, taps, c, columns, bias, floor):
 
 
 @intrinsic
-def tile_of_row(typing_context, k, a, b, c, columns, bias, start, floor):
+def tile_of_row(typing_context, k, a, b, c, columns, bias, start, clamp):
     """As `tile` for one row and one of `PANEL_COUNTS`: B[k, j] of panel p is array[at + p*panel + k*step + j].
 
     B is (array, at, step, panel). It is read in whole panels; the smallest count that covers ``columns`` is used.
@@ -71,8 +84,8 @@ def tile_of_row(typing_context, k, a, b, c, columns, bias, start, floor):
     signature = types.void(i, *map(simd.operand, (a, b, c)), i, simd.operand(bias), i, scalar)
 
     def codegen(context, builder, signature, arguments):
-        k, a, (b, step, panel), c, columns, (bias,), start, floor = located(context, builder, signature, arguments)
-        product = Product(k, a, (b, step), c, columns, Start(start, bias, floor), panel=panel)
+        k, a, (b, step, panel), c, columns, (bias,), start, clamp = located(context, builder, signature, arguments)
+        product = Product(k, a, (b, step), c, columns, Start(start, bias, clamp), panel=panel)
         vector = simd.vector_ir(scalar)
         vectors = I64(PANELS * VECTORS)
         for count in reversed(PANEL_COUNTS[:-1]):
@@ -82,3 +95,35 @@ def tile_of_row(typing_context, k, a, b, c, columns, bias, start, floor):
         return context.get_dummy_value()
 
     return signature, codegen
+
+
+def _at_taps(strided):
+    """`tile_at_taps`, `tile_at_strided_taps`: if the step is known at compile time, rows need no registers for it."""
+
+    @intrinsic
+    def tile(typing_context, rows, k, a, b, taps, c, columns, bias, clamp):
+        """As `conv_impls.kernels.tile.tile`, but A[k, m] is array[at + offset[k] + m*step]: an image read in place.
+
+        A is (array, at, step), the step is 1 unless strided; ``taps`` is (offset, index of k = 0), ``bias`` is per
+        column. A strided tile has at most `STRIDED_ROWS` rows.
+        """
+        i, scalar = types.int64, c[0].dtype
+        kinds = map(simd.operand, (a, b, taps, c))
+        signature = types.void(i, i, *kinds, i, simd.operand(bias), scalar)
+
+        def codegen(context, builder, signature, arguments):
+            rows, k, (a, step), b, (taps,), c, columns, (bias,), clamp = located(context, builder, signature, arguments)
+            vector = simd.vector_ir(scalar)
+            start, taps = Start(I64(START_BY_COLUMN), bias, clamp), llvm.to(builder, taps, vector.element)
+            product = Product(k, (a, None), b, c, columns, start, (), taps, taps_of_a=True)
+            all_sizes(builder, vector, rows, step if strided else 1, product, STRIDED_ROWS if strided else ROWS)
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    # Part of the name of the kernel that uses it (`conv_impls.kernels.runtime.compile.named`).
+    tile.around = "_strided" if strided else "_contiguous"
+    return tile
+
+
+tile_at_taps, tile_at_strided_taps = (_at_taps(strided) for strided in (False, True))

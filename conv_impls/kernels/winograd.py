@@ -6,12 +6,15 @@ Idea
     A block of tiles that fits the caches goes through all three steps before the next block. One vector of channels
     (for example 16) is transposed so that lanes are channels, then transformed. Register tiles compute one matrix
     product per point. The results are transformed back and transposed into y. The transformed image is never written to
-    memory. The transforms, also for strides, are in `conv_impls.kernels.winograd_transform`.
+    memory. The transforms, also for strides, are in `conv_impls.kernels.winograd_transform`. With dilation, a tile has
+    outputs of one phase (`conv_impls.kernels.winograd_axes`). The tiles of all phases of a column range form a group
+    and stay in one block, so they share the rows that are read, and their outputs are contiguous.
 Source
     Lavin & Gray 2016, arXiv:1509.09308, sec. 4.
 Limits
-    Dilation 1. The error grows with the points of an axis; 3x3 with m = 2 is exact on small integers. The transformed
-    weights need points/taps times the memory of the weights. Groups with few channels leave lanes empty.
+    Dilation only with stride 1. The error grows with the points of an axis; 3x3 with m = 2 is exact on small integers.
+    The transformed weights need points/taps times the memory of the weights. Groups with few channels leave lanes
+    empty.
 """
 
 from __future__ import annotations
@@ -22,11 +25,13 @@ from typing import NamedTuple
 from conv_impls.kernels.runtime.compile import helper, kernel
 from conv_impls.kernels.runtime.operands import Floats, of_call, of_plan
 from conv_impls.kernels.simd import constant, lanes_of, store
-from conv_impls.kernels.square import finish_rows, load_rows, store_rows, transpose
 from conv_impls.kernels.stage import Staging
 from conv_impls.kernels.tile import ROWS, VECTORS, tile_by_lane
-from conv_impls.kernels.winograd_axes import axes
+from conv_impls.kernels.transpose_block import epilogue, load_rows, store_rows, transpose
+from conv_impls.kernels.winograd_axes import axes, first_output, tiles_along
 from conv_impls.kernels.winograd_transform import transforms
+
+tiles_along, first_output = helper(tiles_along), helper(first_output)
 
 
 class Sizes(NamedTuple):
@@ -46,6 +51,8 @@ class Sizes(NamedTuple):
     left: int
     out_h: int
     out_w: int
+    dilation_h: int
+    dilation_w: int
     # Elements of the workspace before the transformed tiles.
     rows: int
     # Maximum tiles of a block; number of blocks; number of parts of a group's output channels.
@@ -63,7 +70,7 @@ class Operands(NamedTuple):
     weight: Floats
     bias: Floats
     # One value: the lower clamp of the result.
-    floor: Floats
+    clamp: Floats
     sizes: Sizes
 
 
@@ -84,23 +91,24 @@ class TransformOperands(NamedTuple):
 
 @helper
 def _gather(source, base, sizes, corner, span, here, target):
-    """target[at + (i*columns + j)*lanes + c] = image[c, top+i, left+j], zero outside, for ``here`` channels.
+    """target[at + (i*columns + j)*lanes + c] = image[c, top+i*step, left+j], zero outside, for ``here`` channels.
 
-    ``corner`` is (top, left), ``span`` (rows, columns), ``target`` (array, at).
+    ``corner`` is (top, left), ``span`` (rows, columns, step of the rows), ``target`` (array, at).
     """
-    (top, left), (height, columns) = corner, span
+    (top, left), (height, columns, step) = corner, span
     rows, at = target
     lanes, zero = lanes_of(rows), constant(rows, 0.0)
     low, high = max(0, -left), min(columns, sizes.w - left)
     for i in range(height):
         line = at + i * columns * lanes
-        inside = 0 <= top + i < sizes.h and low < high
+        row = top + i * step
+        inside = 0 <= row < sizes.h and low < high
         first, last = (low, high) if inside else (columns, columns)
         for j in range(first):
             store(zero, rows, line + j * lanes)
         # Up to lanes - 1 rows after the last are written too.
         for j in range(first, last, lanes):
-            pixel = base + (top + i) * sizes.pitch + left + j
+            pixel = base + row * sizes.pitch + left + j
             block = load_rows(source, pixel, sizes.channel, here, last - j)
             store_rows(transpose(block), rows, line + j * lanes, lanes, lanes, lanes)
         for j in range(last, columns):
@@ -115,27 +123,56 @@ def kernels_of(tile):
     """
     down_axis, across_axis = axes(tile)
     input_tile, filter_tile, output_tile = transforms(tile)
-    (mh, mw), (taps_h, taps_w), _ = tile
+    (mh, mw), (taps_h, taps_w), (stride_h, stride_w), dilated = tile
     points_w, points = across_axis.points, down_axis.points * across_axis.points
-    (step_h, span_h), (step_w, span_w) = (down_axis.step, down_axis.span), (across_axis.step, across_axis.span)
+    span_h, span_w = down_axis.span, across_axis.span
+
+    @helper(inline="always")
+    def _steps(sizes):
+        """Distance of the outputs of a tile, a constant without dilation."""
+        if dilated:
+            return sizes.dilation_h, sizes.dilation_w
+        return 1, 1
+
+    @helper(inline="always")
+    def _tiles(sizes):
+        """Tiles down and across an image."""
+        step_h, step_w = _steps(sizes)
+        return tiles_along(sizes.out_h, mh, step_h), tiles_along(sizes.out_w, mw, step_w)
+
+    @helper(inline="always")
+    def _place(t, sizes):
+        """Image, tile row and tile column of a tile, and the number of tiles from it to the end of its row."""
+        down, across = _tiles(sizes)
+        return t // (across * down), t // across % down, t % across, across - t % across
+
+    @helper(inline="always")
+    def _first_of_block(b, sizes):
+        """First tile of a block. Blocks contain whole groups of ``step_w`` tiles; the last of a row may be shorter."""
+        (down, across), (_, step_w) = _tiles(sizes), _steps(sizes)
+        groups = -(-across // step_w)
+        unit = b * (sizes.batch * down * groups) // sizes.blocks
+        return unit // groups * across + unit % groups * step_w
 
     @helper
     def _image_block(source, sizes, tiles, group, work, at, v_at):
         """Transform these tiles of a group; store to v_at: (tile point, group of channels, tile, channel)."""
-        t0, t1 = tiles
-        ic = sizes.in_channels
-        lanes, across, down = lanes_of(work), -(-sizes.out_w // mw), -(-sizes.out_h // mh)
+        (t0, t1), (step_h, step_w) = tiles, _steps(sizes)
+        ic, lanes = sizes.in_channels, lanes_of(work)
         count, deep = t1 - t0, -(-ic // lanes_of(work)) * lanes_of(work)
         for c in range(0, ic, lanes):
             t = t0
             while t < t1:
-                n, i, j = t // (across * down), t // across % down, t % across
-                run = min(t1 - t, across - j)
-                columns, corner = (run - 1) * step_w + span_w, (i * step_h - sizes.top, j * step_w - sizes.left)
+                n, i, j, left_in_row = _place(t, sizes)
+                run = min(t1 - t, left_in_row)
+                top, left = first_output(i, mh, step_h) * stride_h, first_output(j, mw, step_w) * stride_w
+                columns = first_output(j + run - 1, mw, step_w) * stride_w - left + (span_w - 1) * step_w + 1
                 base = ((n * sizes.groups + group) * ic + c) * sizes.channel
-                _gather(source, base, sizes, corner, (span_h, columns), ic - c, (work, at))
+                corner = top - sizes.top, left - sizes.left
+                _gather(source, base, sizes, corner, (span_h, columns, step_h), ic - c, (work, at))
                 for r in range(run):
-                    image = work, at + r * step_w * lanes, columns * lanes, lanes
+                    offset = first_output(j + r, mw, step_w) * stride_w - left
+                    image = work, at + offset * lanes, columns * lanes, step_w * lanes
                     to = v_at + c * count + (t - t0 + r) * lanes
                     input_tile(image, (work, to, points_w * deep * count, deep * count))
                 t += run
@@ -145,28 +182,30 @@ def kernels_of(tile):
         """Transform a vector of channels of the products back, apply the epilogue and transpose into y.
 
         ``channel`` is (group, first channel in it), ``room`` (workspace, at, offset of the products), ``ends`` (bias,
-        floor).
+        clamp).
         """
-        (t0, t1), (group, o), (work, at, m_at), (bias, floor) = tiles, channel, room, ends
+        (t0, t1), (group, o), (work, at, m_at), (bias, clamp) = tiles, channel, room, ends
         oc, oh, ow = sizes.out_channels, sizes.out_h, sizes.out_w
-        lanes, across, down = lanes_of(y), -(-ow // mw), -(-oh // mh)
+        lanes, (step_h, step_w) = lanes_of(y), _steps(sizes)
         width, count, first = VECTORS * lanes_of(y), t1 - t0, group * sizes.out_channels + o
         t = t0
         while t < t1:
-            n, i, j = t // (across * down), t // across % down, t % across
-            run = min(t1 - t, across - j)
-            columns = run * mw
+            n, i, j, left_in_row = _place(t, sizes)
+            run = min(t1 - t, left_in_row)
+            top, left = first_output(i, mh, step_h), first_output(j, mw, step_w)
+            columns = first_output(j + run - 1, mw, step_w) - left + (mw - 1) * step_w + 1
             for r in range(run):
                 products = work, m_at + (t - t0 + r) * width + o % width, points_w * count * width, count * width
-                output_tile(products, (work, at + r * mw * lanes, columns * lanes, lanes))
-            here = min(columns, ow - j * mw)
-            for r in range(min(mh, oh - i * mh)):
-                line = ((n * sizes.groups * oc + first) * oh + i * mh + r) * ow + j * mw
+                offset = first_output(j + r, mw, step_w) - left
+                output_tile(products, (work, at + offset * lanes, columns * lanes, step_w * lanes))
+            here = min(columns, ow - left)
+            for r in range(min(mh, -(-(oh - top) // step_h))):
+                line = ((n * sizes.groups * oc + first) * oh + top + r * step_h) * ow + left
                 for first_column in range(0, here, lanes):
                     # The last vector of a row overlaps the previous one: masked stores are slow on AVX2.
                     q = max(min(first_column, here - lanes), 0)
                     rows = transpose(load_rows(work, at + (r * columns + q) * lanes, lanes, lanes, lanes))
-                    rows = finish_rows(rows, bias, first, oc - o, floor[0])
+                    rows = epilogue(rows, bias, first, oc - o, clamp[0])
                     store_rows(rows, y, line + q, oh * ow, oc - o, here - q)
             t += run
 
@@ -177,9 +216,9 @@ def kernels_of(tile):
         plan = of_plan(operands, Operands)
         sizes, source = plan.sizes, work if plan.sizes.staged else x
         groups, oc, blocks, o_parts = sizes.groups, sizes.out_channels, sizes.blocks, sizes.o_parts
-        lanes, across = lanes_of(y), -(-sizes.out_w // mw)
+        lanes = lanes_of(y)
         width, deep = VECTORS * lanes_of(y), -(-sizes.in_channels // lanes_of(y)) * lanes_of(y)
-        tiles, panels = sizes.batch * across * -(-sizes.out_h // mh), -(-oc // width)
+        panels = -(-oc // width)
         # Workspace: image rows (lanes are channels) or result rows; then transformed tiles; then products.
         v_at = at + sizes.rows
         m_at = v_at + points * sizes.block * deep
@@ -187,7 +226,7 @@ def kernels_of(tile):
         first_task = part * tasks // parts
         for task in range(first_task, (part + 1) * tasks // parts):
             b, group, ob = task // (groups * o_parts), task // o_parts % groups, task % o_parts
-            here = b * tiles // blocks, (b + 1) * tiles // blocks
+            here = _first_of_block(b, sizes), _first_of_block(b + 1, sizes)
             count = here[1] - here[0]
             shares = -(-count // ROWS)
             if ob == 0 or task == first_task:
@@ -202,7 +241,7 @@ def kernels_of(tile):
                         result = work, m_at + (point * count + first) * width, width
                         tile_by_lane((share + 1) * count // shares - first, deep, left, kernels, result)
                 for o in range(panel * width, min((panel + 1) * width, oc), lanes):
-                    _result_block(y, sizes, here, (group, o), (work, at, m_at), (plan.bias, plan.floor))
+                    _result_block(y, sizes, here, (group, o), (work, at, m_at), (plan.bias, plan.clamp))
 
     @kernel
     def transform(part, parts, operands):

@@ -6,6 +6,8 @@ Idea
     stride 1. Outputs are the sum of all phases, so the points of the phases are concatenated: 3 taps at stride 2 need
     2m + 1 points instead of 3m products. A kernel of more than `MOST_TAPS` taps is split into pieces in the same way.
     The point counts of the two axes multiply.
+    With dilation d, outputs d apart use inputs d apart. So each of the d output phases is a convolution without
+    dilation, and a tile has m outputs of one phase. Tiles of all phases take turns: their outputs fill m * d columns.
 Source
     Lavin & Gray 2016, arXiv:1509.09308, sec. 4; Toom-Cook matrices: Barabasz et al. 2018, arXiv:1803.10986, sec. 2.
     Phases of a strided convolution: Vaidyanathan 1993, Multirate Systems and Filter Banks, sec. 4.3 (polyphase).
@@ -30,16 +32,18 @@ MOST_TAPS = 5
 
 
 class Tile(NamedTuple):
-    """Outputs of a tile, taps of the kernel and stride, each (down, across)."""
+    """Outputs of a tile, taps of the kernel and stride, each (down, across), and whether the kernel is dilated."""
 
     m: tuple[int, int]
     taps: tuple[int, int]
     stride: tuple[int, int]
+    dilated: bool = False
 
     @property
     def name(self) -> str:
         """A unique text for this tile, used as part of a name."""
-        return "_".join(f"{kind}{down}x{across}" for kind, (down, across) in zip("fks", self, strict=True))
+        numbers = zip("fks", (self.m, self.taps, self.stride), strict=True)
+        return "_".join(f"{kind}{down}x{across}" for kind, (down, across) in numbers) + "_d" * self.dilated
 
 
 class Axis(NamedTuple):
@@ -64,8 +68,28 @@ class Axis(NamedTuple):
 @cache
 def axes(tile: Tile) -> tuple[Axis, Axis]:
     """The algorithms (down, across)."""
-    down, across = (axis(*numbers) for numbers in zip(*tile, strict=True))
+    down, across = (axis(*numbers) for numbers in zip(tile.m, tile.taps, tile.stride, strict=True))
     return down, across
+
+
+def tiles_along(outputs: int, m: int, dilation: int) -> int:
+    """Number of tiles of m outputs, ``dilation`` apart, that cover an axis; kernels compile this function, too.
+
+    >>> [tiles_along(*sizes) for sizes in ((8, 4, 1), (9, 4, 1), (8, 4, 2), (9, 4, 2), (3, 4, 2), (1, 4, 2))]
+    [2, 3, 2, 3, 2, 1]
+    """
+    groups = -(-outputs // (m * dilation))
+    # The last group has one tile for each phase that it contains.
+    return (groups - 1) * dilation + min(dilation, outputs - (groups - 1) * m * dilation)
+
+
+def first_output(tile: int, m: int, dilation: int) -> int:
+    """The first output of a tile along an axis; the others follow ``dilation`` apart.
+
+    >>> [first_output(tile, 4, 2) for tile in range(4)], [first_output(tile, 4, 1) for tile in range(3)]
+    ([0, 1, 8, 9], [0, 4, 8])
+    """
+    return tile // dilation * m * dilation + tile % dilation
 
 
 def pieces(taps: int, stride: int) -> list[range]:

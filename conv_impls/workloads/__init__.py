@@ -130,10 +130,10 @@ def read(text: str, batch: int | None = None, dtype: str | None = None, size: st
     except (ConvError, ValueError) as error:
         raise WorkloadError(f"{text}: {error}") from None
     if not layers:
-        raise WorkloadError(f"{path}: no layers in it")
+        raise WorkloadError(f"{path}: it contains no layers")
     name, times = Counter(layer.name for layer in layers).most_common(1)[0]
     if times > 1:
-        raise WorkloadError(f"{path}: layer name {name!r} comes twice, with different labels; names tell layers apart")
+        raise WorkloadError(f"{path}: layer name {name!r} is used twice, with different labels; use unique names")
     return replace(workload, layers=layers)
 
 
@@ -180,7 +180,7 @@ def _read_labels(path: Path) -> list[Layer]:
                 if word.startswith("#"):
                     break
                 if word.startswith("--"):
-                    raise ValueError(f"expected labels alone, got an option of benchdnn: {word[:40]!r}")
+                    raise ValueError(f"expected only labels, got an option of benchdnn: {word[:40]!r}")
                 # An invalid count is parsed as a label, which then fails.
                 if (match := re.fullmatch(r"x([0-9]{1,9})", word)) and len(layers) > first:
                     layers[-1] = replace(layers[-1], count=_count(int(match[1])))

@@ -50,10 +50,10 @@ def parse(text: str) -> dict[str, Size]:
             raise WorkloadError(f"size: expected numbers >= 1 as in 1,3,48,192 or name=1,3,48,192, got {text!r}")
         if None in size[1:] or (None in size and len(size) != IMAGE_RANK):
             raise WorkloadError(
-                f"size: expected {ANY_BATCH}, a batch left to --batch, as the first of four, got {text!r}"
+                f"size: expected {ANY_BATCH}, the batch that --batch sets, only as the first of four, got {text!r}"
             )
         if name in found or (found and "" in (name, *found)):
-            raise WorkloadError(f"size: expected one size for each input, each with its input's name, got {text!r}")
+            raise WorkloadError(f"size: expected one size per input, each with the name of its input, got {text!r}")
         found[name] = size
     return found
 
@@ -129,9 +129,9 @@ class Inputs:
         if not scaled or batch is None:
             return 1, 1
         if len(fixed) != 1 and all(self._dims.values()):
-            why = f"fixes it where {batch} cannot be put; export it with that batch"
+            why = f"has a fixed batch that {batch} cannot replace; export it with that batch"
             if not fixed:
-                why = f"has no input of four dimensions, whose first would be the batch; leave {batch} out"
+                why = f"has no input of four dimensions, which would start with the batch; omit {batch}"
             raise WorkloadError(f"batch: this model {why}")
         # If the rank of an input is not known, a later error requests its size.
         return (batch, fixed.pop()) if fixed else (1, 1)
@@ -181,8 +181,8 @@ class Inputs:
     def _check_batch(self, name: str, size: Size, batch: int | None) -> None:
         if batch is not None and name in self._images and size[0] not in (None, batch):
             raise WorkloadError(
-                f"size: {size[0]} is the batch of input {plain(name)!r}, and --batch says {batch}; leave out --batch, "
-                f"or leave the batch to it: {self._option(self._given | {name: (None, *size[1:])})}"
+                f"size: {size[0]} is the batch of input {plain(name)!r}, but --batch is {batch}; omit --batch, "
+                f"or let it set the batch: {self._option(self._given | {name: (None, *size[1:])})}"
             )
 
     def _put(self, name: str, place: int, number: int) -> None:

@@ -88,7 +88,7 @@ def _inlined(model: Any) -> Any:
                 continue
             if key in callers or len(callers) == MOST_CALLS:
                 why = "calls itself" if key in callers else f"is more than {MOST_CALLS} calls deep"
-                raise WorkloadError(f"its function {plain('.'.join(key))} {why}, so it cannot be unfolded")
+                raise WorkloadError(f"its function {plain('.'.join(key))} {why}, so it cannot be expanded")
             if key not in unfolded:
                 body = functions[key].node
                 own = sum(1 + inner.ByteSize() // NODE_BYTES for inner in body)
@@ -98,7 +98,7 @@ def _inlined(model: Any) -> Any:
 
     if sum(map(added, model.graph.node)) > MOST_NODES:
         raise WorkloadError(
-            f"its functions unfold to more than {MOST_NODES} nodes, which are not followed; export it without functions"
+            f"its functions expand to more than {MOST_NODES} nodes, the maximum; export it without functions"
         )
     # ONNX converts functions of another opset to the model's if it can; otherwise it raises errors of any type.
     try:

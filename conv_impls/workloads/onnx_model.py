@@ -129,13 +129,13 @@ def _layers(path: Path, model: Any, inputs: Inputs, times: int, per: int, say: A
                 opened |= {value.opened_by: name_of(node) for value in (weight, x) if value.opened_by} | opened
             continue
         dtype = DTYPES.get(weight.type.tensor_type.elem_type)
-        notes["are neither float32 nor float64 and taken as float32"] += dtype is None
-        notes["have a sparse weight and are taken as dense"] += node.input[1] in sparse
+        notes["have a dtype other than float32 or float64 and are measured as float32"] += dtype is None
+        notes["have a sparse weight and are measured as dense"] += node.input[1] in sparse
         problem = _problem(node, x.shape, weight.shape, dtype or "float32")
         scaled, rest = divmod(problem.batch * times, per)
         if rest:
             raise WorkloadError(f"Conv {name_of(node)} has batch {problem.batch} where the model has {per}; "
-                                f"that does not scale to {times}, export the model with that batch")  # fmt: skip
+                                f"that does not scale to {times}; export the model with that batch")  # fmt: skip
         problem = problem.replace(batch=scaled)
         names.setdefault(problem, name_of(node))
         counts[problem] += 1
@@ -153,10 +153,10 @@ def _layers(path: Path, model: Any, inputs: Inputs, times: int, per: int, say: A
 def _reason(node: Any, x: Value, weight: Value) -> str:
     """Why a convolution is skipped, as a predicate that follows a number; empty if it is a layer."""
     if not is_onnx(node):
-        return f"are {kind(node)}, which is not ONNX's own"
+        return f"are {kind(node)}, which is not an operator of ONNX"
     if node.op_type != "Conv":
         what = WHAT.get(node.op_type)
-        return f"are {what} ({kind(node)})" if what else f"are {kind(node)}, no plain Conv"
+        return f"are {what} ({kind(node)})" if what else f"are {kind(node)}, not a plain Conv"
     shape = weight.shape if weight.shape is not None else x.shape
     if shape is not None and len(shape) != CONV_RANK:
         return f"are {len(shape) - 2}-D" if len(shape) > 2 else f"have a weight of {len(shape)} dimensions, not four"

@@ -165,7 +165,7 @@ class _Inference:
         if refusal:
             return f"have sizes that {kind(node)} {name_of(node)} refuses ({refusal})", ""
         if file := next((value.file for value in inputs if value.file), ""):
-            return f"have sizes that {file} decides", ""
+            return f"have sizes that depend on {file}", ""
         return RUN_TIME, ""
 
     def _is_inferred(self, node: Any) -> bool:
@@ -289,5 +289,5 @@ def _free(graph: Any) -> list[str]:
 def unmade(name: str) -> Value:
     """A placeholder for a value that is not an input, a constant or an output of an earlier node."""
     return Value(
-        lacking=f"have an input {plain(name)} that nothing in the model makes" if name else "have no input or no weight"
+        lacking=f"have an input {plain(name)} that no node of the model makes" if name else "have no input or no weight"
     )

@@ -111,8 +111,8 @@ def store_rows(typing_context, rows, array, index, step, count, width):
 
 
 @intrinsic
-def finish_rows(typing_context, rows, bias, index, count, floor):
-    """Epilogue: row i plus bias[index + i] for i < count, clamped to at least ``floor``; NaN stays NaN."""
+def epilogue(typing_context, rows, bias, index, count, clamp):
+    """Epilogue: row i plus bias[index + i] for i < count, clamped to at least ``clamp``; NaN stays NaN."""
 
     def codegen(context, builder, signature, arguments):
         tuple_v, values, first, count_v, floor_v = arguments

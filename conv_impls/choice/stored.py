@@ -19,7 +19,7 @@ SHOWN = {
     "cache": ("reading, private cache", 1e-9, "GB/s"),
     "l3": ("reading, shared cache", 1e-9, "GB/s"),
     "memory": ("reading, memory", 1e-9, "GB/s"),
-    "call_s": ("start of the threads", 1e6, "us"),
+    "call_s": ("starting the threads", 1e6, "us"),
 }
 
 
@@ -47,11 +47,12 @@ def _of(threads: int, moments: list[dict[str, Any]], single: list[dict[str, Any]
     best = limits.best(moments)
     believed = limits.believed(limits.best(single), best, threads)
     dates = [_date(datetime.fromisoformat(moment["date"])) for moment in moments]
-    times = f"measured {dates[0]}" + (f", best of {len(dates)} moments since {dates[-1]}" if len(dates) > 1 else "")
-    yield f"  {_threads(threads)}: {times}; next after {_date(datetime.fromtimestamp(limits.due_at(moments), UTC))}"
+    several = f", best of {len(dates)} measurements since {dates[-1]}" if len(dates) > 1 else ""
+    due = _date(datetime.fromtimestamp(limits.due_at(moments), UTC))
+    yield f"  {_threads(threads)}: measured {dates[0]}{several}; next measurement after {due}"
     for name, (words, factor, unit) in SHOWN.items():
         fits = best[name] == believed[name]
-        note = "" if fits else f"  implausible beside the others: {believed[name] * factor:.4g} is used"
+        note = "" if fits else f"  implausible, given the others; {believed[name] * factor:.4g} is used"
         yield f"    {words:24}{best[name] * factor:10.4g} {unit:8}{note}".rstrip()
 
 
