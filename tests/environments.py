@@ -11,6 +11,7 @@ and that is no failure. Exit code 1 if an environment failed.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,8 @@ TESTS = tuple(
         "workloads_random",
     )
 )  # fmt: skip
+# A requirement that names other extras of this package.
+OWN = re.compile(r"conv-impls\[(.*)\]")
 OLDEST, NEWEST = (3, 11), (3, 14)
 PYTEST = "-m", "pytest", "-q", "-p", "no:cacheprovider"
 # With the library alone: every backend that supports the layer, against the reference.
@@ -58,10 +61,12 @@ class Need(NamedTuple):
 
 
 def declared(extra: str | None = None) -> list[str]:
-    """Requirements of the package, or of an extra without what it takes from other extras."""
+    """Requirements of the package, or of an extra with those of the extras that it names."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     found: list[str] = project["optional-dependencies"][extra] if extra else project["dependencies"]
-    return [line for line in found if not line.startswith("conv-impls")]
+    others = (name for line in found if (names := OWN.fullmatch(line)) for name in names[1].split(","))
+    named = [line for other in others for line in declared(other)]
+    return [line for line in found if not OWN.fullmatch(line)] + named
 
 
 def parts(requirements: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -88,23 +93,18 @@ def bounded(requirements: Sequence[str]) -> list[str]:
 
 def needs() -> dict[str, Need]:
     """One environment for each need, because not all lower bounds can be had together."""
-    tools = parts(declared("test"), ["mypy", "ruff"])
-    others = [line for line in declared("test") if line not in tools]
-    low = [*declared(), *declared("onnx"), *declared("bench")]
+    library, tools = declared(), parts(declared("test"), ["mypy", "ruff"])
+    others = [*library, *(line for line in declared("test") if line not in tools)]
     return {
-        "the library alone": Need(declared(), [], [(*STRICT, "-c", ALONE)]),
-        "the suite": Need(
-            [*low, *others], tools, [(*STRICT, "-m", "bench", "list"), (*PYTEST, "tests", "conv_impls", "bench")]
-        ),
+        "the library alone": Need(library, [], [(*STRICT, "-c", ALONE)]),
+        "the suite": Need(others, tools, [(*STRICT, "-m", "bench", "list"), (*PYTEST, "tests", "conv_impls", "bench")]),
         # Type checkers read the annotations of all packages, which are best in the newest.
         "lint and types": Need(
-            tools,
-            [*low, *others],
-            [("-m", "ruff", "check", "."), ("-m", "ruff", "format", "--check", "."), ("-m", "mypy")],
+            tools, others, [("-m", "ruff", "check", "."), ("-m", "ruff", "format", "--check", "."), ("-m", "mypy")]
         ),
         # The others of this extra are pinned to one version; `make test-peers` runs with it.
         "other libraries": Need(
-            [*low, *bounded(declared("peers"))], ["hypothesis"], [(*PYTEST, "tests/test_bench_peers.py")]
+            [*library, *bounded(declared("peers"))], ["hypothesis"], [(*PYTEST, "tests/test_bench_peers.py")]
         ),
     }
 
@@ -188,7 +188,7 @@ def main(which: str) -> int:
         here, others = sys.version_info[:2], interpreters()
         others.pop(here, None)
         # The helpers of the tests import parts of `bench`.
-        newest = [*declared(), *declared("onnx"), *declared("bench"), "hypothesis"]
+        newest = [*declared(), *declared("bench"), "hypothesis"]
         with Environments() as environments:
             for version, command in others.items():
                 name = f"Python {version[0]}.{version[1]}: {command}"

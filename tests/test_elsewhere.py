@@ -52,7 +52,7 @@ def test_stored_runs_are_listed_reported_compared_exported_and_imported(tmp_path
     for command, words in {
         ("--version",): "conv-impls ", ("list",): "numba_simd",
         ("report", REFERENCE, "--out", tmp_path / "report"): "page: ",
-        ("compare", REFERENCE, REFERENCE): "Sums of the layers",
+        ("compare", REFERENCE, REFERENCE): f"{REFERENCE} against {REFERENCE}",
         ("export", REFERENCE, "--out", tmp_path / "run.json"): "cases in ",
         ("import", tmp_path / "run.json", "--out", tmp_path / "run"): "cases in ",
     }.items():  # fmt: skip
