@@ -21,7 +21,8 @@ from ..run.request import WRONG_INPUT, Request
 from ..store.folder import Run
 from ..store.records import FAILED
 from . import stored
-from .commands import app, command
+from .commands import app as app
+from .commands import command
 from .terminal import INTERRUPTED, USAGE, WRONG, complain, print_table, say, warn
 
 
