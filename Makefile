@@ -128,8 +128,8 @@ ab: $(VENV)/bench.stamp  ## this version against another one: REV=v0.3.0, a comm
 	@$(HARNESS) --bench-workload '$(NETWORK)' --bench-backends '$(PAIRS)' --bench-repetitions 3 --bench-seconds 0.09 \
 		--bench-budget 900 --bench-out $(RUN); $(REPORT)
 
-bench-peers: $(VENV)/peers.stamp  ## ours and every library installed on the layers of four networks, 1 and all threads (20 minutes, 50 at most)
-	@$(HARNESS) --bench-workload resnet50,vgg16,mobilenet_v2,convnext_tiny --bench-backends auto,auto_strict,auto_eager,peers \
+bench-peers: $(VENV)/peers.stamp  ## ours and every library installed on the layers of four networks and on sizes, 1 and all threads (20 minutes, 50 at most)
+	@$(HARNESS) --bench-workload resnet50,vgg16,mobilenet_v2,convnext_tiny,sizes --bench-backends auto,auto_strict,auto_eager,peers \
 		--bench-threads $(THREADS) --bench-repetitions 2 --bench-seconds 0.09 --bench-budget 3000 --bench-out $(RUN); $(REPORT)
 
 # The same options again: what a run was made with is compared with what it is continued with.

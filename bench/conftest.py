@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -10,9 +11,13 @@ from conv_impls.text import visible
 
 from .run.session import HARNESS
 
+if TYPE_CHECKING:
+    from .analysis.findings import Piece
+
 # A plug-in: its import would register its backend.
 collect_ignore = ["run/overhead.py"]
-FOUND = pytest.StashKey[list[str]]()
+# The findings as lines, and the path of the page.
+FOUND: pytest.StashKey[tuple[list[list[Piece]], Path]] = pytest.StashKey()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -22,16 +27,23 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if harness is None or harness.run is None:
         return
     from .analysis import versions
+    from .analysis.findings import findings
     from .analysis.frame import frame_of
-    from .analysis.sentences import sentences
+    from .report.write import write_page_of
 
     table = frame_of(harness.run)
-    session.config.stash[FOUND] = sentences(table)
+    session.config.stash[FOUND] = findings(table), write_page_of(harness.run, table)
     if versions.regressed(table) and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    for text in config.stash.get(FOUND, []):
-        terminalreporter.write_line(visible(text))
+    if FOUND not in config.stash:
+        return
+    lines, page = config.stash[FOUND]
+    for line in lines:
+        for piece in line:
+            terminalreporter.write(visible(piece.text, lines=False), bold=piece.best, green=piece.best)
+        terminalreporter.write_line("")
+    terminalreporter.write_line(f"page: {visible(str(page), lines=False)}")

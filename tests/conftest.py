@@ -8,6 +8,7 @@ import signal
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import effort as efforts
 import pytest
@@ -35,6 +36,15 @@ ROOT = Path(__file__).parent.parent
 PARITY = {"test_torch_parity.py", "test_examples_autograd.py"}
 # --doctest-modules imports every file it collects, and importing a plug-in registers its backends for all tests.
 collect_ignore_glob = ["[!t]*.py", "t[!e]*.py"]
+
+
+@pytest.fixture(scope="session")
+def chromium(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A headless Chromium."""
+    # Imported here: few tests need a browser.
+    from browser import started
+
+    yield from started(request.config.getoption("--require-chromium"), tmp_path_factory.mktemp("profile"))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -4,7 +4,7 @@ Two repetitions of one stored comparison differ by noise alone. Of each repetiti
 of all (an offset, widened by what the mean takes of it), and the scatter of its turns around its median. A simulated
 comparison puts them around a truth that is known.
 
-    python tests/noise.py results/runs/reference results/runs/networks    # fits the constants of intervals.py
+    python tests/noise.py results/runs/reference* results/runs/networks*    # fits the constants of intervals.py
 
 Limits: one repetition of a simulated comparison never has the offset of another one of the same pair of backends, so
 the offsets of several are drawn from comparisons whose turns scatter alike.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from committed import committed
 from msgspec.structs import asdict
 
 from bench.analysis.stats import iqr, median
@@ -109,7 +110,7 @@ def test_a_file_is_opened_as_a_folder_is(run: Run, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["bench", "reference"])
 def test_a_committed_run_survives_export(name: str, tmp_path: Path) -> None:
-    run = Run.open(ROOT / "results" / "runs" / name)
+    run = Run.open(committed(name))
     export_run(run, tmp_path / "out.json")
     file = open_stored(tmp_path / "out.json")
     assert {one.case.key: one for one in file.records()} == {one.case.key: one for one in run.records()}

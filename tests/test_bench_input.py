@@ -12,7 +12,7 @@ from commands import TINY, Bench, one_line
 from effort import Effort
 from records import CASE, new_run, record, store
 
-from bench.report import write
+from bench.report.figures import FIGURES
 from bench.store.folder import Run
 
 
@@ -141,8 +141,9 @@ def test_whatever_a_result_file_holds_is_read_or_refused(
 ) -> None:
     """Exit codes and one line: `Bench` would let any other exception through."""
     # Figures are made and not saved, which takes longer than all the rest.
-    monkeypatch.setattr("bench.report.write.save", lambda figure, stem: None)
-    monkeypatch.delitem(write.FIGURES, "filters")
+    monkeypatch.setattr("bench.report.write.save_all", lambda drawn, folder: None)
+    monkeypatch.setattr("bench.report.page._figures", lambda folder, drawn: [])
+    monkeypatch.delitem(FIGURES, "filters")
     good, bad = new_run(tmp_path / "good", CASE), tmp_path / "bad"
     store(good, record())
     bad.mkdir()

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from committed import committed
 from msgspec.structs import replace
 from records import CASE, LABEL, failed, new_run, record, store
 
 from bench.store.folder import Run, checked
 from bench.store.records import FAILED, STATUSES, Case, StoreError, ids, plain, problem_of
 from conv_impls import Conv2dProblem
-
-RUNS = Path(__file__).parents[1] / "results" / "runs"
 
 
 @pytest.fixture
@@ -122,6 +121,6 @@ def test_ids_are_readable_and_all_differ() -> None:
 
 
 def test_ids_differ_over_a_whole_committed_run() -> None:
-    cases = Run.open(RUNS / "bench").cases
+    cases = Run.open(committed("bench")).cases
     assert len(set(ids(cases))) == len(cases) > 1000
     assert not any(" " in name for name in ids(cases))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from committed import committed
 
 from bench.store.benchmark_json import open_stored
 from bench.store.folder import Run
@@ -269,9 +270,9 @@ def test_without_timing_every_case_is_checked_and_no_run_is_made(tmp_path: Path)
         (["--benchmark-only", "--benchmark-cprofile=tottime"], "--benchmark-cprofile: expected none"),
         (["--benchmark-only", "--benchmark-warmup=on"], "--benchmark-warmup: expected none"),
         (["--benchmark-only", "--bench-resume=nowhere"], "nowhere: no run here"),
-        (["--benchmark-only", "--bench-resume=results/runs/networks"], "was written by another version"),
-        (["--benchmark-only", "--bench-out=results/runs/bench"], "already contains a run"),
-        (["--benchmark-only", "--bench-out=x", "--bench-resume=results/runs/bench"], "expected none with"),
+        (["--benchmark-only", f"--bench-resume={committed('networks')}"], "was written by another version"),
+        (["--benchmark-only", f"--bench-out={committed('bench')}"], "already contains a run"),
+        (["--benchmark-only", "--bench-out=x", f"--bench-resume={committed('bench')}"], "expected none with"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_in_a_line(

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from committed import committed
 from pages import SITE
 
 import conv_impls
-from bench.analysis.frame import frame
-from bench.report.write import summary_block
+from bench.analysis.frame import frame_of
+from bench.report.readme import summary_block
 from bench.store.folder import Run
 from conv_impls import registry, workloads
 
@@ -89,11 +90,21 @@ def test_the_readme_names_only_backends_that_exist() -> None:
     assert named <= set(registry.sources())
 
 
-def test_the_readme_shows_the_run_beside_other_libraries() -> None:
-    run = Run.open(ROOT / "results" / "runs" / "networks")
-    environment = run.environment
-    block = summary_block(frame(run.records(), run.cases, environment=environment), environment)
+def test_the_readme_shows_the_run_with_other_libraries() -> None:
+    run = Run.open(committed("networks"))
+    block = summary_block(run, frame_of(run), ROOT / "results", ROOT)
     assert block in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert '<picture><source media="(prefers-color-scheme: dark)" srcset="results/figures/headline-dark.svg">' in block
+
+
+def test_committed_results_are_small_and_in_one_place() -> None:
+    listed = subprocess.run(["git", "ls-files", "results"], cwd=ROOT, capture_output=True, text=True, check=True)
+    files = [ROOT / name for name in listed.stdout.splitlines()]
+    assert sum(path.stat().st_size for path in files) < 12 * 2**20
+    assert (ROOT / "results" / "report.html").stat().st_size < 5 * 2**20
+    assert [path.name for path in files if path.suffix == ".html"] == ["report.html"]
+    assert {path.name for path in files if path.suffix == ".md"} == {"README.md"}
+    assert not [path for path in files if path.suffix in (".png", ".svg") and path.parent.name != "figures"]
 
 
 def test_the_version_is_that_of_the_changelog() -> None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 
 import noise
 import numpy as np
 import pytest
+from committed import committed
 
 from bench.analysis import intervals
 from bench.analysis.intervals import Turns
 
-REFERENCE = Path(__file__).parents[1] / "results" / "runs" / "reference"
+REFERENCE = committed("reference")
 
 
 @cache

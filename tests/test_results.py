@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from committed import RUNS
 
 from bench.machine.peaks import Peaks
 from bench.run.directions import as_forward
 from bench.run.floor import least_s
 from bench.store.folder import Run
-
-RUNS = sorted((Path(__file__).parent.parent / "results" / "runs").glob("*/config.json"))
+from bench.store.gzipped import stored_runs
 
 
 def faster_than_possible(run: Run, slack: float = 1.0) -> list[str]:
@@ -29,9 +29,9 @@ def faster_than_possible(run: Run, slack: float = 1.0) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("config", RUNS, ids=lambda path: path.parent.name)
-def test_no_case_of_a_committed_run_is_too_fast(config: Path) -> None:
-    run = Run.open(config.parent)
+@pytest.mark.parametrize("folder", stored_runs(RUNS), ids=lambda path: path.name)
+def test_no_case_of_a_committed_run_is_too_fast(folder: Path) -> None:
+    run = Run.open(folder)
     assert not [record.case.key for record in run.records() if record.status == "too_fast"]
     assert faster_than_possible(run) == []
     assert faster_than_possible(run, slack=10.0), "ten times as fast would be seen"

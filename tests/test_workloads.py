@@ -48,6 +48,8 @@ def test_sizes_steps_through_images_kernels_and_channels() -> None:
     assert {p.in_size[0] for p in problems} >= {16, 32, 64, 128, 256, 512}
     assert {p.kernel_size[0] for p in problems} == {1, 3, 5, 7, 11}
     assert len({p.in_channels for p in problems}) >= 4
+    wide = {p.in_size[0] for p in problems if p.in_channels == p.out_channels == 64 and p.kernel_size == (3, 3)}
+    assert wide == {16, 32, 64, 128, 256}
 
 
 def test_kernel_sizes_grow_in_three_series() -> None:

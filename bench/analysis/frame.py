@@ -11,7 +11,7 @@ import pandas as pd
 
 from ..machine.peaks import Peaks
 from ..store.folder import StoredRun
-from ..store.records import Case, Record
+from ..store.records import Case, Record, sample_count
 from .stats import HALF, doubt
 from .twins import disagreements
 
@@ -53,7 +53,8 @@ def frame(
     -------
     DataFrame
         The fields of `Record` (``version`` is empty for this version), and: network (the workload, how many
-        convolutions of the model it covers if some are left out, and what was varied), kernel, in_height, batch,
+        convolutions of the model it covers if some are left out, and what was varied), problem (the label without the
+        layer's name), kernel, in_height, batch,
         dtype, macs, flops, min_bytes, executed_gflops, utilisation (share of the peak of the same rounds), samples and
         disturbed (numbers of samples and of disturbed turns), turns (time of each, by repetition and round), repeat,
         weak (why the time may be wrong by more than 10%, empty if it is fine), speedup (the time of python_loops over
@@ -115,8 +116,9 @@ def _row(group: list[Record], best: Peaks) -> dict[str, object]:
         "backend": case.backend, "version": version, "threads": case.threads, "direction": case.direction,
         "cache": case.cache, "mode": worst.mode, "threads_seen": worst.threads_seen,
         "status": worst.status, "reason": worst.reason, "algorithm": worst.algorithm,
-        "kernel": "x".join(map(str, problem.kernel_size)), "in_height": problem.in_size[0], "batch": problem.batch,
-        "dtype": problem.dtype, "macs": problem.macs, "flops": problem.flops, "min_bytes": problem.min_bytes,
+        "problem": case.unnamed_label, "kernel": "x".join(map(str, problem.kernel_size)),
+        "in_height": problem.in_size[0], "batch": problem.batch, "dtype": problem.dtype, "macs": problem.macs,
+        "flops": problem.flops, "min_bytes": problem.min_bytes,
         "error": max((r.error for r in group if r.error is not None), default=None),
         "error_over_bound": worst.error_over_bound, "estimate_s": worst.estimate_s,
         "compile_s": max((r.compile_s or 0.0 for r in group), default=0.0), "prepare_s": worst.prepare_s,
@@ -137,7 +139,7 @@ def _row(group: list[Record], best: Peaks) -> dict[str, object]:
         found = doubt(turns, peaks, best.peak_gflops(case.threads, problem.dtype), disturbed)
         row |= {
             "median_s": middle, "q1_s": q1, "q3_s": q3, "iqr_s": q3 - q1,
-            "samples": sum(len(r.samples_s) for r in group),
+            "samples": sum(sample_count(r) for r in group),
             "turns": _turns(group), "stalled_share": _stalled_share(group),
             "gflops_effective": problem.flops / middle / 1e9,
             "weak": found.weak, "noise": found.noise, "bias": found.bias,
@@ -170,6 +172,6 @@ def _turns(group: list[Record]) -> dict[tuple[int, int], float]:
 
 def _stalled_share(group: list[Record]) -> float | None:
     """Share of stalled samples over all repetitions for which it is known."""
-    known = [(r.stalled_share, len(r.samples_s)) for r in group if r.stalled_share is not None]
+    known = [(r.stalled_share, sample_count(r)) for r in group if r.stalled_share is not None]
     samples = sum(count for _, count in known)
     return sum(share * count for share, count in known) / samples if samples else None

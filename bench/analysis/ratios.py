@@ -186,9 +186,11 @@ def measured_pairs(table: pd.DataFrame, ours: str, theirs: str) -> list[tuple[tu
 
 def network_ratio(part: pd.DataFrame, ours: str, theirs: str, layers: int) -> Ratio | None:
     """Theirs over ours, summed over the layers of one network; None unless both measured all layers."""
+    # Few columns: pandas copies all of them for each layer.
+    few = part[[*KEYS, "layer", "backend", "status", "count", "turns"]]
     pairs = [
         (float(a["count"]), a.turns, b.turns)
-        for _, rows in measured_pairs(part, ours, theirs)
+        for _, rows in measured_pairs(few, ours, theirs)
         for a, b in [[rows[rows.backend == name].iloc[0] for name in (theirs, ours)]]
     ]
     return ratio(pairs) if len(pairs) == layers else None

@@ -16,7 +16,8 @@ import pandas as pd
 
 from ..peers import PEERS
 from . import versions
-from .numbers import compared, number
+from .intervals import Ratio
+from .numbers import compared, number, times
 from .ratios import ANCHOR, network_ratio
 from .sums import KEYS, by_backend
 from .versions import WEAK
@@ -34,6 +35,73 @@ def sentences(table: pd.DataFrame) -> list[str]:
         return []
     of_versions = versions.sentences(table)
     return _of_networks(versions.this_version(table), bool(of_versions)) + of_versions
+
+
+def headline(table: pd.DataFrame) -> str:
+    """The result of the whole run in one sentence, for the largest number of threads; empty if nothing was measured.
+
+    With several workloads it counts those on which ours is faster and slower than the best library (or, without a
+    library, those on which one backend is the fastest); with one workload it is the sentence about that.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `bench.analysis.frame.frame`.
+    """
+    if table.empty:
+        return ""
+    part = versions.this_version(table[table.threads == table.threads.max()])
+    sums = by_backend(part)
+    whole = sums[sums.whole]
+    libraries = whole[whole.backend.isin(PEERS)]
+    if part.network.nunique() == 1 or whole.empty:
+        return next(iter(sentences(table[table.threads == table.threads.max()])), "")
+    threads = int(part.threads.iloc[0])
+    count = f"{threads} thread{'s' * (threads > 1)}"
+    ours = next((name for name in ANCHOR.values() if name in set(whole.backend)), "")
+    if not ours or libraries.empty:
+        return _most_wins(whole, count)
+    found = []
+    for network, rivals in libraries.groupby("network", sort=False):
+        mine, best = (
+            part[(part.network == network) & (part.status == "ok")],
+            rivals.sort_values("sum_s").backend.iloc[0],
+        )
+        ratio = network_ratio(mine, ours, best, rivals.layers.iloc[0])
+        found += [ratio] if ratio else []
+    return _counted(ours, found, count)
+
+
+def _counted(ours: str, ratios: list[Ratio], count: str) -> str:
+    """How often ours is faster and slower, and by how much.
+
+    Examples
+    --------
+    >>> ratios = [Ratio(1.5, 1.4, 1.6, 9, "faster"), Ratio(2.5, 2.4, 2.6, 9, "faster")]
+    >>> ratios.append(Ratio(0.5, 0.4, 0.6, 9, "slower"))
+    >>> print(_counted("auto", ratios, "2 threads"))
+    With 2 threads, auto is faster than the best other library on 2 of 3 workloads (1.50 to 2.50 times as fast)
+    and slower on 1 (takes 2.00 times as long)
+    """
+    sides = {word: [one.value for one in ratios if one.verdict == word] for word in ("faster", "slower")}
+    faster, slower = sides["faster"], [1 / value for value in sides["slower"]]
+    text = f"With {count}, {ours} is faster than the best other library on {len(faster)} of {len(ratios)} workloads"
+    text += f" ({_range(faster)} times as fast)" if faster else ""
+    text += f" and slower on {len(slower)} (takes {_range(slower)} times as long)" if slower else ""
+    left = len(ratios) - len(faster) - len(slower)
+    return text + (f"; {left} cannot be told apart" if left else "")
+
+
+def _range(values: list[float]) -> str:
+    low, high = times(min(values)), times(max(values))
+    return low if low == high else f"{low} to {high}"
+
+
+def _most_wins(whole: pd.DataFrame, count: str) -> str:
+    """Which backend has the least sum on the most workloads."""
+    fastest = whole.loc[whole.groupby("network", sort=False).sum_s.idxmin()]
+    wins = fastest.backend.value_counts()
+    return f"With {count}, {wins.index[0]} takes the least time on {wins.iloc[0]} of {len(fastest)} workloads"
 
 
 def _of_networks(table: pd.DataFrame, versions_follow: bool) -> list[str]:

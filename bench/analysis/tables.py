@@ -10,6 +10,7 @@ from math import ceil
 
 import pandas as pd
 
+from .compiling import compile_seconds
 from .numbers import number
 from .stats import geometric_mean
 from .sums import KEYS, along, by_backend, depends, marks
@@ -43,15 +44,6 @@ def per_case(table: pd.DataFrame) -> pd.DataFrame:
         "speedup_weak", "reason", "label",
     ]  # fmt: skip
     return table[columns].rename(columns={"speedup": SPEEDUP})
-
-
-def case_marks(cases: pd.DataFrame) -> pd.DataFrame:
-    """Which cells of `per_case` are weak: its ``weak`` is a reason; in other tables it is a list of columns."""
-    weak = cases.isin([])
-    for name in ("median_s", "gflops_effective", "executed_gflops", "utilisation"):
-        weak[name] = (cases.weak != "") & cases[name].notna()
-    weak[SPEEDUP] = cases.speedup_weak
-    return weak
 
 
 def network_sums(table: pd.DataFrame) -> pd.DataFrame:
@@ -99,21 +91,23 @@ def winners(table: pd.DataFrame) -> pd.DataFrame:
 def costs(table: pd.DataFrame) -> pd.DataFrame:
     """Costs of a network beyond its run time, one row per backend: compiling, preparing, memory; when they pay off.
 
-    Seconds of compiling (or of loading compiled code from disk) and preparing are summed over the layers. Workspace and
-    peak bytes are those of the layer that needs most. "pays off after" is in passes over the network, compared with the
+    Seconds of compiling (or of loading compiled code from disk) are those of the network alone
+    (`bench.analysis.compiling`). Seconds of preparing are summed over the layers. Workspace and peak bytes are those of
+    the layer that needs most. "pays off after" is in passes over the network, compared with the
     fastest backend of the run that needs no compiling and no preparing.
     """
-    rows, sums = [], by_backend(table)
+    rows, sums, compiling = [], by_backend(table), compile_seconds(table)
     for (network, threads), known in sums[sums.whole].groupby(KEYS, sort=False):
+        compile_s = compiling[network, threads]
         whole = table[(table.network == network) & (table.threads == threads) & table.backend.isin(known.backend)]
         sum_s, weak = (known.set_index("backend")[name] for name in ("sum_s", "weak"))
-        plain = whole[whole["mode"] == "eager"].groupby("backend").compile_s.sum()
-        base = sum_s[plain.index[plain == 0]].nsmallest(1)
+        eager = whole.backend[whole["mode"] == "eager"].unique()
+        base = sum_s[[name for name in eager if compile_s[name] == 0]].nsmallest(1)
         for backend in order(list(sum_s.index)):
             mine = whole[whole.backend == backend]
-            once_s = mine.compile_s.sum() + mine.prepare_s.sum()
+            once_s = compile_s[backend] + mine.prepare_s.sum()
             row = {
-                "network": network, "threads": threads, "backend": backend, "compile_s": mine.compile_s.sum(),
+                "network": network, "threads": threads, "backend": backend, "compile_s": compile_s[backend],
                 "prepare_s": mine.prepare_s.sum(), "run_s": sum_s[backend],
                 "packed_MiB": mine.packed_bytes.sum(min_count=1) / 2**20,
                 "workspace_MiB": mine.workspace_bytes.max() / 2**20, "peak_MiB": mine.peak_bytes.max() / 2**20,

@@ -23,7 +23,7 @@ from ..store.records import FAILED
 from . import stored
 from .commands import app as app
 from .commands import command
-from .terminal import INTERRUPTED, USAGE, WRONG, complain, print_table, say, warn
+from .terminal import INTERRUPTED, USAGE, WRONG, complain, print_findings, print_table, say, warn
 
 
 def _complete(known: list[str]) -> Any:
@@ -130,7 +130,7 @@ def _report_end(request: Request, before: set[str], seconds: float, interrupted:
     """Print the result of a session; the exit code comes from the run, not from pytest."""
     from ..analysis import versions
     from ..analysis.frame import frame_of
-    from ..analysis.sentences import sentences
+    from ..report.write import write_page_of
 
     run, total = Run.open(request.folder), len(request.cases)
     records = run.records()
@@ -144,8 +144,10 @@ def _report_end(request: Request, before: set[str], seconds: float, interrupted:
         )
     bad = [record for record in records if record.status in FAILED]
     table = frame_of(run)
-    say("\n" + "\n".join(sentences(table)))
-    say(f"{len(records)} cases in {seconds:.0f} s, {len(bad)} failed; run folder {run.folder}")
+    say("")
+    print_findings(table)
+    say(f"\n{len(records)} cases in {seconds:.0f} s, {len(bad)} failed; run folder {run.folder}")
+    say(f"page: {write_page_of(run, table)}")
     if len(records) < total:
         complain(f"the budget left out {total - len(records)}; finish with: {COMMAND} run --resume {run.folder}")
     for record in bad:
@@ -156,6 +158,7 @@ def _report_end(request: Request, before: set[str], seconds: float, interrupted:
 
 command(stored.report)
 command(stored.compare)
+command(stored.pack)
 command(stored.export_, name="export")
 command(stored.import_, name="import")
 

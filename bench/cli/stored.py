@@ -1,4 +1,4 @@
-"""Commands on stored runs: report, compare, export, import. They read, and measure nothing."""
+"""Commands on stored runs: report, compare, pack, export, import. They measure nothing."""
 
 from __future__ import annotations
 
@@ -13,40 +13,45 @@ from ..run.options import RESULTS, RUNS, UsageError
 from ..store.coverage import all_words
 from ..store.files import write_whole
 from ..store.folder import Run
-from .terminal import WRONG, complain, print_table, say
+from ..store.gzipped import stored_runs
+from .terminal import WRONG, complain, print_findings, say
 
 # Rows of a comparison that fit a screen or two.
 MOST_ROWS = 60
 
 
 def report(
-    run: Annotated[
-        Path | None,
-        typer.Argument(help="Run folder, or JSON file of pytest-benchmark. Default: the newest run in results/runs."),
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Run folder or JSON of pytest-benchmark; the newest of results/runs by default. Further runs provide "
+            "the figures and tables for which the first has no cases.",
+            metavar="[RUN]...",
+        ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder to write tables, figures and README.md to.")] = RESULTS,
-    readme: Annotated[Path | None, typer.Option(help="Page whose generated block is also updated.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the page, tables, figures and README.md.")] = RESULTS,
+    readme: Annotated[Path | None, typer.Option(help="Page whose generated block is updated, too.")] = None,
 ) -> None:
-    """Make tables, figures and results/README.md from the stored records of a run.
+    """Make report.html, README.md, tables and figures from the stored records of a run.
 
     \b
     Examples
     --------
       python -m bench report
-      python -m bench report results/runs/reference
       python -m bench report results/runs/mine --out results/runs/mine/report
+      python -m bench report results/runs/mine results/runs/other --readme README.md
     """
     from ..analysis.frame import frame_of
-    from ..report.write import summary, write_report
+    from ..report.write import write_report
     from ..store.benchmark_json import open_stored
 
-    current = open_stored(run or _newest())
-    for text in write_report(current, out, readme):
+    first, *more = [open_stored(run) for run in runs or [_newest()]]
+    left_out = write_report(first, out, readme, more)
+    print_findings(frame_of(first))
+    for text in left_out:
         say(f"left out: {text}")
-    table = frame_of(current)
-    print_table(summary(table), "Sum of the layers, count-weighted, in milliseconds")
-    pages = f"page:    {out / 'report.html'}\nsummary: {out / 'README.md'}"
-    say(f"{pages}\ntables:  {out / 'tables'}\nfigures: {out / 'figures'}")
+    say(f"\npage:    {out / 'report.html'}\nsummary: {out / 'README.md'}")
+    say(f"tables:  {out / 'tables'}\nfigures: {out / 'figures'}")
 
 
 def compare(
@@ -67,7 +72,7 @@ def compare(
     \b
     Examples
     --------
-      python -m bench compare results/runs/reference results/runs/mine
+      python -m bench compare results/runs/last_week results/runs/mine
       python -m bench compare results/runs/monday results/runs/friday --margin 0.05 --csv changes.csv
     """
     from ..analysis import compare as comparison
@@ -148,8 +153,33 @@ def import_(
         complain(text)
 
 
+def pack(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs.", metavar="RUN...")],
+    kind: Annotated[str, typer.Option(help="Rename the folder to this word and the CPU, as committed runs are.")] = "",
+) -> None:
+    """Gzip finished runs, so that they can be committed; every command reads a packed run, and --resume unpacks it.
+
+    Packed records keep the median of each turn and lose the single samples: reports and comparisons stay the same.
+
+    \b
+    Examples
+    --------
+      python -m bench pack results/runs/mine
+      python -m bench pack results/runs/mine --kind networks
+    """
+    from ..store.pack import pack as pack_run
+    from ..store.pack import rename
+
+    if kind and not kind.isidentifier():
+        raise UsageError(f"--kind: expected one word, such as networks, got {kind!r}")
+    for folder in runs:
+        before, after = pack_run(Run.open(folder))
+        folder = rename(Run.open(folder), kind) if kind else folder
+        say(f"{folder}: {before / 2**20:.2f} MiB before, {after / 2**20:.2f} MiB now")
+
+
 def _newest() -> Path:
-    folders = sorted((path.parent for path in RUNS.glob("*/config.json")), key=lambda path: path.stat().st_mtime)
+    folders = sorted(stored_runs(RUNS), key=lambda path: path.stat().st_mtime)
     if not folders:
         raise UsageError(f"no run in {RUNS}; make one with: {COMMAND} run")
     return folders[-1]

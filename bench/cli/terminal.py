@@ -1,4 +1,4 @@
-"""What the commands write to the terminal: lines and tables.
+"""What the commands write to the terminal: lines and tables. Colours only on a terminal, and not with NO_COLOR.
 
 Names come from files of anybody. Rich would read ``[new]`` as markup and ``:x:`` as a sign, so both are off; an escape
 sequence is shown and not obeyed.
@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from conv_impls.text import visible
 
@@ -33,6 +34,17 @@ def complain(text: str) -> None:
 def warn(message: Warning | str, *where: Any, **more: Any) -> None:
     """A warning of Python as one line, without the place in the code; it stands for `warnings.showwarning`."""
     complain(f"warning: {message}")
+
+
+def print_findings(table: Any) -> None:
+    """The result of a run: one sentence, ratios, a sentence for each network; the best numbers are coloured."""
+    from ..analysis.findings import findings
+
+    for line in findings(table):
+        text = Text()
+        for piece in line:
+            text.append(visible(piece.text, lines=False), "bold green" if piece.best else "")
+        console.print(text, soft_wrap=True)
 
 
 def print_table(content: Any, title: str = "") -> None:

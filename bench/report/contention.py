@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..analysis.contention import Document, against, slowdowns
 from ..analysis.writing import escaped, markdown
 from ..peers import PEERS, packages
-from .write import machine_line
+from .readme import machine_line
 
 # Our engines are compared with this library, trial by trial.
 RIVAL = "onnxruntime"

@@ -2,92 +2,105 @@
 
 Jinja2 fills `page.html.jinja` and escapes every text: names and reasons come from files of the user. The tables are
 plain HTML. Where scripts run, DataTables (https://datatables.net, as packed by itables) makes them sortable and
-filterable. Figures come from the page's folder and are embedded as data URIs.
-Limits: about 1 MB of the page is DataTables; a printed table has only the rows visible on the screen.
+filterable, and Vega-Lite (https://vega.github.io, as packed by vl-convert-python) draws the charts of
+`bench.report.charts`. Figures come from the page's folder and are embedded as data URIs.
+Both libraries are embedded as gzip data, 0.7 MB together. On dark pages the figures are inverted by CSS.
+Limits: a printed table has only the rows visible on the screen.
 """
 
 from __future__ import annotations
 
+import gzip
 import math
 from base64 import b64encode
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import itables.options
 import pandas as pd
+import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from pandas.api.types import is_numeric_dtype
 from PIL import Image
 
-from ..analysis.intervals import Ratio
-from ..analysis.numbers import NOTE, cell, marked
+from ..analysis import tables
+from ..analysis.intervals import MIN_PAIRS, Ratio
+from ..analysis.overview import Overview, overview
 from ..analysis.ratios import fastest_by_network
-from ..analysis.sentences import sentences
+from ..analysis.reasons import explained
+from ..analysis.sentences import headline, sentences
 from ..machine import probes
 from ..store.coverage import all_words
 from ..store.files import write_whole
 from ..store.folder import StoredRun
 from ..store.records import FAILED
-from . import figures, roofline, sweeps
+from .cells import Cell, Column, Table, table_of
+from .charts import charts
+from .figures import Drawn
 from .style import known
 
-# Tables of the report that the page shows, by section.
-SECTIONS: dict[str, dict[str, str]] = {
-    "ratios": {
-        "headlines": "Ours against others",
-        "versions": "Ours against other versions of it",
-        "against": "Each backend against ours of its mode",
+HERE = Path(__file__).parent
+# Tables of the report that the page shows, by section: title and what the table is about.
+SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
+    "libraries": {
+        "headlines": (
+            "Ours against others",
+            "The best peer is the fastest other library of each layer: no single library is that fast.",
+        ),
+        "against": (
+            "Each backend against ours of its mode",
+            "Planned backends are compared with auto, eager ones with auto_eager.",
+        ),
+        "best_peer_by_layer": ("Each layer against its fastest peer", "One row per layer that both measured."),
     },
-    "layers": {
-        "versions_by_layer": "Each layer against other versions",
-        "best_peer_by_layer": "Each layer against its fastest peer",
-        "winners": "Fastest backend of each layer",
+    "versions": {
+        "versions": ("Ours against other versions of it", "Above 1, the version named first is faster."),
+        "versions_by_layer": ("Each layer against other versions", "Above 1, the version named first is faster."),
     },
-    "costs": {"costs": "Compiling, preparing, memory", "thread_efficiency": "What more threads gain"},
+    "backends": {
+        "winners": ("Fastest backend of each layer", "Without auto and others that delegate to another backend."),
+        "regret": ("What auto loses", "The backends that auto chose, against the fastest of ours on each layer."),
+        "thread_efficiency": ("What more threads gain", "Layers that the backend measured at every number of threads."),
+    },
+    "costs": {
+        "costs": (
+            "Compiling, preparing, memory",
+            "What a network costs once, if it is the only one. Seconds of one thread count.",
+        ),
+    },
 }
-ALT = figures.ALT | roofline.ALT | sweeps.ALT
-# Columns with at most this many different values get a drop-down filter, the others a text filter.
-FEW = 30
-# Beyond all numbers: where there is none, sorting puts it last.
-LAST = 1e300
+# The first columns of a table on the page: what a reader looks for must be in sight on a phone.
+FIRST = {
+    "headlines": ["network", "theirs", "ratio", "ours is", "threads", "ours"],
+    "against": ["backend", "ratio", "ours is", "sum (ms)", "network", "threads"],
+    "best_peer_by_layer": ["layer", "ratio", "ours is", "theirs", "their ms", "our ms", "network", "threads"],
+    "versions": ["network", "ratio", "ours is", "ours", "theirs", "threads"],
+    "versions_by_layer": ["layer", "ratio", "ours is", "theirs", "their ms", "our ms", "network", "threads"],
+    "winners": ["layer", "winner", "median_ms", "lead", "second", "network", "threads"],
+    "costs": ["backend", "run_s", "compile_s", "prepare_s", "pays off after", "against", "network", "threads"],
+    "thread_efficiency": ["backend", "threads", "speedup", "efficiency", "sum_s", "workload"],
+}
 CASES = {
-    "network": "network", "layer": "layer", "kernel": "kernel", "threads": "threads", "backend": "backend",
-    "algorithm": "algorithm", "status": "status", "median_ms": "median (ms)", "spread": "spread (%)",
+    "layer": "layer", "backend": "backend", "median_ms": "median (ms)", "why": "why", "status": "status",
+    "network": "network", "kernel": "kernel", "threads": "threads", "algorithm": "algorithm", "spread": "spread (%)",
     "samples": "samples", "stalled": "stalled (%)", "disturbed": "disturbed turns",
     "gflops_effective": "effective GFLOP/s", "of_peak": "of peak (%)",
-    "error_over_bound": "error / bound", "workspace_mib": "workspace (MiB)", "weak": "weak because",
+    "error_over_bound": "error / bound", "workspace_mib": "workspace (MiB)",
 }  # fmt: skip
 # Columns that are weak if the time is weak.
 OF_TIME = ("median (ms)", "effective GFLOP/s", "of peak (%)")
 
 
-@dataclass(frozen=True)
-class Cell:
-    """Visible text, and the sort key if it differs from the text."""
-
-    text: str
-    order: float | None = None
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows for the template; a column's kind is number, code, text, or few (text with a drop-down filter).
-
-    A table of facts has no sorting and no filters. ``note`` explains the marks; it is empty if there are none.
-    """
-
-    title: str
-    columns: list[str]
-    kinds: list[str]
-    rows: list[list[Cell]]
-    note: str = ""
-    facts: bool = False
-
-
 def write_page(
-    run: StoredRun, table: pd.DataFrame, made: dict[str, pd.DataFrame], path: Path, left_out: list[str]
+    run: StoredRun,
+    table: pd.DataFrame,
+    made: dict[str, pd.DataFrame],
+    path: Path,
+    left_out: list[str],
+    drawn: Sequence[Drawn],
 ) -> None:
     """Write the page atomically.
 
@@ -102,29 +115,56 @@ def write_page(
         Path of the page; the run's figures are in ``figures`` in the same folder.
     left_out : list of str
         Items that the report could not make, with the reasons.
+    drawn : sequence of Drawn
+        The figures to embed.
     """
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     bundle = Path(itables.options.dt_bundle)
+    found = overview(table)
+    fastest = explained(fastest_by_network(table), table, "fastest", "second")
     text = environment.get_template("page.html.jinja").render(
-        run=run, left_out=left_out, models=all_words(run.config), sentences=sentences(table),
-        counts=table.status.value_counts().to_dict(),
-        fastest_by_network=_table("Fastest backend of each network", fastest_by_network(table)), same=_same(table),
-        sections=_sections(made), statuses=_table("Cases by status", made["statuses"]), cases=_cases(table),
-        failures=_failures(table), where=known(run.environment, cores="{} cores", date="{}", commit="commit {}"),
-        environment=_environment(run), figures=_figures(path.parent / "figures"),
-        script=b64encode(bundle.read_bytes()).decode(), style=bundle.with_suffix(".css").read_text(encoding="utf-8"),
+        run=run, left_out=left_out, models=all_words(run.config), headline=headline(table), sentences=sentences(table),
+        counts=table.status.value_counts().to_dict(), charts=charts(tables.plain(table)),
+        overview=_overview(found) if found else None,
+        fastest_by_network=table_of("Fastest backend of each network", fastest, about="By the sum of all its layers."),
+        same=_same(table), sections=_sections(made), statuses=table_of("Cases by status", made["statuses"]),
+        cases=_cases(table), failures=_failures(table),
+        where=known(run.environment, cores="{} cores", date="{}", commit="commit {}"),
+        environment=_environment(run), figures=_figures(path.parent / "figures", drawn),
+        datatables=_zipped(bundle.read_bytes()), vega=_vega(),
+        styles=[path.read_text(encoding="utf-8") for path in (bundle.with_suffix(".css"), HERE / "page.css")],
+        fewest=MIN_PAIRS, script=(HERE / "page.js").read_text(encoding="utf-8"),
     )  # fmt: skip
     write_whole(path, text.encode(errors="replace"))
 
 
+@cache
+def _vega() -> str:
+    """Vega-Embed with Vega and Vega-Lite as one script; packing them takes a second or two."""
+    made: str = vl_convert.javascript_bundle("globalThis.vegaEmbed = vegaEmbed;")
+    return _zipped(made.encode())
+
+
+def _zipped(script: bytes) -> str:
+    return b64encode(gzip.compress(script, mtime=0)).decode()
+
+
 def _sections(made: dict[str, pd.DataFrame]) -> dict[str, list[Table]]:
     return {
-        section: [_table(title, _with_intervals(made[name])) for name, title in titles.items() if name in made]
+        section: [
+            table_of(title, _ordered(name, _with_intervals(made[name])), about=about)
+            for name, (title, about) in titles.items()
+            if name in made
+        ]
         for section, titles in SECTIONS.items()
     }
+
+
+def _ordered(name: str, content: pd.DataFrame) -> pd.DataFrame:
+    first = [column for column in FIRST.get(name, []) if column in content]
+    return content[first + [column for column in content if column not in first]]
 
 
 def _with_intervals(content: pd.DataFrame) -> pd.DataFrame:
@@ -137,6 +177,26 @@ def _with_intervals(content: pd.DataFrame) -> pd.DataFrame:
     return content.assign(ratio=pd.Series(found, content.index, object)).drop(columns=["low", "high"])
 
 
+def _overview(found: Overview) -> Table:
+    """The overview as a table: the least number of a column is marked, the reasons are in the cells."""
+    texts = found.texts()
+    columns = [Column("backend", "text"), *(Column(str(network), "number") for network in texts)]
+    rows = []
+    for backend in texts.index:
+        cells = [Cell(found.name(backend))]
+        for network in texts:
+            value, reason = found.ratios[network][backend], found.why.get((backend, network), "")
+            order = None if pd.isna(value) else float(value)
+            cells.append(Cell(texts[network][backend] or "no sum", order, reason, bool(found.best[network][backend])))
+        rows.append(cells)
+    threads = f"{found.threads} thread{'s' * (found.threads > 1)}"
+    about = (
+        f"Time of all layers over that of {found.reference}, {threads}; above 1, {found.reference} is faster. "
+        "The least of a column is bold."
+    )
+    return Table("Times at a glance", columns, rows, about, found.note)
+
+
 def _same(table: pd.DataFrame) -> str:
     """Settings that all cases share, as text."""
     columns = {"direction": "direction {}", "cache": "{} caches", "dtype": "{}", "batch": "batch {}"}
@@ -147,20 +207,21 @@ def _cases(table: pd.DataFrame) -> Table:
     shown = table.assign(
         median_ms=1e3 * table.median_s, spread=100 * table.iqr_s / table.median_s,
         stalled=100 * table.stalled_share, of_peak=100 * table.utilisation, workspace_mib=table.workspace_bytes / 2**20,
+        why=table.weak.where(table.status == "ok", table.reason),
     )  # fmt: skip
     shown = shown[list(CASES)].rename(columns=CASES)
     weak = shown.isin([])
     for name in OF_TIME:
         weak[name] = (table.weak != "") & shown[name].notna()
-    return _table("Every case", shown, weak)
+    return table_of("Every case", shown, weak)
 
 
 def _failures(table: pd.DataFrame) -> Table:
     """Cases without a time: failed ones first, then those that were not tried."""
     part = table[table.status != "ok"]
     part = part.iloc[(~part.status.isin(FAILED)).argsort(kind="stable")]
-    columns = ["network", "layer", "backend", "threads", "status", "reason", "repeat"]
-    return _table("Cases without a time", part[columns].rename(columns={"repeat": "command"}))
+    columns = ["layer", "backend", "status", "reason", "network", "threads", "repeat"]
+    return table_of("Cases without a time", part[columns].rename(columns={"repeat": "command"}))
 
 
 def _environment(run: StoredRun) -> list[Table]:
@@ -169,7 +230,7 @@ def _environment(run: StoredRun) -> list[Table]:
     measured = run.environment.get("machine")
     found = probes.tables(measured) if measured else {}
     named = {"Machine and versions": _flat(facts), "Settings": _flat(asked)} | found
-    return [replace(_table(title, content), facts=True) for title, content in named.items()]
+    return [replace(table_of(title, content), facts=True) for title, content in named.items()]
 
 
 def _flat(facts: dict[str, Any]) -> pd.DataFrame:
@@ -181,50 +242,19 @@ def _flat(facts: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["fact", "value"])
 
 
-def _figures(folder: Path) -> list[dict[str, str]]:
-    paths = {name: folder / f"{name}.png" for name in ALT}
+def _figures(folder: Path, drawn: Sequence[Drawn]) -> list[dict[str, Any]]:
+    """Name, description and data of each figure. A photograph is not inverted on dark pages."""
     return [
-        {"name": name, "alt": ALT[name], "data": f"data:image/webp;base64,{_webp(path)}"}
-        for name, path in paths.items()
-        if path.is_file()
-    ]
+        {
+            "name": one.name, "alt": f"{one.alt}. {one.title}", "data": _webp(folder / f"{one.name}.png"),
+            "photo": one.kind == "filters",
+        }
+        for one in drawn
+    ]  # fmt: skip
 
 
 def _webp(path: Path) -> str:
     # Lossless, and half the size of the PNG.
     with BytesIO() as file, Image.open(path) as image:
         image.save(file, "WEBP", lossless=True)
-        return b64encode(file.getvalue()).decode()
-
-
-def _table(title: str, content: pd.DataFrame, weak: pd.DataFrame | None = None) -> Table:
-    """Make a `Table`. By default the column ``weak`` gives the weak cells, as in `bench.analysis.numbers.shown`."""
-    if weak is None:
-        content, weak = marked(content)
-    made = [_column(str(name), content[name], weak[name]) for name in content]
-    rows = [list(row) for row in zip(*(cells for *_, cells in made), strict=True)]
-    note = NOTE if weak.any(axis=None) else ""
-    return Table(title, [name for name, *_ in made], [kind for _, kind, _ in made], rows, note)
-
-
-def _column(name: str, values: pd.Series, weak: pd.Series) -> tuple[str, str, list[Cell]]:
-    """Heading, kind and cells."""
-    ratios = values.map(lambda value: isinstance(value, Ratio)).any()
-    number = ratios or is_numeric_dtype(values)
-    # Cells need a sort key if a script cannot parse their text as a number.
-    ordered = bool(ratios or (number and (values.isna().any() or weak.any())))
-    cells = [_cell(value, ordered, mark) for value, mark in zip(values.astype(object), weak, strict=True)]
-    few = len({made.text for made in cells}) <= FEW
-    return (
-        name.replace("_", " "),
-        "number" if number else "code" if name == "command" else "few" if few else "text",
-        cells,
-    )
-
-
-def _cell(value: Any, ordered: bool, weak: bool) -> Cell:
-    text = cell(value, weak)
-    if not ordered:
-        return Cell(text)
-    number = value.value if isinstance(value, Ratio) else value
-    return Cell(text, float(f"{number:.6g}") if text else LAST)
+        return f"data:image/webp;base64,{b64encode(file.getvalue()).decode()}"

@@ -1,4 +1,4 @@
-"""Frame -> roofline plot: the rate of each layer against the limits of the machine. Pure functions, as in `figures`.
+"""Frame -> roofline plot: the rate of each layer against the limits of the machine.
 
 Attainable rate = min(FMA peak, bandwidth x arithmetic intensity). Points show the rate of the operations in the
 definition, so an algorithm that does fewer may be above the roof; `bench.analysis.tables.utilisation` counts the
@@ -10,32 +10,43 @@ line of the last cache is its read bandwidth. The peak is for the first layer's 
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ..analysis.networks import networks, threads_of
 from ..analysis.numbers import number, percent, sign
 from ..analysis.sums import depends
 from ..peers import PEERS
 from ..store.records import problem_of
-from .style import STYLED, NothingToDraw, corner, log_ticks, mark_points, titled_figure
+from .colours import FAINT, HUES, MUTED
+from .style import (
+    SMALL,
+    NothingToDraw,
+    corner,
+    legend_below_title,
+    log_ticks,
+    mark_points,
+    short,
+    styled,
+    titled_figure,
+)
 
 # A layer reaches the roof from this fraction of it.
 REACHED = 0.85
-TITLES = {"resnet50": "ResNet-50", "vgg16": "VGG-16", "mobilenet_v2": "MobileNetV2", "convnext_tiny": "ConvNeXt-T"}
-ALT = {
-    "roofline": "Effective GFLOP/s of each ResNet-50 layer against its operations per byte, under the machine's roof"
-}
-DIRECT, FEWER, PEER, ROOF = "#0072B2", "#D55E00", "#333333", "#555555"
+COLUMNS = 2
 # Algorithms that do fewer operations than the definition.
 FEWER_OPERATIONS = "winograd", "fft"
 
 
-@STYLED
-def roofline(table: pd.DataFrame, environment: dict[str, Any], workload: str = "resnet50") -> Figure:
-    """One point per layer for ours (auto, or the fastest) and for the best peer, under the measured ceilings.
+@styled
+def roofline(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
+    """One panel per workload, one point per layer for ours (auto, or the fastest) and for the best library.
+
+    All panels have the same axes: layers that the memory limits are left of the ridge.
 
     Parameters
     ----------
@@ -43,29 +54,91 @@ def roofline(table: pd.DataFrame, environment: dict[str, Any], workload: str = "
         From `bench.analysis.frame.frame`.
     environment : dict
         With ``machine``, the result of `bench.machine.environment.measure_machine`.
-    workload : str
 
     Raises
     ------
     NothingToDraw
-        If no layer of the workload was measured, or the machine was not measured.
+        If no layer was measured, or the machine was not measured.
     """
-    points = _points(table, workload)
-    peak_gflops, bandwidth = _ceilings(environment, points)
-    points["of_roof"] = points.ours / np.minimum(peak_gflops, max(bandwidth.values()) * points.intensity)
-    figure, axes = titled_figure(5.8, _finding(points, TITLES.get(workload, workload)))
-    _limits(axes, points, peak_gflops / max(bandwidth.values()), peak_gflops)
-    _draw_roof(axes, peak_gflops, bandwidth)
-    _draw_points(axes, points, peak_gflops)
-    threads = points.threads.iloc[0]
-    note = f"{threads} thread{'s' if threads > 1 else ''}; operations and bytes of the definition."
-    if points.fewer.any():
+    measured = {str(name): points(table, str(name)) for name in table.workload.unique()}
+    measured = {name: rows for name, rows in measured.items() if len(rows)}
+    if not measured:
+        raise NothingToDraw("no measured layers")
+    found = {name: measured[name] for name in order(measured, list(networks(table).workload.unique()))}
+    ceilings = {name: _ceilings(environment, rows) for name, rows in found.items()}
+    for name, (peak_gflops, bandwidth) in ceilings.items():
+        roof = np.minimum(peak_gflops, max(bandwidth.values()) * found[name].intensity)
+        found[name]["of_roof"] = found[name].ours / roof
+    columns = min(COLUMNS, len(found))
+    lines = ceil(len(found) / columns)
+    figure, grid = titled_figure(
+        1.9 + (4.2 if columns == 1 else 3.1) * lines, title(found), lines, columns, sharex=True, sharey=True,
+        squeeze=False,
+    )  # fmt: skip
+    everything = pd.concat(found.values())
+    peaks = [peak for peak, _ in ceilings.values()]
+    ridge = min(peak / max(bandwidth.values()) for peak, bandwidth in ceilings.values())
+    _limits(grid, everything, ridge, max(peaks))
+    weak = False
+    for axes, (name, rows) in zip(grid.flat, found.items(), strict=False):
+        peak_gflops, bandwidth = ceilings[name]
+        _draw_roof(axes, peak_gflops, bandwidth, labels=len(found) == 1)
+        weak |= _draw_points(axes, rows, peak_gflops)
+        axes.set_title(f"{short(name, 24)}: {_reached(rows)}" if len(found) > 1 else "", loc="left")
+    for axes in grid.flat[len(found) :]:
+        axes.set_axis_off()
+    # The last panel of each column.
+    for axes in grid.flat[max(0, len(found) - columns) : len(found)]:
+        axes.set_xlabel("operations per byte (FLOP/byte)")
+        axes.tick_params(labelbottom=True)
+    legend_below_title(figure)
+    peak_gflops, bandwidth = ceilings[next(iter(found))]
+    lines_of = ", ".join(f"{level} {number(rate)} GB/s" for level, rate in bandwidth.items())
+    note = f"{threads_of(everything)}; operations and bytes of the definition; "
+    note += f"roof: FMA peak {number(peak_gflops)} GFLOP/s, dashed: {lines_of}."
+    if everything.fewer.any():
         note += " Winograd and FFT do fewer operations than counted here: they may be above the roof."
-    corner(figure, environment, note, _mark_weak(axes, points))
+    corner(figure, environment, note, weak)
     return figure
 
 
-def _points(table: pd.DataFrame, workload: str) -> pd.DataFrame:
+def order(found: dict[str, pd.DataFrame], first: list[str]) -> list[str]:
+    """Networks before other workloads; the one with the fewest operations per byte is next to the first.
+
+    So a workload that the memory limits, if there is one, is next to one that the arithmetic units limit.
+    """
+    names = sorted(found, key=lambda name: name not in first)
+    rest = sorted(names[1:], key=lambda name: float(found[name].intensity.min()))
+    return [names[0], *rest[:1], *(name for name in names[1:] if name not in rest[:1])]
+
+
+def title(found: dict[str, pd.DataFrame]) -> str:
+    """The finding: how many layers reach the roof.
+
+    Parameters
+    ----------
+    found : dict of str to DataFrame
+        By workload, the layers: columns of_roof (rate over the machine's roof), fewer (whether ours does fewer
+        operations than the definition) and weak.
+    """
+    rows = pd.concat(found.values())
+    fewer = int(((rows.of_roof >= REACHED) & rows.fewer).sum())
+    by = f", {fewer} of them by doing fewer operations" if fewer else ""
+    of = (
+        f"{short(next(iter(found)), 30)}: {_reached(rows)}" if len(found) == 1 else f"{_reached(rows)} of all workloads"
+    )
+    return f"{of} layers reach {REACHED:.0%} of the machine's roof{by}".replace(
+        "of all workloads layers", f"layers of {len(found)} workloads"
+    )
+
+
+def _reached(rows: pd.DataFrame) -> str:
+    """How many layers reach the roof."""
+    reach = rows.of_roof >= REACHED
+    return f"{sign(depends(reach.notna(), rows.weak != ''))}{reach.sum()} of {len(rows)}"
+
+
+def points(table: pd.DataFrame, workload: str) -> pd.DataFrame:
     """One row per layer: intensity (FLOP/byte), rates in GFLOP/s, whether ours does fewer operations than nominal."""
     part = table[(table.workload == workload) & (table.direction == "fwd") & (table.status == "ok")]
     part = part[part.threads == part.threads.max()]
@@ -89,8 +162,6 @@ def _points(table: pd.DataFrame, workload: str) -> pd.DataFrame:
                 "peer_weak": peers.weak.get(layer, ""),
             }
         )
-    if not rows:
-        raise NothingToDraw(f"no measured layers of {workload}")
     return pd.DataFrame(rows)
 
 
@@ -113,76 +184,71 @@ def _ceilings(environment: dict[str, Any], points: pd.DataFrame) -> tuple[float,
     return peak[f"fma_{points.dtype.iloc[0]}_gflops"], {row["level"]: row["read_gb_per_s"] for row in last_two}
 
 
-def _finding(points: pd.DataFrame, name: str) -> str:
-    reach = points.of_roof >= REACHED
-    fewer = int((reach & points.fewer).sum())
-    by = f", {fewer} of them by doing fewer operations" if fewer else ""
-    count = f"{sign(depends(reach.notna(), points.weak != ''))}{reach.sum()}"
-    return f"{name}: {count} of {len(points)} layers reach {REACHED:.0%} of the machine's roof{by}"
-
-
-def _limits(axes: Any, points: pd.DataFrame, ridge: float, peak_gflops: float) -> None:
+def _limits(grid: Any, rows: pd.DataFrame, ridge: float, peak_gflops: float) -> None:
     """Set axis limits with room for all points, the slope left of the ridge and the labels."""
-    rates = pd.concat([points.ours, points.peer.dropna(), pd.Series([peak_gflops])])
-    left, right = min(ridge / 2.5, points.intensity.min() / 2), points.intensity.max() * 1.7
-    axes.set(xscale="log", yscale="log", xlim=(left, right), ylim=(rates.min() / 1.8, rates.max() * 1.7))
-    axes.set(xlabel="operations per byte (FLOP/byte)", ylabel="effective GFLOP/s")
-    log_ticks(axes.xaxis)
-    log_ticks(axes.yaxis)
+    rates = pd.concat([rows.ours, rows.peer.dropna(), pd.Series([peak_gflops])])
+    left, right = min(ridge / 2.5, rows.intensity.min() / 2), rows.intensity.max() * 1.7
+    first = grid[0, 0]
+    first.set(xscale="log", yscale="log", xlim=(left, right), ylim=(rates.min() / 2, rates.max() * 2))
+    log_ticks(first.xaxis, panels=len(grid[0]))
+    log_ticks(first.yaxis)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("effective GFLOP/s")
 
 
-def _draw_roof(axes: Any, peak_gflops: float, bandwidth: dict[str, float]) -> None:
-    (left, right), (bottom, _) = axes.get_xlim(), axes.get_ylim()
+def _draw_roof(axes: Any, peak_gflops: float, bandwidth: dict[str, float], labels: bool) -> None:
+    (left, right), (bottom, _), roof = axes.get_xlim(), axes.get_ylim(), MUTED
     for level, rate in bandwidth.items():
         start, ridge = max(left, bottom / rate), peak_gflops / rate
-        axes.plot([start, ridge], [rate * start, peak_gflops], color=ROOF, lw=1.5, ls="--")
+        axes.plot([start, ridge], [rate * start, peak_gflops], color=roof, lw=1.5, ls="--")
         middle = np.sqrt(start * ridge)
-        axes.text(
-            middle, 1.05 * rate * middle, f"{level} {number(rate)} GB/s", color=ROOF, fontsize=10.5, ha="center",
-            rotation=np.degrees(np.arctan(rate)), rotation_mode="anchor", transform_rotates_text=True,
-        )  # fmt: skip
+        if labels:
+            axes.text(
+                middle, 1.05 * rate * middle, f"{level} {number(rate)} GB/s", color=roof, fontsize=SMALL, ha="center",
+                rotation=np.degrees(np.arctan(rate)), rotation_mode="anchor", transform_rotates_text=True,
+            )  # fmt: skip
     ridge = peak_gflops / max(bandwidth.values())
-    axes.plot([ridge, right], [peak_gflops] * 2, color=ROOF, lw=2)
-    text = f"FMA peak {number(peak_gflops)} GFLOP/s"
-    axes.annotate(text, (ridge, peak_gflops), xytext=(0, 5), textcoords="offset points", color=ROOF, fontsize=10.5)
+    axes.plot([ridge, right], [peak_gflops] * 2, color=roof, lw=2)
+    if labels:
+        text = f"FMA peak {number(peak_gflops)} GFLOP/s"
+        axes.annotate(text, (right, peak_gflops), xytext=(0, 5), textcoords="offset points", color=roof,
+                      fontsize=SMALL, ha="right")  # fmt: skip
 
 
-def _draw_points(axes: Any, points: pd.DataFrame, peak_gflops: float) -> None:
-    x, rates = points.intensity, points[["ours", "peer"]]
-    for fewer, colour, marker, name in ((False, DIRECT, "o", "ours"), (True, FEWER, "D", "ours, fewer operations")):
-        mine = points[points.fewer == fewer]
+def _draw_points(axes: Any, rows: pd.DataFrame, peak_gflops: float) -> bool:
+    """Draw both series and their marks; return whether there is a mark."""
+    x, rates = rows.intensity, rows[["ours", "peer"]]
+    for fewer, marker, name in ((False, "o", "ours"), (True, "D", "ours, fewer operations")):
+        mine = rows[rows.fewer == fewer]
         if len(mine):
-            axes.scatter(mine.intensity, mine.ours, s=42, color=colour, marker=marker, label=name, zorder=3)
-    if points.peer.notna().any():
-        axes.vlines(x, rates.min(axis=1), rates.max(axis=1), color="#BBBBBB", lw=1, zorder=1)
-        axes.scatter(x, points.peer, s=42, marker="s", facecolors="none", edgecolors=PEER, label="best peer")
-    axes.legend(
-        frameon=False, fontsize=10.5, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, handletextpad=0.2,
-        columnspacing=1.2, borderaxespad=0.2,
-    )  # fmt: skip
-    _label(axes, points, points.of_roof.idxmax(), peak_gflops)
-    _label(axes, points, points.of_roof.idxmin(), None)
+            axes.scatter(mine.intensity, mine.ours, s=42, color=_colour(fewer), marker=marker, label=name, zorder=3)
+    if rows.peer.notna().any():
+        axes.vlines(x, rates.min(axis=1), rates.max(axis=1), color=FAINT, lw=1, zorder=1)
+        axes.scatter(x, rows.peer, s=42, marker="s", facecolors="none", edgecolors=MUTED, label="best library")
+    _label(axes, rows, rows.of_roof.idxmax(), peak_gflops)
+    if len(rows) > 1:
+        _label(axes, rows, rows.of_roof.idxmin(), None)
+    ours = mark_points(axes, rows.intensity, rows.ours, rows.weak)
+    return mark_points(axes, rows.intensity, rows.peer, rows.peer_weak) or ours
 
 
-def _mark_weak(axes: Any, points: pd.DataFrame) -> bool:
-    """Mark the weak points of both series; return whether there is one."""
-    ours = mark_points(axes, points.intensity, points.ours, points.weak)
-    return mark_points(axes, points.intensity, points.peer, points.peer_weak) or ours
+def _colour(fewer: bool) -> str:
+    return HUES["vermilion" if fewer else "blue"]
 
 
-def _label(axes: Any, points: pd.DataFrame, index: int, above_gflops: float | None) -> None:
-    """Label one point. The text is above all near points and the roof, or below all near points."""
-    row, away = points.loc[index], np.log(points.intensity / points.intensity[index]).abs()
-    near = points.loc[away < np.log(2.5), ["ours", "peer"]]
+def _label(axes: Any, rows: pd.DataFrame, index: int, above_gflops: float | None) -> None:
+    """Label one point. The text is above all near points and the roof, or below all near rows."""
+    row, away = rows.loc[index], np.log(rows.intensity / rows.intensity[index]).abs()
+    near = rows.loc[away < np.log(2.5), ["ours", "peer"]]
     (left, right), (bottom, top) = np.log(axes.get_xlim()), np.log(axes.get_ylim())
     # A twelfth of the axes is two lines of text: room for the roof's own label.
     step = np.exp((top - bottom) / 12)
     y = near.min().min() / step if above_gflops is None else max(near.max().max(), above_gflops) * step
     across = (np.log(row.intensity) - left) / (right - left)
-    colour = FEWER if row.fewer else DIRECT
-    text = f"{row.layer}: {percent(row.of_roof, row.weak)}"
+    colour = _colour(row.fewer)
+    text = f"{short(row.layer, 16)}: {percent(row.of_roof, row.weak)}"
     axes.annotate(
         text, (row.intensity, row.ours), xytext=(row.intensity, y), color=colour,
-        ha="right" if across > 0.8 else "left" if across < 0.2 else "center", fontsize=10.5,
+        ha="right" if across > 0.65 else "left" if across < 0.35 else "center", fontsize=SMALL,
         va="center", arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.8, "shrinkB": 4},
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Frame -> time against one axis: number of threads, batch, kernel size. Pure functions, as in `bench.report.figures`.
+"""Frame -> time against one axis: number of threads, batch, kernel size.
 
 The sums of a backend contain only layers that it measured at every point of the axis. The other axes have their plain
 value (forward, warm, float32, all threads, the smallest batch) if the run has it.
@@ -6,99 +6,88 @@ value (forward, warm, float32, all threads, the smallest batch) if the run has i
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import groupby
 from typing import Any, NamedTuple
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator
 
 from ..analysis import tables
+from ..analysis.networks import threads_of
 from ..analysis.numbers import duration, marked, percent, sign, times
 from ..analysis.sums import Sum, along
 from ..peers import PEERS
-from .style import LABEL, STYLED, NothingToDraw, corner, label_ends, mark_points, style, titled_figure
+from .colours import HUES, MUTED, style
+from .style import SMALL, NothingToDraw, corner, label_ends, log_ticks, mark_points, short, styled, titled_figure
 
 PLAIN = {"direction": "fwd", "cache": "warm", "dtype": "float32"}
 # Kernel sizes: draw only backends within this factor of the fastest. More lines hide the crossings.
 NEAR = 4.0
-SHADES = {"direct": "#009E73", "Winograd": "#0072B2", "FFT": "#CC79A7"}
-
-ALT = {
-    "threads": "Speed-up of each backend against the number of threads",
-    "batch": "Time an image of each backend against the batch, log-log",
-    "kernel_sizes": "Time of one call against kernel size, log-log, with the method that leads at each size",
-}
+SHADES = {"direct": "green", "Winograd": "blue", "FFT": "purple"}
 
 
-@STYLED
-def threads(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
-    """Speed-up of each backend against the number of threads, on the workload with the most work."""
-    rows = tables.thread_efficiency(_plain(table, "batch"))
+@styled
+def threads(table: pd.DataFrame, environment: dict[str, Any], workload: str) -> Figure:
+    """Speed-up of each backend against the number of threads."""
+    rows = tables.thread_efficiency(_plain(table[table.workload == workload], "batch"))
     if rows.empty:
-        raise NothingToDraw("no layer measured with more than one number of threads")
+        raise NothingToDraw(f"no layer of {workload} measured with more than one number of threads")
     rows, doubt = marked(rows)
-    part = _largest(table, rows.assign(weak=doubt.speedup))
+    part = rows.assign(weak=doubt.speedup)
     counts = sorted(part.threads.unique())
-    peers = part.backend.isin(PEERS)
-    ours = part if peers.all() else part[~peers]
-    most = ours[ours.threads == counts[-1]]
-    best = most.loc[most[most.layers == most.layers.max()].sum_s.idxmin()]
-    title = (
-        f"{best.backend} runs {best.workload} {times(best.speedup, best.weak)} times as fast with {counts[-1]} threads "
-        f"as with {counts[0]}: efficiency {percent(best.efficiency, best.weak)}"
-    )
-    figure, axes = titled_figure(5.2, title)
+    figure, axes = titled_figure(5.2, threads_title(part))
     ideal = [count / counts[0] for count in counts]
-    axes.plot(counts, ideal, color="#777777", ls="--", lw=1.2)
-    ends = [(counts[-1], ideal[-1], "ideal", "#555555")]
-    # Other libraries are the background: all lines are drawn, only the best and the worst are labelled.
-    others = part[~part.backend.isin(ours.backend)]
-    for _, mine in others.groupby("backend"):
-        axes.plot(mine.threads, mine.speedup, color="#BBBBBB", lw=1.2, zorder=1)
-    ranked = others[others.threads == counts[-1]].sort_values("speedup")
-    for last in [ranked.iloc[i] for i in sorted({0, len(ranked) - 1}) if len(ranked)]:
-        ends.append((last.threads, last.speedup, _efficiency(last), "#777777"))
-    for backend in tables.order(ours.backend):
-        mine = ours[ours.backend == backend]
+    axes.plot(counts, ideal, color=MUTED, ls="--", lw=1.2)
+    ends = [(counts[-1], ideal[-1], "ideal", MUTED)]
+    for backend in tables.order(part.backend):
+        mine = part[part.backend == backend]
         colour, marker = style(backend)
         axes.plot(mine.threads, mine.speedup, color=colour, marker=marker, lw=1.8)
         last = mine.iloc[-1]
-        ends.append((last.threads, last.speedup, _efficiency(last), colour))
+        ends.append((last.threads, last.speedup, f"{backend} {percent(last.efficiency, last.weak)}", colour))
     axes.set(xlabel="threads", ylabel=f"times as fast as with {counts[0]}")
-    low, high = axes.get_ylim()
-    axes.set_ylim(low, high + (high - low) * LABEL * max(0, len(ends) - 6))
     axes.set_xticks(counts)
-    axes.set_xlim(counts[0] - 0.04 * (counts[-1] - counts[0]), counts[0] + 1.5 * (counts[-1] - counts[0]))
-    label_ends(axes, ends)
     note = "count-weighted sum of the layers a backend measured at every number of threads; % is efficiency"
     corner(figure, environment, note, mark_points(axes, part.threads, part.speedup, part.weak))
+    label_ends(axes, ends)
     return figure
 
 
-@STYLED
-def batch(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
-    """Time per image against batch size, on the workload with the most work; backends that measured all its layers."""
-    plain = _plain(table, "threads")
+def threads_title(part: pd.DataFrame) -> str:
+    """The finding: the gain of `auto`, or of the fastest of ours that measured the most layers.
+
+    Parameters
+    ----------
+    part : DataFrame
+        From `bench.analysis.tables.thread_efficiency`, one workload; ``weak`` is whether the speed-up is weak.
+    """
+    counts = sorted(part.threads.unique())
+    ours = part[~part.backend.isin(PEERS)]
+    ours = part if ours.empty else ours
+    most = ours[ours.threads == counts[-1]]
+    auto = most[most.backend == "auto"]
+    most = most[most.layers == most.layers.max()] if auto.empty else auto
+    best = most.loc[most.sum_s.idxmin()]
+    return (
+        f"{best.backend} runs {short(best.workload, 30)} {times(best.speedup, best.weak)} times as fast with "
+        f"{counts[-1]} threads as with {counts[0]}: efficiency {percent(best.efficiency, best.weak)}"
+    )
+
+
+@styled
+def batch(table: pd.DataFrame, environment: dict[str, Any], workload: str) -> Figure:
+    """Time per image against batch size; backends that measured all layers."""
+    plain = _plain(table[table.workload == workload], "threads")
     # Remove the batch from the label, so that a layer is the same at every batch.
     plain = plain.assign(same=plain.label.str.replace(r"^(g\d+)?mb\d+", r"\1", regex=True))
-    groups = plain.groupby(["workload", "backend"], sort=False)
-    sums = {key: found for key, part in groups if len(found := along(part, "batch", "same")) > 1}
-    if not sums:
-        raise NothingToDraw("no layer measured with more than one batch")
-    workload = _largest(table, pd.DataFrame(list(sums), columns=["workload", "backend"])).workload.iloc[0]
-    each = {backend: _by_image(found) for (name, backend), found in sums.items() if name == workload}
+    groups = plain.groupby("backend", sort=False)
+    each = {str(name): _by_image(sums) for name, part in groups if len(sums := along(part, "batch", "same")) > 1}
+    if not each:
+        raise NothingToDraw(f"no layer of {workload} measured with more than one batch")
     layers = max(mine.layers.max() for mine in each.values())
     images = {backend: mine for backend, mine in each.items() if mine.layers.max() == layers}
-    best = min(images, key=lambda backend: images[backend].image_s.iloc[-1])
-    ends_of_best = images[best].iloc[[0, -1]]
-    first, last = ends_of_best.index
-    gain, weak = ends_of_best.image_s[first] / ends_of_best.image_s[last], ends_of_best.weak.any()
-    change = f"{times(gain, weak)} times as fast" if gain >= 1 else f"{times(1 / gain, weak)} times as slow"
-    figure, axes = titled_figure(
-        5.2, f"With {best} an image of {workload} is {change} in a batch of {last} as in one of {first}"
-    )
+    finding, weak = batch_title(images, workload)
+    figure, axes = titled_figure(5.2, finding)
     ends = []
     for backend in tables.order(list(images)):
         mine = images[backend]
@@ -107,17 +96,34 @@ def batch(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
         ends.append((mine.index[-1], mine.image_s.iloc[-1], backend, colour))
         weak |= mark_points(axes, mine.index, mine.image_s, mine.weak)
     batches = sorted({size for mine in images.values() for size in mine.index})
-    axes.set(xscale="log", yscale="log", xlabel="batch", ylabel="time an image")
-    _time_axis(axes, (1, 2, 5))
+    axes.set(xscale="log", yscale="log", xlabel="batch", ylabel="time per image")
+    axes.margins(y=0.12)
+    log_ticks(axes.yaxis, duration)
     axes.set_xticks(batches, [str(size) for size in batches])
     axes.minorticks_off()
-    axes.set_xlim(batches[0] * 0.9, batches[0] * 0.9 * (batches[-1] / batches[0]) ** 1.5)
+    corner(figure, environment, f"{layers} layers, count-weighted sum over the batch, {threads_of(plain)}", weak)
     label_ends(axes, ends)
-    corner(figure, environment, f"{layers} layers, count-weighted sum over the batch, {_threads(plain)}", weak)
     return figure
 
 
-@STYLED
+def batch_title(images: dict[str, pd.DataFrame], workload: str) -> tuple[str, bool]:
+    """The finding: the gain per image of `auto`, or of the fastest, in the largest batch; and whether it is weak.
+
+    Parameters
+    ----------
+    images : dict of str to DataFrame
+        By backend, one row per batch: image_s and weak.
+    """
+    best = "auto" if "auto" in images else min(images, key=lambda name: images[name].image_s.iloc[-1])
+    ends = images[best].iloc[[0, -1]]
+    first, last = ends.index
+    gain, weak = ends.image_s[first] / ends.image_s[last], bool(ends.weak.any())
+    change = f"{times(gain, weak)} times as fast" if gain >= 1 else f"{times(1 / gain, weak)} times as slow"
+    text = f"With {best} an image of {short(workload, 30)} is {change} in a batch of {last} as in one of {first}"
+    return text, weak
+
+
+@styled
 def kernel_sizes(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
     """Time against kernel size: one panel per series of the workload kernel_sizes, shaded by the fastest method."""
     part = _plain(table[table.workload == "kernel_sizes"], "threads", "batch")
@@ -126,18 +132,22 @@ def kernel_sizes(table: pd.DataFrame, environment: dict[str, Any]) -> Figure:
         subset="size"
     )
     panels = {name: rows for name, rows in part.groupby("series", sort=False) if rows["size"].nunique() > 1}
+    leads = {name: runs for name, rows in panels.items() if (runs := leaders(rows))}
+    panels = {name: rows for name, rows in panels.items() if name in leads}
     if not panels:
         raise NothingToDraw("no measured kernel sizes (workload kernel_sizes)")
-    leads = {name: leaders(rows) for name, rows in panels.items()}
-    figure, grid = titled_figure(3.0 * len(panels) + 0.9, _who_takes_over(leads), len(panels))
-    weak = False
-    for axes, (name, rows) in zip([grid] if len(panels) == 1 else grid, panels.items(), strict=True):
-        weak |= _kernel_panel(axes, rows, leads[name])
+    figure, grid = titled_figure(3.2 * len(panels) + 1.2, kernel_title(leads), len(panels), squeeze=False)
+    weak, ends = False, {}
+    for axes, (name, rows) in zip(grid[:, 0], panels.items(), strict=True):
+        ends[axes], mark = _kernel_panel(axes, rows, leads[name])
+        weak |= mark
         found = ", ".join(f"{lead.method} from {lead.size()}" for lead in leads[name])
-        axes.set_title(f"{name}: {found}", loc="left", fontsize=11.5)
+        axes.set_title(f"{name}: {found}", loc="left", fontsize=12)
     axes.set_xlabel("kernel height = width")
-    note = f"channels in-out/groups @image, {_threads(part)}; backends that come within {NEAR:g} times the least time"
+    note = f"channels in-out/groups @image, {threads_of(part)}; backends that come within {NEAR:g} times the least time"
     corner(figure, environment, note, weak)
+    for axes, lines in ends.items():
+        label_ends(axes, lines)
     return figure
 
 
@@ -158,26 +168,28 @@ class Lead(NamedTuple):
 
 
 def leaders(rows: pd.DataFrame) -> list[Lead]:
-    """The methods that are fastest, by kernel size."""
-    fastest = rows.loc[rows.groupby("size").median_s.idxmin()].sort_values("size")
+    """The methods that are fastest, by kernel size: those of our backends, or those that `auto` selected without them.
+
+    Libraries are left out, because their methods are unknown.
+    """
+    ours = rows[~rows.backend.isin([*tables.CHOICES, *PEERS])]
+    ours = rows[rows.backend == "auto"] if ours.empty else ours
+    fastest = ours.loc[ours.groupby("size").median_s.idxmin()].sort_values("size")
     weak = fastest.weak != ""
-    points = zip(fastest.backend.map(_method), fastest["size"], weak | weak.shift(fill_value=False), strict=True)
+    names = fastest.backend.where(fastest.backend != "auto", fastest.algorithm)
+    points = zip(names.map(_method), fastest["size"], weak | weak.shift(fill_value=False), strict=True)
     stretches = [list(run) for _, run in groupby(points, key=lambda point: point[0])]
     return [Lead(run[0][0], run[0][1], run[-1][1], bool(run[0][2])) for run in stretches]
 
 
-FIGURES: dict[str, Callable[[pd.DataFrame, dict[str, Any]], Figure]] = {
-    "threads": threads, "batch": batch, "kernel_sizes": kernel_sizes,
-}  # fmt: skip
-
-
-def _kernel_panel(axes: Any, rows: pd.DataFrame, leads: list[Lead]) -> bool:
-    """Draw lines, shades and marks; return whether there is a mark."""
-    least = rows.groupby("size").median_s.min()
-    near = rows[rows.median_s <= NEAR * rows["size"].map(least)].backend
+def _kernel_panel(axes: Any, rows: pd.DataFrame, leads: list[Lead]) -> tuple[list[tuple[float, float, str, str]], bool]:
+    """Draw lines, shades and marks; return the ends of the lines, and whether there is a mark."""
+    own = rows[~rows.backend.isin(tables.CHOICES)]
+    near = own[own.median_s <= NEAR * own["size"].map(own.groupby("size").median_s.min())].backend
+    near = [*near, *rows.backend[rows.backend == "auto"]]
     sizes, ends, weak = sorted(rows["size"].unique()), [], False
     axes.set(xscale="log", yscale="log", ylabel="time of one call")
-    _time_axis(axes, (1,))
+    axes.margins(y=0.12)
     for backend in tables.order(near):
         mine = rows[rows.backend == backend].sort_values("size")
         colour, marker = style(backend)
@@ -186,20 +198,16 @@ def _kernel_panel(axes: Any, rows: pd.DataFrame, leads: list[Lead]) -> bool:
         weak |= mark_points(axes, mine["size"], mine.median_s, mine.weak)
     axes.set_xticks(sizes, [f"{size:.0f}" for size in sizes])
     axes.minorticks_off()
-    axes.set_xlim(sizes[0] * 0.9, sizes[-1] * 3.0)
+    axes.set_xlim(sizes[0] * 0.9, sizes[-1] * 1.1)
+    log_ticks(axes.yaxis, duration)
     for i, (method, first, last, _) in enumerate(leads):
         # The change is between two measured sizes; the geometric mean is drawn.
         left = sizes[0] * 0.9 if i == 0 else (first * leads[i - 1].last) ** 0.5
         right = sizes[-1] * 1.1 if i == len(leads) - 1 else (last * leads[i + 1].first) ** 0.5
-        axes.axvspan(left, right, color=SHADES[method], alpha=0.16, lw=0)
+        axes.axvspan(left, right, color=HUES[SHADES[method]], alpha=0.16, lw=0)
         middle = (left * right) ** 0.5
-        axes.text(middle, 0.02, method, transform=axes.get_xaxis_transform(), ha="center", fontsize=9, color="#444444")
-    label_ends(axes, ends)
-    return weak or any(lead.weak for lead in leads)
-
-
-def _efficiency(row: pd.Series) -> str:
-    return f"{row.backend} {percent(row.efficiency, row.weak)}"
+        axes.text(middle, 0.02, method, transform=axes.get_xaxis_transform(), ha="center", fontsize=SMALL, color=MUTED)
+    return ends, weak or any(lead.weak for lead in leads)
 
 
 def _by_image(sums: dict[int, Sum]) -> pd.DataFrame:
@@ -212,7 +220,7 @@ def _method(backend: str) -> str:
     return "Winograd" if "winograd" in backend else "FFT" if "fft" in backend else "direct"
 
 
-def _who_takes_over(leads: dict[str, list[Lead]]) -> str:
+def kernel_title(leads: dict[str, list[Lead]]) -> str:
     """The finding: from which kernel size FFT stays ahead, and where Winograd leads."""
     fft = [f"{runs[-1].size()} ({name})" for name, runs in leads.items() if runs[-1].method == "FFT"]
     winograd = {
@@ -227,8 +235,7 @@ def _who_takes_over(leads: dict[str, list[Lead]]) -> str:
 
 def _plain(table: pd.DataFrame, *fixed: str) -> pd.DataFrame:
     """Measured cases with each axis at its plain value; threads and batch only if they are in ``fixed``."""
-    # "auto" selects one of the other backends, so it is left out.
-    part = table[(table.status == "ok") & (table.backend != "auto")]
+    part = table[table.status == "ok"]
     if part.empty:
         raise NothingToDraw("nothing was measured")
     wanted: dict[str, Any] = dict(PLAIN)
@@ -239,22 +246,3 @@ def _plain(table: pd.DataFrame, *fixed: str) -> pd.DataFrame:
     for column, value in wanted.items():
         part = part[part[column] == (value if (part[column] == value).any() else part[column].iloc[0])]
     return part
-
-
-def _largest(table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the workload with the most work."""
-    layers = table.drop_duplicates(["workload", "label"])
-    work = (layers["count"] * layers.macs).groupby(layers.workload).sum()
-    return rows[rows.workload == work[rows.workload.unique()].idxmax()]
-
-
-def _threads(part: pd.DataFrame) -> str:
-    count = part.threads.iloc[0]
-    return f"{count} thread{'s' if count > 1 else ''}"
-
-
-def _time_axis(axes: Any, steps: tuple[int, ...]) -> None:
-    """Ticks at these multiples of the powers of ten, with units."""
-    axes.yaxis.set_major_locator(LogLocator(subs=steps))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda seconds, _: duration(seconds)))
-    axes.margins(y=0.12)

@@ -1,4 +1,4 @@
-"""A JSON file of pytest-benchmark -> a run that can be reported and compared, read in place.
+"""A JSON file of pytest-benchmark -> a run that can be reported and compared, read in place. It may be gzipped.
 
 The format is described in `bench.store.benchmark_json`. Three kinds are supported: files of this suite; exports of
 version 0.3.0, with the environment in machine_info; and any other file whose benchmarks have ``extra_info["label"]``.
@@ -21,6 +21,7 @@ from msgspec import Meta
 from conv_impls import ConvError
 
 from .folder import StoredRun, check_config
+from .gzipped import unzipped
 from .records import Case, Record, StoreError, plain, problem_of
 from .schema import Count, Seconds, check_environment, decoded, fitted, is_name, short
 
@@ -74,7 +75,7 @@ class BenchmarkFile(StoredRun):
     def __init__(self, file: Path) -> None:
         self.folder = file
         try:
-            content = decoded(file.read_bytes(), _File)
+            content = decoded(unzipped(file), _File)
         except (OSError, ValueError) as error:
             raise StoreError(f"{file}: not pytest-benchmark's JSON: {error}") from None
         ours = content.conv_impls

@@ -7,6 +7,8 @@
     RUN/benchmark.json     the same results in pytest-benchmark's format (`bench.store.benchmark_json`)
     RUN/lock               locked while a process measures for this run
 
+A packed run (`bench.store.pack`) has config.json, records.jsonl and benchmark.json as gzipped files.
+
 A torn last line (a crash while writing) is dropped. Any other unreadable line is left out with a warning that has its
 line number; its case counts as not measured. Every other file is written atomically. Data is validated before writing
 with the same check as when reading. Only this module reads or writes these files, except benchmark.json.
@@ -33,6 +35,7 @@ from conv_impls import ConvError
 
 from .coverage import Taken
 from .files import write_whole
+from .gzipped import stored, unpack, unzipped
 from .records import Case, Record, StoreError, plain, problem_of
 from .schema import Amount, Whole, check_environment, decoded, fitted, printable
 
@@ -140,7 +143,7 @@ class Run(StoredRun):
         """Create the folder; StoreError if it cannot be written or contains a run."""
         with _plain_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            if self._config.exists():
+            if stored(self._config).exists():
                 raise FileExistsError
             tempfile.TemporaryFile(dir=self.folder).close()
 
@@ -148,10 +151,10 @@ class Run(StoredRun):
     def open(cls, folder: Path) -> Run:
         """An existing run."""
         run = cls(folder)
-        if not run._config.is_file():
+        if not stored(run._config).is_file():
             raise StoreError(f"{folder}: no run here (no config.json)")
         # Checked first: the meaning of another version's fields is unknown.
-        schema = _read(run._config).get("schema")
+        schema = _read(stored(run._config)).get("schema")
         if schema not in READ:
             raise StoreError(f"{run._config}: schema {str(schema)[:40]!r}, this version reads {READ[0]} and {READ[1]}")
         return run
@@ -161,9 +164,13 @@ class Run(StoredRun):
         return self.folder / "config.json"
 
     @property
+    def _records(self) -> Path:
+        return self.folder / "records.jsonl"
+
+    @property
     def config(self) -> dict[str, Any]:
         """The requested configuration: the keys of `Config` and others."""
-        return _read(self._config, check_config)
+        return _read(stored(self._config), check_config)
 
     @property
     def environment(self) -> dict[str, Any]:
@@ -173,11 +180,20 @@ class Run(StoredRun):
     @property
     def source(self) -> str:
         """Path of the records, for readers of a report."""
-        return f"runs/{self.folder.name}/records.jsonl"
+        return f"runs/{self.folder.name}/{stored(self._records).name}"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the lock of the run; StoreError if another process holds it."""
+        with ExitStack() as stack:
+            with _plain_errors(self.folder):
+                lock = stack.enter_context((self.folder / "lock").open("w"))
+                _lock(lock)
+            yield
 
     @contextmanager
     def writing(self) -> Iterator[Journal]:
-        """The only writer of this run; a torn last line is removed first.
+        """The only writer of this run; a packed run is unpacked and a torn last line removed first.
 
         Raises
         ------
@@ -187,10 +203,10 @@ class Run(StoredRun):
         if (schema := self.config.get("schema")) != SCHEMA:
             raise StoreError(f"{self.folder}: schema {schema}, this version writes {SCHEMA}; start a new run")
         with ExitStack() as stack:
+            stack.enter_context(self.locked())
             with _plain_errors(self.folder):
-                lock = stack.enter_context((self.folder / "lock").open("w"))
-                file = stack.enter_context((self.folder / "records.jsonl").open("ab+", buffering=0))
-                _lock(lock)
+                unpack(self.folder)
+                file = stack.enter_context(self._records.open("ab+", buffering=0))
                 file.seek(0)
                 file.truncate(file.read().rfind(b"\n") + 1)
             yield Journal(self.folder, file)
@@ -227,10 +243,14 @@ class Run(StoredRun):
 
     def _lines(self) -> Iterator[tuple[Record | None, str]]:
         """Each line's record, or None and the error of the line; a torn last line is skipped."""
-        path = self.folder / "records.jsonl"
+        path = stored(self._records)
         if not path.exists():
             return
-        for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
+        try:
+            lines = unzipped(path).split(b"\n")[:-1]
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be read: {error}") from None
+        for number, line in enumerate(lines, 1):
             try:
                 record = decoded(line, Record)
                 # An invalid label would make the whole report fail.
@@ -282,7 +302,7 @@ def _write(path: Path, values: dict[str, Any]) -> None:
 
 def _read(path: Path, check: Any = None) -> dict[str, Any]:
     try:
-        values = decoded(path.read_bytes(), dict[str, Any])
+        values = decoded(unzipped(path), dict[str, Any])
         if check:
             check(values)
     except (OSError, ValueError) as error:

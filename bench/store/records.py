@@ -216,6 +216,8 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Time of a fixed piece of work of the layer's size in the round of each turn (`bench.machine.yardstick`).
     disturbed_s
         Medians of the turns that another load disturbed; they are not used.
+    samples_left_out
+        Number of samples that packing removed (`bench.store.pack`).
     stalled_share
         Share of the samples that took more than twice the best turn.
     iterations
@@ -263,6 +265,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     turn_peaks_gflops: list[Amount] = []
     turn_yardsticks_s: list[Seconds] = []
     disturbed_s: list[Seconds] = []
+    samples_left_out: Whole = 0
     stalled_share: Share | None = None
     iterations: Count = 1
     median_s: Seconds | None = None
@@ -286,6 +289,11 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for name in ("turn_rounds", "turn_switches", "turn_peaks_gflops", "turn_yardsticks_s"):
             if len(getattr(self, name)) not in (0, len(self.turns_s)):
                 raise StoreError(f"{self.case.key}: {name}: expected one for each of {len(self.turns_s)} turns")
+
+
+def sample_count(record: Record) -> int:
+    """Number of samples that were taken, also of a packed record."""
+    return len(record.samples_s) + record.samples_left_out
 
 
 def plain(record: Record) -> dict[str, Any]:

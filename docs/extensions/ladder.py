@@ -20,6 +20,7 @@ from bench.analysis.frame import frame_of
 from bench.analysis.numbers import NOTE, SIGN, duration, times
 from bench.run.options import RUNS
 from bench.store.folder import Run
+from bench.store.gzipped import stored_runs
 from bench.store.records import StoreError, problem_of
 
 # The sections of docs/tutorial.md, in order.
@@ -136,10 +137,10 @@ def newest(runs: Path) -> Ladder:
         If no run has a ladder.
     """
     dated = []
-    for config in runs.glob("*/config.json"):
+    for folder in stored_runs(runs):
         # A run that cannot be read is not the only one.
         with suppress(StoreError):
-            run = Run.open(config.parent)
+            run = Run.open(folder)
             dated.append((run.folder.name not in committed(), str(run.environment.get("date", "")), run.folder.name))
     for *_, name in sorted(dated, reverse=True):
         run = Run.open(runs / name)
@@ -152,7 +153,8 @@ def newest(runs: Path) -> Ladder:
 def committed() -> frozenset[str]:
     """Names of the runs that belong to the repository: those that .gitignore excepts."""
     ignored = (RUNS.parents[1] / ".gitignore").read_text(encoding="utf-8")
-    return frozenset(re.findall(r"^!results/runs/([^/\n]+)/", ignored, re.MULTILINE))
+    patterns = re.findall(r"^!results/runs/([^/\n]+)/", ignored, re.MULTILINE)
+    return frozenset(run.name for run in stored_runs(RUNS) if any(run.match(pattern) for pattern in patterns))
 
 
 def ladder(table: pd.DataFrame, environment: dict[str, Any]) -> Ladder | None:
