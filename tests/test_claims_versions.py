@@ -145,13 +145,21 @@ def test_both_fronts_end_with_exit_code_1_where_ours_is_slower(
         _report_end(request, set(), 1.0, interrupted=False)
     assert "auto@v1 (abc)" in capsys.readouterr().out
 
-    said: list[str] = []
+    said: list[str] = [""]
+
+    def write(text: str, **style: bool) -> None:
+        said[-1] += text
+
+    def write_line(text: str) -> None:
+        write(text)
+        said.append("")
+
     stash: Any = {HARNESS: SimpleNamespace(run=run, request=request)}
     session: Any = SimpleNamespace(config=SimpleNamespace(stash=stash), exitstatus=pytest.ExitCode.OK)
     conftest.pytest_sessionfinish(session)
-    conftest.pytest_terminal_summary(SimpleNamespace(write_line=said.append), session.config)
+    conftest.pytest_terminal_summary(SimpleNamespace(write=write, write_line=write_line), session.config)
     assert session.exitstatus == int(slower)
-    assert said == sentences(frame(records))
+    assert [line for line in said if line] == [*sentences(frame(records)), f"page: {run.folder / 'report.html'}"]
     for code in (2, 5):
         session.exitstatus = code
         conftest.pytest_sessionfinish(session)

@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from committed import committed
 
 ROOT = Path(__file__).parent.parent
-REFERENCE = ROOT / "results" / "runs" / "bench"
+REFERENCE = committed("bench")
 # Modules and names that Windows does not have. Other modules of Python take them from `os` when they are imported, so
 # these modules are imported first.
 HIDE = """
