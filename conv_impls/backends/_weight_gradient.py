@@ -1,0 +1,75 @@
+"""Plans of the gradient of the weights by direct summation. See `conv_impls.kernels.weight_gradient` for the idea.
+
+Limits: padding of zeros; other padding is applied before, by the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from conv_impls.backends._layout import round_up
+from conv_impls.kernels import weight_gradient
+from conv_impls.kernels.runtime import target
+from conv_impls.kernels.runtime.job import Job, compiled_s
+from conv_impls.kernels.simd import lanes as vector_lanes
+from conv_impls.kernels.tile import AHEAD, ROWS, VECTORS
+from conv_impls.problem import Conv2dProblem
+from conv_impls.validation import Array
+
+# Pixels of a block: at least so many, for the loads and stores of the sums, unless the image of a block is too large.
+PIXELS = 256
+
+Gradient = Callable[[Array, Array, Array], None]
+
+
+def prepare(problem: Conv2dProblem, threads: int) -> tuple[Gradient, Job, float]:
+    """``call(x, dy, dw)``, its job, and the seconds of compiling."""
+    dtype, g, lanes = np.dtype(problem.dtype), problem.groups, vector_lanes(problem.itemsize)
+    ic, oc, (h, w), (oh, ow) = problem.in_channels // g, problem.out_channels // g, problem.in_size, problem.out_size
+    (kh, kw), (sh, sw), (dh, dw), ((top, _), (left, _)) = (
+        problem.kernel_size, problem.stride, problem.dilation, problem.padding,
+    )  # fmt: skip
+    columns = (ow - 1) * sw + (kw - 1) * dw + 1
+    merged = dw == 1
+    taps, run = (kh, kw * ic) if merged else (kh * kw, ic)
+    extent = (kh - 1) * dh + 1
+    row_bytes, half = columns * ic * dtype.itemsize, target.caches().l2 // 2
+    rows = min(oh, max(1, -(-PIXELS // ow)))
+    while rows > 1 and ((rows - 1) * sh + extent) * row_bytes > half:
+        rows -= 1
+    in_rows, images = (rows - 1) * sh + extent, 1
+    if rows == oh:
+        fitting = max(1, half // (in_rows * row_bytes))
+        images = min(problem.batch, fitting, max(1, -(-PIXELS // (oh * ow))))
+    pixels = rows * ow
+    tiles = -(-oc // ROWS)
+    o_blocks = min(tiles, threads) if g % threads else 1
+    pixel = np.arange(pixels)
+    places = (pixel // ow * sh * columns + pixel % ow * sw) * ic
+    places = (np.arange(images)[:, None] * in_rows * columns * ic + places).ravel()
+    if merged:
+        offsets = np.arange(kh) * dh * columns * ic
+    else:
+        offsets = ((np.arange(kh) * dh)[:, None] * columns + np.arange(kw) * dw).ravel() * ic
+    width = VECTORS * lanes
+    image_room = round_up(images * in_rows * columns * ic + width, lanes)
+    dy_room = round_up(images * pixels * ROWS + lanes * ROWS, lanes)
+    most_rows = max(
+        (b + 1) * tiles // o_blocks * oc // tiles - b * tiles // o_blocks * oc // tiles for b in range(o_blocks)
+    )
+    own = image_room + dy_room + most_rows * taps * round_up(run, lanes) + width
+    sizes = weight_gradient.Sizes(
+        batch=problem.batch, groups=g, in_channels=ic, out_channels=oc, h=h, w=w, top=top, left=left, out_h=oh,
+        out_w=ow, stride_h=sh, columns=columns, step_h=dh, kh=kh, taps=taps, run=run, kw=kw, images=images, rows=rows,
+        in_rows=in_rows, o_blocks=o_blocks, image_room=image_room, dy_room=dy_room,
+    )  # fmt: skip
+    compile_s = compiled_s([weight_gradient.convolve], dtype)
+    operands = weight_gradient.Operands(np.pad(places, (0, AHEAD), mode="edge"), offsets, sizes)
+    job = Job([weight_gradient.convolve], dtype, operands, threads=threads, units=g * o_blocks, own=own)
+
+    def call(x: Array, dy: Array, out: Array) -> None:
+        job(x, out, dy)
+
+    return call, job, compile_s
