@@ -86,6 +86,10 @@ format: $(VENV)/test.stamp  ## let ruff format the code and mend what it can
 parity: $(VENV)/test.stamp  ## compare with torch and the other libraries, which must be installed (make setup-peers)
 	$(BIN)/python -m pytest --require-torch tests/test_torch_parity.py tests/test_bench_peers.py
 
+docs: $(VENV)/docs.stamp  ## build the documentation site into docs/build/html; a warning or a broken link is an error (a minute)
+	$(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --quiet docs docs/build/html
+	@echo 'open docs/build/html/index.html'
+
 setup-peers: $(VENV)/peers.stamp  ## install the libraries that bench-peers compares with (3 GB)
 
 ab: $(VENV)/bench.stamp  ## this version against another one: REV=v0.3.0, a commit or ./folder; NETWORK=resnet50 BACKENDS=auto (3 minutes)
@@ -125,7 +129,7 @@ list: $(VENV)/bench.stamp  ## backends and workloads, one line each
 setup: $(VENV)/test.stamp  ## only make .venv with everything the targets need
 
 clean:  ## remove .venv and caches; results stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) docs/build docs/made .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -143,10 +147,15 @@ $(VENV)/test.stamp: pyproject.toml $(VENV)/bench.stamp
 	@$(PIP) -e '.[bench,test]'
 	@touch $@
 
+$(VENV)/docs.stamp: pyproject.toml $(VENV)/bench.stamp
+	@echo "installing the documentation tools into $(VENV)"
+	@$(PIP) -e '.[docs]'
+	@touch $@
+
 $(VENV)/peers.stamp: pyproject.toml $(VENV)/bench.stamp
 	@echo "installing the other libraries into $(VENV) (minutes, once)"
 	@$(PIP) -e '.[peers]'
 	@touch $@
 
-.PHONY: help bench test test-bench test-library test-long test-lowest test-pythons test-arm wrong smoke check lint types format parity setup-peers ab bench-peers bench-peers-all contention reference report machine list setup clean
+.PHONY: help bench test test-bench test-library test-long test-lowest test-pythons test-arm wrong smoke check lint types format parity docs setup-peers ab bench-peers bench-peers-all contention reference report machine list setup clean
 .DEFAULT_GOAL := help

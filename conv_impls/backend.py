@@ -32,9 +32,9 @@ class Backend:
     name, idea, source : str
         The name to pass to `get_backend`; the idea in one line; the publication it follows, with the section.
     accuracy : {"direct", "tile2", "tile2_5x5", "tile4", "tile6", "image"}
-        Which quantity bounds the rounding error: the sum of |products| of each output ("direct"), the sums of its tile
-        (Winograd: "tile", m and, where it matters, the kernel), or the norms of the whole image ("image", FFT).
-        `conv_impls.reference.error_bound` has the formulas.
+        Which quantity bounds the rounding error: the sum of absolute products of each output ("direct"), the sums of
+        its tile (Winograd: "tile", m and, where it matters, the kernel), or the norms of the whole image ("image",
+        FFT). `conv_impls.reference.error_bound` has the formulas.
     nan_spread : str
         Which outputs a NaN in the input affects.
     deterministic : {"output", "call", "no"}

@@ -83,9 +83,9 @@ def sample_outputs(problem: Conv2dProblem, count: int, seed: int = 0) -> Index:
 def error_bound(
     x: Array, weight: Array, bias: Array | None, problem: Conv2dProblem, accuracy: str, at: Index
 ) -> Float64:
-    """The largest |error| allowed for this accuracy class at each output of ``at``; shape (S,).
+    """The largest absolute error allowed for this accuracy class at each output of ``at``; shape (S,).
 
-    With u the unit roundoff, r the products in one output and S = sum |x||w| + |b| over its own window:
+    With u the unit roundoff, r the products in one output and S = ``sum |x||w| + |b|`` over its own window:
     "direct" summation in any order: min(gamma(r+1), max(8, 4 sqrt(r+1)) u) S; Winograd's classes of `TILES`:
     max(4 sqrt(r+1), K) u times the largest S of its tile, K of `TILES`; one transform of the "image" (FFT of P x Q
     points): 2 u log2(P Q) sum over channels of ||x_c|| ||w_c||, which does not depend on the window.

@@ -29,7 +29,8 @@ from conv_impls import registry
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-PARITY = Path(__file__).parent / "test_torch_parity.py"
+# Tests that need torch.
+PARITY = {"test_torch_parity.py", "test_examples_autograd.py"}
 # --doctest-modules imports every file it collects, and importing a plug-in registers its backends for all tests.
 collect_ignore_glob = ["[!t]*.py", "t[!e]*.py"]
 
@@ -48,13 +49,13 @@ def left_out(config: pytest.Config) -> bool:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave the parity tests out where there is no torch, rather than skip them one by one."""
-    return True if collection_path == PARITY and left_out(config) else None
+    return True if collection_path.name in PARITY and left_out(config) else None
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
     seed = config.getoption("--shuffle")
     return [
-        *(["torch is not installed: its parity tests are left out"] if left_out(config) else []),
+        *(["torch is not installed: its parity tests and one notebook are left out"] if left_out(config) else []),
         *([] if seed is None else [f"random order: --shuffle {seed} gives it again"]),
     ]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pages import SITE
 
 import conv_impls
 from bench.analysis.frame import frame
@@ -20,23 +21,12 @@ from bench.store.folder import Run
 from conv_impls import registry, workloads
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *SITE]
 PUBLIC = [(n, v) for n in conv_impls.__all__ if inspect.isfunction(v := getattr(conv_impls, n))]
 
 
 def blocks(path: Path, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
-
-
-@pytest.mark.parametrize("path", [ROOT / "README.md", ROOT / "docs" / "tutorial.md"], ids=lambda p: p.name)
-def test_the_examples_of_a_page_run_from_top_to_bottom(path: Path) -> None:
-    examples = blocks(path, "python")
-    assert examples
-    names: dict[str, Any] = {}
-    for example in examples:
-        exec(compile(example, str(path), "exec"), names)
-    if path.name == "README.md":
-        assert names["y"].shape == (1, 64, 112, 112)
 
 
 def test_the_kernel_of_the_guide_computes_what_it_says(tmp_path: Path) -> None:

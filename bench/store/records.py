@@ -66,7 +66,29 @@ def split_version(backend: str) -> tuple[str, str]:
 
 
 class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One unit of measurement: strings and integers only, so that its key identifies it everywhere."""
+    """One unit of measurement: strings and integers only, so that its key identifies it everywhere.
+
+    Attributes
+    ----------
+    workload
+        Name of the workload.
+    layer
+        Name of the layer in the workload.
+    label
+        The problem as a benchdnn label.
+    count
+        How often the network has this layer.
+    backend
+        Name of the backend; NAME@REV for a backend of another version.
+    threads
+        Number of threads that the backend may use.
+    direction
+        fwd (forward), bwd_d (gradient of the image), bwd_w (gradient of the weights).
+    repetition
+        Number of the repetition, from 1.
+    cache
+        State of the caches before each call: warm, cold, or weights (only the weights are cold).
+    """
 
     workload: str
     layer: str
@@ -146,19 +168,77 @@ def ids(cases: Sequence[Case]) -> list[str]:
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One finished case. Times in seconds; ``error`` is max |y - reference| / max |reference|.
+    """One finished case. A field is empty or None if it is unknown or was not measured.
 
-    ``median_s`` is the median of ``turns_s``, the medians of the case's turns. ``turn_rounds`` has the round of each of
-    these turns: turns of different backends in the same round ran one after the other. Empty means 0, 1, 2, ...
-    (version 0.3.0). ``turn_switches`` counts the involuntary context switches of the backend's process in each turn,
-    ``turn_peaks_gflops`` is the machine's FMA peak in the same rounds (0 where it was not measured), and
-    ``fma_peak_gflops`` their median. ``turn_yardsticks_s`` are times of a fixed piece of work of the layer's size in
-    the same rounds (`bench.machine.yardstick`). ``disturbed_s`` are medians of turns that another load disturbed;
-    they are not used. ``stalled_share`` is the share of samples that took more than twice the best turn. ``version`` is
-    the commit of a backend of another version, with "+changes" if its files differ from it. ``executed_flops`` are
-    the operations of the algorithm, if it reports them. ``peak_bytes`` is the maximum that preparing and the first call
-    added to the memory of the process. ``coverage`` describes which convolutions of the model are not layers.
-    ``equal_to`` is "workload/layer" of an equal layer whose measurement is used; empty if this case was measured.
+    Attributes
+    ----------
+    case
+        What was measured.
+    status
+        How the case ended.
+    reason
+        Why the status is not ok.
+    environment_id
+        Identifies machine and package versions; equal to ``id`` of environment.json.
+    version
+        Commit of a backend of another version, with "+changes" if its files differ from it.
+    algorithm
+        What the backend did, if it reports it.
+    mode
+        How the backend gets its weights: planned or eager.
+    threads_seen
+        Thread pools of the process with their number of threads, such as "numba 2, openblas 2".
+    error
+        max |y - reference| / max |reference|, over all outputs.
+    error_over_bound
+        The largest error as a fraction of the bound of the backend's accuracy class.
+    estimate_s
+        Estimated time of one call, from a part of the work.
+    compile_s
+        Time to compile.
+    prepare_s
+        Time to prepare: pack weights, make tables.
+    first_call_s
+        Time of the first call.
+    samples_s
+        Time per call of each sample.
+    turns_s
+        Median of the samples of each turn. Turns that another load disturbed are not among them.
+    turn_rounds
+        Round of each turn. Turns of different backends in the same round ran one after the other. Empty means 0, 1,
+        2, ... (version 0.3.0).
+    turn_switches
+        Involuntary context switches of the backend's process in each turn.
+    turn_peaks_gflops
+        FMA peak of the machine in the round of each turn; 0 where it was not measured.
+    turn_yardsticks_s
+        Time of a fixed piece of work of the layer's size in the round of each turn (`bench.machine.yardstick`).
+    disturbed_s
+        Medians of the turns that another load disturbed; they are not used.
+    stalled_share
+        Share of the samples that took more than twice the best turn.
+    iterations
+        Calls in each sample.
+    median_s
+        Median of ``turns_s``.
+    iqr_s
+        Interquartile range of ``turns_s``.
+    gflops_effective
+        Operations of the definition of convolution divided by ``median_s``.
+    executed_flops
+        Operations of the algorithm, if it reports them.
+    fma_peak_gflops
+        Median of ``turn_peaks_gflops``.
+    packed_bytes
+        Memory of the packed weights.
+    workspace_bytes
+        Memory that a call needs in addition to its arrays.
+    peak_bytes
+        Maximum that preparing and the first call added to the memory of the process.
+    coverage
+        Which convolutions of the model are not layers of the run.
+    equal_to
+        "workload/layer" of an equal layer whose measurement is used; empty if this case was measured.
     """
 
     case: Case

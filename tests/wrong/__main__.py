@@ -27,7 +27,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 TESTS = sorted(str(path.relative_to(ROOT)) for path in HERE.parent.glob("test_claims*.py"))
 # What the tests need of the tree.
-COPIED = ("conv_impls", "bench", "tests", "pyproject.toml")
+COPIED = ("conv_impls", "bench", "docs/extensions", "tests", "pyproject.toml")
 # Loaded once, before all processes are forked: importing them takes longer than the tests. None of ours is among them.
 LOADED = ("itables.options", "jinja2", "matplotlib.figure", "numba", "pandas", "PIL.Image", "pytest_benchmark.plugin")
 EXAMPLES = """examples:

@@ -1,0 +1,1 @@
+"""Parts of the documentation that are computed when the site is built."""
