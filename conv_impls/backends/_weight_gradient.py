@@ -1,31 +1,35 @@
-"""Plans of the gradient of the weights by direct summation. See `conv_impls.kernels.weight_gradient` for the idea.
+"""Plans of the gradient of the weights by direct summation.
+
+See `conv_impls.kernels.weight_gradient` and `conv_impls.kernels.weight_gradient_depthwise` for the ideas.
 
 Limits: padding of zeros; other padding is applied before, by the caller.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from math import prod
 
 import numpy as np
 
-from conv_impls.backends._layout import round_up
-from conv_impls.kernels import weight_gradient
+from conv_impls.backends._layout import image_layout, round_up
+from conv_impls.kernels import weight_gradient, weight_gradient_depthwise
 from conv_impls.kernels.runtime import target
 from conv_impls.kernels.runtime.job import Job, compiled_s
 from conv_impls.kernels.simd import lanes as vector_lanes
 from conv_impls.kernels.tile import AHEAD, ROWS, VECTORS
 from conv_impls.problem import Conv2dProblem
-from conv_impls.validation import Array
 
 # Pixels of a block: at least so many, for the loads and stores of the sums, unless the image of a block is too large.
 PIXELS = 256
 
-Gradient = Callable[[Array, Array, Array], None]
+
+def prepare(problem: Conv2dProblem, threads: int) -> tuple[Job, float]:
+    """A job, called as ``job(x, dw, dy)``, and the seconds of compiling."""
+    depthwise = problem.groups == problem.in_channels
+    return _depthwise(problem, threads) if depthwise else _dense(problem, threads)
 
 
-def prepare(problem: Conv2dProblem, threads: int) -> tuple[Gradient, Job, float]:
-    """``call(x, dy, dw)``, its job, and the seconds of compiling."""
+def _dense(problem: Conv2dProblem, threads: int) -> tuple[Job, float]:
     dtype, g, lanes = np.dtype(problem.dtype), problem.groups, vector_lanes(problem.itemsize)
     ic, oc, (h, w), (oh, ow) = problem.in_channels // g, problem.out_channels // g, problem.in_size, problem.out_size
     (kh, kw), (sh, sw), (dh, dw), ((top, _), (left, _)) = (
@@ -68,8 +72,21 @@ def prepare(problem: Conv2dProblem, threads: int) -> tuple[Gradient, Job, float]
     compile_s = compiled_s([weight_gradient.convolve], dtype)
     operands = weight_gradient.Operands(np.pad(places, (0, AHEAD), mode="edge"), offsets, sizes)
     job = Job([weight_gradient.convolve], dtype, operands, threads=threads, units=g * o_blocks, own=own)
+    return job, compile_s
 
-    def call(x: Array, dy: Array, out: Array) -> None:
-        job(x, out, dy)
 
-    return call, job, compile_s
+def _depthwise(problem: Conv2dProblem, threads: int) -> tuple[Job, float]:
+    dtype, lanes, layout = np.dtype(problem.dtype), vector_lanes(problem.itemsize), image_layout(problem)
+    staging, taps = layout.staging, prod(problem.kernel_size)
+    outputs, plane = problem.out_channels // problem.groups, staging.sizes.plane_h * staging.sizes.plane_w
+    # Vectors may be staged past the end of the planes.
+    planes = round_up(staging.sizes.phases_h * staging.sizes.phases_w * plane + lanes, lanes)
+    sizes = weight_gradient_depthwise.Sizes(
+        batch=problem.batch, channels=problem.in_channels, outputs=outputs, taps=taps, out_h=problem.out_size[0],
+        out_w=problem.out_size[1], pitch=layout.pitch, plane=plane, planes=planes, plane_rows=staging.sizes.plane_h,
+    )  # fmt: skip
+    convolve = weight_gradient_depthwise.convolve
+    compile_s = compiled_s([convolve], dtype)
+    operands = weight_gradient_depthwise.Operands(staging, layout.tap_offset, sizes)
+    own = planes + outputs * taps * lanes
+    return Job([convolve], dtype, operands, threads=threads, units=problem.in_channels, own=own), compile_s
