@@ -25,7 +25,7 @@ class Line(NamedTuple):
 
     # The first pixel and the number of pixels, which are a stride apart.
     first: int
-    count: int
+    pixels: int
     # Taps of the forward kernel, in the order of the phase's kernel; their distance in outputs.
     taps: range
     dilation: int

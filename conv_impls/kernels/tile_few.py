@@ -134,8 +134,9 @@ tile_at_taps, tile_at_strided_taps = (_at_taps(strided) for strided in (False, T
 def tile_of_pixels(typing_context, rows, k, a, b, places, c, columns):
     """C[m, j] += sum over k of A[k, m] * B[k, j] for m < rows, j < one or two vectors, whichever ``columns`` needs.
 
-    A and C are (array, at, step), B is (array, at), and B[k, j] is array[at + place[k] + j]. ``places`` is (place, index
-    of k = 0); the table needs `AHEAD` more places at its end, for the prefetch. C is read and written in whole vectors.
+    A and C are (array, at, step), B is (array, at), and B[k, j] is array[at + place[k] + j]. ``places`` is (place,
+    index of k = 0); the table needs `AHEAD` more places at its end, for the prefetch. C is read and written in whole
+    vectors.
     """
     i, scalar = types.int64, c[0].dtype
     signature = types.void(i, i, *map(simd.operand, (a, b, places, c)), i)

@@ -16,8 +16,8 @@ Source
     Goto & van de Geijn 2008, doi:10.1145/1356052.1356053, sec. 4-5, for the blocks of the product. The layout of the
     image is that of Zhang, Franchetti & Low 2018, arXiv:1809.10170, sec. 3.
 Limits
-    Threads share the tiles of output channels, and each of them transposes the image itself. Depthwise layers leave most
-    lanes empty.
+    Threads share the tiles of output channels, and each of them transposes the image itself. Depthwise layers would
+    leave most lanes empty; they have a kernel of their own.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ Idea
 Source
     The definition; the staged planes are those of Zhang, Franchetti & Low 2018, arXiv:1809.10170, sec. 3.
 Limits
-    Each product also loads and stores its sum: 1.5 cycles instead of half a cycle. Rows shorter than a vector leave lanes
-    empty.
+    Each product also loads and stores its sum: 1.5 cycles instead of half a cycle. Rows shorter than a vector leave
+    lanes empty.
 """
 
 from __future__ import annotations

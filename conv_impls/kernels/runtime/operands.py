@@ -25,8 +25,8 @@ I64 = ir.IntType(64)
 # Allowed operands of a plan: flat arrays of the dtype, flat arrays of int64, or a NamedTuple of integers.
 Floats = Annotated[NDArray[Any], "dtype"]
 Integers = Annotated[NDArray[np.int64], "int64"]
-# Columns of a seat's row: image, result, workspace of the call, start of the seat's own workspace in it, second input (0
-# if there is none). The operands of the plan follow.
+# Columns of a seat's row: image, result, workspace of the call, start of the seat's own workspace in it, second input
+# (0 if there is none). The operands of the plan follow.
 X, Y, WORK, OWN, SECOND, PLAN = 0, 1, 2, 3, 4, 5
 # Columns of the first row, which describes the job: number of phases, maximum parts of a phase, bytes of a row, minimum
 # wall time x threads of a call in ns (0 before the first call), and the addresses of the phases' kernels.
