@@ -78,7 +78,7 @@ class Planned:
     def __setattr__(self, name: str, value: object) -> NoReturn:
         kind = type(self).__name__
         raise AttributeError(
-            f"a {kind} cannot be changed, so {name!r} cannot be set; make another with conv_impls.plan"
+            f"a {kind} cannot be changed, so {name!r} cannot be set; make a new one with conv_impls.plan"
         )
 
     def __delattr__(self, name: str) -> NoReturn:
