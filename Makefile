@@ -35,6 +35,10 @@ endif
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@echo
+	@echo "Try first: make smoke, then make bench. Both make .venv at their first start."
+	@echo "Exit codes: 0 fine; 2 a step failed: the line \"Error N\" has its code, for pytest and python -m bench 1 where"
+	@echo "a result is wrong, a process crashed, something became slower or a test failed."
 
 bench: $(VENV)/bench.stamp  ## check, measure and report every backend on real layers (5 minutes); RUN=folder keeps it there
 	@$(HARNESS) --bench-out $(RUN); $(REPORT)
@@ -54,11 +58,23 @@ test-library: $(VENV)/test.stamp  ## the other half: the rest of bench, kernels,
 test-long: $(VENV)/test.stamp  ## the long form of every proof (15 minutes); OPTIONS="--seed 1 --examples 2000 --kills 50", see pytest --help
 	$(BIN)/python -m pytest -m long $(OPTIONS)
 
-test-lowest: $(BIN)/python  ## the library with the lowest numba, numpy and scipy we declare, the command line with its own (minutes)
+test-lowest: $(BIN)/python  ## all tests with the lowest declared versions, of the library, the suite, the tools, other libraries (20 minutes)
 	$(BIN)/python tests/environments.py lowest
 
 test-pythons: $(BIN)/python  ## the library on every other Python from 3.11 on that is found here (minutes each)
 	$(BIN)/python tests/environments.py pythons
+
+test-models: $(VENV)/test.stamp  ## read every ONNX model of five packages; with the other libraries, against ONNX Runtime
+	$(BIN)/python tests/wheels.py
+
+# Another order for each commit, and the same one for the same commit.
+SHUFFLE ?= $(shell git rev-list --count HEAD)
+
+test-peers: $(VENV)/peers.stamp $(VENV)/test.stamp  ## all tests with the other libraries and a browser, in a random order; none may be skipped
+	$(BIN)/python -m pytest --require-torch --require-chromium --shuffle $(SHUFFLE)
+
+conformance: $(VENV)/test.stamp  ## plans, calls and gradients of every backend, on every system (2 minutes)
+	$(BIN)/python -m pytest tests/test_conformance.py tests/test_gradients.py
 
 test-arm:  ## every backend on 64-bit Arm under qemu-user, and the assembly of its tiles; skipped in words without qemu
 	bash tests/arm.sh $(ARM)
@@ -71,6 +87,15 @@ smoke: $(VENV)/bench.stamp  ## a benchmark of four small layers and its report, 
 
 check: $(VENV)/bench.stamp  ## compare every backend with the float64 reference on the basic problems
 	$(BIN)/python -m bench check --workload basic --backends all
+
+# The correctness matrix. A BACKEND, or several with commas.
+BACKEND ?= all
+
+matrix: $(VENV)/bench.stamp  ## check every backend in every direction and dtype (2 minutes); BACKEND=numba_simd checks one
+	$(BIN)/python -m bench check --workload basic --backends $(BACKEND) --direction fwd,bwd_d,bwd_w --dtype float32,float64
+
+backends: $(VENV)/bench.stamp  ## names of the backends as a JSON list, for the jobs of the matrix
+	@$(BIN)/python -c "import conv_impls, json; print('names=' + json.dumps(conv_impls.backends()))"
 
 lint: $(VENV)/test.stamp  ## ruff: format and lint
 	$(BIN)/ruff format --check .
@@ -89,6 +114,13 @@ parity: $(VENV)/test.stamp  ## compare with torch and the other libraries, which
 docs: $(VENV)/docs.stamp  ## build the documentation site into docs/build/html; a warning or a broken link is an error (a minute)
 	$(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --quiet docs docs/build/html
 	@echo 'open docs/build/html/index.html'
+
+BROWSER := command -v chromium >/dev/null && command -v chromedriver >/dev/null
+
+setup-browser:  ## install Chromium and its driver, for the tests of the page (Debian, Ubuntu); make test does without
+	@$(BROWSER) || { $(if $(filter 0,$(shell id -u)),,sudo) apt-get update --quiet=2 && \
+		$(if $(filter 0,$(shell id -u)),,sudo) env DEBIAN_FRONTEND=noninteractive \
+		apt-get install --quiet=2 --yes --no-install-recommends chromium chromium-driver; }
 
 setup-peers: $(VENV)/peers.stamp  ## install the libraries that bench-peers compares with (3 GB)
 
@@ -126,10 +158,16 @@ machine: $(VENV)/bench.stamp  ## what this machine can do: FMA peak, bandwidth, 
 list: $(VENV)/bench.stamp  ## backends and workloads, one line each
 	$(BIN)/python -m bench list
 
+# TAG=v1.2.3 must be the version.
+dist: $(VENV)/test.stamp  ## build the sdist and the wheel into dist/; TAG=v1.2.3 refuses another version
+	@[ -z '$(TAG)' ] || [ '$(TAG)' = "v$$($(BIN)/python -c 'import conv_impls; print(conv_impls.__version__)')" ] || \
+		{ echo "TAG: expected v and the version in conv_impls/_version.py, got $(TAG)"; exit 2; }
+	rm -rf dist && $(BIN)/python -m build
+
 setup: $(VENV)/test.stamp  ## only make .venv with everything the targets need
 
 clean:  ## remove .venv and caches; results stay
-	rm -rf $(VENV) docs/build docs/made .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) docs/build docs/made .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -157,5 +195,5 @@ $(VENV)/peers.stamp: pyproject.toml $(VENV)/bench.stamp
 	@$(PIP) -e '.[peers]'
 	@touch $@
 
-.PHONY: help bench test test-bench test-library test-long test-lowest test-pythons test-arm wrong smoke check lint types format parity docs setup-peers ab bench-peers bench-peers-all contention reference report machine list setup clean
+.PHONY: help bench test test-bench test-library test-long test-lowest test-pythons test-models test-peers conformance test-arm wrong smoke check matrix backends lint types format parity docs setup-browser setup-peers ab bench-peers bench-peers-all contention reference report machine list dist setup clean
 .DEFAULT_GOAL := help

@@ -35,6 +35,7 @@ from conv_impls.text import visible
 
 from .machine.environment import environment
 from .peers import packages
+from .program import PACKAGE
 from .run import contention
 from .run.contender import Contender, Layer
 from .run.fleet import Fleet, Versions, commit_of
@@ -227,7 +228,7 @@ def main() -> None:
     from .report.contention import page
 
     parser = argparse.ArgumentParser(
-        prog="python -m bench.contention", description="Print the tables of a measurement."
+        prog=f"python -m {PACKAGE}.contention", description="Print the tables of a measurement."
     )
     parser.add_argument("file", type=Path, help="JSON file of pytest-benchmark")
     parser.add_argument("--out", type=Path, help="also write the tables to this Markdown file")

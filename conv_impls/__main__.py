@@ -15,6 +15,7 @@ from typing import TextIO, TypeVar
 import numpy as np
 
 from conv_impls import warmup
+from conv_impls._version import __version__
 from conv_impls.api import thread_count
 from conv_impls.choice import limits, stored, tuning, userdir
 from conv_impls.errors import ConvError
@@ -43,7 +44,7 @@ MACHINE = """examples:
   python -m conv_impls machine                 show the limits that 'auto' uses, and their dates
   python -m conv_impls machine --renew         measure limits and winners of tuning again
   python -m conv_impls machine --renew --threads 1,2"""
-EXIT = "exit codes: 0 fine, 2 usage, 130 interrupted"
+EXIT = "exit codes: 0 fine, 2 a wrong option or file, 130 interrupted"
 PRECISION = "strict: 'auto' uses direct summation only; standard (default): Winograd and FFT, too"
 BAR = 24
 Item = TypeVar("Item")
@@ -77,12 +78,13 @@ def _run(options: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     form = argparse.RawDescriptionHelpFormatter
-    every = f"{TRACE}\n\n{LAYERS}\n\n{MACHINE}\n\n{EXIT}"
+    every = f"{TRACE}\n\n{LAYERS}\n\n{MACHINE}\n\n{_first('machine', MACHINE)}\n{EXIT}"
     parser = argparse.ArgumentParser("python -m conv_impls", description=ABOUT, epilog=every, formatter_class=form)
+    parser.add_argument("--version", action="version", version=f"conv-impls {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
 
     def command(name: str, text: str, examples: str) -> argparse.ArgumentParser:
-        own = f"{examples}\n\n{EXIT}"
+        own = f"{examples}\n\n{_first(name, examples)}\n{EXIT}"
         added = commands.add_parser(name, help=text, description=text, epilog=own, formatter_class=form)
         added.set_defaults(error=added.error)
         return added
@@ -111,6 +113,14 @@ def _parser() -> argparse.ArgumentParser:
         help="thread counts whose limits are measured (default: 1, all cores, and the stored ones)",
     )
     return parser
+
+
+def _first(name: str, examples: str) -> str:
+    """The line that names the first example of a command."""
+    command = f"python -m conv_impls {name}"
+    first = next(line for line in examples.splitlines() if command in line)
+    # Some examples have a comment, after two or more spaces.
+    return f"try first: {first.strip().partition('   ')[0]}"
 
 
 def _sizes(text: str) -> list[int]:

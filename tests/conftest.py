@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ from conv_impls import registry
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+ROOT = Path(__file__).parent.parent
 # Tests that need torch.
 PARITY = {"test_torch_parity.py", "test_examples_autograd.py"}
 # --doctest-modules imports every file it collects, and importing a plug-in registers its backends for all tests.
@@ -74,8 +76,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session", autouse=True)
 def user_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No test reads or writes what the package remembers for the user who runs it; child processes inherit this."""
+    """No test reads or writes what the package remembers for the user who runs it; child processes inherit this.
+
+    They also find `bench` from any folder: an installation has it only by its other name.
+    """
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])))
         patch.setenv("CONV_IMPLS_CACHE_DIR", str(tmp_path_factory.mktemp("user")))
         yield
 

@@ -18,7 +18,9 @@ from typing import Any
 import pytest
 from commands import PATIENT, STATUSES, TINY, Bench, outside
 from effort import Effort
+from typer.main import get_command
 
+from bench.cli.commands import EXIT_CODES, app
 from bench.run.options import Options
 from bench.run.progress import QUIET_S, Bar
 from bench.run.worker import PLUGIN
@@ -174,11 +176,18 @@ def test_ctrl_c_says_how_to_go_on_and_exits_with_130(bench: Bench, tmp_path: Pat
     assert run.done() == {case.key for case in run.cases}
 
 
-@pytest.mark.parametrize("command", ["run", "report", "compare", "check", "machine"])
-def test_help_has_examples(bench: Bench, command: str) -> None:
-    done = bench(command, "--help")
-    assert done.returncode == 0
-    assert f"python -m bench {command}" in done.stdout
+@pytest.mark.parametrize("command", [None, *(command.name for command in app.registered_commands)])
+def test_help_has_the_exit_codes_and_a_first_command_that_exists(bench: Bench, command: str | None) -> None:
+    done = bench(*filter(None, [command]), "--help")
+    text = " ".join(done.stdout.split())
+    assert (done.returncode, EXIT_CODES in text) == (0, True)
+    first = re.search(r"Try first: python -m bench (.*) Exit codes:", text)
+    assert first is not None
+    name, *options = shlex.split(first[1])
+    assert name == (command or "run")
+    # Raises UsageError for an option that does not exist.
+    program: Any = get_command(app)
+    program.get_command(None, name).make_context(name, options)
 
 
 def test_list_prints_its_lines(bench: Bench) -> None:

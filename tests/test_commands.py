@@ -202,7 +202,7 @@ def test_help_shows_examples_and_exit_codes(name: str, capsys: pytest.CaptureFix
     with pytest.raises(SystemExit):
         command.main([name, "--help"])
     text = capsys.readouterr().out
-    assert f"python -m conv_impls {name} " in text
+    assert re.search(rf"^try first: python -m conv_impls {name}\b", text, re.MULTILINE)
     assert "130 interrupted" in text
 
 

@@ -45,6 +45,8 @@ def climbs(modules: set[str]) -> set[str]:
     return (names - files) | ({"conv_impls"} & modules if not names else set())
 
 
+# Every room may import this file, which imports none.
+SHARED = "program"
 # Rooms of bench: whose files each may import. A number passes them in this order, and nothing imports the command line.
 ROOMS = {
     "store": set(),
@@ -62,7 +64,9 @@ def wrong_arrows(room: str, modules: set[str]) -> set[str]:
     inside = {m.removeprefix("bench.") for m in modules if m.startswith("bench.")}
     # A package is imported with each of its modules, so its own name says nothing.
     return {
-        m for m in inside if not any(f"{m}.".startswith(f"{k}.") or k.startswith(f"{m}.") for k in {room, *ROOMS[room]})
+        m
+        for m in inside
+        if not any(f"{m}.".startswith(f"{k}.") or k.startswith(f"{m}.") for k in {room, SHARED, *ROOMS[room]})
     }
 
 
@@ -92,6 +96,8 @@ def test_imports_point_one_way(path: Path) -> None:
     if where[0] == "conv_impls":
         assert not [m for m in inside if m.startswith(("bench", "tests"))]
         assert path == PACKAGE or not climbs(inside)
+    if where == ("bench", f"{SHARED}.py"):
+        assert not inside
     if where[0] == "bench" and len(where) > 2:
         assert not wrong_arrows(where[1], inside)
     if where[:2] == ("conv_impls", "kernels"):

@@ -41,7 +41,7 @@ def _of_networks(table: pd.DataFrame, versions_follow: bool) -> list[str]:
     modes = ok.drop_duplicates("backend").set_index("backend")["mode"]
     found = []
     for (network, threads), each in sums.groupby(KEYS, sort=False):
-        name, count = _whole(network, table), f"{threads} thread{'s' * (threads > 1)}"
+        name, count = _whole(network, table), f"{threads} thread{'s' * bool(threads > 1)}"
         where = f"on {name}, {count}"
         part = ok[(ok.network == network) & (ok.threads == threads)]
         ranked = each[each.whole].sort_values("sum_s").set_index("backend")

@@ -1,4 +1,4 @@
-"""``python -m bench``: run, report, compare, export, import, check, machine, list."""
+"""The commands run, check, machine and list, the program itself, and how a run ends."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ import typer
 from conv_impls import backends, get_backend, workloads
 
 from ..peers import OWN, PEERS, load, missing
+from ..program import COMMAND, PACKAGE
 from ..run.options import HELP, Options, UsageError
 from ..run.progress import Bar
 from ..run.request import WRONG_INPUT, Request
 from ..store.folder import Run
 from ..store.records import FAILED
 from . import stored
+from .commands import app as app
+from .commands import command
 from .terminal import INTERRUPTED, USAGE, WRONG, complain, print_table, say, warn
-
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, help=__doc__)
 
 
 def _complete(known: list[str]) -> Any:
@@ -62,7 +63,7 @@ DEFAULT = Options()
 PYTEST_INTERRUPTED = 2
 
 
-@app.command()
+@command
 def run(
     context: typer.Context,
     workload: Workload = DEFAULT.workload,
@@ -93,6 +94,7 @@ def run(
     \b
     Examples
     --------
+      python -m bench run --workload smoke --backends fast
       python -m bench run --workload resnet50 --backends fast,peers --threads 1,2 --repetitions 3 --budget 900
       python -m bench run --workload my_network.onnx --batch 1,8 --backends fast
       python -m bench run --workload my_network.onnx --size 1,3,224,224 --backends fast
@@ -133,7 +135,7 @@ def _report_end(request: Request, before: set[str], seconds: float, interrupted:
     run, total = Run.open(request.folder), len(request.cases)
     records = run.records()
     if interrupted:
-        complain(f"\ninterrupted; finish with: python -m bench run --resume {run.folder}")
+        complain(f"\ninterrupted; finish with: {COMMAND} run --resume {run.folder}")
         raise typer.Exit(INTERRUPTED)
     if len(before) < total and run.done() == before:
         raise UsageError(
@@ -145,20 +147,20 @@ def _report_end(request: Request, before: set[str], seconds: float, interrupted:
     say("\n" + "\n".join(sentences(table)))
     say(f"{len(records)} cases in {seconds:.0f} s, {len(bad)} failed; run folder {run.folder}")
     if len(records) < total:
-        complain(f"the budget left out {total - len(records)}; finish with: python -m bench run --resume {run.folder}")
+        complain(f"the budget left out {total - len(records)}; finish with: {COMMAND} run --resume {run.folder}")
     for record in bad:
         complain(f"{record.case.key}: {record.status}: {record.reason}\n  repeat: {run.repeat(record.case)}")
     if versions.regressed(table) or bad:
         raise typer.Exit(WRONG)
 
 
-app.command()(stored.report)
-app.command()(stored.compare)
-app.command(name="export")(stored.export_)
-app.command(name="import")(stored.import_)
+command(stored.report)
+command(stored.compare)
+command(stored.export_, name="export")
+command(stored.import_, name="import")
 
 
-@app.command()
+@command
 def check(
     workload: Workload = "basic",
     backends: Backends = "all",
@@ -177,6 +179,7 @@ def check(
     \b
     Examples
     --------
+      python -m bench check --workload smoke --backends fast
       python -m bench check --workload basic --backends all
       python -m bench check --workload random:50:1 --backends fast
       python -m bench check --workload 'mb1ic64ih56oc64oh56kh3ph1' --backends numba_direct --direction fwd,bwd_d,bwd_w
@@ -209,7 +212,7 @@ def check(
         raise typer.Exit(WRONG)
 
 
-@app.command()
+@command
 def machine(
     seconds: Annotated[
         float, typer.Option(help="Seconds for all probes together. More time gives more stable results.")
@@ -240,9 +243,14 @@ def machine(
     say(f"measured in {measured['took_s']:.1f} s")
 
 
-@app.command(name="list")
 def list_() -> None:
-    """List backends and workloads, one line each."""
+    """List backends and workloads, one line each.
+
+    \b
+    Examples
+    --------
+      python -m bench list
+    """
     for name in OWN:
         load(name)
     for name in dict.fromkeys([*backends(), *OWN]):
@@ -260,14 +268,17 @@ def list_() -> None:
     say(f"{'random:N:SEED':<24}N random layers, drawn from the seed; the same on every machine")
 
 
+command(list_, name="list")
+
+
 def main() -> None:
     """Run the command line; errors of users become one line and exit code 2."""
     with warnings.catch_warnings():
         # One line each, whatever PYTHONWARNINGS is.
         warnings.showwarning = warn
-        warnings.filterwarnings("default", category=UserWarning, module=r"(bench|conv_impls)\b")
+        warnings.filterwarnings("default", category=UserWarning, module=rf"({PACKAGE}|conv_impls)\b")
         try:
-            app()
+            app(prog_name=COMMAND)
         except WRONG_INPUT as error:
             complain(f"error: {error}")
             sys.exit(USAGE)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..analysis.changes import MARGIN, WIDE_MARGIN
+from ..program import COMMAND
 from ..run.options import RESULTS, RUNS, UsageError
 from ..store.coverage import all_words
 from ..store.files import write_whole
@@ -31,6 +32,7 @@ def report(
     \b
     Examples
     --------
+      python -m bench report
       python -m bench report results/runs/reference
       python -m bench report results/runs/mine --out results/runs/mine/report
     """
@@ -149,5 +151,5 @@ def import_(
 def _newest() -> Path:
     folders = sorted((path.parent for path in RUNS.glob("*/config.json")), key=lambda path: path.stat().st_mtime)
     if not folders:
-        raise UsageError(f"no run in {RUNS}; make one with: python -m bench run")
+        raise UsageError(f"no run in {RUNS}; make one with: {COMMAND} run")
     return folders[-1]

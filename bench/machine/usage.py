@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import resource
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -58,6 +57,8 @@ def keep_freed_memory() -> None:
 
 def involuntary_switches() -> int:
     """Number of involuntary context switches of this process so far."""
+    import resource
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 

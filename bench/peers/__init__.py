@@ -19,6 +19,7 @@ from typing import Any
 from conv_impls import backends, get_backend
 from conv_impls.registry import register
 
+from ..program import SETUP_PEERS
 from .declare import DECLARED, Gradient, Peer, copying, peer, symmetric, zeros_float32
 
 __all__ = [
@@ -51,7 +52,7 @@ def missing(name: str) -> str | None:
     """Which packages this backend still needs, as an error text, or None."""
     needed = _ALL[name].needs if name in _ALL else ()
     absent = [package for package in needed if find_spec(package) is None]
-    return f"{', '.join(absent)} not installed; run: make setup-peers" if absent else None
+    return f"{', '.join(absent)} not installed; run: {SETUP_PEERS}" if absent else None
 
 
 def packages(names: Iterable[str]) -> list[str]:

@@ -25,6 +25,7 @@ from conv_impls.workloads import Layer, Workload
 
 from ..machine.cpu import cores
 from ..peers import OWN, PEERS, missing
+from ..program import COMMAND, IN_CLONE, LACKING, ROOT, SETUP_PEERS
 from ..store.coverage import Taken
 from ..store.records import CACHES, DIRECTIONS, Case, split_version
 from . import plugin
@@ -32,9 +33,8 @@ from .isa import ISAS, UNHELD, isa_variables
 from .worker import MACHINE, PLUGIN
 
 Word = TypeVar("Word", bound=str)
-ROOT = Path(__file__).parents[2]
-# In a checkout: next to the sources; otherwise in the current folder.
-RESULTS = (ROOT if (ROOT / "pyproject.toml").exists() else Path.cwd()) / "results"
+# In a clone: next to the sources; otherwise in the current folder.
+RESULTS = (ROOT if IN_CLONE else Path.cwd()) / "results"
 RUNS = RESULTS / "runs"
 # Caches are flooded with this many times the last level's size; if it is unknown, with that of a large desktop.
 FLOOD, LAST_LEVEL_BYTES = 2, 64 * 2**20
@@ -102,7 +102,7 @@ class Options:
     def command(self) -> str:
         """The command with the same options."""
         words = [f"--{f.name} {_quoted(getattr(self, f.name))}" for f in fields(self) if getattr(self, f.name) != ""]
-        return "python -m bench run " + " ".join(words)
+        return f"{COMMAND} run " + " ".join(words)
 
     def further(self) -> str:
         """Options that the command to repeat one case also needs: those that change the measurement."""
@@ -123,6 +123,8 @@ class Options:
         """Every case, in the order of measurement, and the convolutions of each model that are left out."""
         from .driver import make_cases
 
+        if LACKING:
+            raise UsageError(LACKING)
         for name in ("repetitions", "seconds", "timeout", "budget"):
             value = getattr(self, name)
             if not 0 < value < math.inf:
@@ -196,7 +198,7 @@ def read_backends(text: str, extra: str = "") -> list[str]:
     names: list[str] = []
     for name in split(text, "--backends"):
         if name == "peers" and not groups["peers"]:
-            raise UsageError("--backends: no peer is installed; run: make setup-peers")
+            raise UsageError(f"--backends: no peer is installed; run: {SETUP_PEERS}")
         names += groups.get(name, [name])
     known = [*own, *OWN, *PEERS]
     for name in names:

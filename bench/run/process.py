@@ -14,15 +14,14 @@ import secrets
 import select
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from ..machine.environment import thread_variables
+from ..program import PYTHON, ROOT
 
 # Default timeouts of the stages of an order, in seconds: loading a library, planning and compiling (tens of seconds
 # for a first kernel), checking against the reference.
@@ -91,10 +90,10 @@ class Worker:
     def _start(self) -> None:
         theirs_in, self._orders = os.pipe()
         self._answers, theirs_out = os.pipe()
-        command = [sys.executable, "-m", f"{__package__}.worker", self.backend, str(theirs_in), str(theirs_out)]
+        command = [*PYTHON, "-m", f"{__package__}.worker", self.backend, str(theirs_in), str(theirs_out)]
         command.append(str(os.getpid()))
         child = subprocess.Popen(
-            command, cwd=Path(__file__).parents[2], env=self._variables, stdin=subprocess.DEVNULL,
+            command, cwd=ROOT, env=self._variables, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, pass_fds=(theirs_in, theirs_out),
             # In both cases Ctrl-C in a terminal reaches only the parent.
             start_new_session=self._session, process_group=None if self._session else 0,

@@ -94,7 +94,8 @@ class Request:
         if before.get("id") != facts["id"]:
             changed = [key for key in facts if before.get(key) != facts[key] and key not in VOLATILE]
             raise UsageError(f"--resume: the machine or versions changed ({', '.join(changed)}); start a new run")
-        made = self._config(facts)
+        # The program may be called by its other name. The options of the command have been compared.
+        made = self._config(facts) | {"command": run.config.get("command")}
         if changed := [key for key in made if run.config.get(key) != made[key]]:
             raise UsageError(f"--resume: {', '.join(changed)} of {self.folder} would differ now; start a new run")
         return run

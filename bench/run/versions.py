@@ -19,7 +19,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 import zipfile
 from collections.abc import Iterable
@@ -31,8 +30,10 @@ from typing import NoReturn
 from conv_impls.choice import limits, tuning, userdir
 
 from ..peers import OWN
+from ..program import PACKAGE as HARNESS
+from ..program import PYTHON, ROOT
 from ..store.records import split_version
-from .options import ROOT, UsageError
+from .options import UsageError
 from .worker import VERSION
 
 PACKAGE = "conv_impls"
@@ -42,9 +43,11 @@ CHECKOUT = ROOT
 OLDEST = (0, 3)
 # Digits of a commit, as in an environment.
 DIGITS = 12
-# Run in a process of that version: checks its imports and lists its backends.
+# Run in a process of that version: checks its imports and lists its backends. The harness is imported first: the folder
+# of that version may contain another one.
 PROBE = (
-    "import sys, json; sys.path.insert(0, sys.argv[1]); import bench.run.public_calls, conv_impls as found; "
+    f"import sys, json, {HARNESS}; sys.path.insert(0, sys.argv[1]); "
+    f"import {HARNESS}.run.public_calls, {PACKAGE} as found; "
     "print(json.dumps([found.__file__, found.__version__, list(found.backends())]))"
 )
 
@@ -193,7 +196,7 @@ def _why_unknown(text: str) -> str:
 
 def _probe(backend: str, folder: Path) -> tuple[str, str, list[str]]:
     """File, version and backends of the package in this folder, from a process that imports it like a worker."""
-    done = subprocess.run([sys.executable, "-c", PROBE, str(folder)], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([*PYTHON, "-c", PROBE, str(folder)], cwd=ROOT, capture_output=True, text=True)
     try:
         where, version, names = json.loads(done.stdout)
     except ValueError:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -178,6 +177,8 @@ class Machine:
 
 def _contain() -> None:
     """Be killed first if memory runs out; raise MemoryError before all memory of the machine is used."""
+    import resource
+
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
     with suppress(OSError, ValueError):

@@ -14,7 +14,6 @@ with the same check as when reading. Only this module reads or writes these file
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import tempfile
@@ -22,11 +21,11 @@ import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache, cached_property
 from io import FileIO
 from pathlib import Path
-from typing import Any, Required, TypedDict
+from typing import Any, Required, TextIO, TypedDict
 
 import msgspec
 
@@ -191,7 +190,7 @@ class Run(StoredRun):
             with _plain_errors(self.folder):
                 lock = stack.enter_context((self.folder / "lock").open("w"))
                 file = stack.enter_context((self.folder / "records.jsonl").open("ab+", buffering=0))
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _lock(lock)
                 file.seek(0)
                 file.truncate(file.read().rfind(b"\n") + 1)
             yield Journal(self.folder, file)
@@ -289,6 +288,14 @@ def _read(path: Path, check: Any = None) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise StoreError(f"{path}: {error}") from None
     return values
+
+
+def _lock(file: TextIO) -> None:
+    """Lock an open file; OSError if another process has locked it. Without fcntl nothing can measure, see `program`."""
+    with suppress(ModuleNotFoundError):
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from msgspec.structs import asdict
 
 from conv_impls import Conv2dProblem
 
+from ..program import COMMAND
 from .schema import Amount, Count, Seconds, Share, Whole
 
 Direction = Literal["fwd", "bwd_d", "bwd_w"]
@@ -131,7 +132,7 @@ class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def repro(self) -> str:
         """The command that repeats this case."""
         return (
-            f"python -m bench run --workload {shlex.quote(self.label)} --backends {shlex.quote(self.backend)} "
+            f"{COMMAND} run --workload {shlex.quote(self.label)} --backends {shlex.quote(self.backend)} "
             f"--threads {self.threads} --direction {self.direction} --cache {self.cache}"
         )
 

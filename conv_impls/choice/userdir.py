@@ -30,6 +30,8 @@ from conv_impls.errors import ConvError
 MOST_BYTES = 16 * 2**20
 # The lock is held for a second or two, or ten if the probes are compiled on a busy machine.
 TURN_S, POLL_S = 30.0, 0.01
+# Opening never waits for another process, and no child process gets the file. Windows has neither flag.
+AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 def folder() -> Path:
@@ -112,7 +114,7 @@ def locked(name: str) -> Iterator[None]:
 
         path = folder() / f"{name}.lock"
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | AT_ONCE | os.O_NOFOLLOW, 0o600)
         until = time.monotonic() + TURN_S
         while time.monotonic() < until:
             try:
@@ -134,7 +136,7 @@ def _load(name: str) -> dict[str, Any]:
     """The content of a file, which must be a regular file; opening it never waits for another process."""
     import json
 
-    opened = os.open(folder() / name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    opened = os.open(folder() / name, os.O_RDONLY | AT_ONCE)
     try:
         about = os.fstat(opened)
         if not stat.S_ISREG(about.st_mode):
