@@ -76,13 +76,17 @@ class Planned:
         return usable(self._threads)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
-        kind = type(self).__name__
         raise AttributeError(
-            f"a {kind} cannot be changed, so {name!r} cannot be set; make a new one with conv_impls.plan"
+            f"{self._kind()} is immutable, so {name!r} cannot be set; make a new one with conv_impls.plan"
         )
 
     def __delattr__(self, name: str) -> NoReturn:
-        raise AttributeError(f"a {type(self).__name__} is immutable, so {name!r} cannot be deleted")
+        raise AttributeError(f"{self._kind()} is immutable, so {name!r} cannot be deleted")
+
+    def _kind(self) -> str:
+        """The name of the class with its article."""
+        name = type(self).__name__
+        return f"{'an' if name[0] in 'AEIO' else 'a'} {name}"
 
     def __copy__(self) -> Self:
         return self

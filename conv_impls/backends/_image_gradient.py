@@ -17,8 +17,8 @@ from conv_impls.adjoint import Phase
 from conv_impls.kernels import interleave
 from conv_impls.kernels.runtime.job import Job, compiled_s
 from conv_impls.padding import NO_PADDING
-from conv_impls.prepared import Prepared
 from conv_impls.problem import Conv2dProblem
+from conv_impls.registry import Prepared
 from conv_impls.validation import Array
 
 # Buffers of planes kept for the next calls.
