@@ -79,8 +79,10 @@ def conv2d_input(
     )  # fmt: skip
     grad_output = _grad_output(fn, grad_output, problem, weight, len(shape) == 3)
     check.choice(fn, "precision", precision, check.PRECISIONS)
-    made = input_gradient(fn, backend, problem, weight, precision, thread_count(fn, threads))
-    return run(fn, made.call, weight.dtype, shape, out, grad_output)
+    made = input_gradient(fn, backend, problem, weight, precision, thread_count(fn, threads), eager=True)
+    result = run(fn, made.call, weight.dtype, shape, out, grad_output)
+    made.release()
+    return result
 
 
 def conv2d_weight(
@@ -142,8 +144,10 @@ def conv2d_weight(
     )  # fmt: skip
     grad_output = _grad_output(fn, grad_output, problem, x, single)
     check.choice(fn, "precision", precision, check.PRECISIONS)
-    made = weight_gradient(fn, backend, problem, precision, thread_count(fn, threads))
-    return run(fn, made.call, x.dtype, shape, out, x, grad_output)
+    made = weight_gradient(fn, backend, problem, precision, thread_count(fn, threads), eager=True)
+    result = run(fn, made.call, x.dtype, shape, out, x, grad_output)
+    made.release()
+    return result
 
 
 def conv_transpose2d(
@@ -237,8 +241,9 @@ def conv_transpose2d(
     # With an output_padding of a stride or more, the forward convolution has more outputs than x: they are zero.
     missing = [(0, whole - size) for whole, size in zip(problem.out_size, in_size, strict=True)]
     x = np.pad(x, ((0, 0), (0, 0), *missing)) if missing != [(0, 0)] * 2 else x
-    made = input_gradient(fn, backend, problem, weight, precision, thread_count(fn, threads))
+    made = input_gradient(fn, backend, problem, weight, precision, thread_count(fn, threads), eager=True)
     y = run(fn, made.call, weight.dtype, shape[1:] if single else shape, out, x)
+    made.release()
     if bias is not None:
         y += bias[:, None, None]
     return y

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from conv_impls import eager as eager_store
 from conv_impls import validation as check
 from conv_impls.adjoint import phases
 from conv_impls.api import prepare, select
@@ -32,23 +34,34 @@ OWN_WEIGHT_GRADIENT = ("auto", "numba_simd")
 UNCOMPILED = "numpy_strided"
 
 
+def _nothing() -> None:
+    pass
+
+
 class Gradient(NamedTuple):
-    """``call(*inputs, out)`` fills out; the backends that run, and the costs, as in `conv_impls.Prepared`."""
+    """``call(*inputs, out)`` fills out; the backends that run, and the costs, as in `conv_impls.Prepared`.
+
+    ``release`` puts back what was taken from the cache of `conv_impls.eager`, after the last call.
+    """
 
     call: Callable[..., None]
     backend: str
     packed_bytes: int | None = 0
     workspace_bytes: int | None = 0
     compile_s: float = 0.0
+    release: Callable[[], None] = _nothing
 
 
 def input_gradient(
-    fn: str, backend: str, problem: Conv2dProblem, weight: Array, precision: str, threads: int
+    fn: str, backend: str, problem: Conv2dProblem, weight: Array, precision: str, threads: int, eager: bool = False
 ) -> Gradient:
-    """``call(grad_output, grad_input)``; ``backend`` may also be the text of `Gradient.backend`."""
+    """``call(grad_output, grad_input)``; ``backend`` may also be the text of `Gradient.backend`.
+
+    With ``eager``, for one call, convolutions are taken from the cache of `conv_impls.eager`.
+    """
     whole = _unpadded(problem)
     if whole is not problem:
-        inner = input_gradient(fn, backend, whole, weight, precision, threads)
+        inner = input_gradient(fn, backend, whole, weight, precision, threads, eager)
 
         def folded(dy: Array, dx: Array) -> None:
             image = np.empty(whole.input_shape, dx.dtype)
@@ -64,23 +77,33 @@ def input_gradient(
 
     names = backend.split("+") if backend.count("+") == len(found) - 1 else [backend] * len(found)
     chosen = [
-        select(fn, name, phase.problem, precision, threads, eager=False)
-        for name, phase in zip(names, found, strict=True)
+        select(fn, name, phase.problem, precision, threads, eager) for name, phase in zip(names, found, strict=True)
     ]
-    parts: list[Prepared] = [
-        prepare(entry, phase.problem, weights_of(problem, weight, phase), None, threads, relu=False)
-        for entry, phase in zip(chosen, found, strict=True)
-    ]
+    keys: list[eager_store.Key] = []
+    parts: list[Prepared] = []
+    for entry, phase in zip(chosen, found, strict=True):
+        taps, key = weights_of(problem, weight, phase), (entry, phase.problem, threads, False)
+        cached = eager_store.take(key, taps, None) if eager else None
+        parts.append(cached or prepare(entry, phase.problem, taps, None, threads, relu=False))
+        keys.append(key)
+
+    def release() -> None:
+        for key, part in zip(keys, parts, strict=True):
+            eager_store.put(key, part)
+
     made = assembled(problem, list(zip(found, parts, strict=True)), threads)
     name = "+".join(entry.name for entry in chosen)
-    return Gradient(made.call, name, made.packed_bytes, made.workspace_bytes, made.compile_s)
+    costs = made.packed_bytes, made.workspace_bytes, made.compile_s
+    return Gradient(made.call, name, *costs, release if eager else _nothing)
 
 
-def weight_gradient(fn: str, backend: str, problem: Conv2dProblem, precision: str, threads: int) -> Gradient:
-    """``call(x, grad_output, grad_weight)``."""
+def weight_gradient(
+    fn: str, backend: str, problem: Conv2dProblem, precision: str, threads: int, eager: bool = False
+) -> Gradient:
+    """``call(x, grad_output, grad_weight)``; ``eager`` as for `input_gradient`."""
     whole = _unpadded(problem)
     if whole is not problem:
-        inner = weight_gradient(fn, backend, whole, precision, threads)
+        inner = weight_gradient(fn, backend, whole, precision, threads, eager)
         return inner._replace(
             call=lambda x, dy, dw: inner.call(padded(x, problem.padding, problem.padding_mode), dy, dw)
         )
@@ -89,10 +112,12 @@ def weight_gradient(fn: str, backend: str, problem: Conv2dProblem, precision: st
     if backend in OWN_WEIGHT_GRADIENT and target.compiles():
         from conv_impls.backends._weight_gradient import prepare as prepare_weight
 
-        job, compile_s = prepare_weight(problem, threads)
-        return Gradient(
-            lambda x, dy, dw: job(x, dw, dy), "numba_simd", workspace_bytes=job.workspace_bytes, compile_s=compile_s
-        )
+        key = "gradient of the weights", problem, threads, False
+        cached = eager_store.take_unchanged(key) if eager else None
+        made = cached or prepare_weight(problem, threads)
+        costs = made.packed_bytes, made.workspace_bytes, made.compile_s
+        release = partial(eager_store.put, key, made) if eager else _nothing
+        return Gradient(made.call, "numba_simd", *costs, release)
     if backend == "auto":
         backend = UNCOMPILED
     of_group = weight_problem(problem)

@@ -8,6 +8,7 @@ Limits: padding of zeros; other padding is applied before, by the caller.
 from __future__ import annotations
 
 from math import prod
+from typing import cast
 
 import numpy as np
 
@@ -18,15 +19,23 @@ from conv_impls.kernels.runtime.job import Job, compiled_s
 from conv_impls.kernels.simd import lanes as vector_lanes
 from conv_impls.kernels.tile import AHEAD, ROWS, VECTORS
 from conv_impls.problem import Conv2dProblem
+from conv_impls.registry import Call, Prepared
+from conv_impls.validation import Array
 
 # Pixels of a block: at least so many, for the loads and stores of the sums, unless the image of a block is too large.
 PIXELS = 256
 
 
-def prepare(problem: Conv2dProblem, threads: int) -> tuple[Job, float]:
-    """A job, called as ``job(x, dw, dy)``, and the seconds of compiling."""
+def prepare(problem: Conv2dProblem, threads: int) -> Prepared:
+    """``call(x, dy, dw)`` of a problem with padding of zeros; it has no weights, so ``repack`` does nothing."""
     depthwise = problem.groups == problem.in_channels
-    return _depthwise(problem, threads) if depthwise else _dense(problem, threads)
+    job, compile_s = _depthwise(problem, threads) if depthwise else _dense(problem, threads)
+
+    # Unlike the call of a convolution, it has two inputs.
+    def call(x: Array, dy: Array, out: Array) -> None:
+        job(x, out, dy)
+
+    return Prepared(cast(Call, call), 0, job.workspace_bytes, compile_s, lambda weight, bias: None)
 
 
 def _dense(problem: Conv2dProblem, threads: int) -> tuple[Job, float]:
