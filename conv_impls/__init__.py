@@ -26,6 +26,7 @@ from conv_impls.gradients import conv2d_input, conv2d_weight, conv_transpose2d
 from conv_impls.padding import pad2d
 from conv_impls.patches import col2im, im2col
 from conv_impls.planned import Plan, plan
+from conv_impls.planned_gradients import InputPlan, WeightPlan, plan_input, plan_weight
 from conv_impls.prepared import Prepared
 from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import backends, get_backend, register
@@ -38,11 +39,13 @@ __all__ = [
     "Conv2dProblem",
     "ConvError",
     "DTypeError",
+    "InputPlan",
     "Plan",
     "Prepared",
     "ProblemError",
     "UnknownBackendError",
     "UnsupportedError",
+    "WeightPlan",
     "apply_kernel",
     "backends",
     "clear_cache",
@@ -55,6 +58,8 @@ __all__ = [
     "im2col",
     "pad2d",
     "plan",
+    "plan_input",
+    "plan_weight",
     "register",
     "trace",
 ]

@@ -16,7 +16,8 @@ from conv_impls.prepared import Prepared
 from conv_impls.problem import Conv2dProblem
 from conv_impls.validation import Array
 
-Key = tuple[Backend, Conv2dProblem, int, bool]
+# Backend (or what else is prepared), problem, threads, ReLU.
+Key = tuple[Backend | str, Conv2dProblem, int, bool]
 
 MAX_BYTES = 256 * 2**20
 MAX_ENTRIES = 256
@@ -74,6 +75,11 @@ def take(key: Key, weight: Array, bias: Array | None) -> Prepared | None:
     if prepared is not None and prepared.repack is not None:
         prepared.repack(weight, bias)
     return prepared
+
+
+def take_unchanged(key: Key) -> Prepared | None:
+    """Take what is cached for this key and has no weights; None if there is none."""
+    return _store.take(key)
 
 
 def put(key: Key, prepared: Prepared) -> None:

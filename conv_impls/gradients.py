@@ -1,22 +1,20 @@
-"""The two gradients (adjoints) of convolution, and transposed convolution, on im2col. Written for readability.
+"""The two gradients (adjoints) of convolution, and transposed convolution.
 
-With cols = im2col(x), a convolution is y = W @ cols. So dW = dy @ cols^T, and dx = col2im(W^T @ dy): the transposed
-matrix product, then every column is added back to its window. Convolution is bilinear, so these are equal:
-<conv(x, w), g> = <x, conv2d_input(w, g)> = <w, conv2d_weight(x, g)>. Transposed convolution is conv2d_input.
-Source: Chellapilla, Puri & Simard 2006, sec. 3; names and arguments of torch.nn.grad and torch.nn.functional.
-Limits: the columns take kH*kW/(sh*sw) times the memory of the image.
+Convolution is bilinear, so these are equal: <conv(x, w), g> = <x, conv2d_input(w, g)> = <w, conv2d_weight(x, g)>.
+Transposed convolution is conv2d_input. `conv_impls.prepared_gradients` computes them.
+Source: names and arguments of torch.nn.grad and torch.nn.functional.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 
 import numpy as np
 
 from conv_impls import hints
 from conv_impls import validation as check
-from conv_impls.patches import columns, scatter
+from conv_impls.api import thread_count
+from conv_impls.prepared_gradients import input_gradient, run, weight_gradient
 from conv_impls.problem import Conv2dProblem
 from conv_impls.validation import Array, Numbers, Padding
 
@@ -31,6 +29,10 @@ def conv2d_input(
     groups: int = 1,
     *,
     padding_mode: str = "zeros",
+    backend: str = "auto",
+    precision: str = "standard",
+    threads: int | None = None,
+    out: Array | None = None,
 ) -> Array:
     """Gradient of ``conv2d`` with respect to its input.
 
@@ -46,6 +48,10 @@ def conv2d_input(
         Gradient with respect to the output.
     stride, padding, dilation, groups, padding_mode : see `conv_impls.conv2d`
         The arguments of the forward convolution.
+    backend, precision, threads : see `conv_impls.conv2d`
+        The backend, which error it may make, and the maximum number of threads.
+    out : ndarray of the result's shape and dtype, C-contiguous, optional
+        Output array; it is filled and returned. It may overlap the inputs.
 
     Returns
     -------
@@ -72,7 +78,11 @@ def conv2d_input(
         names=("input_size", "weight"),
     )  # fmt: skip
     grad_output = _grad_output(fn, grad_output, problem, weight, len(shape) == 3)
-    return _input_gradient(problem, weight, grad_output).reshape(shape)
+    check.choice(fn, "precision", precision, check.PRECISIONS)
+    made = input_gradient(fn, backend, problem, weight, precision, thread_count(fn, threads), eager=True)
+    result = run(fn, made.call, weight.dtype, shape, out, grad_output)
+    made.release()
+    return result
 
 
 def conv2d_weight(
@@ -85,6 +95,10 @@ def conv2d_weight(
     groups: int = 1,
     *,
     padding_mode: str = "zeros",
+    backend: str = "auto",
+    precision: str = "standard",
+    threads: int | None = None,
+    out: Array | None = None,
 ) -> Array:
     """Gradient of ``conv2d`` with respect to its weight.
 
@@ -100,6 +114,10 @@ def conv2d_weight(
         Gradient with respect to the output.
     stride, padding, dilation, groups, padding_mode : see `conv_impls.conv2d`
         The arguments of the forward convolution.
+    backend, precision, threads : see `conv_impls.conv2d`
+        The backend, which error it may make, and the maximum number of threads.
+    out : ndarray of the result's shape and dtype, C-contiguous, optional
+        Output array; it is filled and returned. It may overlap the inputs.
 
     Returns
     -------
@@ -125,10 +143,11 @@ def conv2d_weight(
         names=("x", "weight_size"),
     )  # fmt: skip
     grad_output = _grad_output(fn, grad_output, problem, x, single)
-    n, g, positions = problem.batch, problem.groups, prod(problem.out_size)
-    cols = columns(x, problem).reshape(n, g, problem.reduction, positions)
-    per_image = grad_output.reshape(n, g, shape[0] // g, positions) @ cols.swapaxes(2, 3)
-    return np.ascontiguousarray(per_image.sum(0).reshape(shape))
+    check.choice(fn, "precision", precision, check.PRECISIONS)
+    made = weight_gradient(fn, backend, problem, precision, thread_count(fn, threads), eager=True)
+    result = run(fn, made.call, x.dtype, shape, out, x, grad_output)
+    made.release()
+    return result
 
 
 def conv_transpose2d(
@@ -140,6 +159,11 @@ def conv_transpose2d(
     output_padding: Numbers = 0,
     groups: int = 1,
     dilation: Numbers = 1,
+    *,
+    backend: str = "auto",
+    precision: str = "standard",
+    threads: int | None = None,
+    out: Array | None = None,
 ) -> Array:
     """Transposed convolution: what `conv2d_input` computes, with ``output_padding`` in place of the output size.
 
@@ -161,6 +185,10 @@ def conv_transpose2d(
         Must divide C_in.
     dilation : int or (h, w)
         Dilation of that convolution.
+    backend, precision, threads : see `conv_impls.conv2d`
+        The backend, which error it may make, and the maximum number of threads.
+    out : ndarray of the result's shape and dtype, C-contiguous, optional
+        Output array; it is filled and returned. It may overlap the inputs.
 
     Returns
     -------
@@ -205,17 +233,20 @@ def conv_transpose2d(
     if min(*out_size, *full_size) < 1:
         check.fail(fn, "padding", "an output of at least 1x1", f"{out_size[0]}x{out_size[1]}", f"padding={sides}")
     check.total_bytes(fn, "output_padding", shape, weight.itemsize)
-    # The full size holds every window of the forward convolution; padding crops it, output_padding extends it.
-    full_shape = (n, shape[1], full_size[0], full_size[1])
-    problem = Conv2dProblem.of_shapes(fn, full_shape, weight.shape, weight.itemsize, steps, 0, gaps, count, "zeros")
-    whole = _input_gradient(problem, weight, x)[:, :, sides[0] :, sides[1] :]
-    y = np.zeros(shape, weight.dtype)
-    seen = whole[:, :, : out_size[0], : out_size[1]]
-    y[:, :, : seen.shape[2], : seen.shape[3]] = seen
+    problem = Conv2dProblem.of_shapes(
+        fn, shape, weight.shape, weight.itemsize, steps, sides, gaps, count, "zeros", names=("output_padding", "weight")
+    )
     bias = check.bias_vector(fn, bias, shape[1], x)
+    check.choice(fn, "precision", precision, check.PRECISIONS)
+    # With an output_padding of a stride or more, the forward convolution has more outputs than x: they are zero.
+    missing = [(0, whole - size) for whole, size in zip(problem.out_size, in_size, strict=True)]
+    x = np.pad(x, ((0, 0), (0, 0), *missing)) if missing != [(0, 0)] * 2 else x
+    made = input_gradient(fn, backend, problem, weight, precision, thread_count(fn, threads), eager=True)
+    y = run(fn, made.call, weight.dtype, shape[1:] if single else shape, out, x)
+    made.release()
     if bias is not None:
         y += bias[:, None, None]
-    return y.reshape(shape[1:]) if single else y
+    return y
 
 
 def _grad_output(fn: str, grad_output: Array, problem: Conv2dProblem, like: Array, single: bool) -> Array:
@@ -226,10 +257,3 @@ def _grad_output(fn: str, grad_output: Array, problem: Conv2dProblem, like: Arra
     if grad_output.shape != shape:
         check.fail(fn, "grad_output", f"shape {shape}", grad_output.shape, f"problem {problem.label}")
     return grad_output.reshape(problem.output_shape)
-
-
-def _input_gradient(problem: Conv2dProblem, weight: Array, grad_output: Array) -> Array:
-    n, g = problem.batch, problem.groups
-    kernels = weight.reshape(g, problem.out_channels // g, problem.reduction)
-    cols = kernels.swapaxes(1, 2) @ grad_output.reshape(n, g, problem.out_channels // g, prod(problem.out_size))
-    return scatter(cols, problem)

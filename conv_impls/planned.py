@@ -10,8 +10,9 @@ registered in the other process.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import fields
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, ClassVar, NamedTuple, NoReturn, Self
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from conv_impls._version import __version__
 from conv_impls.api import compute, is_relu, prepare, result_shape, select, thread_count, usable
 from conv_impls.choice import tuning
 from conv_impls.errors import UnknownBackendError
-from conv_impls.prepared import Call, Prepared
+from conv_impls.prepared import Prepared
 from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import backends
 from conv_impls.validation import Array
@@ -34,8 +35,8 @@ class Recipe(NamedTuple):
     """The arguments a plan was made from. Plans with equal recipes are equal; a pickle contains the recipe."""
 
     problem: Conv2dProblem
-    # Copies of the caller's arrays.
-    weight: Array
+    # Copies of the caller's arrays; the plan of a gradient of the weights has none.
+    weight: Array | None
     bias: Array | None
     # The backend that runs, after "auto" has chosen, and the module that registered it.
     backend: str
@@ -45,7 +46,77 @@ class Recipe(NamedTuple):
     activation: str | None
 
 
-class Plan:
+class Planned:
+    """What all plans share: attributes that cannot be changed, threads, copies, pickles, equality."""
+
+    __slots__ = (
+        "_call", "_dtype", "_recipe", "_threads",
+        "backend", "compile_s", "packed_bytes", "prepare_s", "problem", "workspace_bytes",
+    )  # fmt: skip
+    # The function that makes such a plan, by the name in pickles.
+    direction: ClassVar[str] = "fwd"
+    problem: Conv2dProblem
+    backend: str
+    packed_bytes: int | None
+    workspace_bytes: int | None
+    compile_s: float
+    prepare_s: float
+    _recipe: Recipe
+    _threads: int
+    _call: Callable[..., None]
+    _dtype: np.dtype[Any]
+
+    def _set(self, **values: object) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def threads(self) -> int:
+        """The number of threads that its kernels use."""
+        return usable(self._threads)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(
+            f"{self._kind()} is immutable, so {name!r} cannot be set; make a new one with conv_impls.plan"
+        )
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"{self._kind()} is immutable, so {name!r} cannot be deleted")
+
+    def _kind(self) -> str:
+        """The name of the class with its article."""
+        name = type(self).__name__
+        return f"{'an' if name[0] in 'AEIO' else 'a'} {name}"
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Plain values by name: old pickles stay readable when a field is added or a class moves.
+        problem = {field.name: getattr(self.problem, field.name) for field in fields(self.problem)}
+        state = {"format": FORMAT, "version": __version__, **self._recipe._asdict(), "problem": problem}
+        # Pickles of forward plans stay readable by versions that have no others.
+        return restore, (state if self.direction == "fwd" else state | {"direction": self.direction},)
+
+    def __eq__(self, other: object) -> bool:
+        return self._value() == other._value() if isinstance(other, Planned) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((self.direction, self.problem, self.backend, self._recipe.threads, self._recipe.activation))
+
+    def _value(self) -> tuple[Any, ...]:
+        """The recipe with arrays as bytes, so that a NaN equals itself and -0.0 differs from 0.0."""
+        parts = (part.tobytes() if isinstance(part, np.ndarray) else part for part in self._recipe)
+        return (self.direction, *parts)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.backend} {self.problem.label} threads={self.threads}>"
+
+
+class Plan(Planned):
     """A convolution that is ready to run: `plan` has copied and packed the weights and compiled the kernels.
 
     Call it as ``plan(x, out=None) -> y``. It is thread-safe, and later changes of the weight array have no effect. It
@@ -78,48 +149,21 @@ class Plan:
         On unpickling, if the version of the package that wrote the pickle used another format.
     """
 
-    __slots__ = (
-        "_call", "_dtype", "_input_shape", "_output_shape", "_recipe", "_threads",
-        "backend", "compile_s", "packed_bytes", "prepare_s", "prepared", "problem", "workspace_bytes",
-    )  # fmt: skip
-    problem: Conv2dProblem
-    backend: str
-    packed_bytes: int | None
-    workspace_bytes: int | None
-    compile_s: float
-    prepare_s: float
+    __slots__ = ("_input_shape", "_output_shape", "prepared")
     prepared: Prepared
-    _recipe: Recipe
-    _threads: int
-    _call: Call
-    _dtype: np.dtype[Any]
     _input_shape: tuple[int, ...]
     _output_shape: tuple[int, ...]
 
     def __init__(self, recipe: Recipe, threads: int, prepared: Prepared, prepare_s: float) -> None:
         problem, packed_bytes = recipe.problem, prepared.packed_bytes
         if packed_bytes is not None:
-            packed_bytes += recipe.weight.nbytes + (0 if recipe.bias is None else recipe.bias.nbytes)
-        values = {
-            "problem": problem, "backend": recipe.backend, "_threads": threads, "packed_bytes": packed_bytes,
-            "workspace_bytes": prepared.workspace_bytes, "compile_s": prepared.compile_s,
-            "prepare_s": prepare_s - prepared.compile_s, "prepared": prepared, "_recipe": recipe,
-            "_call": prepared.call, "_dtype": np.dtype(problem.dtype), "_input_shape": problem.input_shape,
-            "_output_shape": problem.output_shape,
-        }  # fmt: skip
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
-
-    @property
-    def threads(self) -> int:
-        """The number of threads that its kernels use."""
-        return usable(self._threads)
-
-    def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise AttributeError(f"a Plan is immutable, so {name!r} cannot be set; make a new one with conv_impls.plan")
-
-    def __delattr__(self, name: str) -> NoReturn:
-        raise AttributeError(f"a Plan is immutable, so {name!r} cannot be deleted")
+            packed_bytes += sum(array.nbytes for array in (recipe.weight, recipe.bias) if array is not None)
+        self._set(
+            problem=problem, backend=recipe.backend, packed_bytes=packed_bytes, prepared=prepared,
+            workspace_bytes=prepared.workspace_bytes, compile_s=prepared.compile_s,
+            prepare_s=prepare_s - prepared.compile_s, _threads=threads, _recipe=recipe, _call=prepared.call,
+            _dtype=np.dtype(problem.dtype), _input_shape=problem.input_shape, _output_shape=problem.output_shape,
+        )  # fmt: skip
 
     def __call__(self, x: Array, out: Array | None = None) -> Array:
         """Convolve x, which has the planned shape and dtype; see `conv2d` for ``out`` and the result."""
@@ -153,45 +197,24 @@ class Plan:
         x = check.laid_out(x)
         return compute(self.prepared, problem, x, shape, out, (x,))
 
-    def __copy__(self) -> Plan:
-        return self
 
-    def __deepcopy__(self, memo: object) -> Plan:
-        return self
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Plain values by name: old pickles stay readable when a field is added or a class moves.
-        problem = {field.name: getattr(self.problem, field.name) for field in fields(self.problem)}
-        return restore, ({"format": FORMAT, "version": __version__, **self._recipe._asdict(), "problem": problem},)
-
-    def __eq__(self, other: object) -> bool:
-        return self._value() == other._value() if isinstance(other, Plan) else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash((self.problem, self.backend, self._recipe.threads, self._recipe.activation))
-
-    def _value(self) -> tuple[Any, ...]:
-        """The recipe with arrays as bytes, so that a NaN equals itself and -0.0 differs from 0.0."""
-        return tuple(part.tobytes() if isinstance(part, np.ndarray) else part for part in self._recipe)
-
-    def __repr__(self) -> str:
-        return f"<Plan {self.backend} {self.problem.label} threads={self.threads}>"
-
-
-def restore(state: dict[str, Any]) -> Plan:
-    """Make the plan that `Plan.__reduce__` wrote. Pickles refer to this function by name: do not move or rename it."""
+def restore(state: dict[str, Any]) -> Planned:
+    """Make the plan that `Planned.__reduce__` wrote. Pickles name this function: do not move or rename it."""
     if state["format"] != FORMAT:
         facts = f"written by conv_impls {state['version']}, read by {__version__}; use one version on both sides"
         check.fail("plan", "pickle", f"format {FORMAT}", state["format"], facts)
-    if state["backend"] not in backends():
-        raise UnknownBackendError(
-            f"plan: a pickled plan runs on backend {state['backend']!r}, which is not registered in this process; "
-            f"before unpickling, import the module that registers it ({state['module']!r} where it was pickled)"
-        )
-    return plan(
-        Conv2dProblem(**state["problem"]), state["weight"], state["bias"],
-        backend=state["backend"], threads=state["threads"], activation=state["activation"],
-    )  # fmt: skip
+    for name in state["backend"].split("+"):
+        if name not in backends():
+            raise UnknownBackendError(
+                f"plan: a pickled plan runs on backend {name!r}, which is not registered in this process; "
+                f"before unpickling, import the module that registers it ({state['module']!r} where it was pickled)"
+            )
+    problem, how = Conv2dProblem(**state["problem"]), {name: state[name] for name in ("backend", "threads")}
+    if state.get("direction", "fwd") == "fwd":
+        return plan(problem, state["weight"], state["bias"], activation=state["activation"], **how)
+    from conv_impls.planned_gradients import plan_input, plan_weight
+
+    return plan_weight(problem, **how) if state["weight"] is None else plan_input(problem, state["weight"], **how)
 
 
 def plan(

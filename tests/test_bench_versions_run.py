@@ -79,9 +79,15 @@ def test_the_process_of_a_version_uses_public_names_alone(tmp_path: Path) -> Non
         assert fails or done.stdout.strip() == f"{folder / 'conv_impls' / '__init__.py'} []"
 
 
+@pytest.mark.parametrize("planned", [True, False], ids=["planned gradients", "none"])
 @pytest.mark.parametrize("direction", ["fwd", "bwd_d", "bwd_w"])
 @pytest.mark.parametrize("name", ["auto", "auto_eager", "auto_strict", "numpy_strided"])
-def test_public_calls_compute_what_is_asked_on_every_new_image(name: str, direction: Any) -> None:
+def test_public_calls_compute_what_is_asked_on_every_new_image(
+    name: str, direction: Any, planned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not planned:
+        monkeypatch.delattr("conv_impls.plan_input")
+        monkeypatch.delattr("conv_impls.plan_weight")
     problem = Conv2dProblem.from_label("mb2ic3ih9iw8oc4oh4ow3kh3kw4sh2sw2ph0pw0dh0dw0")
     forward, rng = as_forward(problem, direction), np.random.default_rng(0)
     x, weight = (rng.integers(-2, 3, shape).astype(np.float32) for shape in (forward.input_shape, forward.weight_shape))
@@ -96,7 +102,8 @@ def test_public_calls_compute_what_is_asked_on_every_new_image(name: str, direct
     np.testing.assert_allclose(bound.read(bound.call()), -2 * expected / 1, atol=1e-3)
     other = bound.other(np.zeros_like(x))
     assert not other.read(other.call()).any()
-    plain = {"bwd_d": "conv2d_input", "bwd_w": "conv2d_weight"}.get(direction) if name == "auto" else None
+    plain = {"bwd_d": "conv2d_input", "bwd_w": "conv2d_weight"}.get(direction)
+    plain = plain if name == "auto" and not planned else None
     if plain:
         assert (facts["algorithm"], calls.mode) == (plain, "eager")
     else:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 MODULES = sorted(p for folder in ("conv_impls", "bench") for p in (ROOT / folder).rglob("*.py"))
 # Who may import whom inside conv_impls; bench may import all of it, and nothing imports bench or tests.
 PLUMBING = {
-    "choice", "errors", "padding", "patches", "problem", "reference", "registry", "validation",
+    "adjoint", "choice", "errors", "padding", "patches", "problem", "reference", "registry", "validation",
 }  # fmt: skip
 
 

@@ -2,8 +2,8 @@
 
 `prepacked` calls the operator that torch.compile emits for frozen weights (torch/_inductor/fx_passes/mkldnn_fusion.py),
 with input in channels_last: it was 1.1 to 2.1 times faster than with dense NCHW input.
-The recorded algorithm is torch's choice of backend: Mkldnn is oneDNN, Slow2d is im2col and BLAS. The NCHW backend uses
-torch's own gradients; the others compute gradients as convolutions (`bench.run.directions`).
+The recorded algorithm is torch's choice of backend: Mkldnn is oneDNN, Slow2d is im2col and BLAS. The two eager backends
+use torch's own gradients in their layout; `prepacked` computes gradients as convolutions (`bench.run.directions`).
 """
 
 from __future__ import annotations
@@ -35,20 +35,22 @@ def _inference() -> Any:
     return _torch().inference_mode()
 
 
-def _gradient(direction: str, problem: Conv2dProblem, weight: Array, threads: int) -> Prepared:
+def _gradient(memory_format: str, direction: str, problem: Conv2dProblem, weight: Array, threads: int) -> Prepared:
     """The library's own gradient, from and to the arrays of `bench.run.directions.as_forward`."""
     torch = _torch()
     torch.set_num_threads(threads)
     g, (sh, sw), dtype = problem.groups, problem.stride, getattr(torch, problem.dtype)
+    layout = {"memory_format": getattr(torch, memory_format)}
     rest = [None, problem.stride, _padding(problem), problem.dilation, False, (0, 0), g]
     backward = torch.ops.aten.convolution_backward
     if direction == "bwd_d":
         turned = weight.reshape(g, problem.in_channels // g, problem.out_channels // g, *problem.kernel_size)
         kernel = torch.tensor(turned[..., ::-1, ::-1].swapaxes(1, 2).reshape(problem.weight_shape).copy())
-        image = torch.zeros(problem.input_shape, dtype=dtype)
+        kernel = kernel.contiguous(**layout)
+        image = torch.zeros(problem.input_shape, dtype=dtype).contiguous(**layout)
 
         def bind(x: Array) -> Bound:
-            dy = torch.empty(problem.output_shape, dtype=dtype)
+            dy = torch.empty(problem.output_shape, dtype=dtype).contiguous(**layout)
 
             def rebind(new: Array) -> None:
                 dy.copy_(torch.from_numpy(new[:, :, ::sh, ::sw]))
@@ -56,15 +58,17 @@ def _gradient(direction: str, problem: Conv2dProblem, weight: Array, threads: in
             rebind(x)
             return Bound(lambda: backward(dy, image, kernel, *rest, [True, False, False])[0], _array, rebind)
     else:
-        dy = torch.tensor(weight.swapaxes(0, 1).copy())
-        kernel = torch.zeros(problem.weight_shape, dtype=dtype)
+        dy = torch.tensor(weight.swapaxes(0, 1).copy()).contiguous(**layout)
+        kernel = torch.zeros(problem.weight_shape, dtype=dtype).contiguous(**layout)
 
         def bind(x: Array) -> Bound:
             # Zero-filled: x lacks the rows and columns at the end that no output reads.
-            image = torch.zeros(problem.input_shape, dtype=dtype)
+            image = torch.zeros(problem.input_shape, dtype=dtype).contiguous(**layout)
 
             def rebind(new: Array) -> None:
-                image[:, :, : new.shape[2], : new.shape[3]] = torch.from_numpy(new.swapaxes(0, 1))
+                image[:, :, : new.shape[2], : new.shape[3]] = (
+                    torch.from_numpy(new).unflatten(1, (g, -1)).swapaxes(0, 2).flatten(1, 2)
+                )
 
             rebind(x)
             return Bound(
@@ -78,7 +82,7 @@ def _gradient(direction: str, problem: Conv2dProblem, weight: Array, threads: in
 
 @peer(
     "torch_nchw", needs=("torch",), obeys_isa=True, context=_inference, order=1,
-    gradients={direction: partial(_gradient, direction) for direction in ("bwd_d", "bwd_w")},
+    gradients={direction: partial(_gradient, "contiguous_format", direction) for direction in ("bwd_d", "bwd_w")},
     idea="conv2d of PyTorch on dense NCHW tensors", source=SOURCE, threads="argument", supports=symmetric, mode="eager",
 )  # fmt: skip
 def nchw(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int) -> Prepared:
@@ -87,6 +91,7 @@ def nchw(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: int
 
 @peer(
     "torch_channels_last", needs=("torch",), obeys_isa=True, context=_inference, order=1,
+    gradients={direction: partial(_gradient, "channels_last", direction) for direction in ("bwd_d", "bwd_w")},
     idea="conv2d of PyTorch, image and weights in channels_last", source=SOURCE,
     threads="argument", supports=symmetric, mode="eager",
 )  # fmt: skip

@@ -23,7 +23,7 @@ import conv_impls
 from conv_impls import Conv2dProblem, conv2d, conv2d_input, conv2d_weight, get_backend, plan
 
 from ..store.records import Case, split_version
-from .directions import as_forward
+from .directions import as_forward, swapped
 from .subject import Bound, planned
 
 if TYPE_CHECKING:
@@ -32,7 +32,16 @@ if TYPE_CHECKING:
 # Names of `bench.peers.ours`; every version can be called by them.
 EAGER, STRICT = "auto_eager", "auto_strict"
 PLANNERS = {"bwd_d": "plan_input", "bwd_w": "plan_weight"}
+# Accuracy classes, by the size of the error that they allow.
+ACCURACIES = ("direct", "tile2", "tile2_5x5", "tile4", "tile6", "image")
 CALLS = {"bwd_d": "conv2d_input", "bwd_w": "conv2d_weight"}
+
+
+def with_gradients() -> frozenset[str]:
+    """Backends of this version whose gradients are planned."""
+    from conv_impls.registry import sources
+
+    return frozenset({*sources(), EAGER, STRICT})
 
 
 class PublicCalls:
@@ -45,6 +54,8 @@ class PublicCalls:
             "backend": "auto" if name in (EAGER, STRICT) else name, "threads": case.threads,
             "precision": "strict" if name == STRICT else "standard",
         }  # fmt: skip
+        # Only versions with planned gradients take a number of threads there.
+        self._threads = {"threads": case.threads} if hasattr(conv_impls, "plan_input") else {}
         self._planner = None if self._eager else getattr(conv_impls, PLANNERS.get(case.direction, ""), None)
         self._gradient = case.direction != "fwd" and (self._planner is not None or name == "auto")
         unplanned = self._eager or (self._gradient and self._planner is None)
@@ -72,7 +83,9 @@ class PublicCalls:
             ready = plan(problem, weight, **self._how)
             bound = planned(ready, problem.output_shape, x)
         picked = getattr(ready, "backend", "")
-        accuracy = get_backend(picked).accuracy if picked else "image" if self._eager else "direct"
+        # A planned gradient may run several backends; the largest error counts.
+        classes = {get_backend(name).accuracy for name in picked.split("+")} if picked else set()
+        accuracy = max(classes or {"image" if self._eager else "direct"}, key=ACCURACIES.index)
         # Operations of the definition, for direct summation.
         executed = as_forward(given, self._direction).flops if accuracy == "direct" and not self._gradient else None
         return bound, {
@@ -83,7 +96,7 @@ class PublicCalls:
         }  # fmt: skip
 
     def _of_the_image(self, given: Conv2dProblem, x: Array, weight: Array) -> tuple[Bound, Any]:
-        g, (sh, sw), settings = given.groups, given.stride, _settings(given)
+        g, (sh, sw), settings = given.groups, given.stride, _settings(given) | self._threads
         grouped = weight.reshape(g, given.in_channels // g, given.out_channels // g, *given.kernel_size)
         kernel = grouped[..., ::-1, ::-1].swapaxes(1, 2).reshape(given.weight_shape).copy()
         ready = self._planner(given, kernel, **self._how) if self._planner else None
@@ -91,17 +104,15 @@ class PublicCalls:
         return _on_a_copy(call, given.output_shape, lambda x: x[:, :, ::sh, ::sw], lambda dx: dx, x), ready
 
     def _of_the_weights(self, given: Conv2dProblem, x: Array, weight: Array) -> tuple[Bound, Any]:
-        settings, dy = _settings(given), weight.swapaxes(0, 1).copy()
+        settings, dy = _settings(given) | self._threads, weight.swapaxes(0, 1).copy()
         ready = self._planner(given, **self._how) if self._planner else None
 
         def call(image: Array) -> Any:
             return ready(image, dy) if ready else conv2d_weight(image, given.weight_shape, dy, **settings)
 
-        def swapped(array: Array) -> Array:
-            return array.swapaxes(0, 1)
-
         # The copy has zeros there: rows and columns at the end that no output reads are not part of x.
-        return _on_a_copy(call, given.input_shape, swapped, swapped, x), ready
+        arranged = partial(swapped, groups=given.groups)
+        return _on_a_copy(call, given.input_shape, arranged, lambda dw: dw.swapaxes(0, 1), x), ready
 
 
 def _settings(given: Conv2dProblem) -> dict[str, Any]:

@@ -67,6 +67,7 @@ class Actions:
         self._say, self._public = say, public_calls.PublicCalls
         self._case: Any = None
         self._lacking: str | None = None
+        self._with_gradients: frozenset[str] = frozenset()
         self._pinned = False
         # Entered only by `main`: it is meant for a separate process.
         self.context: Callable[[], AbstractContextManager[Any]] = nullcontext
@@ -76,9 +77,10 @@ class Actions:
     def _load(self, backend: str) -> None:
         """Load a backend of this version, of a peer or of a plug-in; other versions have only public calls."""
         from .. import peers
-        from . import calls, plugin
+        from . import calls, plugin, public_calls
 
         self._own = calls.OwnCalls
+        self._with_gradients = public_calls.with_gradients()
         if asked := os.environ.get(PLUGIN):
             plugin.load(asked)
         self._lacking = peers.missing(backend)
@@ -103,7 +105,9 @@ class Actions:
 
         def make() -> None:
             given = Case(**case)
-            calls = self._public(given) if public else self._own(given)
+            # Our gradients are planned, by public calls; libraries and plug-ins have their own, or convolutions.
+            gradient = given.direction != "fwd" and given.backend in self._with_gradients
+            calls = self._public(given) if public or gradient else self._own(given)
             self._case = self._subject.Subject(given, calls, self._note)
 
         return self._answer(make, {})

@@ -264,6 +264,20 @@ def at_least(typing_context, value, clamp):
 
 
 @intrinsic
+def interleaved(typing_context, a, b):
+    """Elements of a and b in turns: (a0, b0, a1, ...) as two vectors."""
+
+    def codegen(context, builder, signature, arguments):
+        n = a.lanes
+        table = [[half + i // 2 + i % 2 * n for i in range(n)] for half in (0, n // 2)]
+        kind = ir.VectorType(ir.IntType(32), n)
+        halves = [builder.shuffle_vector(*arguments, ir.Constant(kind, places)) for places in table]
+        return context.make_tuple(builder, signature.return_type, halves)
+
+    return types.UniTuple(a, 2)(a, b), codegen
+
+
+@intrinsic
 def evens(typing_context, a, b):
     """The elements with even indices of a, then of b."""
 

@@ -116,8 +116,11 @@ def emit(builder, vector, rows, vectors, a_row, product):
         of_column = [llvm.load(builder, vector, at(start.bias, v * lanes)) for v in range(vectors)]
         builder.branch(ready)
         builder.position_at_end(from_c)
-        valid = masks()
-        loaded = [llvm.load_masked(builder, vector, c_address(m, v), valid[v]) for m, v in tiles]
+        if columns is None:
+            loaded = [llvm.load(builder, vector, c_address(m, v)) for m, v in tiles]
+        else:
+            valid = masks()
+            loaded = [llvm.load_masked(builder, vector, c_address(m, v), valid[v]) for m, v in tiles]
         builder.branch(ready)
         builder.position_at_end(ready)
         values = []

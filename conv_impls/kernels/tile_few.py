@@ -23,6 +23,7 @@ from conv_impls.kernels.tile import (
     ROWS,
     START_BY_COLUMN,
     START_BY_ROW,
+    START_C,
     VECTORS,
     Product,
     Start,
@@ -127,3 +128,28 @@ def _at_taps(strided):
 
 
 tile_at_taps, tile_at_strided_taps = (_at_taps(strided) for strided in (False, True))
+
+
+@intrinsic
+def tile_of_pixels(typing_context, rows, k, a, b, places, c, columns):
+    """C[m, j] += sum over k of A[k, m] * B[k, j] for m < rows, j < one or two vectors, whichever ``columns`` needs.
+
+    A and C are (array, at, step), B is (array, at), and B[k, j] is array[at + place[k] + j]. ``places`` is (place,
+    index of k = 0); the table needs `AHEAD` more places at its end, for the prefetch. C is read and written in whole
+    vectors.
+    """
+    i, scalar = types.int64, c[0].dtype
+    signature = types.void(i, i, *map(simd.operand, (a, b, places, c)), i)
+
+    def codegen(context, builder, signature, arguments):
+        rows, k, a, (b,), (places,), c, columns = located(context, builder, signature, arguments)
+        vector = simd.vector_ir(scalar)
+        wide = builder.icmp_signed(">", columns, I64(vector.count))
+        vectors = builder.select(wide, I64(VECTORS), I64(1))
+        start = Start(I64(START_C), c[0], ir.Constant(vector.element, float("-inf")))
+        product = Product(k, a, (b, None), c, None, start, (), llvm.to(builder, places, vector.element))
+        sizes = [(r, v) for r in range(1, ROWS + 1) for v in (1, VECTORS)]
+        switch(builder, vector, sizes, (rows, vectors), 1, product)
+        return context.get_dummy_value()
+
+    return signature, codegen

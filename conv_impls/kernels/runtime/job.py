@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from conv_impls.kernels.runtime.launch import launch
 from conv_impls.kernels.runtime.memory import LINE_BYTES, aligned_zeros, read_only
-from conv_impls.kernels.runtime.operands import KERNELS, OWN, PLAN, TOOK, WIDTH, WORK
+from conv_impls.kernels.runtime.operands import KERNELS, OWN, PLAN, SECOND, TOOK, WIDTH, WORK
 
 # Idle workspaces kept for the next calls: at most this number and these bytes, but always one. This bounds the memory
 # after a burst of calls. A call that finds no idle workspace allocates one.
@@ -83,7 +83,7 @@ class Place(NamedTuple):
 
 
 class Job:
-    """Kernels with all operands except image and result. Call it with these two, from any number of threads.
+    """Kernels with all operands except inputs and result. Call it with these, from any number of threads.
 
     A job is immutable, so a copy is the job itself. Its addresses are not valid in another process.
 
@@ -154,11 +154,13 @@ class Job:
         for place in tuple(self._idle):
             place.head[TOOK] = 0
 
-    def __call__(self, x: NDArray[Any], out: NDArray[Any]) -> None:
+    def __call__(self, x: NDArray[Any], out: NDArray[Any], second: NDArray[Any] | None = None) -> None:
         try:
             mine = self._idle.pop()
         except IndexError:
             mine = self._make()
+        if second is not None:
+            mine.table[1:, SECOND] = second.ctypes.data
         # Flat, so that one compilation is enough for every rank.
         x, out = read_only(x.reshape(-1)), out.reshape(-1)
         launch(1 if 0 < mine.head[TOOK] < ALONE_NS else self._threads, x, out, mine.address)

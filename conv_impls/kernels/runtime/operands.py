@@ -25,9 +25,9 @@ I64 = ir.IntType(64)
 # Allowed operands of a plan: flat arrays of the dtype, flat arrays of int64, or a NamedTuple of integers.
 Floats = Annotated[NDArray[Any], "dtype"]
 Integers = Annotated[NDArray[np.int64], "int64"]
-# Columns of a seat's row: image, result, workspace of the call, start of the seat's own workspace in it. The operands
-# of the plan follow.
-X, Y, WORK, OWN, PLAN = 0, 1, 2, 3, 4
+# Columns of a seat's row: image, result, workspace of the call, start of the seat's own workspace in it, second input
+# (0 if there is none). The operands of the plan follow.
+X, Y, WORK, OWN, SECOND, PLAN = 0, 1, 2, 3, 4, 5
 # Columns of the first row, which describes the job: number of phases, maximum parts of a phase, bytes of a row, minimum
 # wall time x threads of a call in ns (0 before the first call), and the addresses of the phases' kernels.
 PHASES, PARTS, WIDTH, TOOK, KERNELS = 0, 1, 2, 3, 4
@@ -44,6 +44,17 @@ def of_call(typing_context, operands):
         return context.make_tuple(builder, kind, [*arrays, _integer(builder, arguments[0], OWN)])
 
     return kind(operands), codegen
+
+
+@intrinsic
+def second_of_call(typing_context, operands):
+    """The second input of a call, a flat array of the operands' dtype."""
+    array = types.Array(operands.dtype, 1, "C")
+
+    def codegen(context, builder, signature, arguments):
+        return _array(context, builder, array, arguments[0], SECOND)
+
+    return array(operands), codegen
 
 
 @intrinsic
