@@ -152,7 +152,7 @@ def short(name: str, width: int) -> str:
     Examples
     --------
     >>> short("conv1", 12), short("/model/backbone/stage3/block2/conv1/Conv", 20)
-    ('conv1', '/mode…ck2/conv1/Conv')
+    ('conv1', '/mod…ock2/conv1/Conv')
     """
     start = (width - 1) // 4
     return name if len(name) <= width else f"{name[:start]}…{name[len(name) - (width - 1 - start) :]}"
