@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from conv_impls.padding import padded
 from conv_impls.problem import Conv2dProblem
-from conv_impls.validation import Array
+from conv_impls.validation import Array, Pair
 
 Float64 = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -100,17 +100,20 @@ def error_bound(
     return bounds
 
 
-def error_bounds(x: Array, weight: Array, bias: Array | None, problem: Conv2dProblem, accuracy: str) -> Float64:
+def error_bounds(
+    x: Array, weight: Array, bias: Array | None, problem: Conv2dProblem, accuracy: str, spacing: Pair | None = None
+) -> Float64:
     """`error_bound` at every output: an array that broadcasts to (N, C_out, H_out, W_out).
 
-    S is summed in float32 here; a factor of 1.001 covers its rounding.
+    S is summed in float32 here; a factor of 1.001 covers its rounding. ``spacing`` is the distance of the outputs of a
+    Winograd tile, by default the dilation; that of an image's gradient also depends on the stride.
     """
     magnitudes, factor = (np.abs(x), np.abs(weight), None if bias is None else np.abs(bias)), _factor(problem, accuracy)
     if accuracy == "image":
         return factor * _norms(*magnitudes, problem)
     sums = reference(*magnitudes, problem, np.float32)
     if accuracy in TILES:
-        sums = _tile_maxima(sums, TILES[accuracy][0], problem.dilation)
+        sums = _tile_maxima(sums, TILES[accuracy][0], spacing or problem.dilation)
     bounds: Float64 = (1.001 * factor) * sums
     return bounds
 
@@ -137,12 +140,12 @@ def _factor(problem: Conv2dProblem, accuracy: str) -> float:
     raise ValueError(f"no bound known for accuracy class {accuracy!r}")
 
 
-def _tile_maxima(sums: Float64, m: int, dilation: tuple[int, int]) -> Float64:
+def _tile_maxima(sums: Float64, m: int, spacing: Pair) -> Float64:
     """For each output, the largest S of its m x m tile; shape of ``sums`` (N, C_out, H_out, W_out).
 
-    The outputs of a tile are ``dilation`` apart, so m * d outputs along an axis contain d tiles.
+    The outputs of a tile are d apart, ``spacing`` = (dh, dw), so m * d outputs along an axis contain d tiles.
     """
-    (rows, columns), (dh, dw) = sums.shape[2:], dilation
+    (rows, columns), (dh, dw) = sums.shape[2:], spacing
     tiles = np.pad(sums, ((0, 0), (0, 0), (0, -rows % (m * dh)), (0, -columns % (m * dw))))
     split = (*sums.shape[:2], tiles.shape[2] // (m * dh), m, dh, tiles.shape[3] // (m * dw), m, dw)
     of_tile = tiles.reshape(split).max((3, 6), keepdims=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from math import prod
 from typing import Any
 
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 from effort import Effort
 
+from bench.run.check import Expected
+from bench.run.directions import as_forward
 from conv_impls import (
     Conv2dProblem,
     DTypeError,
@@ -30,7 +33,8 @@ from conv_impls.kernels.runtime.target import Caches
 from conv_impls.padding import NO_PADDING
 from conv_impls.patches import columns, scatter
 from conv_impls.prepared_gradients import weight_problem
-from conv_impls.validation import PADDING_MODES, Array
+from conv_impls.reference import TILES, reference
+from conv_impls.validation import PADDING_MODES, Array, Pair
 
 # Exact on small integers.
 DIRECT = "numba_simd", "numba_direct", "numpy_strided", "numba_winograd_f2"
@@ -248,3 +252,30 @@ def test_wrong_arguments_are_named() -> None:
         ready(dy, out=np.empty((1, 2), np.float32))
     with pytest.raises(UnsupportedError, match=r"^plan_input: backend 'numba_winograd_f4' cannot do mb2ic12"):
         plan_input(P.replace(stride=(2, 2)), weight, backend="numba_winograd_f4")
+
+
+@pytest.mark.parametrize(
+    ("stride", "dilation"), [((1, 1), (1, 1)), ((2, 2), (1, 1)), ((2, 3), (1, 2)), ((4, 1), (2, 2))]
+)
+def test_bounds_of_an_image_gradient_are_those_of_the_tiles_of_its_phases(stride: Pair, dilation: Pair) -> None:
+    problem = Conv2dProblem(1, 3, (19, 22), 4, (3, 3), stride, ((1, 1), (1, 1)), dilation)
+    forward = as_forward(problem, "bwd_d")
+    expected = Expected(forward, 0, every=stride)
+    magnitudes = np.abs(expected.x), np.abs(expected.weight)
+    sums, m = reference(*magnitudes, None, forward), TILES["tile4"][0]
+    largest = np.zeros_like(sums)
+    for phase in phases(problem):
+        (top, left), (dh, dw) = phase.first, phase.problem.dilation
+        of_phase = sums[:, :, top :: stride[0], left :: stride[1]]
+        found = largest[:, :, top :: stride[0], left :: stride[1]]
+        for i, j in product(range(of_phase.shape[2]), range(of_phase.shape[3])):
+            rows = slice(i // (m * dh) * m * dh + i % dh, i // (m * dh) * m * dh + m * dh, dh)
+            columns = slice(j // (m * dw) * m * dw + j % dw, j // (m * dw) * m * dw + m * dw, dw)
+            found[:, :, i, j] = of_phase[:, :, rows, columns].max((2, 3))
+    seen = largest > 0
+    ratio = expected.bounds("tile4")[seen] / largest[seen]
+    np.testing.assert_allclose(ratio, ratio[0], rtol=1e-5)
+    plain = Expected(forward, 0, every=stride)
+    plain._spacing = (1, 1)
+    changed = plain.bounds("tile4") != expected.bounds("tile4")
+    assert changed.any() == (stride != (1, 1) or dilation != (1, 1))

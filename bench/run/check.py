@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from math import lcm
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +68,8 @@ class Expected:
             full, self.x = self.x, np.zeros_like(self.x)
             self.x[kept] = full[kept]
         self._bounds: dict[str, Float64] = {}
+        # Stride phases: pixels of a tile are a multiple of the stride apart (`conv_impls.adjoint`).
+        self._spacing = lcm(every[0], problem.dilation[0]), lcm(every[1], problem.dilation[1])
 
     @cached_property
     def y(self) -> Float64:
@@ -81,7 +84,7 @@ class Expected:
     def bounds(self, accuracy: str) -> Float64:
         """The largest allowed error of each output."""
         if accuracy not in self._bounds:
-            found = error_bounds(self.x, self.weight, None, self.problem, accuracy)
+            found = error_bounds(self.x, self.weight, None, self.problem, accuracy, self._spacing)
             self._bounds[accuracy] = np.broadcast_to(found, self.problem.output_shape)
         return self._bounds[accuracy]
 
