@@ -10,16 +10,18 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from math import prod
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from conv_impls.adjoint import Phase
-from conv_impls.kernels import interleave
-from conv_impls.kernels.runtime.job import Job, compiled_s
 from conv_impls.padding import NO_PADDING
 from conv_impls.problem import Conv2dProblem
 from conv_impls.registry import Prepared
 from conv_impls.validation import Array
+
+if TYPE_CHECKING:
+    from conv_impls.kernels.runtime.job import Job
 
 # Buffers of planes kept for the next calls.
 MOST_IDLE = 8
@@ -42,6 +44,10 @@ def assembled(problem: Conv2dProblem, parts: Sequence[tuple[Phase, Prepared]], t
     )
     if len(parts) == 1 and _whole(problem, parts[0][0]):
         return Prepared(parts[0][1].call, packed, workspace, compile_s)
+    # Imported here: numba is slow to import, and with stride 1 a backend may need none of it.
+    from conv_impls.kernels import interleave
+    from conv_impls.kernels.runtime.job import compiled_s
+
     dtype = np.dtype(problem.dtype)
     writers, sizes = _writers(problem, [phase for phase, _ in parts], threads)
     compile_s += compiled_s([interleave.pairs, interleave.scatter], dtype)
@@ -78,11 +84,14 @@ def _whole(problem: Conv2dProblem, phase: Phase) -> bool:
     return phase.problem.out_size == problem.in_size and phase.cut == NO_PADDING
 
 
-Writer = tuple[Job, int | None, int | None]
+Writer = tuple["Job", int | None, int | None]
 
 
 def _writers(problem: Conv2dProblem, phases: list[Phase], threads: int) -> tuple[list[Writer], list[int]]:
     """Jobs with the indices of the planes that each writes, and the elements of every plane."""
+    from conv_impls.kernels import interleave
+    from conv_impls.kernels.runtime.job import Job
+
     images, dtype = problem.batch * problem.in_channels, np.dtype(problem.dtype)
     (h, w), (sh, sw) = problem.in_size, problem.stride
 
