@@ -136,8 +136,9 @@ def test_a_direction_that_no_convolution_computes_is_unsupported_whatever_the_ba
 ) -> None:
     backend_of(honest)
     monkeypatch.setitem(GRADIENTS, ("evil", "bwd_w"), lambda *given: None)
-    got = Race(tmp_path, Conv2dProblem.from_label("g2mb1ic4ih8oc4kh3"), direction="bwd_w").end()
-    assert (got.status, got.reason) == ("unsupported", "bwd_w: with groups, it is not a single convolution")
+    problem = Conv2dProblem.from_label('mb1ic4ih8oc4kh3ph1pm"reflect"')
+    got = Race(tmp_path, problem, direction="bwd_w").end()
+    assert (got.status, got.reason) == ("unsupported", "bwd_w: only padding with zeros is supported")
 
 
 @pytest.mark.parametrize("spoil", ["x", "weight"])

@@ -95,8 +95,10 @@ def prepare(problem: Conv2dProblem, weight: Array, bias: Array | None, threads: 
 
     def cut(weight: Array, bias: Array | None) -> tuple[Array, Array]:
         """Weights of the taps that see the image. The others add zero, or NaN if a weight is not finite."""
+        unseen = weight.copy()
+        unseen[:, :, rows, columns] = 0
         with np.errstate(invalid="ignore"):
-            zeros = (0 * weight).sum((1, 2, 3))
+            zeros = (0 * unseen).sum((1, 2, 3))
         return np.ascontiguousarray(weight[:, :, rows, columns]), zeros if bias is None else bias + zeros
 
     made = _prepare_best(effective(seen), *cut(weight, bias), threads, relu)
