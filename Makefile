@@ -43,7 +43,7 @@ help:  ## list the targets
 bench: $(VENV)/bench.stamp  ## check, measure and report every backend on real layers (5 minutes); RUN=folder keeps it there
 	@$(HARNESS) --bench-out $(RUN); $(REPORT)
 
-test: $(VENV)/test.stamp  ## run the tests, doctests and benchmarks-as-tests on two cores (7 minutes; no torch needed)
+test: $(VENV)/test.stamp  ## run the tests, doctests and benchmarks-as-tests on two cores (8 minutes; no torch needed)
 	@$(MAKE) --no-print-directory --jobs 2 test-bench test-library
 
 # Of bench only so many that both halves take the same time.
