@@ -79,7 +79,7 @@ conformance: $(VENV)/test.stamp  ## plans, calls and gradients of every backend,
 test-arm:  ## every backend on 64-bit Arm under qemu-user, and the assembly of its tiles; skipped in words without qemu
 	bash tests/arm.sh $(ARM)
 
-wrong: $(VENV)/test.stamp  ## try wrong versions of the claiming code: which test catches each (6 minutes)
+wrong: $(VENV)/test.stamp  ## try wrong versions of the claiming code: which test catches each (10 minutes)
 	$(BIN)/python tests/wrong
 
 smoke: $(VENV)/bench.stamp  ## a benchmark of four small layers and its report, in seconds

@@ -31,6 +31,16 @@ TESTS = tuple(
         "workloads_random",
     )
 )  # fmt: skip
+# What uses the packages of the extras: tables, figures, pages, files, the command line, sessions, models, documents.
+SUITE = tuple(
+    f"tests/test_{name}.py"
+    for name in (
+        "bench_charts", "bench_cli", "bench_compare", "bench_environment", "bench_figures", "bench_findings",
+        "bench_frame", "bench_html", "bench_machine", "bench_pack", "bench_records", "bench_report", "bench_schema",
+        "bench_session", "bench_store", "bench_sweeps", "claims_page", "claims_titles", "docs", "docs_ladder",
+        "docs_reference", "examples", "plan_processes", "repository", "workloads_onnx",
+    )
+)  # fmt: skip
 # A requirement that names other extras of this package.
 OWN = re.compile(r"conv-impls\[(.*)\]")
 OLDEST, NEWEST = (3, 11), (3, 14)
@@ -97,7 +107,8 @@ def needs() -> dict[str, Need]:
     others = [*library, *(line for line in declared("test") if line not in tools)]
     return {
         "the library alone": Need(library, [], [(*STRICT, "-c", ALONE)]),
-        "the suite": Need(others, tools, [(*STRICT, "-m", "bench", "list"), (*PYTEST, "tests", "conv_impls", "bench")]),
+        # All tests would take a quarter of an hour.
+        "the suite": Need(others, tools, [(*STRICT, "-m", "bench", "list"), (*PYTEST, *TESTS, *SUITE)]),
         # Type checkers read the annotations of all packages, which are best in the newest.
         "lint and types": Need(
             tools, others, [("-m", "ruff", "check", "."), ("-m", "ruff", "format", "--check", "."), ("-m", "mypy")]
