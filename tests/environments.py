@@ -38,7 +38,7 @@ SUITE = tuple(
         "bench_charts", "bench_cli", "bench_compare", "bench_environment", "bench_figures", "bench_findings",
         "bench_frame", "bench_html", "bench_machine", "bench_pack", "bench_records", "bench_report", "bench_schema",
         "bench_session", "bench_store", "bench_sweeps", "claims_page", "claims_titles", "docs", "docs_ladder",
-        "docs_reference", "examples", "plan_processes", "repository", "workloads_onnx",
+        "docs_reference", "plan_processes", "repository", "workloads_onnx",
     )
 )  # fmt: skip
 # A requirement that names other extras of this package.
