@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 
@@ -133,7 +135,7 @@ def conv2d(
     x, weight = check.laid_out(x), check.laid_out(weight)
     key = chosen, problem, count, relu
     prepared = eager_store.take(key, weight, bias) or prepare(chosen, problem, weight, bias, count, relu)
-    y = compute(prepared, problem, x, shape, out, (x, weight) if bias is None else (x, weight, bias))
+    y = compute(prepared.call, x.dtype, shape, out, (x,), (weight,) if bias is None else (weight, bias))
     eager_store.put(key, prepared)
     return y
 
@@ -200,17 +202,20 @@ def prepare(
 
 
 def compute(
-    prepared: Prepared,
-    problem: Conv2dProblem,
-    x: Array,
+    call: Callable[..., None],
+    dtype: np.dtype[Any],
     shape: tuple[int, ...],
     out: Array | None,
     inputs: tuple[Array, ...],
+    others: tuple[Array, ...] = (),
 ) -> Array:
-    """Run into ``out`` or a new array. If ``out`` overlaps an input, the result goes through a temporary."""
-    direct = out is not None and not any(np.may_share_memory(out, source) for source in inputs)
-    y = out if out is not None and direct else np.empty(shape, problem.dtype)
-    prepared.call(x, y if y.ndim == 4 else y[None])
+    """``call(*inputs, out)`` into ``out`` or a new array.
+
+    If ``out`` overlaps an input, or an array of ``others``, the result goes through a temporary.
+    """
+    direct = out is not None and not any(np.may_share_memory(out, source) for source in (*inputs, *others))
+    y = out if out is not None and direct else np.empty(shape, dtype)
+    call(*inputs, y if y.ndim == 4 else y[None])
     if out is None or direct:
         return y
     out[...] = y

@@ -195,7 +195,7 @@ class Plan(Planned):
             check.fail_type("plan", "x", f"dtype {problem.dtype}", x.dtype, "make a plan for each dtype")
         shape = result_shape("plan", out, problem, single)
         x = check.laid_out(x)
-        return compute(self.prepared, problem, x, shape, out, (x,))
+        return compute(self._call, self._dtype, shape, out, (x,))
 
 
 def restore(state: dict[str, Any]) -> Planned:
@@ -215,6 +215,24 @@ def restore(state: dict[str, Any]) -> Planned:
     from conv_impls.planned_gradients import plan_input, plan_weight
 
     return plan_weight(problem, **how) if state["weight"] is None else plan_input(problem, state["weight"], **how)
+
+
+def checked_problem(fn: str, problem: object) -> Conv2dProblem:
+    """The argument ``problem``."""
+    if not isinstance(problem, Conv2dProblem):
+        check.fail_type(fn, "problem", "a Conv2dProblem", type(problem).__name__, "see Conv2dProblem.from_arrays")
+    return problem
+
+
+def checked_weight(fn: str, weight: object, problem: Conv2dProblem) -> Array:
+    """The argument ``weight``, which fits the problem."""
+    found = check.described(fn, "weight", weight, (4,), "(C_out, C_in/groups, kH, kW)")
+    if found.dtype.name != problem.dtype:
+        check.fail_type(fn, "weight", f"dtype {problem.dtype} like the problem", found.dtype)
+    if found.shape != problem.weight_shape:
+        facts = check.joined(f"problem {problem.label}", hints.fitting("weight", found.shape, problem.weight_shape))
+        check.fail(fn, "weight", f"shape {problem.weight_shape}", found.shape, facts)
+    return found
 
 
 def plan(
@@ -268,14 +286,8 @@ def plan(
     True
     """
     fn = "plan"
-    if not isinstance(problem, Conv2dProblem):
-        check.fail_type(fn, "problem", "a Conv2dProblem", type(problem).__name__, "see Conv2dProblem.from_arrays")
-    weight = check.described(fn, "weight", weight, (4,), "(C_out, C_in/groups, kH, kW)")
-    if weight.dtype.name != problem.dtype:
-        check.fail_type(fn, "weight", f"dtype {problem.dtype} like the problem", weight.dtype)
-    if weight.shape != problem.weight_shape:
-        facts = check.joined(f"problem {problem.label}", hints.fitting("weight", weight.shape, problem.weight_shape))
-        check.fail(fn, "weight", f"shape {problem.weight_shape}", weight.shape, facts)
+    problem = checked_problem(fn, problem)
+    weight = checked_weight(fn, weight, problem)
     bias = check.bias_vector(fn, bias, problem.out_channels, weight)
     check.choice(fn, "precision", precision, check.PRECISIONS)
     count, relu = thread_count(fn, threads), is_relu(fn, activation)

@@ -14,7 +14,7 @@ import numpy as np
 from conv_impls import hints
 from conv_impls import validation as check
 from conv_impls.api import thread_count
-from conv_impls.planned import Planned, Recipe
+from conv_impls.planned import Planned, Recipe, checked_problem, checked_weight
 from conv_impls.prepared_gradients import Gradient, input_gradient, run, weight_gradient
 from conv_impls.problem import Conv2dProblem
 from conv_impls.validation import Array
@@ -120,12 +120,8 @@ def plan_input(
     array([[[1., 1., 2., 2.]]], dtype=float32)
     """
     fn = "plan_input"
-    problem = _problem(fn, problem)
-    weight = check.described(fn, "weight", weight, (4,), "(C_out, C_in/groups, kH, kW)")
-    if weight.dtype.name != problem.dtype:
-        check.fail_type(fn, "weight", f"dtype {problem.dtype} like the problem", weight.dtype)
-    if weight.shape != problem.weight_shape:
-        check.fail(fn, "weight", f"shape {problem.weight_shape}", weight.shape, f"problem {problem.label}")
+    problem = checked_problem(fn, problem)
+    weight = checked_weight(fn, weight, problem)
     check.choice(fn, "precision", precision, check.PRECISIONS)
     count, weight = thread_count(fn, threads), np.array(weight, problem.dtype, order="C")
     start = time.perf_counter()
@@ -168,18 +164,12 @@ def plan_weight(
     array([[[[3., 6.]]]], dtype=float32)
     """
     fn = "plan_weight"
-    problem = _problem(fn, problem)
+    problem = checked_problem(fn, problem)
     check.choice(fn, "precision", precision, check.PRECISIONS)
     count = thread_count(fn, threads)
     start = time.perf_counter()
     made = weight_gradient(fn, backend, problem, precision, count)
     return _made(WeightPlan(), made, problem, None, threads, count, time.perf_counter() - start)
-
-
-def _problem(fn: str, problem: object) -> Conv2dProblem:
-    if not isinstance(problem, Conv2dProblem):
-        check.fail_type(fn, "problem", "a Conv2dProblem", type(problem).__name__, "see Conv2dProblem.from_arrays")
-    return problem
 
 
 def _made(

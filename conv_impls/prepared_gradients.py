@@ -21,7 +21,7 @@ import numpy as np
 from conv_impls import eager as eager_store
 from conv_impls import validation as check
 from conv_impls.adjoint import phases
-from conv_impls.api import prepare, select
+from conv_impls.api import compute, prepare, select
 from conv_impls.kernels.runtime import target
 from conv_impls.padding import NO_PADDING, fold2d, padded
 from conv_impls.prepared import Prepared
@@ -173,16 +173,10 @@ def run(
     out: Array | None,
     *inputs: Array,
 ) -> Array:
-    """Call into ``out`` or a new array. If ``out`` overlaps an input, the result goes through a temporary."""
+    """Check ``out``, then `conv_impls.api.compute`."""
     if out is not None:
         check.output(fn, out, shape, dtype)
-    direct = out is not None and not any(np.may_share_memory(out, source) for source in inputs)
-    result = out if out is not None and direct else np.empty(shape, dtype)
-    call(*inputs, result if result.ndim == 4 else result[None])
-    if out is None or direct:
-        return result
-    out[...] = result
-    return out
+    return compute(call, dtype, shape, out, inputs)
 
 
 def _unpadded(problem: Conv2dProblem) -> Conv2dProblem:

@@ -75,7 +75,7 @@ def _dense(problem: Conv2dProblem, threads: int) -> tuple[Job, float]:
     own = image_room + dy_room + most_rows * taps * round_up(run, lanes) + width
     sizes = weight_gradient.Sizes(
         batch=problem.batch, groups=g, in_channels=ic, out_channels=oc, h=h, w=w, top=top, left=left, out_h=oh,
-        out_w=ow, stride_h=sh, columns=columns, step_h=dh, kh=kh, taps=taps, run=run, kw=kw, images=images, rows=rows,
+        out_w=ow, stride_h=sh, columns=columns, kh=kh, taps=taps, run=run, kw=kw, images=images, rows=rows,
         in_rows=in_rows, o_blocks=o_blocks, image_room=image_room, dy_room=dy_room,
     )  # fmt: skip
     compile_s = compiled_s([weight_gradient.convolve], dtype)

@@ -46,9 +46,8 @@ class Sizes(NamedTuple):
     out_h: int
     out_w: int
     stride_h: int
-    # Padded columns of a row; distance of the tap rows, in rows; taps, and contiguous elements of each.
+    # Padded columns of a row; kernel rows; taps, and contiguous elements of each; kernel columns.
     columns: int
-    step_h: int
     kh: int
     taps: int
     run: int
